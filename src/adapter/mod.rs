@@ -1,0 +1,200 @@
+//! A LoRA adapter as plain numbers: which linear layers it changes, and its factors A and B.
+//!
+//! The effective weight is `W + scale * B A`, `scale = alpha / rank`, stated once per slot.
+//! - All factors lie in one flat `Vec<f32>`, so that AdamW, the average and a checksum are single loops.
+//! - Order: by layer, then by target (q, k, v, o, gate, up, down), A before B. It never changes.
+//! - Never here: files (see `peft`), engines.
+//! Source: LoRA, arXiv 2106.09685.
+
+use crate::base::Config;
+use rand_chacha::ChaCha8Rng;
+use rand_core::Rng;
+use std::ops::Range;
+
+/// A linear layer of a decoder block that LoRA can change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// `self_attn.q_proj`
+    Q,
+    /// `self_attn.k_proj`
+    K,
+    /// `self_attn.v_proj`
+    V,
+    /// `self_attn.o_proj`
+    O,
+    /// `mlp.gate_proj`
+    Gate,
+    /// `mlp.up_proj`
+    Up,
+    /// `mlp.down_proj`
+    Down,
+}
+
+impl Target {
+    /// Every target, in the order of the slots.
+    pub const ALL: [Self; 7] =
+        [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
+
+    /// The module's name inside a layer, as Hugging Face and PEFT write it.
+    pub fn module(self) -> &'static str {
+        match self {
+            Self::Q => "self_attn.q_proj",
+            Self::K => "self_attn.k_proj",
+            Self::V => "self_attn.v_proj",
+            Self::O => "self_attn.o_proj",
+            Self::Gate => "mlp.gate_proj",
+            Self::Up => "mlp.up_proj",
+            Self::Down => "mlp.down_proj",
+        }
+    }
+
+    /// The last part of the module's name, `q_proj` and so on, as `--target-modules` takes it.
+    pub fn name(self) -> &'static str {
+        self.module().rsplit('.').next().unwrap_or_default()
+    }
+
+    /// The target of that name, if there is one.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|target| target.name() == name)
+    }
+
+    /// `(fan_in, fan_out)` of the linear layer in this base.
+    pub fn fans(self, config: &Config) -> (usize, usize) {
+        let (d, q, kv) =
+            (config.hidden, config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        match self {
+            Self::Q => (d, q),
+            Self::K | Self::V => (d, kv),
+            Self::O => (q, d),
+            Self::Gate | Self::Up => (d, config.ffn),
+            Self::Down => (config.ffn, d),
+        }
+    }
+}
+
+/// One adapted linear layer and where its factors lie in the flat vector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slot {
+    /// Index of the decoder layer in the base, from 0.
+    pub layer: usize,
+    /// Which linear layer of it.
+    pub target: Target,
+    /// Rank r.
+    pub rank: usize,
+    /// Factor on `B A`: alpha / rank.
+    pub scale: f32,
+    /// Width of the input.
+    pub fan_in: usize,
+    /// Width of the output.
+    pub fan_out: usize,
+    /// Where A, `[r, fan_in]` row-major, lies.
+    pub a: Range<usize>,
+    /// Where B, `[fan_out, r]` row-major, lies.
+    pub b: Range<usize>,
+}
+
+/// What a LoRA adapter changes and by how much it may: everything but the numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// The adapted linear layers in their fixed order.
+    pub slots: Vec<Slot>,
+}
+
+/// The rank and alpha of one slot, before its place is known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Strength {
+    /// Rank r, at least 1.
+    pub rank: usize,
+    /// `scale * rank`, PEFT's `lora_alpha`.
+    pub alpha: f32,
+}
+
+impl Spec {
+    /// The same strength on every target of every layer in `layers`.
+    pub fn uniform(
+        config: &Config,
+        layers: Range<usize>,
+        targets: &[Target],
+        strength: Strength,
+    ) -> Self {
+        Self::from_fn(config, layers, |_, target| targets.contains(&target).then_some(strength))
+    }
+
+    /// A strength for each (layer, target) that `choose` does not leave out.
+    pub fn from_fn(
+        config: &Config,
+        layers: Range<usize>,
+        mut choose: impl FnMut(usize, Target) -> Option<Strength>,
+    ) -> Self {
+        let (mut slots, mut at) = (Vec::new(), 0);
+        for layer in layers {
+            for target in Target::ALL {
+                let Some(Strength { rank, alpha }) = choose(layer, target) else { continue };
+                let (fan_in, fan_out) = target.fans(config);
+                let a = at..at + rank * fan_in;
+                let b = a.end..a.end + fan_out * rank;
+                at = b.end;
+                let scale = alpha / rank as f32;
+                slots.push(Slot { layer, target, rank, scale, fan_in, fan_out, a, b });
+            }
+        }
+        Self { slots }
+    }
+
+    /// How many numbers an adapter of this spec holds.
+    pub fn len(&self) -> usize {
+        self.slots.last().map_or(0, |slot| slot.b.end)
+    }
+
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The slot of a linear layer, if it is adapted.
+    pub fn slot(&self, layer: usize, target: Target) -> Option<&Slot> {
+        self.slots.iter().find(|slot| slot.layer == layer && slot.target == target)
+    }
+
+    /// The lowest adapted layer, if any: nothing below it needs a gradient.
+    pub fn first_layer(&self) -> Option<usize> {
+        self.slots.first().map(|slot| slot.layer)
+    }
+}
+
+/// A LoRA adapter: its spec and all its factors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adapter {
+    /// What it changes.
+    pub spec: Spec,
+    /// A and B of every slot, in the order of the slots, `spec.len()` numbers.
+    pub values: Vec<f32>,
+}
+
+impl Adapter {
+    /// A new adapter that changes nothing yet: A uniform in `±1 / sqrt(fan_in)`, B zero.
+    ///
+    /// That is PEFT's `init_lora_weights=True`, Kaiming-uniform with a = sqrt(5).
+    pub fn fresh(spec: Spec, chance: &mut ChaCha8Rng) -> Self {
+        let mut values = vec![0.0; spec.len()];
+        for slot in &spec.slots {
+            let bound = 1.0 / (slot.fan_in as f32).sqrt();
+            for value in &mut values[slot.a.clone()] {
+                // 24 bits fill an f32's mantissa exactly.
+                let unit = (chance.next_u32() >> 8) as f32 / (1u32 << 24) as f32;
+                *value = bound * (2.0 * unit - 1.0);
+            }
+        }
+        Self { spec, values }
+    }
+
+    /// A of a slot, `[r, fan_in]`.
+    pub fn a(&self, slot: &Slot) -> &[f32] {
+        &self.values[slot.a.clone()]
+    }
+
+    /// B of a slot, `[fan_out, r]`.
+    pub fn b(&self, slot: &Slot) -> &[f32] {
+        &self.values[slot.b.clone()]
+    }
+}
