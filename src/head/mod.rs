@@ -1,1 +1,315 @@
-//! The head stage.
+//! The head: layers tap..L with LoRA, the final norm and lm_head; its loss and gradient.
+//!
+//! - In: hidden states `[B, T, D]` at the tap, the blocks they belong to, one or two adapters.
+//! - Out: losses, and the gradient of the fast adapter as one flat vector; or nats; or logits.
+//! - Never here: the optimiser (`train`), the trunk, files.
+//! - Invariant: padding stands at the end of a sequence, so causal attention never sees it; it
+//!   takes no part in cross-entropy or MSE either.
+//!
+//! Source: I-LoRA, arXiv 2402.18865. CPU tensors run the fused layer, others candle's ops.
+
+mod entropy;
+mod fused;
+mod gemm;
+mod kernels;
+mod layer;
+mod objective;
+mod reference;
+
+pub use objective::{Group, Losses, Objective};
+
+use crate::adapter::{Adapter, Slot};
+use crate::base::{Base, BaseError, Config};
+use crate::settings::Device as Choice;
+use candle_core::{Device, Tensor, Var};
+use fused::FusedLayer;
+use kernels::Shape;
+use layer::{Layer, Rotary};
+use reference::{Cache, ReferenceLayer};
+use std::sync::Arc;
+
+/// What can go wrong in the head.
+#[derive(Debug, thiserror::Error)]
+pub enum HeadError {
+    /// A weight could not be read.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// The tensor library failed: out of memory, or a bug of ours.
+    #[error("the tensor library failed: {0}; the adapter in use is unchanged")]
+    Engine(#[from] candle_core::Error),
+    /// A device that is not there.
+    #[error("device {asked}: {why}; use --device cpu")]
+    Device {
+        /// What was asked for.
+        asked: String,
+        /// Why it cannot be had.
+        why: String,
+    },
+    /// An adapter reaches below the tap or was made for other widths.
+    #[error("the adapter does not fit: {what}; expected layers {from}..{to}")]
+    Adapter {
+        /// What does not fit.
+        what: String,
+        /// First layer of the head.
+        from: usize,
+        /// One past its last layer.
+        to: usize,
+    },
+    /// Sequences longer than RoPE's tables.
+    #[error("{got} tokens do not fit the model's context of {max}")]
+    Length {
+        /// Tokens asked for.
+        got: usize,
+        /// Tokens possible.
+        max: usize,
+    },
+}
+
+/// Which code computes a decoder layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernels {
+    /// One op per layer with a hand-written backward pass; CPU only.
+    Fused,
+    /// candle's own ops: any device, and the oracle of the fused layer.
+    Reference,
+}
+
+/// Where the head runs.
+#[derive(Clone, Debug)]
+pub struct Place(Device);
+
+impl Place {
+    /// Opens a device; `auto` takes the best one that this build can use.
+    ///
+    /// # Errors
+    /// [`HeadError::Device`] when the device is absent or not built in.
+    pub fn open(asked: Choice) -> Result<Self, HeadError> {
+        let refuse = |why: String| HeadError::Device { asked: asked.to_string(), why };
+        match asked {
+            Choice::Cpu => Ok(Self(Device::Cpu)),
+            Choice::Auto => Ok(Self::open(Choice::Cuda(0))
+                .or_else(|_| Self::open(Choice::Metal))
+                .unwrap_or(Self(Device::Cpu))),
+            Choice::Cuda(_) if !candle_core::utils::cuda_is_available() => {
+                Err(refuse("this build has no CUDA (cargo feature `cuda`)".into()))
+            }
+            Choice::Cuda(index) => {
+                Device::new_cuda(index).map(Self).map_err(|error| refuse(error.to_string()))
+            }
+            Choice::Metal if !candle_core::utils::metal_is_available() => {
+                Err(refuse("this build has no Metal (cargo feature `metal`)".into()))
+            }
+            Choice::Metal => {
+                Device::new_metal(0).map(Self).map_err(|error| refuse(error.to_string()))
+            }
+        }
+    }
+
+    /// The host's own processor.
+    pub fn cpu() -> Self {
+        Self(Device::Cpu)
+    }
+
+    /// `cpu`, `cuda:0` or `metal:0`.
+    pub fn name(&self) -> String {
+        match self.0.location() {
+            candle_core::DeviceLocation::Cpu => "cpu".into(),
+            candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+            candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+        }
+    }
+}
+
+/// Layers tap..L of the base with all that stands above them, frozen.
+pub struct Head {
+    config: Config,
+    tap: usize,
+    device: Device,
+    kernels: Kernels,
+    layers: Vec<Arc<Layer>>,
+    norm: Tensor,
+    lm_head: Tensor,
+    rotary: Arc<Rotary>,
+}
+
+/// An adapter's numbers on the device: one tensor a layer of the head, empty for layers without.
+struct Factors {
+    layers: Vec<(Vec<Slot>, Tensor)>,
+    /// The lowest layer (in the head) that is adapted; L - tap when none is.
+    first: usize,
+}
+
+impl Head {
+    /// Reads layers `tap..L` of the base to a device; `tokens_max` bounds every later sequence.
+    ///
+    /// # Errors
+    /// [`HeadError::Base`] when a weight is missing; [`HeadError::Length`] when `tokens_max` is
+    /// more than the model's context.
+    pub fn load(base: &Base, tap: usize, place: &Place, tokens_max: usize) -> Result<Self, HeadError> {
+        let config = base.config().clone();
+        if tokens_max > config.context {
+            return Err(HeadError::Length { got: tokens_max, max: config.context });
+        }
+        let device = place.0.clone();
+        let kernels = if device.is_cpu() { Kernels::Fused } else { Kernels::Reference };
+        let layers: Result<Vec<_>, _> = (tap..config.layers)
+            .map(|index| Layer::load(base, index, &device).map(Arc::new))
+            .collect();
+        Ok(Self {
+            tap,
+            kernels,
+            layers: layers?,
+            norm: layer::tensor(base, "model.norm.weight", &device)?,
+            lm_head: layer::tensor(base, "lm_head.weight", &device)?,
+            rotary: Arc::new(Rotary::new(&config, tokens_max, &device)?),
+            device,
+            config,
+        })
+    }
+
+    /// Chooses the code of a layer; [`Kernels::Fused`] is ignored off the CPU.
+    pub fn use_kernels(&mut self, kernels: Kernels) {
+        self.kernels = if self.device.is_cpu() { kernels } else { Kernels::Reference };
+    }
+
+    /// The base's configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The first layer of the head.
+    pub fn tap(&self) -> usize {
+        self.tap
+    }
+
+    /// Moves an adapter to the device; as variables when a gradient is wanted.
+    fn factors(&self, adapter: Option<&Adapter>, trainable: bool) -> Result<(Factors, Vec<Var>), HeadError> {
+        let (mut layers, mut vars) = (Vec::new(), Vec::new());
+        if let Some(adapter) = adapter {
+            self.check(adapter)?;
+        }
+        for index in self.tap..self.config.layers {
+            let slots: Vec<Slot> = adapter
+                .iter()
+                .flat_map(|adapter| adapter.spec.slots.iter().filter(|slot| slot.layer == index))
+                .cloned()
+                .collect();
+            let span = slots.first().map_or(0, |s| s.a.start)..slots.last().map_or(0, |s| s.b.end);
+            let numbers = adapter.map_or(&[][..], |adapter| &adapter.values[span.clone()]);
+            let values = Tensor::from_slice(numbers, span.len(), &self.device)?;
+            let values = if trainable && !slots.is_empty() {
+                let var = Var::from_tensor(&values)?;
+                vars.push(var.clone());
+                var.as_tensor().clone()
+            } else {
+                values
+            };
+            layers.push((slots, values));
+        }
+        let first = layers.iter().position(|(slots, _)| !slots.is_empty()).unwrap_or(layers.len());
+        Ok((Factors { layers, first }, vars))
+    }
+
+    fn check(&self, adapter: &Adapter) -> Result<(), HeadError> {
+        let (from, to) = (self.tap, self.config.layers);
+        for slot in &adapter.spec.slots {
+            let fans = slot.target.fans(&self.config);
+            if slot.layer < from || slot.layer >= to || fans != (slot.fan_in, slot.fan_out) {
+                let what = format!("layer {} {} of {:?}", slot.layer, slot.target.module(), fans);
+                return Err(HeadError::Adapter { what, from, to });
+            }
+        }
+        Ok(())
+    }
+
+    /// The residual stream after each layer that `visit` wants to see, and after the last.
+    fn forward(
+        &self,
+        x: &Tensor,
+        factors: &Factors,
+        train: bool,
+        mut visit: impl FnMut(usize, &Tensor) -> candle_core::Result<()>,
+    ) -> candle_core::Result<Tensor> {
+        let mut x = x.clone();
+        for (index, (layer, (slots, values))) in self.layers.iter().zip(&factors.layers).enumerate() {
+            let learns = train && index >= factors.first;
+            x = match self.kernels {
+                Kernels::Fused => {
+                    let (shape, below) = (self.shape(&x)?, index > factors.first);
+                    let op = FusedLayer::new(layer, &self.rotary, slots, shape, learns, below);
+                    match learns {
+                        true => x.contiguous()?.apply_op2(values, op)?,
+                        false => x.contiguous()?.apply_op2_no_bwd(values, &op)?,
+                    }
+                }
+                Kernels::Reference => self.reference(layer, slots, values).forward(&x, 0, None)?,
+            };
+            visit(index, &x)?;
+        }
+        Ok(x)
+    }
+
+    fn reference<'a>(&'a self, layer: &'a Layer, slots: &'a [Slot], factors: &'a Tensor) -> ReferenceLayer<'a> {
+        ReferenceLayer { config: &self.config, layer, rotary: &self.rotary, slots, factors }
+    }
+
+    fn shape(&self, x: &Tensor) -> candle_core::Result<Shape> {
+        let (batch, tokens, _) = x.dims3()?;
+        let Config { heads, kv_heads, head_dim, .. } = self.config;
+        Ok(Shape { batch, tokens, heads, kv_heads, head_dim })
+    }
+
+    /// The final norm of rows `[N, D]`.
+    fn normed(&self, rows: &Tensor) -> candle_core::Result<Tensor> {
+        match self.kernels {
+            Kernels::Fused => {
+                rows.contiguous()?.apply_op1(entropy::FusedNorm::new(&self.norm, self.config.norm_eps))
+            }
+            Kernels::Reference => reference::rms_norm(rows, &self.norm, self.config.norm_eps),
+        }
+    }
+
+    /// Logits `[V]` of the token after the last of `hidden` `[1, T, D]`, and the cache of all seen.
+    ///
+    /// # Errors
+    /// [`HeadError::Length`] when the sequence outgrows `tokens_max`.
+    pub fn next_logits(&self, session: &mut Session, hidden: &ndarray::Array3<f32>) -> Result<Vec<f32>, HeadError> {
+        let t = hidden.shape()[1];
+        if session.seen + t > self.rotary.positions {
+            return Err(HeadError::Length { got: session.seen + t, max: self.rotary.positions });
+        }
+        let mut x = objective::tensor3(hidden, &self.device)?;
+        let layers = self.layers.iter().zip(&session.factors.layers);
+        for ((layer, (slots, values)), cache) in layers.zip(&mut session.caches) {
+            x = self.reference(layer, slots, values).forward(&x, session.seen, Some(cache))?;
+        }
+        session.seen += t;
+        let last = x.narrow(1, t - 1, 1)?.squeeze(1)?;
+        let normed = reference::rms_norm(&last, &self.norm, self.config.norm_eps)?;
+        Ok(normed.matmul(&self.lm_head)?.squeeze(0)?.to_vec1()?)
+    }
+
+    /// A new, empty generation with an adapter, or with the bare base.
+    ///
+    /// # Errors
+    /// [`HeadError::Adapter`] when the adapter does not fit.
+    pub fn session(&self, adapter: Option<&Adapter>) -> Result<Session, HeadError> {
+        let (factors, _) = self.factors(adapter, false)?;
+        let caches = self.layers.iter().map(|_| Cache::default()).collect();
+        Ok(Session { factors, caches, seen: 0 })
+    }
+}
+
+/// One generation: the adapter it runs with and the keys and values of what it has seen.
+pub struct Session {
+    factors: Factors,
+    caches: Vec<Cache>,
+    seen: usize,
+}
+
+impl Session {
+    /// Tokens seen so far.
+    pub fn seen(&self) -> usize {
+        self.seen
+    }
+}

@@ -1,1 +1,138 @@
-//! The train stage.
+//! The step: fast follows the batch, slow follows fast.
+//!
+//! - In: batches of blocks with their hidden states. Out: the losses; fast and slow move.
+//! - State of a device's life: fast, slow, AdamW's moments and k; a job borrows it and gives it back.
+//! - Never here: the reservoir, files, clocks.
+//! - Invariant: a batch with a loss or gradient that is not finite changes nothing.
+//!
+//! Source: I-LoRA, arXiv 2402.18865, algorithm 1.
+
+mod optimiser;
+
+pub use optimiser::{AdamW, Moments, clip};
+
+use crate::adapter::Adapter;
+use crate::head::{Group, Head, HeadError, Losses, Objective};
+use crate::merge::{self, MergeError};
+
+/// What can go wrong in a step.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The head failed.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    /// Fast and slow do not fit each other.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    /// The loss or the gradient is not a number.
+    #[error(
+        "step {k}: loss {loss} and gradient norm {norm} must be finite; the step was not taken \
+         (a lower --learning-rate may help)"
+    )]
+    NotFinite {
+        /// Steps taken before plus one.
+        k: u64,
+        /// The loss.
+        loss: f32,
+        /// The norm of the gradient before clipping.
+        norm: f32,
+    },
+}
+
+/// The two learners of a device and what AdamW remembers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Learners {
+    /// Follows the new data.
+    pub fast: Adapter,
+    /// The exponential average of fast; what users run.
+    pub slow: Adapter,
+    /// AdamW's moments of fast.
+    pub moments: Moments,
+    /// Optimiser steps of the device's life.
+    pub k: u64,
+}
+
+impl Learners {
+    /// Both learners start from the same adapter.
+    pub fn new(adapter: Adapter) -> Self {
+        let moments = Moments::zeros(adapter.values.len());
+        Self { slow: adapter.clone(), fast: adapter, moments, k: 0 }
+    }
+}
+
+/// What stays the same from step to step.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// The loss besides cross-entropy.
+    pub objective: Objective,
+    /// The optimiser.
+    pub adamw: AdamW,
+    /// Bound on the gradient's norm.
+    pub max_grad_norm: f32,
+    /// Kept of slow at every step, `[0, 1)`; 0 makes slow a copy of fast.
+    pub retain: f32,
+    /// Whether `retain` holds from the first step, as in the authors' code, and is not ramped up.
+    pub retain_at_once: bool,
+}
+
+/// One micro-batch: fresh blocks and, once there is something to replay, old ones.
+#[derive(Clone, Copy)]
+pub struct Batch<'a> {
+    /// New blocks.
+    pub fresh: Group<'a>,
+    /// Blocks drawn from the reservoir.
+    pub replay: Option<Group<'a>>,
+}
+
+/// What one optimiser step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// The mean losses over its micro-batches.
+    pub losses: Losses,
+    /// The gradient's norm before clipping.
+    pub gradient_norm: f32,
+}
+
+/// One optimiser step over the micro-batches: mean gradient, clip, AdamW, average.
+///
+/// # Errors
+/// [`TrainError::NotFinite`] when the loss or the gradient is not finite: `learners` is unchanged.
+pub fn step(
+    head: &Head,
+    learners: &mut Learners,
+    batches: &[Batch<'_>],
+    rules: &Rules,
+    learning_rate: f32,
+) -> Result<Step, TrainError> {
+    let mut gradient = vec![0f32; learners.fast.values.len()];
+    let mut losses = Losses { fresh: 0.0, replay: None, embedding: None, total: 0.0 };
+    let share = 1.0 / batches.len().max(1) as f32;
+    for batch in batches {
+        let replay = batch.replay.as_ref().map(|group| (group, &learners.slow));
+        let (part, slope) = head.gradient(&learners.fast, &batch.fresh, replay, &rules.objective)?;
+        gradient.iter_mut().zip(slope).for_each(|(sum, slope)| *sum += share * slope);
+        add(&mut losses, &part, share);
+    }
+    let k = learners.k + 1;
+    let gradient_norm = clip(&mut gradient, rules.max_grad_norm);
+    if !(losses.total.is_finite() && gradient_norm.is_finite()) {
+        return Err(TrainError::NotFinite { k, loss: losses.total, norm: gradient_norm });
+    }
+    let Learners { fast, slow, moments, .. } = learners;
+    rules.adamw.step(&mut fast.values, &gradient, moments, k, learning_rate);
+    let retain = match rules.retain_at_once {
+        true => rules.retain,
+        false => merge::retain_at(k, rules.retain),
+    };
+    merge::ema(slow, fast, retain)?;
+    learners.k = k;
+    Ok(Step { losses, gradient_norm })
+}
+
+fn add(sum: &mut Losses, part: &Losses, share: f32) {
+    let some = |sum: Option<f32>, part: Option<f32>| part.map(|p| sum.unwrap_or(0.0) + share * p).or(sum);
+    sum.fresh += share * part.fresh;
+    sum.replay = some(sum.replay, part.replay);
+    sum.embedding = some(sum.embedding, part.embedding);
+    sum.total += share * part.total;
+}

@@ -1,0 +1,460 @@
+//! The command line: subcommands and flags, named as mlx-lm and PEFT name them.
+//!
+//! - In: arguments. Out: what to run, and the flags as [`Overrides`] of the settings.
+//! - Never here: any work.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use sapwood::settings::{Device, EmbeddingLayers, Method, Overrides, Schedule};
+use std::path::PathBuf;
+
+/// A language model that keeps learning on the device it runs on, without forgetting.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Command {
+    #[command(subcommand)]
+    pub action: Action,
+    /// One line of JSON per event on standard output, instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Adapt the shipped base to a shipped domain and show what was learned and what was kept.
+    Quickstart(Quickstart),
+    /// Learn from data: one job of I-LoRA, judged by the gate and committed to the state folder.
+    Adapt(Box<Adapt>),
+    /// Score the base or an adapter: bits per byte, perplexity, accuracy over choices.
+    Eval(Eval),
+    /// Write text after a prompt.
+    Generate(Generate),
+    /// Learn several domains one after the other by several methods and compare what is forgotten.
+    Stream(Box<Stream>),
+    /// Turn a Hugging Face folder into a model folder with an ONNX file.
+    Export(Export),
+    /// Look into the replay reservoir of a state folder.
+    #[command(subcommand)]
+    Replay(Replay),
+    /// Look at adapters.
+    #[command(subcommand)]
+    Adapter(Adapter),
+    /// Go back to an earlier generation of a state folder.
+    Rollback(Rollback),
+    /// Show devices, features and the memory a job would need.
+    Doctor(Doctor),
+}
+
+/// `sapwood quickstart`
+#[derive(Debug, Args)]
+pub struct Quickstart {
+    /// Folder that holds `base/` and `samples/`; by default `models` here or beside the program.
+    #[arg(long)]
+    pub models: Option<PathBuf>,
+    /// Keep the state folder here instead of throwing it away.
+    #[arg(long)]
+    pub state: Option<PathBuf>,
+    /// Optimiser steps for each of the two domains.
+    #[arg(long, default_value_t = 60)]
+    pub iters: u64,
+    /// Seed of all chance.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Threads; 0 is one per core.
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+}
+
+/// The settings of learning as flags; each wins over the configuration file.
+#[derive(Debug, Default, Args)]
+pub struct LearnFlags {
+    /// Configuration file, TOML with the names of these flags as keys.
+    #[arg(short, long)]
+    pub config: Option<PathBuf>,
+    /// Model folder (see `sapwood export`).
+    #[arg(long)]
+    pub model: Option<PathBuf>,
+    /// Optimiser steps of the job [100].
+    #[arg(long)]
+    pub iters: Option<u64>,
+    /// Fresh blocks of a batch [8].
+    #[arg(long)]
+    pub batch_size: Option<usize>,
+    /// Replayed blocks of a batch; 0 turns replay off [8].
+    #[arg(long)]
+    pub replay_batch_size: Option<usize>,
+    /// Highest learning rate [1e-4].
+    #[arg(long)]
+    pub learning_rate: Option<f64>,
+    /// Warm-up: below 1 a part of --iters, else steps [0.05].
+    #[arg(long)]
+    pub warmup: Option<f64>,
+    /// How the learning rate goes on after the warm-up [constant].
+    #[arg(long, value_enum)]
+    pub lr_schedule: Option<ScheduleName>,
+    /// Decoupled weight decay of AdamW [0.01].
+    #[arg(long)]
+    pub weight_decay: Option<f64>,
+    /// Gradients are scaled down to this global norm [1].
+    #[arg(long)]
+    pub max_grad_norm: Option<f64>,
+    /// Batches that one optimiser step averages [1].
+    #[arg(long)]
+    pub grad_accumulation_steps: Option<usize>,
+    /// How many of the top layers learn; -1 is all [4].
+    #[arg(long, allow_negative_numbers = true)]
+    pub num_layers: Option<i64>,
+    /// LoRA rank r [8].
+    #[arg(long)]
+    pub rank: Option<usize>,
+    /// LoRA alpha; the scale is alpha / r [16].
+    #[arg(long)]
+    pub alpha: Option<f64>,
+    /// Linear layers that LoRA changes, with commas between [q_proj,v_proj].
+    #[arg(long, value_delimiter = ',')]
+    pub target_modules: Option<Vec<String>>,
+    /// Learn answers only, not prompts.
+    #[arg(long)]
+    pub mask_prompt: bool,
+    /// Most tokens T of a block [256].
+    #[arg(long)]
+    pub max_seq_length: Option<usize>,
+    /// Seed of all chance [0].
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// How much of the slow learner is kept per step, lambda [0.99].
+    #[arg(long)]
+    pub retain: Option<f64>,
+    /// Weight of the distance between fast and slow hidden states [1].
+    #[arg(long)]
+    pub gamma: Option<f64>,
+    /// Which hidden states that distance sees [last].
+    #[arg(long, value_enum)]
+    pub embedding_layers: Option<EmbeddingName>,
+    /// Blocks that the reservoir holds [500].
+    #[arg(long)]
+    pub replay_blocks: Option<u64>,
+    /// Bytes that the reservoir may take; wins over --replay-blocks.
+    #[arg(long)]
+    pub replay_bytes: Option<u64>,
+    /// Keep hidden states at the tap in the reservoir, as f16.
+    #[arg(long)]
+    pub replay_hidden: bool,
+    /// Do as the authors' program of I-LoRA does, for comparison.
+    #[arg(long)]
+    pub as_published: bool,
+    /// auto, cpu, cuda:N or metal [auto].
+    #[arg(long)]
+    pub device: Option<Device>,
+    /// Threads; 0 is one per core [0].
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Steps between two lines of progress; 0: only at the end [10].
+    #[arg(long)]
+    pub steps_per_report: Option<u64>,
+    /// Steps between two evaluations; 0: only at the end [50].
+    #[arg(long)]
+    pub steps_per_eval: Option<u64>,
+}
+
+impl LearnFlags {
+    /// The flags that were given.
+    pub fn overrides(&self) -> Overrides {
+        let on = |flag: bool| flag.then_some(true);
+        Overrides {
+            model: self.model.clone().map(Some),
+            iters: self.iters,
+            batch_size: self.batch_size,
+            replay_batch_size: self.replay_batch_size,
+            learning_rate: self.learning_rate,
+            warmup: self.warmup,
+            lr_schedule: self.lr_schedule.map(Into::into),
+            weight_decay: self.weight_decay,
+            max_grad_norm: self.max_grad_norm,
+            grad_accumulation_steps: self.grad_accumulation_steps,
+            num_layers: self.num_layers,
+            rank: self.rank,
+            alpha: self.alpha,
+            target_modules: self.target_modules.clone(),
+            mask_prompt: on(self.mask_prompt),
+            max_seq_length: self.max_seq_length,
+            seed: self.seed,
+            retain: self.retain,
+            gamma: self.gamma,
+            embedding_layers: self.embedding_layers.map(Into::into),
+            replay_blocks: self.replay_blocks,
+            replay_bytes: self.replay_bytes.map(Some),
+            replay_hidden: on(self.replay_hidden),
+            as_published: on(self.as_published),
+            device: self.device,
+            threads: self.threads,
+            steps_per_report: self.steps_per_report,
+            steps_per_eval: self.steps_per_eval,
+            ..Overrides::default()
+        }
+    }
+}
+
+/// `sapwood adapt`
+#[derive(Debug, Args)]
+pub struct Adapt {
+    #[command(flatten)]
+    pub learn: LearnFlags,
+    /// Data: a folder with train.jsonl (valid.jsonl, test.jsonl), a .jsonl, text files, or `-`.
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// State folder of the device; made when it is not there.
+    #[arg(long)]
+    pub state: Option<PathBuf>,
+    /// Also write the slow adapter here, in PEFT layout.
+    #[arg(long)]
+    pub adapter_path: Option<PathBuf>,
+    /// General text that must not be unlearned; the gate watches it.
+    #[arg(long)]
+    pub general: Option<PathBuf>,
+    /// Name of the domain in reports; by default the data's file or folder name.
+    #[arg(long)]
+    pub domain: Option<String>,
+    /// Steps between two checkpoints; 0: only the commit [50].
+    #[arg(long)]
+    pub save_every: Option<u64>,
+    /// Go on with the job that was interrupted.
+    #[arg(long)]
+    pub resume: bool,
+    /// Least relative gain on new text for the adapter to be kept [0].
+    #[arg(long, allow_negative_numbers = true)]
+    pub gate_new: Option<f64>,
+    /// Most relative loss on old text [0.02].
+    #[arg(long)]
+    pub gate_old: Option<f64>,
+    /// Most relative loss on general text [0.05].
+    #[arg(long)]
+    pub gate_general: Option<f64>,
+}
+
+/// Which adapter to use with a model.
+#[derive(Debug, Args)]
+pub struct Choice {
+    /// Model folder.
+    #[arg(long)]
+    pub model: Option<PathBuf>,
+    /// Adapter in PEFT layout; without it and --state the bare base.
+    #[arg(long)]
+    pub adapter_path: Option<PathBuf>,
+    /// State folder whose committed slow adapter is used.
+    #[arg(long, conflicts_with = "adapter_path")]
+    pub state: Option<PathBuf>,
+    /// auto, cpu, cuda:N or metal.
+    #[arg(long, default_value = "auto")]
+    pub device: Device,
+    /// Threads; 0 is one per core.
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+}
+
+/// `sapwood eval`
+#[derive(Debug, Args)]
+pub struct Eval {
+    #[command(flatten)]
+    pub choice: Choice,
+    /// Text to score; of a folder, test.jsonl, else valid.jsonl, else all of it.
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Lines of {"prompt", "choices", "answer"} to score by likelihood.
+    #[arg(long)]
+    pub choices: Option<PathBuf>,
+    /// Most tokens T of a block.
+    #[arg(long, default_value_t = 256)]
+    pub max_seq_length: usize,
+    /// Score answers only, not prompts.
+    #[arg(long)]
+    pub mask_prompt: bool,
+}
+
+/// `sapwood generate`
+#[derive(Debug, Args)]
+pub struct Generate {
+    #[command(flatten)]
+    pub choice: Choice,
+    /// What to go on from.
+    #[arg(long, short)]
+    pub prompt: String,
+    /// Put the prompt into the model's chat template.
+    #[arg(long)]
+    pub chat: bool,
+    /// Most tokens to write.
+    #[arg(long, default_value_t = 100)]
+    pub max_tokens: usize,
+    /// Divides the logits; 0 takes the likeliest token.
+    #[arg(long, default_value_t = 0.0)]
+    pub temp: f32,
+    /// Draw from the likeliest tokens that together reach this probability.
+    #[arg(long, default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// `sapwood stream`
+#[derive(Debug, Args)]
+pub struct Stream {
+    #[command(flatten)]
+    pub learn: LearnFlags,
+    /// Domain folders or files, in the order in which they are met.
+    #[arg(required = true)]
+    pub domains: Vec<PathBuf>,
+    /// Methods to compare, with commas between; all of them by default.
+    #[arg(long, value_delimiter = ',', value_enum)]
+    pub methods: Vec<MethodName>,
+    /// How many seeds, from --seed on; tables give mean and standard deviation.
+    #[arg(long, default_value_t = 1)]
+    pub seeds: u64,
+    /// Blocks scored of each domain after each domain.
+    #[arg(long, default_value_t = 48)]
+    pub eval_blocks: usize,
+    /// Folder for matrix.csv, stream.json and the plots.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// `sapwood export`
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Hugging Face folder: config.json, safetensors, tokenizer.json.
+    pub hf_dir: PathBuf,
+    /// Model folder to write; must not exist or be empty.
+    pub model_dir: PathBuf,
+    /// How weights are stored.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub dtype: Precision,
+}
+
+/// `sapwood replay`
+#[derive(Debug, Subcommand)]
+pub enum Replay {
+    /// What the reservoir holds.
+    Stats {
+        /// State folder.
+        #[arg(long)]
+        state: PathBuf,
+    },
+    /// Read and check every block.
+    Verify {
+        /// State folder.
+        #[arg(long)]
+        state: PathBuf,
+    },
+}
+
+/// `sapwood adapter`
+#[derive(Debug, Subcommand)]
+pub enum Adapter {
+    /// Rank, scale and size of the change in every layer.
+    Inspect {
+        /// Adapter folder, PEFT layout.
+        adapter: PathBuf,
+        /// Model folder it belongs to.
+        #[arg(long)]
+        model: Option<PathBuf>,
+    },
+    /// How far apart two adapters are.
+    Diff {
+        /// One adapter folder.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+        /// Model folder they belong to.
+        #[arg(long)]
+        model: Option<PathBuf>,
+    },
+}
+
+/// `sapwood rollback`
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// State folder.
+    #[arg(long)]
+    pub state: PathBuf,
+    /// Generation to go back to; by default the one before the current.
+    #[arg(long)]
+    pub to: Option<u64>,
+}
+
+/// `sapwood doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    #[command(flatten)]
+    pub learn: LearnFlags,
+}
+
+/// How exported weights are stored.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Precision {
+    F32,
+    F16,
+}
+
+/// [`Schedule`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ScheduleName {
+    Constant,
+    Cosine,
+    Linear,
+}
+
+impl From<ScheduleName> for Schedule {
+    fn from(name: ScheduleName) -> Self {
+        match name {
+            ScheduleName::Constant => Self::Constant,
+            ScheduleName::Cosine => Self::Cosine,
+            ScheduleName::Linear => Self::Linear,
+        }
+    }
+}
+
+/// [`EmbeddingLayers`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum EmbeddingName {
+    Last,
+    All,
+}
+
+impl From<EmbeddingName> for EmbeddingLayers {
+    fn from(name: EmbeddingName) -> Self {
+        match name {
+            EmbeddingName::Last => Self::Last,
+            EmbeddingName::All => Self::All,
+        }
+    }
+}
+
+/// [`Method`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum MethodName {
+    /// LoRA on one domain after the other.
+    Sequential,
+    /// Experience replay.
+    Er,
+    /// Experience replay with the averaged learner.
+    ErEma,
+    /// I-LoRA.
+    Ilora,
+    /// I-LoRA as its authors' program does it.
+    AsPublished,
+    /// All domains at once: the upper bound.
+    Joint,
+}
+
+impl From<MethodName> for Method {
+    fn from(name: MethodName) -> Self {
+        match name {
+            MethodName::Sequential => Self::Sequential,
+            MethodName::Er => Self::Replay,
+            MethodName::ErEma => Self::ReplayAverage,
+            MethodName::Ilora => Self::Ilora,
+            MethodName::AsPublished => Self::AsPublished,
+            MethodName::Joint => Self::Joint,
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The I-LoRA loss over a batch, its gradient for the fast adapter, and nats for evaluation.
+//!
+//! `L = 1/2 [CE(fresh) + CE(replay)] + gamma * MSE(h(replay; fast), h(replay; slow))`, or CE(fresh)
+//! alone without replay. CE: mean over labels of its group. MSE: mean over the real positions of
+//! the replayed blocks and over channels, averaged over the compared layers; h is the residual
+//! stream after a layer, before the final norm; the slow side carries no gradient.
+//!
+//! Source: I-LoRA, arXiv 2402.18865, section 4.2.
+
+use super::{Factors, Head, HeadError, Kernels, entropy};
+use crate::adapter::Adapter;
+use crate::block::Block;
+use crate::settings::EmbeddingLayers;
+use candle_core::{Device, Tensor};
+use ndarray::Array3;
+
+/// Blocks and their hidden states at the tap.
+#[derive(Clone, Copy)]
+pub struct Group<'a> {
+    /// The blocks, B of them.
+    pub blocks: &'a [&'a Block],
+    /// `[B, T, D]`, T at least the longest block; rows past a block's end hold finite padding.
+    pub hidden: &'a Array3<f32>,
+}
+
+impl Group<'_> {
+    fn labels(&self) -> usize {
+        self.blocks.iter().map(|block| block.labels()).sum()
+    }
+
+    /// Rows of `[B * T]` that predict a label, and the labels; `first` is the group's first block.
+    fn predictions(&self, first: usize, tokens: usize) -> (Vec<u32>, Vec<u32>) {
+        let (mut rows, mut targets) = (Vec::new(), Vec::new());
+        for (index, block) in self.blocks.iter().enumerate() {
+            for t in 1..block.tokens.len() {
+                if block.learn[t] {
+                    rows.push(((first + index) * tokens + t - 1) as u32);
+                    targets.push(block.tokens[t]);
+                }
+            }
+        }
+        (rows, targets)
+    }
+}
+
+/// What the step minimises besides cross-entropy.
+#[derive(Clone, Copy, Debug)]
+pub struct Objective {
+    /// Weight of the MSE; 0 leaves the slow forward out.
+    pub gamma: f32,
+    /// Which hidden states the MSE compares.
+    pub layers: EmbeddingLayers,
+    /// Count only channels where slow is above fast, as the authors' public code does.
+    pub one_sided: bool,
+}
+
+/// The parts of one step's loss, in nats a label and squared units of h.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Losses {
+    /// CE of the fresh blocks.
+    pub fresh: f32,
+    /// CE of the replayed blocks, if any.
+    pub replay: Option<f32>,
+    /// MSE between fast and slow, if computed.
+    pub embedding: Option<f32>,
+    /// What was minimised.
+    pub total: f32,
+}
+
+pub(super) fn tensor3(hidden: &Array3<f32>, device: &Device) -> candle_core::Result<Tensor> {
+    let (b, t, d) = hidden.dim();
+    match hidden.as_slice() {
+        Some(numbers) => Tensor::from_slice(numbers, (b, t, d), device),
+        None => Tensor::from_vec(hidden.iter().copied().collect(), (b, t, d), device),
+    }
+}
+
+/// Hidden states padded to `tokens` rows a sequence.
+fn padded(group: &Group<'_>, tokens: usize, device: &Device) -> candle_core::Result<Tensor> {
+    tensor3(group.hidden, device)?.pad_with_zeros(1, 0, tokens - group.hidden.dim().1)
+}
+
+impl Head {
+    /// The losses of one batch and the gradient of `total` for the fast adapter's flat values.
+    ///
+    /// `replay`: the replayed blocks and the slow adapter. A group without labels adds nothing.
+    /// # Errors
+    /// [`HeadError::Adapter`] when an adapter does not fit; [`HeadError::Length`] when a sequence
+    /// is longer than the head was loaded for.
+    pub fn gradient(
+        &self,
+        fast: &Adapter,
+        fresh: &Group<'_>,
+        replay: Option<(&Group<'_>, &Adapter)>,
+        objective: &Objective,
+    ) -> Result<(Losses, Vec<f32>), HeadError> {
+        let tokens = fresh.hidden.dim().1.max(replay.map_or(0, |(group, _)| group.hidden.dim().1));
+        self.check_length(tokens)?;
+        let mut x = padded(fresh, tokens, &self.device)?;
+        let fresh_blocks = fresh.blocks.len();
+        let mut replayed = None;
+        if let Some((group, slow)) = replay {
+            let hidden = padded(group, tokens, &self.device)?;
+            x = Tensor::cat(&[&x, &hidden], 0)?;
+            replayed = Some((group, slow, hidden));
+        }
+        let (factors, vars) = self.factors(Some(fast), true)?;
+        let mut compared = Vec::new();
+        let last = self.layers.len().saturating_sub(1);
+        let wanted = |index| match objective.layers {
+            EmbeddingLayers::Last => index == last,
+            EmbeddingLayers::All => true,
+        };
+        let out = self.forward(&x, &factors, true, |index, h| {
+            if wanted(index) && replayed.is_some() && objective.gamma != 0.0 {
+                compared.push(h.clone());
+            }
+            Ok(())
+        })?;
+
+        let (mut rows, mut targets) = fresh.predictions(0, tokens);
+        let fresh_labels = targets.len();
+        if let Some((group, _, _)) = &replayed {
+            let (more_rows, more_targets) = group.predictions(fresh_blocks, tokens);
+            rows.extend(more_rows);
+            targets.extend(more_targets);
+        }
+        let (mut loss, mut losses) =
+            self.entropy(&out, &rows, &targets, fresh_labels, replayed.is_some())?;
+        if let Some((group, slow, hidden)) = &replayed
+            && objective.gamma != 0.0
+        {
+            let (slow, _) = self.factors(Some(slow), false)?;
+            let fast: Vec<Tensor> = compared
+                .iter()
+                .map(|h| h.narrow(0, fresh_blocks, group.blocks.len()))
+                .collect::<Result<_, _>>()?;
+            let embedding = self.embedding(&fast, hidden, &slow, group, objective)?;
+            losses.embedding = Some(embedding.to_scalar()?);
+            loss = (loss + (embedding * f64::from(objective.gamma))?)?;
+        }
+        losses.total = loss.to_scalar()?;
+        Ok((losses, self.collect(&loss, &vars, fast.values.len())?))
+    }
+
+    /// Cross-entropy of both groups, each its own mean, and the half-and-half sum.
+    fn entropy(
+        &self,
+        out: &Tensor,
+        rows: &[u32],
+        targets: &[u32],
+        fresh_labels: usize,
+        replayed: bool,
+    ) -> Result<(Tensor, Losses), HeadError> {
+        let (b, t, d) = out.dims3()?;
+        let mut losses = Losses { fresh: 0.0, replay: None, embedding: None, total: 0.0 };
+        if targets.is_empty() {
+            return Ok(((out.sum_all()? * 0.0)?, losses));
+        }
+        let rows = Tensor::from_slice(rows, rows.len(), &self.device)?;
+        let labelled = out.reshape((b * t, d))?.index_select(&rows, 0)?;
+        let fused = self.kernels == Kernels::Fused;
+        let nats = entropy::nats(&self.normed(&labelled)?, &self.lm_head, targets, fused)?;
+        let replay_labels = targets.len() - fresh_labels;
+        let mean = |from: usize, labels: usize| match labels {
+            0 => (nats.sum_all()? * 0.0),
+            _ => nats.narrow(0, from, labels)?.sum_all()? / labels as f64,
+        };
+        let fresh = mean(0, fresh_labels)?;
+        losses.fresh = fresh.to_scalar()?;
+        if !replayed {
+            return Ok((fresh, losses));
+        }
+        let replay = mean(fresh_labels, replay_labels)?;
+        losses.replay = Some(replay.to_scalar()?);
+        Ok((((fresh + replay)? * 0.5)?, losses))
+    }
+
+    /// MSE between the fast hidden states and slow's on the same replayed blocks.
+    fn embedding(
+        &self,
+        fast: &[Tensor],
+        hidden: &Tensor,
+        slow: &Factors,
+        group: &Group<'_>,
+        objective: &Objective,
+    ) -> Result<Tensor, HeadError> {
+        let (b, t, d) = hidden.dims3()?;
+        let mut mask = vec![0f32; b * t];
+        for (block, mask) in group.blocks.iter().zip(mask.chunks_exact_mut(t)) {
+            mask[..block.tokens.len()].fill(1.0);
+        }
+        let positions: f32 = mask.iter().sum();
+        let mask = Tensor::from_vec(mask, (b, t, 1), &self.device)?;
+        let last = self.layers.len().saturating_sub(1);
+        let mut compared = fast.iter();
+        let mut total: Option<Tensor> = None;
+        self.forward(hidden, slow, false, |index, h| {
+            if objective.layers == EmbeddingLayers::Last && index != last {
+                return Ok(());
+            }
+            let Some(fast) = compared.next() else { return Ok(()) };
+            let mut distance = (h.detach() - fast)?;
+            if objective.one_sided {
+                distance = distance.relu()?;
+            }
+            let squared = distance.broadcast_mul(&mask)?.sqr()?.sum_all()?;
+            total = Some(match total.take() {
+                Some(total) => (total + squared)?,
+                None => squared,
+            });
+            Ok(())
+        })?;
+        let count = f64::from(positions) * d as f64 * fast.len() as f64;
+        let total = match total {
+            Some(total) => total,
+            None => Tensor::zeros((), candle_core::DType::F32, &self.device)?,
+        };
+        Ok((total / count.max(1.0))?)
+    }
+
+    /// The gradient of every layer's factors, side by side as in the adapter.
+    fn collect(&self, loss: &Tensor, vars: &[candle_core::Var], len: usize) -> Result<Vec<f32>, HeadError> {
+        let gradients = loss.backward()?;
+        let mut flat = Vec::with_capacity(len);
+        for var in vars {
+            match gradients.get(var) {
+                Some(gradient) => flat.extend(gradient.to_vec1::<f32>()?),
+                None => flat.resize(flat.len() + var.elem_count(), 0.0),
+            }
+        }
+        Ok(flat)
+    }
+
+    fn check_length(&self, tokens: usize) -> Result<(), HeadError> {
+        let max = self.rotary.positions;
+        if tokens > max { Err(HeadError::Length { got: tokens, max }) } else { Ok(()) }
+    }
+
+    /// The sum of nats over the labels of each block, `[B]`; no gradient.
+    ///
+    /// # Errors
+    /// As [`Head::gradient`].
+    pub fn nats(&self, adapter: Option<&Adapter>, group: &Group<'_>) -> Result<Vec<f64>, HeadError> {
+        let tokens = group.hidden.dim().1;
+        self.check_length(tokens)?;
+        let (factors, _) = self.factors(adapter, false)?;
+        let x = tensor3(group.hidden, &self.device)?;
+        let out = self.forward(&x, &factors, false, |_, _| Ok(()))?;
+        let (rows, targets) = group.predictions(0, tokens);
+        let mut sums = vec![0f64; group.blocks.len()];
+        if group.labels() == 0 {
+            return Ok(sums);
+        }
+        let (b, t, d) = out.dims3()?;
+        let picked = Tensor::from_slice(&rows, rows.len(), &self.device)?;
+        let labelled = out.reshape((b * t, d))?.index_select(&picked, 0)?;
+        let nats = entropy::nats_only(&self.normed(&labelled)?, &self.lm_head, &targets)?;
+        for (row, nats) in rows.iter().zip(nats) {
+            sums[*row as usize / tokens] += f64::from(nats);
+        }
+        Ok(sums)
+    }
+
+    /// Logits of every position, `[B, T, V]`: for proofs and small inputs.
+    ///
+    /// # Errors
+    /// As [`Head::gradient`].
+    pub fn logits(&self, adapter: Option<&Adapter>, hidden: &Array3<f32>) -> Result<Array3<f32>, HeadError> {
+        let (b, t, d) = hidden.dim();
+        self.check_length(t)?;
+        let (factors, _) = self.factors(adapter, false)?;
+        let out = self.forward(&tensor3(hidden, &self.device)?, &factors, false, |_, _| Ok(()))?;
+        let normed = self.normed(&out.reshape((b * t, d))?)?;
+        let logits = normed.matmul(&self.lm_head)?.flatten_all()?.to_vec1()?;
+        Array3::from_shape_vec((b, t, self.config.vocab), logits)
+            .map_err(|error| candle_core::Error::Msg(error.to_string()).into())
+    }
+}

@@ -1,0 +1,183 @@
+//! A decoder layer composed of candle's own ops: any device, and the oracle of the fused layer.
+//!
+//! - In: x `[B, T, D]`, the layer's factors, an optional cache of past keys and values.
+//! - Out: the next residual stream `[B, T, D]`.
+//! - The base's linear layers run as [`FrozenLinear`]: candle would compute a gradient for them.
+
+use super::layer::{Layer, LinearWeight, Rotary};
+use crate::adapter::{Slot, Target};
+use crate::base::Config;
+use candle_core::backend::BackendStorage;
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, D, Device, Layout, MetalStorage, Result, Shape, Storage,
+    Tensor, bail,
+};
+
+/// `y = x W` with a frozen W `[in, out]`; x is `[N, in]`.
+pub(crate) struct FrozenLinear(pub(crate) Tensor);
+
+impl FrozenLinear {
+    fn sizes(&self, layout: &Layout) -> Result<(usize, usize, usize)> {
+        let ((rows, fan_in), (_, fan_out)) = (layout.shape().dims2()?, self.0.dims2()?);
+        Ok((rows, fan_in, fan_out))
+    }
+}
+
+macro_rules! forward_on {
+    ($method:ident, $storage:ident, $variant:ident) => {
+        fn $method(&self, x: &$storage, layout: &Layout) -> Result<($storage, Shape)> {
+            let (m, k, n) = self.sizes(layout)?;
+            let (weight, weight_layout) = self.0.storage_and_layout();
+            let Storage::$variant(weight) = &*weight else { bail!("weight on another device") };
+            let y = x.matmul(weight, (1, m, n, k), layout, weight_layout)?;
+            Ok((y, (m, n).into()))
+        }
+    };
+}
+
+impl CustomOp1 for FrozenLinear {
+    fn name(&self) -> &'static str {
+        "frozen-linear"
+    }
+    forward_on!(cpu_fwd, CpuStorage, Cpu);
+    forward_on!(cuda_fwd, CudaStorage, Cuda);
+    forward_on!(metal_fwd, MetalStorage, Metal);
+
+    fn bwd(&self, _x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(dy.contiguous()?.matmul(&self.0.t()?)?))
+    }
+}
+
+/// Keys and values of the tokens that a generation has seen, each `[B, kv_heads, T, head_dim]`.
+#[derive(Default)]
+pub(crate) struct Cache {
+    past: Option<(Tensor, Tensor)>,
+}
+
+impl Cache {
+    fn extend(&mut self, k: Tensor, v: Tensor) -> Result<(Tensor, Tensor)> {
+        let (k, v) = match self.past.take() {
+            Some((past_k, past_v)) => {
+                (Tensor::cat(&[past_k, k], 2)?, Tensor::cat(&[past_v, v], 2)?)
+            }
+            None => (k, v),
+        };
+        self.past = Some((k.clone(), v.clone()));
+        Ok((k, v))
+    }
+}
+
+/// One decoder layer and what it needs at hand.
+pub(crate) struct ReferenceLayer<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) layer: &'a Layer,
+    pub(crate) rotary: &'a Rotary,
+    /// The layer's slots, whose ranges begin at `slots[0].a.start`.
+    pub(crate) slots: &'a [Slot],
+    /// The layer's factors, flat.
+    pub(crate) factors: &'a Tensor,
+}
+
+impl ReferenceLayer<'_> {
+    /// The next residual stream; `first` is the position of the first token.
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        first: usize,
+        cache: Option<&mut Cache>,
+    ) -> Result<Tensor> {
+        let (b, t, d) = x.dims3()?;
+        let rows = x.reshape((b * t, d))?;
+        let normed = rms_norm(&rows, &self.layer.input_norm, self.layer.eps)?;
+        let attended = self.attend(&normed, (b, t), first, cache)?;
+        let middle = (rows + self.linear(Target::O, &attended)?)?;
+        let normed = rms_norm(&middle, &self.layer.post_norm, self.layer.eps)?;
+        let gate = self.linear(Target::Gate, &normed)?.silu()?;
+        let active = (gate * self.linear(Target::Up, &normed)?)?;
+        (middle + self.linear(Target::Down, &active)?)?.reshape((b, t, d))
+    }
+
+    fn attend(
+        &self,
+        normed: &Tensor,
+        (b, t): (usize, usize),
+        first: usize,
+        cache: Option<&mut Cache>,
+    ) -> Result<Tensor> {
+        let Config { heads, kv_heads, head_dim, .. } = *self.config;
+        let split = |x: Tensor, heads: usize| {
+            x.reshape((b, t, heads, head_dim))?.transpose(1, 2)?.contiguous()
+        };
+        let q = self.rotate(&split(self.linear(Target::Q, normed)?, heads)?, first)?;
+        let k = self.rotate(&split(self.linear(Target::K, normed)?, kv_heads)?, first)?;
+        let v = split(self.linear(Target::V, normed)?, kv_heads)?;
+        let (k, v) = match cache {
+            Some(cache) => cache.extend(k, v)?,
+            None => (k, v),
+        };
+        let (group, seen) = (heads / kv_heads, k.dim(2)?);
+        // Queries of one key head stand in one matrix, so keys and values need no copies.
+        let q = q.reshape((b, kv_heads, group * t, head_dim))?;
+        let scores = (q.matmul(&k.t()?)? / (head_dim as f64).sqrt())?;
+        let scores = scores.reshape((b, heads, t, seen))?;
+        let scores = match t {
+            1 => scores,
+            _ => scores.broadcast_add(&causal_mask(t, seen, normed.device())?)?,
+        };
+        let probabilities = softmax(&scores)?.reshape((b, kv_heads, group * t, seen))?;
+        let out = probabilities.matmul(&v)?.reshape((b, heads, t, head_dim))?;
+        out.transpose(1, 2)?.reshape((b * t, heads * head_dim))
+    }
+
+    /// RoPE on `[B, heads, T, head_dim]`: the two halves of a head turn as pairs.
+    fn rotate(&self, x: &Tensor, first: usize) -> Result<Tensor> {
+        let (t, half) = (x.dim(2)?, self.config.head_dim / 2);
+        let cos = self.rotary.cos_table.narrow(0, first, t)?;
+        let sin = self.rotary.sin_table.narrow(0, first, t)?;
+        let (low, high) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
+        let turned_low = (low.broadcast_mul(&cos)? - high.broadcast_mul(&sin)?)?;
+        let turned_high = (high.broadcast_mul(&cos)? + low.broadcast_mul(&sin)?)?;
+        Tensor::cat(&[turned_low, turned_high], D::Minus1)
+    }
+
+    /// `x W + bias + scale (x Aᵀ) Bᵀ` for x `[N, in]`.
+    fn linear(&self, target: Target, x: &Tensor) -> Result<Tensor> {
+        let LinearWeight { weight, bias } = self.layer.linear(target);
+        let mut y = x.contiguous()?.apply_op1(FrozenLinear(weight.clone()))?;
+        if let Some(bias) = bias {
+            y = y.broadcast_add(bias)?;
+        }
+        let Some(slot) = self.slots.iter().find(|slot| slot.target == target) else {
+            return Ok(y);
+        };
+        let start = self.slots[0].a.start;
+        let part = |range: &std::ops::Range<usize>, shape: (usize, usize)| {
+            self.factors.narrow(0, range.start - start, range.len())?.reshape(shape)
+        };
+        let a = part(&slot.a, (slot.rank, slot.fan_in))?;
+        let b = part(&slot.b, (slot.fan_out, slot.rank))?;
+        y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * f64::from(slot.scale))?
+    }
+}
+
+/// `x / rms(x) * gain` over the last dimension.
+pub(crate) fn rms_norm(x: &Tensor, gain: &Tensor, eps: f32) -> Result<Tensor> {
+    let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?;
+    x.broadcast_div(&(mean_square + f64::from(eps))?.sqrt()?)?.broadcast_mul(gain)
+}
+
+/// Softmax over the last dimension; the subtracted maximum carries no gradient.
+fn softmax(scores: &Tensor) -> Result<Tensor> {
+    let highest = scores.detach().max_keepdim(D::Minus1)?;
+    let exp = scores.broadcast_sub(&highest)?.exp()?;
+    exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)
+}
+
+/// `[t, seen]`: zero where a query may look, a very negative number where it may not.
+fn causal_mask(t: usize, seen: usize, device: &Device) -> Result<Tensor> {
+    let past = seen - t;
+    let mask: Vec<f32> = (0..t)
+        .flat_map(|row| (0..seen).map(move |col| if col > past + row { f32::MIN } else { 0.0 }))
+        .collect();
+    Tensor::from_vec(mask, (t, seen), device)
+}

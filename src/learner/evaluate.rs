@@ -1,0 +1,78 @@
+//! Scores of the base or an adapter on held-out blocks.
+//!
+//! - In: blocks nobody learned from. Out: nats, bits per byte, perplexity.
+//! - Batches hold blocks of like length, so that little padding is computed.
+
+use super::LearnError;
+use super::feed::hidden;
+use crate::adapter::Adapter;
+use crate::block::Block;
+use crate::head::{Group, Head};
+use crate::trunk::Trunk;
+use ndarray::Array3;
+
+/// What a model makes of some text.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Surprise {
+    /// Sum of -ln p over the labels.
+    pub nats: f64,
+    /// Labels.
+    pub labels: u64,
+    /// Bytes of text that the labels stand for.
+    pub bytes: u64,
+}
+
+impl Surprise {
+    /// Bits per byte: comparable between tokenisers. NaN without text.
+    pub fn bits_per_byte(&self) -> f64 {
+        self.nats / std::f64::consts::LN_2 / self.bytes as f64
+    }
+
+    /// e to the mean nats of a label.
+    pub fn perplexity(&self) -> f64 {
+        (self.nats / self.labels as f64).exp()
+    }
+}
+
+/// Held-out blocks with their hidden states, ready to be scored again and again.
+pub struct HeldOut<'a> {
+    batches: Vec<(Vec<&'a Block>, Array3<f32>)>,
+}
+
+impl<'a> HeldOut<'a> {
+    /// Runs the trunk over `blocks`, `batch` at a time.
+    ///
+    /// # Errors
+    /// [`LearnError::Trunk`] when the trunk fails.
+    pub fn new(trunk: &Trunk, blocks: &'a [Block], batch: usize) -> Result<Self, LearnError> {
+        let mut sorted: Vec<&Block> = blocks.iter().collect();
+        sorted.sort_by_key(|block| block.tokens.len());
+        let batches: Result<Vec<_>, LearnError> = sorted
+            .chunks(batch.max(1))
+            .map(|blocks| Ok((blocks.to_vec(), hidden(trunk, blocks)?)))
+            .collect();
+        Ok(Self { batches: batches? })
+    }
+
+    /// Whether there is nothing to score.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// What `adapter`, or the bare base, makes of the blocks.
+    ///
+    /// # Errors
+    /// [`LearnError::Head`] when the adapter does not fit.
+    pub fn score(&self, head: &Head, adapter: Option<&Adapter>) -> Result<Surprise, LearnError> {
+        let mut total = Surprise::default();
+        for (blocks, hidden) in &self.batches {
+            let nats = head.nats(adapter, &Group { blocks, hidden })?;
+            for (block, nats) in blocks.iter().zip(nats) {
+                total.nats += nats;
+                total.labels += block.labels() as u64;
+                total.bytes += u64::from(block.bytes);
+            }
+        }
+        Ok(total)
+    }
+}

@@ -1,0 +1,279 @@
+//! The step against PyTorch and PEFT: gradients, one whole I-LoRA step, twenty of them, AdamW.
+//!
+//! Oracle: `tools/golden/step.py` (torch 2.15, peft 0.21, f32, seeds in the script).
+
+mod common;
+
+use common::{Golden, Surprise, Within, assert_close, exported};
+use ndarray::Array3;
+use sapwood::adapter::{Adapter, Spec, Strength, Target};
+use sapwood::base::Base;
+use sapwood::block::Block;
+use sapwood::head::{Group, Head, Kernels, Objective, Place};
+use sapwood::settings::EmbeddingLayers;
+use sapwood::train::{self, AdamW, Batch, Learners, Moments, Rules};
+
+const F32: Within = Within {
+    relative: 1e-4,
+    because: "f32 sums in another order; the oracle's own f32 is within 1.5e-6 of its f64",
+};
+/// Both ways to compute a layer must give the oracle's numbers.
+const KERNELS: [Kernels; 2] = [Kernels::Fused, Kernels::Reference];
+
+fn spec(base: &Base) -> Spec {
+    Spec::uniform(base.config(), 1..3, &Target::ALL, Strength { rank: 4, alpha: 8.0 })
+}
+
+/// The adapter whose tensors begin with `prefix`.
+fn adapter(golden: &Golden, spec: &Spec, prefix: &str) -> Result<Adapter, Surprise> {
+    let mut values = vec![0.0; spec.len()];
+    for slot in &spec.slots {
+        let module = format!("{prefix}.model.layers.{}.{}", slot.layer, slot.target.module());
+        values[slot.a.clone()].copy_from_slice(&golden.f32(&format!("{module}.lora_A"))?);
+        values[slot.b.clone()].copy_from_slice(&golden.f32(&format!("{module}.lora_B"))?);
+    }
+    Ok(Adapter { spec: spec.clone(), values })
+}
+
+/// Blocks and hidden states of one group; `step` picks one of a trajectory.
+struct Owned {
+    blocks: Vec<Block>,
+    hidden: Array3<f32>,
+}
+
+impl Owned {
+    fn load(golden: &Golden, prefix: &str, step: usize) -> Result<Self, Surprise> {
+        let shape = golden.shape(&format!("{prefix}hidden_tap"))?;
+        let [b, t, d] = shape[shape.len() - 3..] else { return Err("shape".into()) };
+        let (ids, labels) = (
+            golden.i64(&format!("{prefix}input_ids"))?,
+            golden.i64(&format!("{prefix}labels"))?,
+        );
+        let lengths = golden.i64(&format!("{prefix}lengths"))?;
+        let hidden = golden.f32(&format!("{prefix}hidden_tap"))?;
+        let blocks = (0..b).map(|row| {
+            let at = (step * b + row) * t;
+            let length = lengths[step * b + row] as usize;
+            Block {
+                tokens: ids[at..at + length].iter().map(|&id| id as u32).collect(),
+                learn: (0..length).map(|i| i > 0 && labels[at + i] >= 0).collect(),
+                bytes: 0,
+                domain: 0,
+            }
+        });
+        let numbers = hidden[step * b * t * d..(step + 1) * b * t * d].to_vec();
+        Ok(Self { blocks: blocks.collect(), hidden: Array3::from_shape_vec((b, t, d), numbers)? })
+    }
+
+    fn blocks(&self) -> Vec<&Block> {
+        self.blocks.iter().collect()
+    }
+}
+
+fn head(base: &Base, kernels: Kernels) -> Result<Head, Surprise> {
+    let mut head = Head::load(base, 1, &Place::cpu(), 12)?;
+    head.use_kernels(kernels);
+    Ok(head)
+}
+
+fn objective(gamma: f32, layers: EmbeddingLayers) -> Objective {
+    Objective { gamma, layers, one_sided: false }
+}
+
+#[test]
+fn lora_gradients_of_every_target_equal_those_of_torch() -> Result<(), Surprise> {
+    let (_place, base) = exported("step/base")?;
+    let golden = Golden::load("step/gradients")?;
+    let fast = adapter(&golden, &spec(&base), "parameter")?;
+    let expected = adapter(&golden, &spec(&base), "gradient")?;
+    let owned = Owned::load(&golden, "", 0)?;
+    for kernels in KERNELS {
+        let head = head(&base, kernels)?;
+        let group = Group { blocks: &owned.blocks(), hidden: &owned.hidden };
+        let objective = objective(0.0, EmbeddingLayers::Last);
+        let (losses, gradient) = head.gradient(&fast, &group, None, &objective)?;
+        assert_close("loss", &[losses.total], &golden.f32("loss")?, &F32);
+        for slot in &expected.spec.slots {
+            let what = format!("{kernels:?} layer {} {}", slot.layer, slot.target.module());
+            for range in [slot.a.clone(), slot.b.clone()] {
+                assert_close(&what, &gradient[range.clone()], &expected.values[range], &F32);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_logits_of_an_adapted_head_equal_those_of_peft() -> Result<(), Surprise> {
+    let (_place, base) = exported("step/base")?;
+    let golden = Golden::load("step/gradients")?;
+    let fast = adapter(&golden, &spec(&base), "parameter")?;
+    let owned = Owned::load(&golden, "", 0)?;
+    for kernels in KERNELS {
+        let logits = head(&base, kernels)?.logits(Some(&fast), &owned.hidden)?;
+        let logits: Vec<f32> = logits.iter().copied().collect();
+        assert_close("logits", &logits, &golden.f32("logits")?, &F32);
+    }
+    Ok(())
+}
+
+fn rules(layers: EmbeddingLayers) -> Rules {
+    Rules {
+        objective: objective(0.5, layers),
+        adamw: AdamW::default(),
+        max_grad_norm: 1.0,
+        retain: 0.99,
+        retain_at_once: false,
+    }
+}
+
+#[test]
+fn one_ilora_step_equals_that_of_torch() -> Result<(), Surprise> {
+    let (_place, base) = exported("step/base")?;
+    let golden = Golden::load("step/ilora_step")?;
+    let spec = spec(&base);
+    let fresh = Owned::load(&golden, "fresh.", 0)?;
+    let replay = Owned::load(&golden, "replay.", 0)?;
+    let batch = Batch {
+        fresh: Group { blocks: &fresh.blocks(), hidden: &fresh.hidden },
+        replay: Some(Group { blocks: &replay.blocks(), hidden: &replay.hidden }),
+    };
+    let variants = [("last", EmbeddingLayers::Last), ("all", EmbeddingLayers::All)];
+    for ((name, layers), kernels) in variants.into_iter().flat_map(|v| KERNELS.map(|k| (v, k))) {
+        let start = adapter(&golden, &spec, "fast_before")?;
+        let moments = Moments::zeros(spec.len());
+        let slow = adapter(&golden, &spec, "slow_before")?;
+        let mut learners = Learners { fast: start, slow, moments, k: 0 };
+        let head = head(&base, kernels)?;
+        let step = train::step(&head, &mut learners, &[batch], &rules(layers), 1e-3)?;
+        let parts = [
+            ("ce_fresh", Some(step.losses.fresh)),
+            ("ce_replay", step.losses.replay),
+            ("mse", step.losses.embedding),
+            ("total", Some(step.losses.total)),
+            ("gradient_norm", Some(step.gradient_norm)),
+        ];
+        for (part, got) in parts {
+            let got = got.ok_or("a part of the loss is missing")?;
+            assert_close(part, &[got], &golden.f32(&format!("{name}.{part}"))?, &F32);
+        }
+        let fast = adapter(&golden, &spec, &format!("{name}.fast_after"))?;
+        let slow = adapter(&golden, &spec, &format!("{name}.slow_after"))?;
+        assert_close("fast", &learners.fast.values, &fast.values, &F32);
+        assert_close("slow", &learners.slow.values, &slow.values, &F32);
+    }
+    Ok(())
+}
+
+#[test]
+fn twenty_steps_follow_the_losses_of_torch() -> Result<(), Surprise> {
+    let (_place, base) = exported("step/base")?;
+    let golden = Golden::load("step/trajectory")?;
+    let spec = spec(&base);
+    for kernels in KERNELS {
+        let start = adapter(&golden, &spec, "fast_start")?;
+        let slow = adapter(&golden, &spec, "slow_start")?;
+        let moments = Moments::zeros(spec.len());
+        let mut learners = Learners { fast: start, slow, moments, k: 0 };
+        let head = head(&base, kernels)?;
+        let mut losses = [const { Vec::new() }; 4];
+        for k in 0..20 {
+            let fresh = Owned::load(&golden, "fresh.", k)?;
+            let replay = Owned::load(&golden, "replay.", k)?;
+            let batch = Batch {
+                fresh: Group { blocks: &fresh.blocks(), hidden: &fresh.hidden },
+                replay: Some(Group { blocks: &replay.blocks(), hidden: &replay.hidden }),
+            };
+            let rate = 1e-2 * ((k + 1) as f32 / 5.0).min(1.0);
+            let rules = rules(EmbeddingLayers::Last);
+            let step = train::step(&head, &mut learners, &[batch], &rules, rate)?;
+            let parts = [
+                step.losses.fresh,
+                step.losses.replay.unwrap_or(f32::NAN),
+                step.losses.embedding.unwrap_or(f32::NAN),
+                step.losses.total,
+            ];
+            losses.iter_mut().zip(parts).for_each(|(losses, part)| losses.push(part));
+        }
+        for (name, losses) in ["ce_fresh", "ce_replay", "mse", "total"].iter().zip(&losses) {
+            assert_close(name, losses, &golden.f32(name)?, &F32);
+        }
+        let fast = adapter(&golden, &spec, "fast_end")?;
+        let slow = adapter(&golden, &spec, "slow_end")?;
+        assert_close("fast", &learners.fast.values, &fast.values, &F32);
+        assert_close("slow", &learners.slow.values, &slow.values, &F32);
+    }
+    Ok(())
+}
+
+#[test]
+fn ten_adamw_steps_equal_those_of_torch() -> Result<(), Surprise> {
+    let golden = Golden::load("step/adamw")?;
+    for name in ["a", "b"] {
+        let mut values = golden.f32(&format!("start.{name}"))?;
+        let gradients = golden.f32(&format!("gradient.{name}"))?;
+        let after = golden.f32(&format!("after.{name}"))?;
+        let (len, mut moments) = (values.len(), Moments::zeros(values.len()));
+        for k in 0..10 {
+            let span = k * len..(k + 1) * len;
+            let gradient = &gradients[span.clone()];
+            AdamW::default().step(&mut values, gradient, &mut moments, k as u64 + 1, 3e-3);
+            let within = Within { relative: 1e-6, because: "f32, the same formula" };
+            assert_close("values", &values, &after[span], &within);
+        }
+        let within = Within { relative: 1e-6, because: "f32, the same formula" };
+        assert_close("m", &moments.first, &golden.f32(&format!("m.{name}"))?, &within);
+        assert_close("v", &moments.second, &golden.f32(&format!("v.{name}"))?, &within);
+    }
+    Ok(())
+}
+
+/// Goal: the fused layer equals candle's ops over shapes that no golden file has.
+#[test]
+fn fused_and_reference_kernels_agree_on_odd_shapes_and_masks() -> Result<(), Surprise> {
+    for family in ["llama2", "llama3", "qwen2", "smollm2", "head_dim"] {
+        let (_place, base) = exported(&format!("families/{family}"))?;
+        let config = base.config().clone();
+        let mut chance = <rand_chacha::ChaCha8Rng as rand_core::SeedableRng>::seed_from_u64(7);
+        let mut random = move || {
+            rand_core::Rng::next_u32(&mut chance) as f32 / u32::MAX as f32 - 0.5
+        };
+        for (b, t, first) in [(1, 2, 1), (3, 7, 2), (2, 23, 1)] {
+            let strength = Strength { rank: 3, alpha: 5.0 };
+            let spec = Spec::uniform(&config, first..config.layers, &Target::ALL, strength);
+            let values = (0..spec.len()).map(|_| random()).collect();
+            let fast = Adapter { spec: spec.clone(), values };
+            let values = fast.values.iter().map(|value| value + 0.1 * random()).collect();
+            let slow = Adapter { spec, values };
+            let hidden = Array3::from_shape_fn((b, t, config.hidden), |_| random());
+            let blocks: Vec<Block> = (0..b)
+                .map(|row| {
+                    let length = (t - row).max(2);
+                    let token = |i: usize| ((i * 31 + row * 17) % config.vocab) as u32;
+                    let learn = (0..length).map(|i| i > 0 && (i + row) % 3 != 0).collect();
+                    Block { tokens: (0..length).map(token).collect(), learn, bytes: 1, domain: 0 }
+                })
+                .collect();
+            let blocks: Vec<&Block> = blocks.iter().collect();
+            let group = Group { blocks: &blocks, hidden: &hidden };
+            let mut results = Vec::new();
+            for kernels in KERNELS {
+                let mut head = Head::load(&base, 0, &Place::cpu(), 24)?;
+                head.use_kernels(kernels);
+                let objective = objective(0.7, EmbeddingLayers::All);
+                let got = head.gradient(&fast, &group, Some((&group, &slow)), &objective)?;
+                let nats = head.nats(Some(&fast), &group)?;
+                results.push((got, nats.iter().map(|&n| n as f32).collect::<Vec<_>>()));
+            }
+            let [((fused, fused_gradient), fused_nats), ((plain, plain_gradient), plain_nats)] =
+                &results[..]
+            else {
+                return Err("two results".into());
+            };
+            assert_close("loss", &[fused.total], &[plain.total], &F32);
+            assert_close("gradient", fused_gradient, plain_gradient, &F32);
+            assert_close("nats", fused_nats, plain_nats, &F32);
+        }
+    }
+    Ok(())
+}
