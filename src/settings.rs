@@ -1,1 +1,632 @@
-//! The settings stage.
+//! Settings: what a user may choose, and every limit that the choices live under.
+//!
+//! One table at the end of this file names each setting once: its type, its default, its meaning.
+//! - In: TOML text (`-c`), flags as [`Overrides`]. Out: [`Settings`] whose values are in range.
+//! - Never here: files, the environment, the command line's parser.
+//! - Invariant: settings that passed [`Settings::check`] hold no NaN, and every size fits the limits.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::{fmt, str::FromStr};
+
+/// Most tokens T of a block.
+pub const TOKENS_MAX: usize = 32_768;
+/// Most blocks of one batch, fresh or replayed.
+pub const BATCH_BLOCKS_MAX: usize = 4_096;
+/// Highest rank r of an adapter.
+pub const RANK_MAX: usize = 1_024;
+/// Most blocks that a reservoir holds.
+pub const REPLAY_BLOCKS_MAX: u64 = 1 << 20;
+/// Largest data file that is read, in bytes.
+pub const FILE_BYTES_MAX: u64 = 1 << 30;
+/// Longest line of a JSON-lines file, in bytes.
+pub const LINE_BYTES_MAX: u64 = 16 << 20;
+/// Most files of a data folder.
+pub const FILES_MAX: usize = 65_536;
+/// Deepest data folder.
+pub const FOLDER_DEPTH_MAX: usize = 16;
+/// Most text that a split takes away from training, in bytes.
+pub const HELD_OUT_BYTES_MAX: usize = 64 << 10;
+/// Text that the tokenizer sees at once, in bytes.
+pub const SEGMENT_BYTES_MAX: usize = 64 << 10;
+/// Most threads.
+pub const THREADS_MAX: usize = 1_024;
+
+const _: () = assert!(LINE_BYTES_MAX < FILE_BYTES_MAX, "a longest line must fit a file");
+const _: () = assert!(FILE_BYTES_MAX < u32::MAX as u64, "the bytes of any block must fit its u32");
+const _: () = assert!(
+    HELD_OUT_BYTES_MAX as u64 <= LINE_BYTES_MAX,
+    "what is held out must be far less than what is learned"
+);
+const _: () = assert!(SEGMENT_BYTES_MAX >= TOKENS_MAX, "a segment must fill a block");
+
+/// The linear layers that LoRA may change, as `--target-modules` names them.
+pub const TARGET_MODULES: [&str; 7] =
+    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+/// Why settings are refused.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file is not TOML, has an unknown key or a value of the wrong type.
+    #[error("configuration, line {line}: {problem}; nothing was started")]
+    File {
+        /// Line of the file, from 1.
+        line: usize,
+        /// What is wrong there.
+        problem: String,
+    },
+    /// A value outside its range.
+    #[error("--{key}: expected {expected}, got {got}; nothing was started")]
+    Range {
+        /// The setting.
+        key: &'static str,
+        /// What it may be.
+        expected: String,
+        /// What it was.
+        got: String,
+    },
+    /// A job cannot go on under other settings than it began with.
+    #[error("--{key} was {was} when the job began and is now {now}; the checkpoint is unchanged")]
+    Resume {
+        /// The setting.
+        key: String,
+        /// Its value in the checkpoint.
+        was: String,
+        /// Its value now.
+        now: String,
+    },
+    /// The settings in a checkpoint cannot be read.
+    #[error("the settings of the checkpoint are unreadable: {0}; the checkpoint is unchanged")]
+    Identity(#[from] serde_json::Error),
+}
+
+/// How the learning rate goes on after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// It stays.
+    Constant,
+    /// It falls to zero along half a cosine.
+    Cosine,
+    /// It falls to zero along a line.
+    Linear,
+}
+
+/// Which hidden states of fast are held close to those of slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EmbeddingLayers {
+    /// Those after the last layer.
+    Last,
+    /// Those after every layer of the head.
+    All,
+}
+
+/// Where the learner computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Device {
+    /// The first CUDA device, else Metal, else the CPU; only what was built in counts.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The CUDA device of this number.
+    Cuda(usize),
+    /// Apple's GPU.
+    Metal,
+}
+
+/// The ways of learning that a stream compares; each is the same step under other settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// LoRA on one domain after the other: no replay, no slow learner.
+    Sequential,
+    /// Experience replay (ER).
+    Replay,
+    /// ER, and the slow learner is an average of the fast one.
+    ReplayAverage,
+    /// I-LoRA as its paper describes it: ER, average, and hidden states held close.
+    Ilora,
+    /// I-LoRA as its authors' program does it.
+    AsPublished,
+    /// All domains at once, shuffled: what a device never has, the upper bound.
+    Joint,
+}
+
+impl FromStr for Device {
+    type Err = SettingsError;
+
+    fn from_str(name: &str) -> Result<Self, SettingsError> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            "metal" => Ok(Self::Metal),
+            other => other
+                .strip_prefix("cuda:")
+                .and_then(|number| number.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| range("device", "auto, cpu, cuda, cuda:N or metal", name)),
+        }
+    }
+}
+
+impl TryFrom<String> for Device {
+    type Error = SettingsError;
+
+    fn try_from(name: String) -> Result<Self, SettingsError> {
+        name.parse()
+    }
+}
+
+impl From<Device> for String {
+    fn from(device: Device) -> Self {
+        device.to_string()
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => write!(to, "auto"),
+            Self::Cpu => write!(to, "cpu"),
+            Self::Cuda(number) => write!(to, "cuda:{number}"),
+            Self::Metal => write!(to, "metal"),
+        }
+    }
+}
+
+impl Method {
+    /// Every method, in the order of the tables.
+    pub const ALL: [Self; 6] = [
+        Self::Sequential,
+        Self::Replay,
+        Self::ReplayAverage,
+        Self::Ilora,
+        Self::AsPublished,
+        Self::Joint,
+    ];
+
+    /// Its name in tables and plots.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sequential => "sequential LoRA",
+            Self::Replay => "ER",
+            Self::ReplayAverage => "ER + EMA",
+            Self::Ilora => "I-LoRA",
+            Self::AsPublished => "I-LoRA as published",
+            Self::Joint => "joint (upper bound)",
+        }
+    }
+
+    /// `settings` with what this method turns off or fixes; the rest stays as chosen.
+    pub fn apply(self, settings: &Settings) -> Settings {
+        let mut chosen = Settings { as_published: false, ..settings.clone() };
+        match self {
+            Self::Sequential | Self::Joint => {
+                chosen.replay_batch_size = 0;
+                chosen.retain = 0.0;
+                chosen.gamma = 0.0;
+            }
+            Self::Replay => {
+                chosen.retain = 0.0;
+                chosen.gamma = 0.0;
+            }
+            Self::ReplayAverage => chosen.gamma = 0.0,
+            Self::Ilora => {}
+            Self::AsPublished => {
+                chosen.as_published = true;
+                chosen.retain = 0.25;
+                chosen.embedding_layers = EmbeddingLayers::All;
+            }
+        }
+        chosen
+    }
+}
+
+impl Settings {
+    /// Reads a configuration file; a key that is left out has its default.
+    ///
+    /// # Errors
+    /// [`SettingsError::File`] with the line of an unknown key, a wrong type or broken TOML.
+    pub fn from_toml(text: &str) -> Result<Self, SettingsError> {
+        toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let before = text.as_bytes().get(..start).unwrap_or_default();
+            let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+            let problem = match error.message().split_once(", expected one of") {
+                Some((unknown, _)) => {
+                    format!("{unknown}; settings have the names of the flags, see `sapwood --help`")
+                }
+                None => error.message().lines().collect::<Vec<_>>().join(" "),
+            };
+            SettingsError::File { line, problem }
+        })
+    }
+
+    /// Refuses what is out of range, by name.
+    ///
+    /// # Errors
+    /// [`SettingsError::Range`] for the first setting that is.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        self.check_sizes()?;
+        self.check_reals()?;
+        let expected = format!("one or more of {}, each once", TARGET_MODULES.join(", "));
+        let known = |name: &String| TARGET_MODULES.contains(&name.as_str());
+        let mut names = self.target_modules.clone();
+        names.sort_unstable();
+        names.dedup();
+        let once = names.len() == self.target_modules.len() && !names.is_empty();
+        if !once || !names.iter().all(known) {
+            return Err(range("target-modules", &expected, self.target_modules.join(",")));
+        }
+        Ok(())
+    }
+
+    fn check_sizes(&self) -> Result<(), SettingsError> {
+        let replay_max = BATCH_BLOCKS_MAX as u64;
+        within("iters", self.iters, 1, u64::from(u32::MAX))?;
+        within("batch-size", self.batch_size as u64, 1, BATCH_BLOCKS_MAX as u64)?;
+        within("replay-batch-size", self.replay_batch_size as u64, 0, replay_max)?;
+        within("grad-accumulation-steps", self.grad_accumulation_steps as u64, 1, replay_max)?;
+        within("rank", self.rank as u64, 1, RANK_MAX as u64)?;
+        within("max-seq-length", self.max_seq_length as u64, 2, TOKENS_MAX as u64)?;
+        within("replay-blocks", self.replay_blocks, 1, REPLAY_BLOCKS_MAX)?;
+        within("threads", self.threads as u64, 0, THREADS_MAX as u64)?;
+        within("keep-generations", self.keep_generations as u64, 1, 1_000)?;
+        if self.num_layers != -1 && self.num_layers < 1 {
+            return Err(range("num-layers", "-1 (all) or at least 1", self.num_layers));
+        }
+        match self.replay_bytes {
+            Some(0) => Err(range("replay-bytes", "at least 1", 0)),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_reals(&self) -> Result<(), SettingsError> {
+        let reals = [
+            ("learning-rate", self.learning_rate, 0.0, 1.0),
+            ("warmup", self.warmup, 0.0, f64::from(u32::MAX)),
+            ("weight-decay", self.weight_decay, 0.0, 10.0),
+            ("max-grad-norm", self.max_grad_norm, 1e-9, 1e9),
+            ("alpha", self.alpha, 1e-6, 1e6),
+            ("gamma", self.gamma, 0.0, 1e6),
+            ("gate-new", self.gate_new, -1.0, 1.0),
+            ("gate-old", self.gate_old, 0.0, 10.0),
+            ("gate-general", self.gate_general, 0.0, 10.0),
+        ];
+        for (key, value, low, high) in reals {
+            // A range holds no NaN, so this refuses it too.
+            if !(low..=high).contains(&value) {
+                return Err(range(key, &format!("{low} to {high}"), value));
+            }
+        }
+        if !(0.0..1.0).contains(&self.retain) {
+            return Err(range("retain", "0 <= retain < 1", self.retain));
+        }
+        if self.learning_rate == 0.0 {
+            return Err(range("learning-rate", "above 0", self.learning_rate));
+        }
+        if self.warmup >= 1.0 && self.warmup.fract() != 0.0 {
+            return Err(range("warmup", "a part below 1, or whole steps", self.warmup));
+        }
+        Ok(())
+    }
+
+    /// How many of the top layers learn, in a model of `layers`.
+    ///
+    /// # Errors
+    /// [`SettingsError::Range`] when the model has fewer.
+    pub fn layers_of(&self, layers: usize) -> Result<usize, SettingsError> {
+        match usize::try_from(self.num_layers) {
+            Err(_) => Ok(layers),
+            Ok(wanted) if wanted <= layers => Ok(wanted),
+            Ok(wanted) => {
+                Err(range("num-layers", &format!("at most the model's {layers}"), wanted))
+            }
+        }
+    }
+
+    /// Steps of the warm-up: `warmup` below 1 is a part of `iters`, else it is the steps.
+    pub fn warmup_steps(&self) -> u64 {
+        let steps = if self.warmup < 1.0 { self.warmup * self.iters as f64 } else { self.warmup };
+        steps.round() as u64
+    }
+
+    /// The learning rate of a job's step, counted from 1: a line up to `learning_rate`, then the schedule.
+    ///
+    /// The first step of the warm-up is not zero, the last step of a falling schedule nearly is.
+    pub fn learning_rate_at(&self, step: u64) -> f64 {
+        let warm = self.warmup_steps();
+        if step <= warm {
+            return self.learning_rate * step as f64 / warm as f64;
+        }
+        let rest = self.iters.saturating_sub(warm).max(1) as f64;
+        let done = ((step - warm - 1) as f64 / rest).min(1.0);
+        self.learning_rate
+            * match self.lr_schedule {
+                Schedule::Constant => 1.0,
+                Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+                Schedule::Linear => 1.0 - done,
+            }
+    }
+
+    /// The settings that decide a job's numbers, as JSON: what a checkpoint keeps.
+    ///
+    /// Paths, reports, checkpoints, the gate and the thread count are left out: they may change.
+    ///
+    /// # Errors
+    /// [`SettingsError::Identity`] when a value has no JSON; checked settings always have.
+    pub fn identity(&self) -> Result<String, SettingsError> {
+        let start = Self::default();
+        let bare = Self {
+            model: None,
+            data: None,
+            adapter_path: None,
+            state: None,
+            resume: false,
+            steps_per_report: start.steps_per_report,
+            steps_per_eval: start.steps_per_eval,
+            save_every: start.save_every,
+            keep_generations: start.keep_generations,
+            threads: start.threads,
+            gate_new: start.gate_new,
+            gate_old: start.gate_old,
+            gate_general: start.gate_general,
+            ..self.clone()
+        };
+        Ok(serde_json::to_string(&bare)?)
+    }
+
+    /// Refuses to go on with a checkpoint whose [`Settings::identity`] is another.
+    ///
+    /// # Errors
+    /// [`SettingsError::Resume`] naming the first setting that differs.
+    pub fn check_resume(&self, stored: &str) -> Result<(), SettingsError> {
+        let was: serde_json::Map<String, serde_json::Value> = serde_json::from_str(stored)?;
+        let now: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&self.identity()?)?;
+        let text = |value: Option<&serde_json::Value>| {
+            value.map_or_else(|| "unknown".to_owned(), ToString::to_string)
+        };
+        for key in now.keys().chain(was.keys()) {
+            let (was, now) = (was.get(key), now.get(key));
+            if was != now {
+                let (key, was, now) = (key.clone(), text(was), text(now));
+                return Err(SettingsError::Resume { key, was, now });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn range(key: &'static str, expected: &str, got: impl fmt::Display) -> SettingsError {
+    SettingsError::Range { key, expected: expected.to_owned(), got: got.to_string() }
+}
+
+fn within(key: &'static str, value: u64, low: u64, high: u64) -> Result<(), SettingsError> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(range(key, &format!("{low} to {high}"), value))
+}
+
+/// Makes [`Settings`], their defaults and the same fields as optional [`Overrides`] from one table.
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $field:ident: $type:ty = $start:expr,)+) => {
+        /// Everything a user may choose, with the defaults of `README.md`.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+        pub struct Settings { $($(#[doc = $doc])+ pub $field: $type,)+ }
+
+        /// What the flags said: a field that is `None` leaves the setting as it is.
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct Overrides { $($(#[doc = $doc])+ pub $field: Option<$type>,)+ }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $($field: $start,)+ }
+            }
+        }
+
+        impl Settings {
+            /// These settings with every override that is given; flags win over the file.
+            pub fn merge(self, flags: Overrides) -> Self {
+                Self { $($field: flags.$field.unwrap_or(self.$field),)+ }
+            }
+        }
+    };
+}
+
+settings! {
+    /// The model folder.
+    model: Option<PathBuf> = None,
+    /// Data: a folder, a file, or `-`.
+    data: Option<PathBuf> = None,
+    /// Optimiser steps of the job.
+    iters: u64 = 100,
+    /// Fresh blocks of a batch.
+    batch_size: usize = 8,
+    /// Replayed blocks of a batch; 0 turns replay off.
+    replay_batch_size: usize = 8,
+    /// Highest learning rate.
+    learning_rate: f64 = 1e-4,
+    /// Warm-up: below 1 a part of `iters`, else steps.
+    warmup: f64 = 0.05,
+    /// How the learning rate goes on after the warm-up.
+    lr_schedule: Schedule = Schedule::Constant,
+    /// Decoupled weight decay of AdamW.
+    weight_decay: f64 = 0.01,
+    /// Gradients are scaled down to this global norm.
+    max_grad_norm: f64 = 1.0,
+    /// Batches that one optimiser step sums.
+    grad_accumulation_steps: usize = 1,
+    /// How many of the top layers learn; -1 is all.
+    num_layers: i64 = 4,
+    /// Rank r.
+    rank: usize = 8,
+    /// LoRA alpha; scale = alpha / r.
+    alpha: f64 = 16.0,
+    /// The linear layers that LoRA changes.
+    target_modules: Vec<String> = vec!["q_proj".to_owned(), "v_proj".to_owned()],
+    /// Learn answers only, not prompts.
+    mask_prompt: bool = false,
+    /// Most tokens T of a block.
+    max_seq_length: usize = 256,
+    /// Steps between two lines of progress; 0: only at the end.
+    steps_per_report: u64 = 10,
+    /// Steps between two evaluations; 0: only at the end.
+    steps_per_eval: u64 = 50,
+    /// Steps between two checkpoints; 0: only the commit.
+    save_every: u64 = 50,
+    /// Where the adapter is written or read, PEFT layout.
+    adapter_path: Option<PathBuf> = None,
+    /// The state folder of the device.
+    state: Option<PathBuf> = None,
+    /// Go on with an interrupted job.
+    resume: bool = false,
+    /// Seed of all chance.
+    seed: u64 = 0,
+    /// How much of slow is kept per step (lambda), in `[0, 1)`; 0: slow is fast.
+    retain: f64 = 0.99,
+    /// Weight of the distance between the hidden states of fast and slow.
+    gamma: f64 = 1.0,
+    /// Which hidden states that distance sees.
+    embedding_layers: EmbeddingLayers = EmbeddingLayers::Last,
+    /// Blocks that the reservoir holds.
+    replay_blocks: u64 = 500,
+    /// Bytes that the reservoir may take; given, it decides how many blocks fit.
+    replay_bytes: Option<u64> = None,
+    /// Keep hidden states at the tap in the reservoir, as f16.
+    replay_hidden: bool = false,
+    /// Do as the authors' program of I-LoRA does, for comparison.
+    as_published: bool = false,
+    /// Least relative gain on new text for an adapter to be kept; below 0 allows a loss.
+    gate_new: f64 = 0.0,
+    /// Most relative loss on old text.
+    gate_old: f64 = 0.02,
+    /// Most relative loss on general text.
+    gate_general: f64 = 0.05,
+    /// Adapters that stay on disk for a rollback, the current one included.
+    keep_generations: usize = 4,
+    /// Where to compute.
+    device: Device = Device::Auto,
+    /// Threads; 0 is one per core.
+    threads: usize = 0,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        let settings = Settings::from_toml(text).and_then(|settings| settings.check());
+        settings.map_or_else(|error| error.to_string(), |()| "accepted".to_owned())
+    }
+
+    #[test]
+    fn the_defaults_are_in_range_and_an_empty_file_is_the_defaults() -> Result<(), SettingsError> {
+        Settings::default().check()?;
+        assert_eq!(Settings::from_toml("")?, Settings::default());
+        Ok(())
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_the_defaults() -> Result<(), SettingsError> {
+        let file = Settings::from_toml("rank = 4\nlr-schedule = 'cosine'\ndevice = 'cuda:1'")?;
+        let merged = file.merge(Overrides { rank: Some(2), ..Overrides::default() });
+        assert_eq!((merged.rank, merged.lr_schedule), (2, Schedule::Cosine));
+        assert_eq!((merged.device, merged.batch_size), (Device::Cuda(1), 8));
+        Ok(())
+    }
+
+    #[test]
+    fn a_refusal_of_a_file_is_one_line_with_key_and_line() {
+        let unknown = refusal("rank = 4\n\nrnak = 8\n");
+        assert!(unknown.contains("line 3") && unknown.contains("`rnak`"), "{unknown}");
+        let wrong = refusal("seed = 1\nrank = 'four'\n");
+        assert!(wrong.contains("line 2") && wrong.contains("string"), "{wrong}");
+        let broken = refusal("rank = \n");
+        assert!(broken.contains("line 1"), "{broken}");
+        for text in [unknown, wrong, broken, refusal("device = 'tpu'")] {
+            assert!(text != "accepted" && !text.contains('\n'), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_value_out_of_range_is_refused_by_name() {
+        let cases = [
+            ("rank = 0", "--rank"),
+            ("retain = 1.0", "--retain"),
+            ("retain = nan", "--retain"),
+            ("gamma = nan", "--gamma"),
+            ("learning-rate = 0.0", "--learning-rate"),
+            ("learning-rate = inf", "--learning-rate"),
+            ("warmup = 2.5", "--warmup"),
+            ("num-layers = 0", "--num-layers"),
+            ("max-seq-length = 1", "--max-seq-length"),
+            ("target-modules = []", "--target-modules"),
+            ("target-modules = ['q_proj', 'q_proj']", "--target-modules"),
+            ("target-modules = ['qkv']", "qkv"),
+            ("replay-bytes = 0", "--replay-bytes"),
+            ("gate-old = nan", "--gate-old"),
+        ];
+        for (text, name) in cases {
+            assert!(refusal(text).contains(name), "{text}: {}", refusal(text));
+        }
+        for text in ["retain = 0.0", "num-layers = -1", "replay-batch-size = 0", "warmup = 20"] {
+            assert_eq!(refusal(text), "accepted", "{text}");
+        }
+    }
+
+    #[test]
+    fn layers_are_counted_from_the_top_and_never_more_than_there_are() -> Result<(), SettingsError>
+    {
+        let of = |num_layers| Settings { num_layers, ..Settings::default() };
+        assert_eq!((of(-1).layers_of(6)?, of(4).layers_of(6)?), (6, 4));
+        assert!(of(7).layers_of(6).is_err());
+        Ok(())
+    }
+
+    /// Oracle: the formulas by hand, `lr * min(1, k / 5)` and half a cosine; 1e-12 is f64 rounding.
+    #[test]
+    fn the_learning_rate_warms_up_and_then_follows_its_schedule() {
+        let mut settings =
+            Settings { iters: 105, warmup: 5.0, learning_rate: 1e-2, ..Settings::default() };
+        let near = |got: f64, want: f64| assert!((got - want).abs() < 1e-12, "{got} {want}");
+        near(settings.learning_rate_at(1), 2e-3);
+        near(settings.learning_rate_at(5), 1e-2);
+        near(settings.learning_rate_at(105), 1e-2);
+        settings.lr_schedule = Schedule::Linear;
+        near(settings.learning_rate_at(56), 5e-3);
+        settings.lr_schedule = Schedule::Cosine;
+        near(settings.learning_rate_at(31), 0.5e-2 * (1.0 + std::f64::consts::FRAC_PI_4.cos()));
+        settings.warmup = 0.2;
+        assert_eq!(settings.warmup_steps(), 21);
+    }
+
+    #[test]
+    fn a_job_goes_on_under_the_same_numbers_only() -> Result<(), SettingsError> {
+        let begun = Settings::default().identity()?;
+        let quiet = Settings { steps_per_report: 1, resume: true, ..Settings::default() };
+        quiet.check_resume(&begun)?;
+        let other = Settings { rank: 16, ..Settings::default() }.check_resume(&begun);
+        let text = other.map_or_else(|error| error.to_string(), |()| String::new());
+        assert!(text.contains("--rank was 8") && text.contains("now 16"), "{text}");
+        assert!(quiet.check_resume("{").is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_method_changes_what_it_is_about_and_nothing_else() {
+        let chosen = Settings { rank: 3, as_published: true, ..Settings::default() };
+        for method in Method::ALL {
+            let applied = method.apply(&chosen);
+            assert_eq!((applied.rank, applied.check().is_ok()), (3, true));
+            assert_eq!(applied.as_published, method == Method::AsPublished);
+        }
+        assert_eq!(Method::Sequential.apply(&chosen).replay_batch_size, 0);
+        assert!(Method::ReplayAverage.apply(&chosen).retain > 0.9);
+    }
+}

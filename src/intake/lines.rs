@@ -1,0 +1,150 @@
+//! One line of JSON to one example, told apart by its keys; keys beyond those are passed over.
+
+use super::{Choice, Example, IntakeError, LineProblem, Message};
+use crate::settings::LINE_BYTES_MAX;
+use serde_json::{Map, Value};
+
+/// Every line of a JSON-lines text; blank lines count but mean nothing.
+pub(super) fn examples(text: &str, name: &str) -> Result<Vec<Example>, IntakeError> {
+    let mut examples = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        if line.trim().is_empty() {
+            continue;
+        }
+        let located =
+            |problem| IntakeError::Line { name: name.to_owned(), line: index + 1, problem };
+        examples.push(example(line).map_err(located)?);
+    }
+    Ok(examples)
+}
+
+fn example(line: &str) -> Result<Example, LineProblem> {
+    if line.len() as u64 > LINE_BYTES_MAX {
+        return Err(LineProblem::Long { bytes: line.len() });
+    }
+    let object: Map<String, Value> = serde_json::from_str(line)?;
+    let has = |key: &str| object.contains_key(key);
+    if has("messages") {
+        return messages(&object);
+    }
+    if has("prompt") && has("choices") && has("answer") {
+        return choice(&object);
+    }
+    if has("prompt") && has("completion") {
+        let (prompt, completion) = (string(&object, "prompt")?, string(&object, "completion")?);
+        return Ok(Example::Completion { prompt, completion });
+    }
+    if has("text") {
+        return Ok(Example::Text(string(&object, "text")?));
+    }
+    let mut found = object.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    if found.is_empty() {
+        "none".clone_into(&mut found);
+    }
+    Err(LineProblem::Keys { found })
+}
+
+fn messages(object: &Map<String, Value>) -> Result<Example, LineProblem> {
+    let expected = "a list of objects with role and content, at least one";
+    let list = object.get("messages").and_then(Value::as_array).filter(|list| !list.is_empty());
+    let Some(list) = list else { return Err(field(object, "messages", expected)) };
+    let message = |value: &Value| {
+        let Some(turn) = value.as_object() else {
+            return Err(field(object, "messages", expected));
+        };
+        Ok(Message { role: string(turn, "role")?, content: string(turn, "content")? })
+    };
+    list.iter().map(message).collect::<Result<_, _>>().map(Example::Messages)
+}
+
+fn choice(object: &Map<String, Value>) -> Result<Example, LineProblem> {
+    let expected = "a list of at least two strings";
+    let strings = object.get("choices").and_then(Value::as_array).and_then(|list| {
+        list.iter().map(|value| value.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+    });
+    let Some(choices) = strings.filter(|choices| choices.len() > 1) else {
+        return Err(field(object, "choices", expected));
+    };
+    let answer = match object.get("answer") {
+        Some(Value::String(text)) => choices.iter().position(|choice| choice == text),
+        Some(value) => value.as_u64().and_then(|index| usize::try_from(index).ok()),
+        None => None,
+    };
+    let Some(answer) = answer.filter(|&answer| answer < choices.len()) else {
+        return Err(field(object, "answer", "the index of a choice, from 0, or its text"));
+    };
+    Ok(Example::Choice(Choice { prompt: string(object, "prompt")?, choices, answer }))
+}
+
+fn string(object: &Map<String, Value>, key: &'static str) -> Result<String, LineProblem> {
+    match object.get(key) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        _ => Err(field(object, key, "a string")),
+    }
+}
+
+fn field(object: &Map<String, Value>, key: &'static str, expected: &'static str) -> LineProblem {
+    let got = object.get(key).map_or_else(|| "nothing".to_owned(), ToString::to_string);
+    let short: String = got.chars().take(60).collect();
+    let got = if short.len() < got.len() { format!("{short}...") } else { short };
+    LineProblem::Field { key, expected, got }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        examples(text, "a.jsonl").map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
+    }
+
+    #[test]
+    fn each_line_is_told_by_its_keys() -> Result<(), IntakeError> {
+        let text = r#"{"text":"a"}
+
+{"prompt":"b","completion":"c","id":7}
+{"messages":[{"role":"user","content":"d"}]}
+{"prompt":"e","choices":["f","g"],"answer":"g"}
+{"prompt":"e","choices":["f","g"],"answer":0}"#;
+        let got = examples(text, "a.jsonl")?;
+        assert_eq!(got[0], Example::Text("a".into()));
+        assert_eq!(got[1], Example::Completion { prompt: "b".into(), completion: "c".into() });
+        let turn = Message { role: "user".into(), content: "d".into() };
+        assert_eq!(got[2], Example::Messages(vec![turn]));
+        for (index, right) in [(3, 1), (4, 0)] {
+            assert!(matches!(&got[index], Example::Choice(choice) if choice.answer == right));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_broken_line_is_named_by_number_and_file() {
+        let cut = refusal("{\"text\":\"a\"}\n\n{\"text\":\"b");
+        assert!(cut.contains("a.jsonl, line 3"), "{cut}");
+        let unknown = refusal(r#"{"prompt":"a","complettion":"b"}"#);
+        assert!(
+            unknown.contains("line 1") && unknown.contains("got complettion, prompt"),
+            "{unknown}"
+        );
+    }
+
+    #[test]
+    fn a_field_of_the_wrong_type_is_named() {
+        let cases = [
+            (r#"[1]"#, "not a JSON object"),
+            (r#"{}"#, "got none"),
+            (r#"{"text":7}"#, "text: expected a string, got 7"),
+            (r#"{"messages":[]}"#, "messages: expected"),
+            (r#"{"messages":[{"role":"user"}]}"#, "content: expected a string, got nothing"),
+            (r#"{"messages":["hello"]}"#, "messages: expected"),
+            (r#"{"prompt":"a","choices":["b"],"answer":0}"#, "choices: expected"),
+            (r#"{"prompt":"a","choices":["b","c"],"answer":2}"#, "answer: expected"),
+            (r#"{"prompt":"a","choices":["b","c"],"answer":-1}"#, "answer: expected"),
+            (r#"{"prompt":"a","choices":["b","c"],"answer":"d"}"#, "answer: expected"),
+        ];
+        for (line, part) in cases {
+            let got = refusal(line);
+            assert!(got.contains(part) && !got.contains('\n'), "{line}: {got}");
+        }
+    }
+}
