@@ -16,6 +16,7 @@ mod layer;
 mod objective;
 mod reference;
 
+pub use crate::settings::EmbeddingLayers;
 pub use objective::{Group, Losses, Objective};
 
 use crate::adapter::{Adapter, Slot};

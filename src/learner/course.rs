@@ -1,0 +1,232 @@
+//! The course of one job: which blocks come when, and one optimiser step after the other.
+//!
+//! - In: training blocks, the reservoir, both learners. Out: a report of every step.
+//! - Order: a fresh permutation each epoch, drawn from the seed, so that seed, epoch and position
+//!   say all there is to know about it.
+//! - Invariant: a block is offered to the reservoir once, after the step that learned it first.
+
+use super::LearnError;
+use super::feed::{Feed, hidden};
+use crate::block::Block;
+use crate::head::{EmbeddingLayers, Group, Head, Objective};
+use crate::reservoir::{Drawn, Reservoir};
+use crate::settings::Settings;
+use crate::train::{self, AdamW, Batch, Learners, Rules, Step};
+use crate::trunk::Trunk;
+use half::f16;
+use ndarray::{Array3, ArrayView2, s};
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+
+/// Where a job stands in its data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// Whole passes over the data.
+    pub epoch: u64,
+    /// Blocks of this pass that were learned.
+    pub position: usize,
+    /// Optimiser steps of the job.
+    pub step: u64,
+}
+
+/// The order of `blocks` blocks in an epoch: Fisher and Yates, drawn from the seed.
+pub(super) fn order(seed: u64, epoch: u64, blocks: usize) -> Vec<usize> {
+    let mut chance = ChaCha8Rng::seed_from_u64(seed);
+    chance.set_stream(epoch);
+    let mut order: Vec<usize> = (0..blocks).collect();
+    for left in (1..blocks).rev() {
+        // A bias of blocks / 2^64 is none.
+        let other = (chance.next_u64() % (left as u64 + 1)) as usize;
+        order.swap(left, other);
+    }
+    order
+}
+
+/// The rules of a step that the settings make.
+pub fn rules(settings: &Settings) -> Rules {
+    let published = settings.as_published;
+    Rules {
+        objective: Objective {
+            gamma: settings.gamma as f32,
+            layers: if published { EmbeddingLayers::All } else { settings.embedding_layers },
+            one_sided: published,
+        },
+        adamw: AdamW { weight_decay: settings.weight_decay as f32, ..AdamW::default() },
+        max_grad_norm: settings.max_grad_norm as f32,
+        retain: settings.retain as f32,
+        retain_at_once: published,
+    }
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    /// Losses and gradient.
+    pub step: Step,
+    /// The rate that was used.
+    pub learning_rate: f64,
+    /// Tokens that went through the head with a gradient.
+    pub tokens: usize,
+    /// Replayed blocks among them.
+    pub replayed: usize,
+}
+
+/// A job's materials.
+pub struct Course<'a> {
+    /// The layers that learn.
+    pub head: &'a Head,
+    /// The layers that do not.
+    pub trunk: &'a Trunk,
+    /// Fresh blocks.
+    pub feed: Feed<'a>,
+    /// What the job may choose.
+    pub settings: &'a Settings,
+    /// Where it stands.
+    pub cursor: Cursor,
+    order: Vec<usize>,
+}
+
+/// Blocks and their hidden states, owned.
+struct Owned<'b> {
+    blocks: Vec<&'b Block>,
+    hidden: Array3<f32>,
+}
+
+impl Owned<'_> {
+    fn group(&self) -> Group<'_> {
+        Group { blocks: &self.blocks, hidden: &self.hidden }
+    }
+
+    fn tokens(&self) -> usize {
+        self.blocks.iter().map(|block| block.tokens.len()).sum()
+    }
+}
+
+impl<'a> Course<'a> {
+    /// A course over `feed` that begins, or goes on, at `cursor`.
+    pub fn new(
+        head: &'a Head,
+        trunk: &'a Trunk,
+        feed: Feed<'a>,
+        settings: &'a Settings,
+        cursor: Cursor,
+    ) -> Self {
+        let order = order(settings.seed, cursor.epoch, feed.blocks().len());
+        Self { head, trunk, feed, settings, cursor, order }
+    }
+
+    /// One optimiser step, then the offers of its fresh blocks to the reservoir.
+    ///
+    /// # Errors
+    /// [`LearnError::Train`] when the loss is not finite: learners and reservoir are unchanged.
+    pub fn step(
+        &mut self,
+        learners: &mut Learners,
+        reservoir: &mut Reservoir,
+    ) -> Result<Report, LearnError> {
+        let (mut fresh, mut drawn, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..self.settings.grad_accumulation_steps {
+            let indices = self.next_indices();
+            let (blocks, hidden) = self.feed.batch(&indices)?;
+            fresh.push(Owned { blocks, hidden });
+            unseen.push(self.cursor.epoch == 0);
+            let wanted = self.settings.replay_batch_size.min(reservoir.stats().held as usize);
+            drawn.push(if wanted == 0 { Vec::new() } else { reservoir.draw(wanted)? });
+        }
+        let replay: Vec<Option<Owned<'_>>> =
+            drawn.iter().map(|drawn| self.replayed(drawn)).collect::<Result<_, _>>()?;
+        let batches: Vec<Batch<'_>> = fresh
+            .iter()
+            .zip(&replay)
+            .map(|(fresh, replay)| Batch {
+                fresh: fresh.group(),
+                replay: replay.as_ref().map(Owned::group),
+            })
+            .collect();
+        let learning_rate = self.settings.learning_rate_at(self.cursor.step + 1);
+        let rules = rules(self.settings);
+        let step = train::step(self.head, learners, &batches, &rules, learning_rate as f32)?;
+        self.cursor.step += 1;
+        if self.settings.replay_batch_size > 0 {
+            for (owned, _) in fresh.iter().zip(unseen).filter(|(_, unseen)| *unseen) {
+                self.offer(owned, step.losses.fresh, reservoir)?;
+            }
+        }
+        let replay: Vec<&Owned<'_>> = replay.iter().flatten().collect();
+        Ok(Report {
+            step,
+            learning_rate,
+            tokens: fresh.iter().chain(replay.iter().copied()).map(Owned::tokens).sum(),
+            replayed: replay.iter().map(|owned| owned.blocks.len()).sum(),
+        })
+    }
+
+    /// The next batch of fresh blocks; it never crosses the end of an epoch.
+    fn next_indices(&mut self) -> Vec<usize> {
+        let len = self.order.len();
+        if self.cursor.position >= len {
+            self.cursor.epoch += 1;
+            self.cursor.position = 0;
+            self.order = order(self.settings.seed, self.cursor.epoch, len);
+        }
+        let end = len.min(self.cursor.position + self.settings.batch_size);
+        let indices = self.order[self.cursor.position..end].to_vec();
+        self.cursor.position = end;
+        indices
+    }
+
+    /// Drawn blocks with hidden states: those that were stored, else fresh from the trunk.
+    fn replayed<'d>(&self, drawn: &'d [Drawn]) -> Result<Option<Owned<'d>>, LearnError> {
+        if drawn.is_empty() {
+            return Ok(None);
+        }
+        let blocks: Vec<&Block> = drawn.iter().map(|drawn| &drawn.block).collect();
+        let stored: Option<Vec<&[f16]>> =
+            drawn.iter().map(|drawn| drawn.hidden.as_deref()).collect();
+        let Some(stored) = stored else {
+            let hidden = hidden(self.trunk, &blocks)?;
+            return Ok(Some(Owned { blocks, hidden }));
+        };
+        let (d, longest) =
+            (self.trunk.width(), blocks.iter().map(|block| block.tokens.len()).max().unwrap_or(0));
+        let mut hidden = Array3::zeros((blocks.len(), longest, d));
+        for (row, (block, stored)) in blocks.iter().zip(stored).enumerate() {
+            let view = ArrayView2::from_shape((block.tokens.len(), d), stored)
+                .map_err(|_| LearnError::Hidden { expected: block.tokens.len() * d, got: stored.len() })?;
+            hidden.slice_mut(s![row, ..block.tokens.len(), ..]).assign(&view.mapv(f16::to_f32));
+        }
+        Ok(Some(Owned { blocks, hidden }))
+    }
+
+    fn offer(
+        &self,
+        owned: &Owned<'_>,
+        loss: f32,
+        reservoir: &mut Reservoir,
+    ) -> Result<(), LearnError> {
+        for (row, block) in owned.blocks.iter().enumerate() {
+            let hidden: Option<Vec<f16>> = self.settings.replay_hidden.then(|| {
+                let own = owned.hidden.slice(s![row, ..block.tokens.len(), ..]);
+                own.iter().map(|&number| f16::from_f32(number)).collect()
+            });
+            reservoir.offer(block, hidden.as_deref(), loss)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_epoch_visits_every_block_once_in_an_order_of_its_own() {
+        let (first, second) = (order(3, 0, 50), order(3, 1, 50));
+        assert_ne!(first, second);
+        assert_eq!(first, order(3, 0, 50));
+        for mut order in [first, second] {
+            order.sort_unstable();
+            assert!(order.into_iter().eq(0..50));
+        }
+    }
+}

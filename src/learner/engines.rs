@@ -1,0 +1,77 @@
+//! The base, opened and split: the trunk in tract, the head in candle, proved to be one model.
+//!
+//! - In: a model folder and settings. Out: both engines, ready.
+//! - Invariant: head over trunk gave the whole model's logits on a short probe, or loading failed.
+
+use super::LearnError;
+use crate::base::Base;
+use crate::head::{Head, Place};
+use crate::settings::Settings;
+use crate::trunk::{Trunk, Whole, trim};
+use ndarray::{Array2, Array3};
+use std::path::Path;
+
+/// Most that a logit may differ, relative to the largest: both engines compute in f32, so what is
+/// left is the order of sums through L layers; a wrong weight or mask is off by far more.
+const PROBE_TOLERANCE: f32 = 1e-3;
+
+/// The two halves of the base.
+pub struct Engines {
+    /// The model folder.
+    pub base: Base,
+    /// Embedding and layers 0..tap, frozen.
+    pub trunk: Trunk,
+    /// Layers tap..L, the norm and lm_head.
+    pub head: Head,
+    /// Where the head runs.
+    pub place: Place,
+}
+
+impl Engines {
+    /// Opens the folder and splits the model below the top `settings.num_layers` layers.
+    ///
+    /// # Errors
+    /// [`LearnError::Probe`] when head over trunk is not the whole model; [`LearnError::Settings`]
+    /// when the model has fewer layers; the errors of base, trunk and head.
+    pub fn load(model: &Path, settings: &Settings) -> Result<Self, LearnError> {
+        let base = Base::open(model)?;
+        base.config().check_length(settings.max_seq_length)?;
+        let threads = threads(settings);
+        let place = Place::open(settings.device)?;
+        let layers = base.config().layers;
+        let tap = layers - settings.layers_of(layers)?;
+        let probe = probe(base.config().vocab);
+        let expected = Whole::load(&base, threads)?.logits(&probe)?;
+        let trunk = Trunk::load(&base, tap, threads)?;
+        let head = Head::load(&base, tap, &place, settings.max_seq_length)?;
+        let got = head.logits(None, &trunk.hidden(&probe)?)?;
+        trim();
+        let error = distance(&got, &expected);
+        if !(error <= PROBE_TOLERANCE) {
+            return Err(LearnError::Probe { error, tolerance: PROBE_TOLERANCE });
+        }
+        Ok(Self { base, trunk, head, place })
+    }
+}
+
+/// Threads that the settings ask for; 0 is one per core.
+pub fn threads(settings: &Settings) -> usize {
+    match settings.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    }
+}
+
+/// Two short rows of ids spread over the vocabulary; settings allow no block shorter than two.
+fn probe(vocab: usize) -> Array2<u32> {
+    Array2::from_shape_fn((2, 2), |(row, t)| ((row * 7_919 + t * 104_729 + 5) % vocab) as u32)
+}
+
+/// The largest difference, relative to the largest expected number; NaN when anything is NaN.
+fn distance(got: &Array3<f32>, expected: &Array3<f32>) -> f32 {
+    let largest = |worst: f32, number: f32| {
+        if number.is_nan() || worst.is_nan() { f32::NAN } else { worst.max(number.abs()) }
+    };
+    let scale = expected.iter().copied().fold(1e-6, largest);
+    got.iter().zip(expected).map(|(a, b)| a - b).fold(0.0, largest) / scale
+}

@@ -1,0 +1,56 @@
+//! How much memory a job will take, before it starts.
+//!
+//! - In: the base's shape and the settings. Out: bytes, by what they are for.
+//! - An upper estimate of what the engines allocate; `sapwood doctor` prints it.
+
+use crate::adapter::Spec;
+use crate::base::Config;
+use crate::settings::Settings;
+use serde::Serialize;
+
+/// Bytes a job needs, by purpose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Weights of embedding and trunk, f32.
+    pub trunk: u64,
+    /// Weights of the head, f32.
+    pub head: u64,
+    /// Fast, slow, gradient and AdamW's two moments.
+    pub learners: u64,
+    /// What the backward pass keeps of one batch, and its largest temporary buffers.
+    pub step: u64,
+    /// Hidden states of fresh blocks that the job may keep.
+    pub hidden: u64,
+}
+
+/// Most bytes of hidden states that a job keeps of its fresh blocks.
+pub const HIDDEN_BYTES_MAX: u64 = 256 << 20;
+
+impl Memory {
+    /// The estimate for a model, an adapter of it and the settings; `blocks` fresh ones.
+    pub fn estimate(config: &Config, spec: &Spec, settings: &Settings, blocks: u64) -> Self {
+        let number = size_of::<f32>() as u64;
+        let wide = |x: usize| x as u64;
+        let (d, f, t) = (wide(config.hidden), wide(config.ffn), wide(settings.max_seq_length));
+        let q = wide(config.heads * config.head_dim);
+        let kv = wide(config.kv_heads * config.head_dim);
+        let layer = d * q + 2 * d * kv + q * d + 3 * d * f + 2 * d;
+        let learning = settings.layers_of(config.layers).unwrap_or(config.layers) as u64;
+        let vocab = wide(config.vocab) * d;
+        let rows = t * wide(settings.batch_size + settings.replay_batch_size);
+        let kept = rows * (2 * d + 2 * q + 2 * kv + 2 * f + 2 + wide(config.heads));
+        let temporary = rows * (6 * d + 3 * f + q) + (4 << 20) + 2 * rows * d;
+        Self {
+            trunk: number * (vocab + (wide(config.layers) - learning) * layer),
+            head: number * (vocab + d + learning * layer),
+            learners: number * 6 * wide(spec.len()),
+            step: number * (learning * kept + temporary),
+            hidden: HIDDEN_BYTES_MAX.min(number * blocks * t * d),
+        }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.trunk + self.head + self.learners + self.step + self.hidden
+    }
+}
