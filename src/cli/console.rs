@@ -1,0 +1,192 @@
+//! The terminal: tables and progress for people, one line of JSON per event for programs.
+//!
+//! - Standard output carries results; progress and warnings go to standard error.
+//! - The clock is read here alone: tokens per second and time left are for the reader's eye.
+#![expect(clippy::disallowed_methods, reason = "this file is the door to the clock of the terminal")]
+
+use indicatif::{ProgressBar, ProgressStyle};
+use sapwood::learner::{Event, Score, Text, Who};
+use serde::Serialize;
+use std::io::{self, IsTerminal, Write};
+use std::time::Instant;
+
+/// Where a command says what it does.
+pub struct Console {
+    json: bool,
+    bar: Option<ProgressBar>,
+    since: Instant,
+}
+
+impl Console {
+    /// A console for people, or with `json` for programs.
+    pub fn new(json: bool) -> Self {
+        Self { json, bar: None, since: Instant::now() }
+    }
+
+    /// Whether a program reads.
+    pub fn json(&self) -> bool {
+        self.json
+    }
+
+    /// One line of text for people; nothing for programs.
+    pub fn line(&self, text: &str) -> io::Result<()> {
+        match (self.json, &self.bar) {
+            (true, _) => Ok(()),
+            (false, Some(bar)) => {
+                bar.suspend(|| writeln!(io::stdout(), "{text}"))
+            }
+            (false, None) => writeln!(io::stdout(), "{text}"),
+        }
+    }
+
+    /// A result: JSON for programs, else `text`.
+    pub fn result(&self, value: &impl Serialize, text: &str) -> io::Result<()> {
+        if self.json {
+            return self.object(value);
+        }
+        writeln!(io::stdout(), "{}", text.trim_end())
+    }
+
+    fn object(&self, value: &impl Serialize) -> io::Result<()> {
+        let line = serde_json::to_string(value).map_err(io::Error::other)?;
+        let mut out = io::stdout().lock();
+        writeln!(out, "{line}")?;
+        out.flush()
+    }
+
+    /// A warning, on standard error.
+    pub fn warn(&self, message: &str) -> io::Result<()> {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| writeln!(io::stderr(), "warning: {message}")),
+            None => writeln!(io::stderr(), "warning: {message}"),
+        }
+    }
+
+    /// Tells of an event of a job.
+    pub fn event(&mut self, event: &Event) -> io::Result<()> {
+        if self.json {
+            return self.object(event);
+        }
+        match event {
+            Event::Warning { message } => self.warn(message),
+            Event::Ready { iters, step, .. } => {
+                self.line(&ready(event))?;
+                self.begin(*step, *iters);
+                Ok(())
+            }
+            Event::Step { step, tokens, .. } => {
+                let seconds = self.since.elapsed().as_secs_f64();
+                self.since = Instant::now();
+                let text = progress(event, *tokens as f64 / seconds.max(1e-9));
+                match &self.bar {
+                    Some(bar) => {
+                        bar.set_position(*step);
+                        bar.set_message(text);
+                        Ok(())
+                    }
+                    None => writeln!(io::stderr(), "{text}"),
+                }
+            }
+            Event::Scores { step, scores } => self.line(&format!("step {step}\n{}", table(scores))),
+            Event::Checkpoint { .. } => Ok(()),
+            Event::Stopped { step } => {
+                self.end();
+                self.line(&format!("stopped at step {step}; go on with --resume"))
+            }
+            Event::Verdict { kept, reason, generation } => {
+                self.end();
+                let verdict = if *kept { "kept" } else { "dropped" };
+                let generation = generation.map_or("none".to_owned(), |number| number.to_string());
+                self.line(&format!("{verdict}: {reason}\ngeneration in use: {generation}"))
+            }
+        }
+    }
+
+    fn begin(&mut self, step: u64, iters: u64) {
+        self.since = Instant::now();
+        if !io::stderr().is_terminal() {
+            return;
+        }
+        let bar = ProgressBar::new(iters);
+        let template = "{bar:24} {pos}/{len} {msg} · {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_position(step);
+        self.bar = Some(bar);
+    }
+
+    fn end(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Bytes as a person reads them.
+pub fn bytes(count: u64) -> String {
+    match count {
+        0..10_000 => format!("{count} B"),
+        10_000..10_000_000 => format!("{:.1} kB", count as f64 / 1e3),
+        10_000_000..10_000_000_000 => format!("{:.1} MB", count as f64 / 1e6),
+        _ => format!("{:.1} GB", count as f64 / 1e9),
+    }
+}
+
+fn ready(event: &Event) -> String {
+    let Event::Ready { domain, parameters, trained, device, blocks, held_out, memory, .. } = event
+    else {
+        return String::new();
+    };
+    format!(
+        "{domain}: {blocks} blocks to learn, {} held out; {trained} of {parameters} parameters \
+         learn on {device}; memory needed: about {}",
+        held_out[0],
+        bytes(memory.total())
+    )
+}
+
+fn progress(event: &Event, tokens_per_second: f64) -> String {
+    let Event::Step { step, iters, loss, fresh, replay, embedding, .. } = event else {
+        return String::new();
+    };
+    let optional = |name: &str, value: &Option<f32>| {
+        value.map_or(String::new(), |value| format!(" {name} {value:.4}"))
+    };
+    let memory = super::host::resident_bytes().map_or(String::new(), |count| format!(" · {}", bytes(count)));
+    format!(
+        "step {step}/{iters} loss {loss:.4} fresh {fresh:.4}{}{} · {tokens_per_second:.0} tokens/s{memory}",
+        optional("replay", replay),
+        optional("mse", embedding),
+    )
+}
+
+/// Bits per byte, a row a text, a column a learner.
+pub fn table(scores: &[Score]) -> String {
+    let mut text = format!("  {:<10}{:>10}{:>10}{:>10}   bits per byte, lower is better\n", "", "before", "fast", "slow");
+    for kind in Text::ALL {
+        let of = |who: Who| scores.iter().find(|score| score.text == kind && score.who == who);
+        let cell = |who| of(who).map_or("-".to_owned(), |score| format!("{:.4}", score.bits_per_byte));
+        if scores.iter().all(|score| score.text != kind) {
+            continue;
+        }
+        let name = match kind {
+            Text::New => "new",
+            Text::Old => "old",
+            Text::General => "general",
+        };
+        text += &format!(
+            "  {name:<10}{:>10}{:>10}{:>10}\n",
+            cell(Who::Before),
+            cell(Who::Fast),
+            cell(Who::Slow)
+        );
+    }
+    text.trim_end().to_owned()
+}

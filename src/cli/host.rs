@@ -1,0 +1,23 @@
+//! What the host says of itself: memory in use and memory to be had.
+//!
+//! Every reading is optional: a system that does not tell changes nothing but a line of text.
+#![expect(clippy::disallowed_methods, reason = "this file is the door to the host's figures")]
+
+use std::fs;
+
+/// A field of a `/proc` file, given there in kB, in bytes.
+fn proc_field(file: &str, field: &str) -> Option<u64> {
+    let text = fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Resident memory of this process.
+pub fn resident_bytes() -> Option<u64> {
+    proc_field("/proc/self/status", "VmRSS:")
+}
+
+/// Memory that can still be had without swapping.
+pub fn available_bytes() -> Option<u64> {
+    proc_field("/proc/meminfo", "MemAvailable:")
+}

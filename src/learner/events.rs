@@ -1,0 +1,127 @@
+//! What a job tells while it runs: plain facts, for a terminal, a log or a line of JSON.
+
+use super::memory::Memory;
+use serde::Serialize;
+
+/// Which learner a score belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Who {
+    /// The slow adapter before the job; the bare base in the first job.
+    Before,
+    /// The fast learner.
+    Fast,
+    /// The slow learner: what is judged and committed.
+    Slow,
+}
+
+/// Which held-out text a score belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Text {
+    /// The domain of this job.
+    New,
+    /// Domains of earlier jobs.
+    Old,
+    /// General text.
+    General,
+}
+
+impl Text {
+    /// Every kind, in the order of the reports.
+    pub const ALL: [Self; 3] = [Self::New, Self::Old, Self::General];
+}
+
+/// One score of one learner on one held-out text.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Score {
+    /// Which text.
+    pub text: Text,
+    /// Which learner.
+    pub who: Who,
+    /// Bits per byte; lower is better.
+    pub bits_per_byte: f64,
+    /// e to the mean nats of a token.
+    pub perplexity: f64,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// Something the user should know, and that does not stop the job.
+    Warning {
+        /// One sentence.
+        message: String,
+    },
+    /// Everything is loaded; learning begins.
+    Ready {
+        /// Name of the domain.
+        domain: String,
+        /// Parameters of the base.
+        parameters: u64,
+        /// Parameters that learn.
+        trained: u64,
+        /// `cpu`, `cuda:0` or `metal:0`.
+        device: String,
+        /// Training blocks.
+        blocks: usize,
+        /// Held-out blocks of the new domain, of old ones, and of general text.
+        held_out: [usize; 3],
+        /// Estimate of the memory that the job needs, in bytes.
+        memory: Memory,
+        /// Step at which the job goes on; 0 at its beginning.
+        step: u64,
+        /// Optimiser steps of the job.
+        iters: u64,
+    },
+    /// One optimiser step, or the mean over the steps since the last of these.
+    Step {
+        /// Steps of the job so far.
+        step: u64,
+        /// Steps of the job.
+        iters: u64,
+        /// What is minimised.
+        loss: f32,
+        /// Nats a label on fresh blocks.
+        fresh: f32,
+        /// Nats a label on replayed blocks.
+        replay: Option<f32>,
+        /// Squared distance of fast and slow hidden states.
+        embedding: Option<f32>,
+        /// Norm of the gradient before clipping.
+        gradient_norm: f32,
+        /// Learning rate.
+        learning_rate: f64,
+        /// Tokens learned since the last of these.
+        tokens: usize,
+        /// Blocks in the reservoir.
+        held: u64,
+    },
+    /// Held-out text was scored.
+    Scores {
+        /// Steps of the job so far.
+        step: u64,
+        /// The scores.
+        scores: Vec<Score>,
+    },
+    /// The job can go on from here after a power cut.
+    Checkpoint {
+        /// Steps of the job so far.
+        step: u64,
+    },
+    /// The job was told to stop; a checkpoint holds it.
+    Stopped {
+        /// Steps of the job so far.
+        step: u64,
+    },
+    /// The gate's word.
+    Verdict {
+        /// Whether the new slow adapter is committed.
+        kept: bool,
+        /// Why, in one line.
+        reason: String,
+        /// The generation in use now; none when nothing was ever committed.
+        generation: Option<u64>,
+    },
+}
