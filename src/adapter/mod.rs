@@ -6,6 +6,7 @@
 //! - Never here: files (see `peft`), engines.
 //! Source: LoRA, arXiv 2106.09685.
 
+pub mod compare;
 pub mod peft;
 
 mod error;
