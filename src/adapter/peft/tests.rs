@@ -424,3 +424,66 @@ fn a_fresh_adapter_has_the_spread_of_peft() {
         assert!(adapter.b(slot).iter().all(|x| *x == 0.0));
     }
 }
+
+/// A folder of `tests/golden/peft` and the shape of the base it is for.
+fn golden(name: &str) -> (Folder, Config) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/peft");
+    let bytes = |file| std::fs::read(path.join(name).join(file)).unwrap();
+    let config = Config { hidden: 32, heads: 4, kv_heads: 2, head_dim: 8, ffn: 64, ..config() };
+    (Folder { config: bytes(CONFIG_FILE), tensors: bytes(TENSORS_FILE), meta: None }, config)
+}
+
+fn read_golden(name: &str) -> Result<Adapter, AdapterError> {
+    let (folder, config) = golden(name);
+    let files = Files { config: &folder.config, tensors: &folder.tensors, meta: None };
+    let (adapter, meta) = read(files, &config, None)?;
+    assert_eq!(meta, None);
+    let again = Folder::of(&adapter);
+    let files = Files { config: &again.config, tensors: &again.tensors, meta: None };
+    assert!(read(files, &config, None)?.0 == adapter, "{name} must survive writing");
+    Ok(adapter)
+}
+
+/// Oracle: `tools/golden/adapters.py` (PEFT 0.21); slots and scales as PEFT computes them.
+#[test]
+fn what_peft_saves_is_read_with_the_scales_of_peft() {
+    let attention = [Target::Q, Target::V];
+    let upper = [Target::Q, Target::O, Target::Up];
+    for (name, layers, targets, scale) in [
+        ("f32", 0..3, &attention[..], 2.0),
+        ("rslora", 0..3, &attention[..], 4.0),
+        ("f16", 1..3, &Target::ALL[..], 2.0),
+        ("bf16", 1..3, &Target::ALL[..], 2.0),
+        ("regex", 1..3, &upper[..], 2.0),
+    ] {
+        let adapter = read_golden(name).unwrap();
+        let places = layers.flat_map(|layer| targets.iter().map(move |target| (layer, *target)));
+        let got = adapter.spec.slots.iter().map(|slot| (slot.layer, slot.target));
+        assert!(got.eq(places), "{name}: {:?}", adapter.spec);
+        assert!(adapter.spec.slots.iter().all(|slot| slot.rank == 4 && slot.scale == scale));
+        assert!(adapter.spec.slots.iter().all(|slot| adapter.b(slot).iter().any(|x| *x != 0.0)));
+    }
+}
+
+#[test]
+fn the_patterns_of_peft_give_each_module_its_own_strength() {
+    let adapter = read_golden("patterns").unwrap();
+    assert_eq!(adapter.spec.slots.len(), 9);
+    for slot in &adapter.spec.slots {
+        let expected = match (slot.layer, slot.target) {
+            (_, Target::Q) => (2, 8.0 / 2.0),
+            (_, Target::V) => (4, 16.0 / 4.0),
+            (2, Target::Down) => (6, 3.0 / 6.0),
+            _ => (4, 8.0 / 4.0),
+        };
+        assert_eq!((slot.rank, slot.scale), expected, "{slot:?}");
+    }
+}
+
+#[test]
+fn what_is_more_than_lora_is_refused_when_peft_wrote_it() {
+    for (name, field) in [("dora", "`use_dora`"), ("modules_to_save", "`modules_to_save`")] {
+        let got = read_golden(name).unwrap_err().to_string();
+        assert!(got.contains(field), "{got}");
+    }
+}
