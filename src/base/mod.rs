@@ -1,5 +1,10 @@
 //! The base: a frozen Llama-family model folder, read into a configuration and plain weights.
 
+pub mod error;
+pub mod onnx;
+
+pub use error::BaseError;
+
 /// The shape of a Llama-family decoder and how it ends a text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
