@@ -333,7 +333,7 @@ mod tests {
         );
         assert_eq!((config.heads, config.kv_heads, config.head_dim), (32, 32, 128));
         assert_eq!((config.context, config.norm_eps, config.tied), (2048, 1e-6, false));
-        assert_eq!((config.bos, config.eos), (Some(1), vec![2]));
+        assert_eq!((config.bos, config.eos.clone()), (Some(1), vec![2]));
         // What Meta states of Llama 2 7B.
         assert_eq!(config.parameters(), 6_738_415_616);
     }

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod error;
 mod fields;
+pub mod onnx;
 mod rope;
 
 pub use config::{Config, Family};
