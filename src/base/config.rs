@@ -212,7 +212,7 @@ impl Config {
     pub fn check_length(&self, length: usize) -> Result<(), BaseError> {
         let error = |limit, why| Err(BaseError::Length { length, limit, why });
         if length > self.positions() {
-            return error(self.positions(), "positions of the model's RoPE table");
+            return error(self.positions(), "the positions of the model's RoPE table");
         }
         match self.sliding_window {
             Some(window) if length > window => error(window, "the model's sliding_window"),

@@ -11,6 +11,66 @@ pub const EXPORT_HINT: &str =
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BaseError {
+    /// A file of the new model folder could not be written.
+    #[error("cannot write {}: {source}; nothing was left behind", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The folder to write already holds something.
+    #[error("{} is not an empty folder; choose another or remove it, nothing was changed", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A safetensors file's header does not describe its bytes.
+    #[error("{} is not a whole safetensors file: {what}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what was found.
+        what: String,
+    },
+    /// A checkpoint lacks a weight that its configuration asks for.
+    #[error("{} has no tensor {tensor:?}, which config.json asks for", path.display())]
+    MissingTensor {
+        /// The weight's Hugging Face name.
+        tensor: String,
+        /// The checkpoint or the shard that should hold it.
+        path: PathBuf,
+    },
+    /// A checkpoint has a weight that the decoder of its configuration has not.
+    #[error("{} has a tensor {tensor:?} that the decoder of config.json does not use", path.display())]
+    UnexpectedTensor {
+        /// The tensor.
+        tensor: String,
+        /// The file it lies in.
+        path: PathBuf,
+    },
+    /// Two shards of a checkpoint hold the same weight.
+    #[error("tensor {tensor:?} is in {} and again in {}", first.display(), second.display())]
+    DuplicateTensor {
+        /// The tensor.
+        tensor: String,
+        /// The file that has it.
+        first: PathBuf,
+        /// The file that has it too.
+        second: PathBuf,
+    },
+    /// A weight is infinite or not a number, or becomes so in the type asked for.
+    #[error("weight {tensor:?} holds {value}, which {target} cannot hold{hint}")]
+    Range {
+        /// The weight.
+        tensor: String,
+        /// The first such value.
+        value: f32,
+        /// The element type asked for.
+        target: &'static str,
+        /// The way out, if there is one.
+        hint: &'static str,
+    },
     /// A configuration file is not a JSON object.
     #[error("{file} is not a JSON object: {what}")]
     ConfigJson {
@@ -32,9 +92,7 @@ pub enum BaseError {
         got: String,
     },
     /// A sequence is longer than the base computes rightly.
-    #[error(
-        "a sequence of {length} tokens exceeds {limit}, the {why}; use a shorter --max-seq-length"
-    )]
+    #[error("a sequence of {length} tokens exceeds {limit}, {why}; use a shorter --max-seq-length")]
     Length {
         /// Tokens asked for.
         length: usize,
