@@ -6,6 +6,13 @@
 //! - Never here: files (see `peft`), engines.
 //! Source: LoRA, arXiv 2106.09685.
 
+pub mod compare;
+pub mod peft;
+
+mod error;
+
+pub use error::AdapterError;
+
 use crate::base::Config;
 use rand_chacha::ChaCha8Rng;
 use rand_core::Rng;

@@ -1,24 +1,21 @@
 //! The base: a frozen Llama-family model folder, read into a configuration and plain weights.
 
-/// The shape of a Llama-family decoder and how it ends a text.
+pub mod config;
+pub mod error;
+mod fields;
+pub mod hf;
+pub mod onnx;
+mod rope;
+
+pub use config::{Config, Family};
+pub use error::BaseError;
+pub use rope::{Rope, RopeScaling};
+
+/// One tensor of the base, widened to f32.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Config {
-    /// Hidden width D.
-    pub hidden: usize,
-    /// Decoder layers L.
-    pub layers: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; divides `heads`.
-    pub kv_heads: usize,
-    /// Width of one head; `heads * head_dim` need not be `hidden`.
-    pub head_dim: usize,
-    /// Width of the MLP.
-    pub ffn: usize,
-    /// Vocabulary size V.
-    pub vocab: usize,
-    /// Epsilon of every RMSNorm.
-    pub norm_eps: f32,
-    /// Longest sequence the model was made for, in tokens.
-    pub context: usize,
+pub struct Weight {
+    /// Sizes of the axes, outermost first: `[in, out]` for a linear weight.
+    pub shape: Vec<usize>,
+    /// The elements, row-major.
+    pub data: Vec<f32>,
 }

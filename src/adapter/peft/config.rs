@@ -1,0 +1,410 @@
+//! `adapter_config.json`: which modules PEFT would adapt, and how strongly.
+//!
+//! - In: the bytes of the file. Out: a checked [`Lora`], asked by a module's full name.
+//! - A setting that changes what the adapted model computes is honoured or refused by name; one
+//!   unknown here passes only while it is empty (null, false, "", [], {}).
+//! - Source: PEFT 0.21, `LoraConfig`, `check_target_module_exists` and `get_pattern_key`.
+
+use super::pattern::Pattern;
+use crate::adapter::{AdapterError, Slot, Spec, Strength, Target};
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::marker::PhantomData;
+
+/// Settings that do not change what a loaded adapter computes.
+const WITHOUT_EFFECT: [&str; 16] = [
+    "auto_mapping",
+    "base_model_name_or_path",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "inference_mode",
+    "loftq_config",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "task_type",
+    "velora_config",
+];
+
+/// Ways to start that leave the base's weights alone; the others, as PiSSA, change them.
+const PLAIN_STARTS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
+
+/// The file as written by PEFT; a missing field takes PEFT's default.
+#[derive(Deserialize)]
+struct Raw {
+    peft_type: Option<String>,
+    r: Option<u64>,
+    lora_alpha: Option<f64>,
+    target_modules: Option<Names>,
+    exclude_modules: Option<Names>,
+    layers_to_transform: Option<Layers>,
+    layers_pattern: Option<Names>,
+    rank_pattern: Option<Ordered<u64>>,
+    alpha_pattern: Option<Ordered<f64>>,
+    use_rslora: Option<bool>,
+    bias: Option<Value>,
+    init_lora_weights: Option<Value>,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
+}
+
+/// One regular expression, or a list of names.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Names {
+    One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Layers {
+    One(u64),
+    Many(BTreeSet<u64>),
+}
+
+/// An object's entries in the order of the file: PEFT takes the first pattern that matches.
+struct Ordered<T>(Vec<(String, T)>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
+            type Value = Ordered<T>;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object of patterns and numbers")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Ordered(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries(PhantomData))
+    }
+}
+
+/// A plain LoRA configuration whose every setting is understood.
+pub(super) struct Lora {
+    rank: u64,
+    alpha: f64,
+    /// Scale by `alpha / sqrt(rank)` instead of `alpha / rank` (arXiv 2312.03732).
+    stabilised: bool,
+    ranks: Vec<(Pattern, u64)>,
+    alphas: Vec<(Pattern, f64)>,
+    targets: Choice,
+    excluded: Option<Choice>,
+    /// `layers_to_transform`; none means every layer.
+    layers: Option<BTreeSet<u64>>,
+    /// `layers_pattern`, the name before a layer's number; none means any.
+    layer_names: Vec<String>,
+}
+
+enum Choice {
+    /// `all-linear`: every linear layer but the output's.
+    Every,
+    Matching(Pattern),
+    Named(BTreeSet<String>),
+}
+
+impl Lora {
+    /// Reads the file and refuses what is not plain LoRA.
+    pub(super) fn parse(json: &[u8]) -> Result<Self, AdapterError> {
+        let raw: Raw = serde_json::from_slice(json).map_err(AdapterError::Config)?;
+        refuse(&raw)?;
+        let targets = match raw.target_modules {
+            None => return Err(unsupported("target_modules", "null", "a list or a pattern")),
+            Some(Names::One(all)) if all.eq_ignore_ascii_case("all-linear") => Choice::Every,
+            Some(names) => Choice::from_names("target_modules", names)?,
+        };
+        let excluded = match raw.exclude_modules {
+            None => None,
+            Some(Names::One(none)) if none.is_empty() => None,
+            Some(names) => Some(Choice::from_names("exclude_modules", names)?),
+        };
+        let layers = raw.layers_to_transform.map(|layers| match layers {
+            Layers::One(layer) => BTreeSet::from([layer]),
+            Layers::Many(layers) => layers,
+        });
+        Ok(Self {
+            rank: raw.r.unwrap_or(8),
+            alpha: raw.lora_alpha.unwrap_or(8.0),
+            stabilised: raw.use_rslora.unwrap_or(false),
+            ranks: patterns("rank_pattern", raw.rank_pattern)?,
+            alphas: patterns("alpha_pattern", raw.alpha_pattern)?,
+            targets,
+            excluded,
+            layers: layers.filter(|layers| !layers.is_empty()),
+            layer_names: match raw.layers_pattern {
+                None => Vec::new(),
+                Some(Names::One(name)) if name.is_empty() => Vec::new(),
+                Some(Names::One(name)) => vec![name],
+                Some(Names::Many(names)) => names,
+            },
+        })
+    }
+
+    /// Whether PEFT would adapt this module.
+    pub(super) fn targets(&self, layer: usize, target: Target) -> Result<bool, AdapterError> {
+        let module = module(layer, target);
+        if let Some(excluded) = &self.excluded
+            && excluded.contains("exclude_modules", &module)?
+        {
+            return Ok(false);
+        }
+        if !self.targets.contains("target_modules", &module)? {
+            return Ok(false);
+        }
+        // PEFT looks at the layer's number for listed names only.
+        match (&self.targets, &self.layers) {
+            (Choice::Named(_), Some(layers)) => {
+                Ok(layers.contains(&(layer as u64)) && self.layer_named(layer, &module)?)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    fn layer_named(&self, layer: usize, module: &str) -> Result<bool, AdapterError> {
+        let mut named = self.layer_names.is_empty();
+        for name in &self.layer_names {
+            let text = format!(r"(?:^|.*\.){name}\.{layer}\..*");
+            let pattern = Pattern::parse(&text);
+            let found = pattern.and_then(|pattern| pattern.matches(module));
+            named |= found.map_err(|reason| broken("layers_pattern", name, reason))?;
+        }
+        Ok(named)
+    }
+
+    /// Rank and `scale * rank` of a module, scale being what PEFT multiplies `B A` by.
+    pub(super) fn strength(&self, layer: usize, target: Target) -> Result<Strength, AdapterError> {
+        let module = module(layer, target);
+        let rank = first("rank_pattern", &self.ranks, &module)?.unwrap_or(self.rank);
+        let alpha = first("alpha_pattern", &self.alphas, &module)?.unwrap_or(self.alpha);
+        let refuse = |expected| {
+            Err(AdapterError::Strength { module: module.clone(), rank, alpha, expected })
+        };
+        let Ok(whole) = u32::try_from(rank) else { return refuse("expected rank below 2^32") };
+        if whole == 0 {
+            return refuse("expected rank of at least 1");
+        }
+        let factor = if self.stabilised { f64::from(whole).sqrt() } else { 1.0 };
+        let scaled = (alpha * factor) as f32;
+        if !scaled.is_finite() {
+            return refuse("expected alpha within f32");
+        }
+        Ok(Strength { rank: whole as usize, alpha: scaled })
+    }
+}
+
+impl Choice {
+    fn from_names(field: &'static str, names: Names) -> Result<Self, AdapterError> {
+        Ok(match names {
+            Names::One(text) => Self::Matching(parse(field, &text, &text)?),
+            Names::Many(names) => Self::Named(names.into_iter().collect()),
+        })
+    }
+
+    fn contains(&self, field: &'static str, module: &str) -> Result<bool, AdapterError> {
+        match self {
+            Self::Every => Ok(true),
+            Self::Matching(pattern) => {
+                pattern.matches(module).map_err(|reason| broken(field, "", reason))
+            }
+            // A listed name is the module's whole name or its last parts.
+            Self::Named(names) => Ok(names.contains(module)
+                || module.match_indices('.').any(|(dot, _)| names.contains(&module[dot + 1..]))),
+        }
+    }
+}
+
+/// Refuses every setting that would make the model compute something else than plain LoRA.
+fn refuse(raw: &Raw) -> Result<(), AdapterError> {
+    match raw.peft_type.as_deref() {
+        Some("LORA") => {}
+        other => return Err(unsupported("peft_type", &format!("{other:?}"), "\"LORA\"")),
+    }
+    if let Some(bias) = &raw.bias
+        && bias != "none"
+    {
+        return Err(unsupported("bias", &bias.to_string(), "\"none\""));
+    }
+    if let Some(start) = &raw.init_lora_weights
+        && !start.is_boolean()
+        && !start.as_str().is_some_and(|name| PLAIN_STARTS.contains(&name))
+    {
+        let expected = "true, false, \"gaussian\", \"orthogonal\" or \"eva\": \
+                        others change the base's weights";
+        return Err(unsupported("init_lora_weights", &start.to_string(), expected));
+    }
+    for (field, value) in &raw.rest {
+        if !WITHOUT_EFFECT.contains(&field.as_str()) && !is_empty(value) {
+            let expected = "nothing: only plain LoRA on the decoder's linear layers is read";
+            return Err(unsupported(field, &value.to_string(), expected));
+        }
+    }
+    Ok(())
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(true) | Value::Number(_) => false,
+    }
+}
+
+fn patterns<T>(
+    field: &'static str,
+    entries: Option<Ordered<T>>,
+) -> Result<Vec<(Pattern, T)>, AdapterError> {
+    let entries = entries.map_or_else(Vec::new, |entries| entries.0);
+    let checked = |(key, number): (String, T)| {
+        parse(field, &key, &format!(r"(.*\.)?({key})$")).map(|pattern| (pattern, number))
+    };
+    entries.into_iter().map(checked).collect()
+}
+
+fn first<T: Copy>(
+    field: &'static str,
+    entries: &[(Pattern, T)],
+    module: &str,
+) -> Result<Option<T>, AdapterError> {
+    for (pattern, number) in entries {
+        if pattern.matches(module).map_err(|reason| broken(field, "", reason))? {
+            return Ok(Some(*number));
+        }
+    }
+    Ok(None)
+}
+
+fn parse(field: &'static str, written: &str, text: &str) -> Result<Pattern, AdapterError> {
+    Pattern::parse(text).map_err(|reason| broken(field, written, reason))
+}
+
+fn broken(field: &'static str, pattern: &str, reason: String) -> AdapterError {
+    AdapterError::Pattern { field, pattern: short(pattern), reason }
+}
+
+fn unsupported(field: &str, got: &str, expected: &'static str) -> AdapterError {
+    AdapterError::Unsupported { field: short(field), got: short(got), expected }
+}
+
+/// At most 120 characters of a text that a stranger wrote, on one line.
+pub(super) fn short(text: &str) -> String {
+    let mut line: String = text.chars().take(120).flat_map(char::escape_debug).collect();
+    if text.chars().nth(120).is_some() {
+        line.push('…');
+    }
+    line
+}
+
+/// The module's full name in a Hugging Face causal language model.
+pub(super) fn module(layer: usize, target: Target) -> String {
+    format!("model.layers.{layer}.{}", target.module())
+}
+
+/// The file as we write it: PEFT's fields, in a fixed order.
+#[derive(Serialize)]
+struct Written {
+    task_type: &'static str,
+    peft_type: &'static str,
+    base_model_name_or_path: String,
+    inference_mode: bool,
+    r: usize,
+    lora_alpha: Number,
+    lora_dropout: f32,
+    target_modules: BTreeSet<String>,
+    layers_to_transform: Option<BTreeSet<usize>>,
+    layers_pattern: Option<&'static str>,
+    rank_pattern: BTreeMap<String, usize>,
+    alpha_pattern: BTreeMap<String, Number>,
+    bias: &'static str,
+    fan_in_fan_out: bool,
+    init_lora_weights: bool,
+    modules_to_save: Option<Vec<String>>,
+    use_dora: bool,
+    use_rslora: bool,
+}
+
+/// Whole numbers without a decimal point, as PEFT writes its alphas.
+#[derive(Serialize, Clone, Copy, PartialEq)]
+#[serde(untagged)]
+enum Number {
+    Whole(i64),
+    Real(f32),
+}
+
+/// The configuration that makes PEFT adapt exactly the slots of `spec`.
+///
+/// # Errors
+/// [`AdapterError::Empty`] when there is none: PEFT refuses such a file.
+pub(super) fn write(spec: &Spec, base: &str) -> Result<Vec<u8>, AdapterError> {
+    let Some(usual) = spec.slots.first() else { return Err(AdapterError::Empty) };
+    let (target_modules, layers_to_transform) = named(spec);
+    let mut written = Written {
+        task_type: "CAUSAL_LM",
+        peft_type: "LORA",
+        base_model_name_or_path: base.to_owned(),
+        inference_mode: true,
+        r: usual.rank,
+        lora_alpha: alpha(usual),
+        lora_dropout: 0.0,
+        target_modules,
+        layers_pattern: layers_to_transform.as_ref().map(|_| "layers"),
+        layers_to_transform,
+        rank_pattern: BTreeMap::new(),
+        alpha_pattern: BTreeMap::new(),
+        bias: "none",
+        fan_in_fan_out: false,
+        init_lora_weights: true,
+        modules_to_save: None,
+        use_dora: false,
+        use_rslora: false,
+    };
+    for slot in &spec.slots {
+        if slot.rank != usual.rank {
+            written.rank_pattern.insert(module(slot.layer, slot.target), slot.rank);
+        }
+        if alpha(slot) != written.lora_alpha {
+            written.alpha_pattern.insert(module(slot.layer, slot.target), alpha(slot));
+        }
+    }
+    let mut json = serde_json::to_vec_pretty(&written).map_err(AdapterError::Config)?;
+    json.push(b'\n');
+    Ok(json)
+}
+
+/// Short names and their layers where all chosen layers have the same targets, else full names.
+fn named(spec: &Spec) -> (BTreeSet<String>, Option<BTreeSet<usize>>) {
+    let layers: BTreeSet<usize> = spec.slots.iter().map(|slot| slot.layer).collect();
+    let targets: BTreeSet<Target> = spec.slots.iter().map(|slot| slot.target).collect();
+    if layers.len() * targets.len() == spec.slots.len() {
+        return (targets.iter().map(|target| target.name().to_owned()).collect(), Some(layers));
+    }
+    (spec.slots.iter().map(|slot| module(slot.layer, slot.target)).collect(), None)
+}
+
+/// The alpha from which `alpha / rank` in f32 is the slot's scale again.
+fn alpha(slot: &Slot) -> Number {
+    let exact = f64::from(slot.scale) * slot.rank as f64;
+    let whole = exact.round();
+    if whole.abs() < 1e6 && whole as f32 / slot.rank as f32 == slot.scale {
+        return Number::Whole(whole as i64);
+    }
+    let near = exact as f32;
+    let candidates = [near, near.next_up(), near.next_down()];
+    let exact = candidates.into_iter().find(|alpha| alpha / slot.rank as f32 == slot.scale);
+    Number::Real(exact.unwrap_or(near))
+}
