@@ -1,6 +1,7 @@
 //! The base: a frozen Llama-family model folder, read into a configuration and plain weights.
 
 pub mod error;
+pub mod foreign;
 pub mod onnx;
 
 pub use error::BaseError;
