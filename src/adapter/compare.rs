@@ -177,17 +177,10 @@ mod tests {
     use rand_core::{Rng, SeedableRng};
 
     fn config(hidden: usize) -> Config {
-        Config {
-            hidden,
-            layers: 2,
-            heads: 4,
-            kv_heads: 2,
-            head_dim: 3,
-            ffn: 20,
-            vocab: 96,
-            norm_eps: 1e-5,
-            context: 64,
-        }
+        let json = r#"{"model_type": "llama", "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6,
+            "intermediate_size": 20, "vocab_size": 96}"#;
+        Config { hidden, ..Config::parse(json, None).unwrap() }
     }
 
     fn random(config: &Config, targets: &[Target], strength: Strength, seed: u64) -> Adapter {
@@ -284,7 +277,7 @@ mod tests {
         let second = random(&config(12), &[Target::Q], strength, 1);
         assert!(matches!(
             diff(&first, &second),
-            Err(AdapterError::Fans { expected: (16, 12), got: (12, 12), .. })
+            Err(AdapterError::Fans { expected: (16, 24), got: (12, 24), .. })
         ));
         let short = Adapter { values: vec![0.0; 3], ..first };
         assert!(matches!(inspect(&short), Err(AdapterError::Length { got: 3, .. })));

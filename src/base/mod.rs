@@ -2,8 +2,12 @@
 
 pub mod config;
 pub mod error;
+<<<<<<< .merge_file_PTuyDv
 mod fields;
 pub mod hf;
+=======
+pub mod foreign;
+>>>>>>> .merge_file_7d5L6F
 pub mod onnx;
 mod rope;
 

@@ -10,6 +10,12 @@ use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
+/// One line on standard error: what went wrong, and what that came from.
+pub fn complain(error: &anyhow::Error) {
+    // A closed standard error leaves nobody to tell.
+    let _ = writeln!(io::stderr(), "error: {error:#}");
+}
+
 /// Where a command says what it does.
 pub struct Console {
     json: bool,

@@ -6,6 +6,7 @@
 //! - Invariant: a block is offered to the reservoir once, after the step that learned it first.
 
 use super::LearnError;
+use super::engines::Engines;
 use super::feed::{Feed, hidden};
 use crate::block::Block;
 use crate::head::{EmbeddingLayers, Group, Head, Objective};
@@ -17,6 +18,7 @@ use half::f16;
 use ndarray::{Array3, ArrayView2, s};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
+use std::ops::Range;
 
 /// Where a job stands in its data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,12 +31,12 @@ pub struct Cursor {
     pub step: u64,
 }
 
-/// The order of `blocks` blocks in an epoch: Fisher and Yates, drawn from the seed.
-pub(super) fn order(seed: u64, epoch: u64, blocks: usize) -> Vec<usize> {
+/// The order of the blocks of `pool` in an epoch: Fisher and Yates, drawn from the seed.
+pub(super) fn order(seed: u64, epoch: u64, pool: Range<usize>) -> Vec<usize> {
     let mut chance = ChaCha8Rng::seed_from_u64(seed);
     chance.set_stream(epoch);
-    let mut order: Vec<usize> = (0..blocks).collect();
-    for left in (1..blocks).rev() {
+    let mut order: Vec<usize> = pool.collect();
+    for left in (1..order.len()).rev() {
         // A bias of blocks / 2^64 is none.
         let other = (chance.next_u64() % (left as u64 + 1)) as usize;
         order.swap(left, other);
@@ -72,15 +74,17 @@ pub struct Report {
 }
 
 /// A job's materials.
-pub struct Course<'a> {
+pub struct Course<'c, 'a> {
     /// The layers that learn.
-    pub head: &'a Head,
+    pub head: &'c Head,
     /// The layers that do not.
-    pub trunk: &'a Trunk,
-    /// Fresh blocks.
-    pub feed: Feed<'a>,
+    pub trunk: &'c Trunk,
+    /// Fresh blocks, those of `pool` and perhaps others.
+    pub feed: &'c mut Feed<'a>,
+    /// Which blocks of the feed this job learns.
+    pub pool: Range<usize>,
     /// What the job may choose.
-    pub settings: &'a Settings,
+    pub settings: &'c Settings,
     /// Where it stands.
     pub cursor: Cursor,
     order: Vec<usize>,
@@ -102,17 +106,18 @@ impl Owned<'_> {
     }
 }
 
-impl<'a> Course<'a> {
-    /// A course over `feed` that begins, or goes on, at `cursor`.
+impl<'c, 'a> Course<'c, 'a> {
+    /// A course over the blocks of `pool` that begins, or goes on, at `cursor`.
     pub fn new(
-        head: &'a Head,
-        trunk: &'a Trunk,
-        feed: Feed<'a>,
-        settings: &'a Settings,
+        engines: &'c Engines,
+        feed: &'c mut Feed<'a>,
+        pool: Range<usize>,
+        settings: &'c Settings,
         cursor: Cursor,
     ) -> Self {
-        let order = order(settings.seed, cursor.epoch, feed.blocks().len());
-        Self { head, trunk, feed, settings, cursor, order }
+        let order = order(settings.seed, cursor.epoch, pool.clone());
+        let Engines { head, trunk, .. } = engines;
+        Self { head, trunk, feed, pool, settings, cursor, order }
     }
 
     /// One optimiser step, then the offers of its fresh blocks to the reservoir.
@@ -167,7 +172,7 @@ impl<'a> Course<'a> {
         if self.cursor.position >= len {
             self.cursor.epoch += 1;
             self.cursor.position = 0;
-            self.order = order(self.settings.seed, self.cursor.epoch, len);
+            self.order = order(self.settings.seed, self.cursor.epoch, self.pool.clone());
         }
         let end = len.min(self.cursor.position + self.settings.batch_size);
         let indices = self.order[self.cursor.position..end].to_vec();
@@ -221,12 +226,12 @@ mod tests {
 
     #[test]
     fn every_epoch_visits_every_block_once_in_an_order_of_its_own() {
-        let (first, second) = (order(3, 0, 50), order(3, 1, 50));
+        let (first, second) = (order(3, 0, 7..57), order(3, 1, 7..57));
         assert_ne!(first, second);
-        assert_eq!(first, order(3, 0, 50));
+        assert_eq!(first, order(3, 0, 7..57));
         for mut order in [first, second] {
             order.sort_unstable();
-            assert!(order.into_iter().eq(0..50));
+            assert!(order.into_iter().eq(7..57));
         }
     }
 }

@@ -7,17 +7,10 @@ use rand_core::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 fn config() -> Config {
-    Config {
-        hidden: 16,
-        layers: 3,
-        heads: 4,
-        kv_heads: 2,
-        head_dim: 3,
-        ffn: 20,
-        vocab: 96,
-        norm_eps: 1e-5,
-        context: 64,
-    }
+    let json = r#"{"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6,
+        "intermediate_size": 20, "vocab_size": 96}"#;
+    Config::parse(json, None).unwrap()
 }
 
 fn meta() -> Meta {
@@ -134,7 +127,7 @@ fn the_tensors_have_the_names_shapes_and_order_of_peft() {
     assert_eq!(file.len(), 12);
     let name = "base_model.model.model.layers.2.self_attn.v_proj.lora_";
     assert_eq!(file.tensor(&format!("{name}A.weight")).unwrap().shape(), [2, 16]);
-    assert_eq!(file.tensor(&format!("{name}B.weight")).unwrap().shape(), [6, 2]);
+    assert_eq!(file.tensor(&format!("{name}B.weight")).unwrap().shape(), [12, 2]);
     let (_, header) = SafeTensors::read_metadata(&folder.tensors).unwrap();
     assert!(header.offset_keys().is_sorted());
     assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
@@ -427,9 +420,10 @@ fn a_fresh_adapter_has_the_spread_of_peft() {
 
 /// A folder of `tests/golden/peft` and the shape of the base it is for.
 fn golden(name: &str) -> (Folder, Config) {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/peft");
-    let bytes = |file| std::fs::read(path.join(name).join(file)).unwrap();
-    let config = Config { hidden: 32, heads: 4, kv_heads: 2, head_dim: 8, ffn: 64, ..config() };
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let base = std::fs::read_to_string(path.join("step/base/config.json")).unwrap();
+    let bytes = |file| std::fs::read(path.join("peft").join(name).join(file)).unwrap();
+    let config = Config::parse(&base, None).unwrap();
     (Folder { config: bytes(CONFIG_FILE), tensors: bytes(TENSORS_FILE), meta: None }, config)
 }
 

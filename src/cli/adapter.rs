@@ -1,0 +1,124 @@
+//! `sapwood adapter inspect|diff`: what an adapter changes, and how two differ.
+
+use super::args::Adapter as Action;
+use super::chosen;
+use super::console::Console;
+use anyhow::Context;
+use sapwood::adapter::peft::{self, Meta};
+use sapwood::adapter::{Adapter, compare};
+use sapwood::base::{Config, read_config};
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Looks at one adapter, or at two.
+pub fn run(action: &Action, console: &Console) -> anyhow::Result<()> {
+    match action {
+        Action::Inspect { adapter, model } => inspect(adapter, model.as_deref(), console),
+        Action::Diff { first, second, model } => diff(first, second, model.as_deref(), console),
+    }
+}
+
+/// The shape of the base: of `--model`, else of the folder that the adapter itself names.
+fn config(adapter: &Path, model: Option<&Path>) -> anyhow::Result<Config> {
+    if let Some(model) = model {
+        return Ok(read_config(model)?);
+    }
+    let path = adapter.join(peft::CONFIG_FILE);
+    let text = fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {} of the adapter", path.display()))?;
+    let named = serde_json::from_str::<Value>(&text)
+        .ok()
+        .and_then(|value| value.get("base_model_name_or_path")?.as_str().map(PathBuf::from))
+        .filter(|folder| folder.join("config.json").is_file());
+    let named = named.context("the adapter names no model folder that is here; expected --model")?;
+    Ok(read_config(&named)?)
+}
+
+fn load(folder: &Path, config: &Config) -> anyhow::Result<(Adapter, Option<Meta>)> {
+    chosen::adapter_at(folder, config, None)
+}
+
+fn inspect(folder: &Path, model: Option<&Path>, console: &Console) -> anyhow::Result<()> {
+    let (adapter, meta) = load(folder, &config(folder, model)?)?;
+    let summary = compare::inspect(&adapter)?;
+    let slots: Vec<Value> = summary
+        .slots
+        .iter()
+        .map(|slot| {
+            json!({
+                "layer": slot.layer,
+                "target": slot.target.name(),
+                "rank": slot.rank,
+                "scale": slot.scale,
+                "norm": slot.norm,
+            })
+        })
+        .collect();
+    let value = json!({
+        "event": "adapter",
+        "parameters": summary.parameters,
+        "norm": summary.norm,
+        "generation": meta.map(|meta| meta.generation),
+        "steps": meta.map(|meta| meta.steps),
+        "slots": slots,
+    });
+    let mut text = format!("{} parameters, norm of all changes {:.4}\n", summary.parameters, summary.norm);
+    if let Some(meta) = meta {
+        writeln!(text, "generation {}, {} steps", meta.generation, meta.steps)?;
+    }
+    writeln!(text, "{:>5}  {:<10}{:>6}{:>9}{:>12}", "layer", "target", "rank", "scale", "norm")?;
+    for slot in &summary.slots {
+        let (name, rank, scale, norm) = (slot.target.name(), slot.rank, slot.scale, slot.norm);
+        writeln!(text, "{:>5}  {name:<10}{rank:>6}{scale:>9.3}{norm:>12.5}", slot.layer)?;
+    }
+    Ok(console.result(&value, &text)?)
+}
+
+fn diff(
+    first: &Path,
+    second: &Path,
+    model: Option<&Path>,
+    console: &Console,
+) -> anyhow::Result<()> {
+    let config = config(first, model)?;
+    let (one, other) = (load(first, &config)?.0, load(second, &config)?.0);
+    let diff = compare::diff(&one, &other)?;
+    let plain = |distance: &compare::Distance| {
+        json!({
+            "first": distance.first,
+            "second": distance.second,
+            "difference": distance.difference,
+            "relative": distance.relative,
+            "cosine": distance.cosine,
+        })
+    };
+    let slots: Vec<Value> = diff
+        .slots
+        .iter()
+        .map(|(layer, target, distance)| {
+            json!({ "layer": layer, "target": target.name(), "distance": plain(distance) })
+        })
+        .collect();
+    let value = json!({ "event": "diff", "total": plain(&diff.total), "slots": slots });
+    let cell = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
+    let mut text = format!(
+        "{:>5}  {:<10}{:>12}{:>12}{:>10}{:>10}\n",
+        "layer", "target", "first", "second", "relative", "cosine"
+    );
+    let row = |layer: &str, target: &str, distance: &compare::Distance| {
+        format!(
+            "{layer:>5}  {target:<10}{:>12.5}{:>12.5}{:>10}{:>10}\n",
+            distance.first,
+            distance.second,
+            cell(distance.relative),
+            cell(distance.cosine)
+        )
+    };
+    for (layer, target, distance) in &diff.slots {
+        text += &row(&layer.to_string(), target.name(), distance);
+    }
+    text += &row("all", "", &diff.total);
+    Ok(console.result(&value, &text)?)
+}

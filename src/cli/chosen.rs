@@ -1,0 +1,102 @@
+//! What several subcommands let the user choose: a model, an adapter, data.
+
+use super::args::Choice;
+use anyhow::Context;
+use sapwood::adapter::Adapter;
+use sapwood::adapter::peft::{self, Files, Meta};
+use sapwood::base::{Base, Config};
+use sapwood::block::Block;
+use sapwood::intake::{self, Dataset};
+use sapwood::learner::Engines;
+use sapwood::ports::Disk;
+use sapwood::settings::Settings;
+use sapwood::state::State;
+use sapwood::tokenise::Tokeniser;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The model folder, which every command needs.
+pub fn model(given: Option<&PathBuf>) -> anyhow::Result<&Path> {
+    given.map(PathBuf::as_path).context("--model is missing: the folder of a model (see `sapwood export`)")
+}
+
+/// Data from a path, or from standard input when it is `-`.
+pub fn data(path: &Path) -> anyhow::Result<Dataset> {
+    Ok(match path.as_os_str() == "-" {
+        true => intake::read(io::stdin().lock(), "standard input")?,
+        false => intake::open(path)?,
+    })
+}
+
+/// What a data set is called in reports: the last part of its path.
+pub fn name(path: &Path) -> String {
+    let stem = path.file_stem().or(path.file_name());
+    stem.map_or_else(|| "data".to_owned(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// An adapter folder in PEFT layout.
+pub fn adapter_at(
+    folder: &Path,
+    config: &Config,
+    base_hash: Option<[u8; 32]>,
+) -> anyhow::Result<(Adapter, Option<Meta>)> {
+    let file = |name: &str| {
+        let path = folder.join(name);
+        fs::read(&path).with_context(|| format!("cannot read {} of the adapter", path.display()))
+    };
+    let (config_bytes, tensors) = (file(peft::CONFIG_FILE)?, file(peft::TENSORS_FILE)?);
+    let meta = match folder.join(peft::META_FILE).exists() {
+        true => Some(file(peft::META_FILE)?),
+        false => None,
+    };
+    let files = Files { config: &config_bytes, tensors: &tensors, meta: meta.as_deref() };
+    peft::read(files, config, base_hash).with_context(|| format!("adapter {}", folder.display()))
+}
+
+/// The adapter that `--adapter-path` or `--state` names, or none.
+pub fn adapter(choice: &Choice, base: &Base) -> anyhow::Result<Option<Adapter>> {
+    if let Some(folder) = &choice.adapter_path {
+        return Ok(Some(adapter_at(folder, base.config(), Some(base.hash()))?.0));
+    }
+    let Some(folder) = &choice.state else { return Ok(None) };
+    let state = State::look(Disk::look(folder)?)?;
+    let Some(current) = state.current() else {
+        anyhow::bail!("{} holds no committed adapter yet", folder.display());
+    };
+    let place = folder.join("adapters").join(current.number.to_string());
+    Ok(Some(adapter_at(&place, base.config(), Some(base.hash()))?.0))
+}
+
+/// Settings of a command that does not learn: everything in the head, blocks of `tokens`.
+pub fn settings(choice: &Choice, tokens: usize) -> anyhow::Result<Settings> {
+    let settings = Settings {
+        num_layers: -1,
+        max_seq_length: tokens,
+        device: choice.device,
+        threads: choice.threads,
+        ..Settings::default()
+    };
+    settings.check()?;
+    Ok(settings)
+}
+
+/// Blocks of some examples; the warnings go to the console.
+pub fn blocks(
+    tokeniser: &Tokeniser,
+    examples: &[intake::Example],
+    settings: &Settings,
+    domain: u16,
+    mut warn: impl FnMut(&str) -> io::Result<()>,
+) -> anyhow::Result<Vec<Block>> {
+    let made = tokeniser.blocks(examples, settings.max_seq_length, settings.mask_prompt, domain)?;
+    for warning in made.report.warnings() {
+        warn(&warning)?;
+    }
+    Ok(made.blocks)
+}
+
+/// The tokenizer of a loaded model.
+pub fn tokeniser(model: &Path, engines: &Engines) -> anyhow::Result<Tokeniser> {
+    Ok(Tokeniser::open(model, engines.base.config().vocab)?)
+}

@@ -1,0 +1,65 @@
+//! `sapwood doctor`: what this build and this machine can do, and what a job would need.
+
+use super::args::Doctor;
+use super::console::{Console, bytes};
+use super::host;
+use sapwood::base::Base;
+use sapwood::head::Place;
+use sapwood::learner::{Memory, spec, threads};
+use sapwood::settings::Device;
+use serde_json::json;
+use std::fmt::Write;
+
+/// Shows devices, features, and with `--model` the memory of a job with these settings.
+pub fn run(args: &Doctor, console: &Console) -> anyhow::Result<()> {
+    let settings = super::settings(&args.learn, args.learn.overrides())?;
+    let devices: Vec<(String, String)> = [Device::Cpu, Device::Cuda(0), Device::Metal]
+        .into_iter()
+        .map(|device| {
+            let found = Place::open(device).map_or_else(|error| error.to_string(), |_| "ready".into());
+            (device.to_string(), found)
+        })
+        .collect();
+    let available = host::available_bytes();
+    let mut text = format!("sapwood {}\n", env!("CARGO_PKG_VERSION"));
+    for (device, found) in &devices {
+        writeln!(text, "device {device}: {found}")?;
+    }
+    writeln!(text, "threads: {}", threads(&settings))?;
+    if let Some(available) = available {
+        writeln!(text, "memory to be had: {}", bytes(available))?;
+    }
+    let mut value = json!({
+        "event": "doctor",
+        "version": env!("CARGO_PKG_VERSION"),
+        "devices": devices.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        "threads": threads(&settings),
+        "available_bytes": available,
+    });
+    if let Some(model) = &settings.model {
+        let base = Base::open(model)?;
+        let spec = spec(base.config(), &settings)?;
+        let memory = Memory::estimate(base.config(), &spec, &settings, 0);
+        let rows = [
+            ("trunk", memory.trunk),
+            ("head", memory.head),
+            ("learners", memory.learners),
+            ("step", memory.step),
+        ];
+        writeln!(
+            text,
+            "{}: {} parameters, {} learn; a job needs about {}",
+            model.display(),
+            base.config().parameters(),
+            spec.len(),
+            bytes(memory.total())
+        )?;
+        for (name, count) in rows {
+            writeln!(text, "  {name:<9}{:>12}", bytes(count))?;
+        }
+        value["memory"] = json!(memory);
+        value["parameters"] = json!(base.config().parameters());
+        value["trained"] = json!(spec.len());
+    }
+    Ok(console.result(&value, &text)?)
+}

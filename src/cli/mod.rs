@@ -1,0 +1,60 @@
+//! The command: one file a subcommand, arguments in `args`, the terminal in `console`.
+//!
+//! - Never here: learning. A subcommand reads what the user named, calls the library and tells.
+
+pub mod args;
+pub mod console;
+
+mod adapt;
+mod adapter;
+mod chosen;
+mod doctor;
+mod eval;
+mod export;
+mod generate;
+mod host;
+mod plot;
+mod quickstart;
+mod state;
+mod stream;
+
+use anyhow::Context;
+use args::{Action, Command};
+use console::Console;
+use sapwood::settings::Settings;
+use std::fs;
+
+/// Runs one command to its end.
+pub fn run(command: Command) -> anyhow::Result<()> {
+    let mut console = Console::new(command.json);
+    match command.action {
+        Action::Quickstart(args) => quickstart::run(&args, &mut console),
+        Action::Adapt(args) => adapt::run(&args, &mut console),
+        Action::Eval(args) => eval::run(&args, &console),
+        Action::Generate(args) => generate::run(&args, &console),
+        Action::Stream(args) => stream::run(&args, &console),
+        Action::Export(args) => export::run(&args, &console),
+        Action::Replay(action) => state::replay(&action, &console),
+        Action::Adapter(action) => adapter::run(&action, &console),
+        Action::Rollback(args) => state::rollback(&args, &console),
+        Action::Doctor(args) => doctor::run(&args, &console),
+    }
+}
+
+/// The settings of a command that learns: defaults, then the configuration file, then the flags.
+pub fn settings(
+    flags: &args::LearnFlags,
+    overrides: sapwood::settings::Overrides,
+) -> anyhow::Result<Settings> {
+    let file = match &flags.config {
+        Some(path) => {
+            let text = fs::read_to_string(path)
+                .with_context(|| format!("cannot read configuration {}", path.display()))?;
+            Settings::from_toml(&text).with_context(|| path.display().to_string())?
+        }
+        None => Settings::default(),
+    };
+    let settings = file.merge(overrides);
+    settings.check()?;
+    Ok(settings)
+}

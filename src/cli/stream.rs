@@ -1,0 +1,118 @@
+//! `sapwood stream`: domains one after the other, by several methods, and what each forgets.
+
+use super::args::Stream as Args;
+use super::console::Console;
+use super::{chosen, plot};
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use sapwood::gate::{Report, Run};
+use sapwood::learner::{Domains, Engines, Stream};
+use sapwood::settings::{Method, Settings};
+use sapwood::tokenise::Tokeniser;
+use serde_json::json;
+use std::fs;
+use std::path::Path;
+
+/// Bytes of hidden states that the runs share.
+const HIDDEN_BYTES_MAX: usize = 1 << 30;
+
+/// Runs every method under every seed and shows the tables.
+pub fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
+    let settings = super::settings(&args.learn, args.learn.overrides())?;
+    let model = chosen::model(settings.model.as_ref())?;
+    if let Some(out) = &args.out {
+        fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    }
+    let engines = Engines::load(model, &settings)?;
+    let tokeniser = chosen::tokeniser(model, &engines)?;
+    let domains = domains(args, &settings, &tokeniser, console)?;
+    let mut stream = Stream::new(&engines, &domains, HIDDEN_BYTES_MAX)?;
+    let methods: Vec<Method> = match args.methods.is_empty() {
+        true => Method::ALL.to_vec(),
+        false => args.methods.iter().copied().map(Method::from).collect(),
+    };
+    let mut report = Report { unit: "bits per byte".into(), runs: Vec::new() };
+    let steps = settings.iters * domains.names.len() as u64;
+    for seed in settings.seed..settings.seed + args.seeds {
+        for &method in &methods {
+            let bar = bar(steps, console, method, seed);
+            let settings = Settings { seed, ..settings.clone() };
+            let matrix = stream.run(method, &settings, |domain, report| {
+                bar.set_message(format!("{domain} loss {:.3}", report.step.losses.fresh));
+                bar.inc(1);
+            })?;
+            bar.finish_and_clear();
+            let metrics = matrix.metrics()?;
+            let value = json!({
+                "event": "run", "method": method.name(), "seed": seed,
+                "matrix": matrix, "metrics": metrics,
+            });
+            let text = format!(
+                "{} seed {seed}: ACC {:.4} BWT {:+.4} forgetting {:.4}",
+                method.name(),
+                metrics.acc,
+                metrics.bwt,
+                metrics.forgetting
+            );
+            console.result(&value, &text)?;
+            report.runs.push(Run { method: method.name().into(), seed, matrix });
+            if let Some(out) = &args.out {
+                write(out, &report)?;
+            }
+        }
+    }
+    for run in report.runs.iter().filter(|run| run.seed == settings.seed) {
+        console.line(&format!("\n{} (seed {}), {}\n{}", run.method, run.seed, report.unit, run.matrix.to_markdown()))?;
+    }
+    console.line(&report.to_markdown()?)
+        .map_err(Into::into)
+}
+
+/// The blocks of every domain; each has as many as the job can learn once.
+fn domains(
+    args: &Args,
+    settings: &Settings,
+    tokeniser: &Tokeniser,
+    console: &Console,
+) -> anyhow::Result<Domains> {
+    let mut domains = Domains::new();
+    let batch = settings.batch_size * settings.grad_accumulation_steps;
+    let train_max = usize::try_from(settings.iters)?.saturating_mul(batch);
+    for path in &args.domains {
+        let data = chosen::data(path)?;
+        let test = if data.test.is_empty() { &data.valid } else { &data.test };
+        let name = chosen::name(path);
+        let warn = |text: &str| console.warn(&format!("{name}: {text}"));
+        let train = chosen::blocks(tokeniser, &data.train, settings, 0, warn)?;
+        let test = chosen::blocks(tokeniser, test, settings, 0, warn)?;
+        domains.push(name, train, test, train_max, args.eval_blocks);
+    }
+    Ok(domains)
+}
+
+fn bar(steps: u64, console: &Console, method: Method, seed: u64) -> ProgressBar {
+    if console.json() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(steps);
+    if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} {msg} {eta} left") {
+        bar.set_style(style);
+    }
+    bar.set_prefix(format!("{} seed {seed}", method.name()));
+    bar
+}
+
+/// All files of a report; each run adds to them, so that a long comparison can be read early.
+fn write(out: &Path, report: &Report) -> anyhow::Result<()> {
+    let save = |name: &str, text: String| {
+        let path = out.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    save("matrix.csv", report.to_csv())?;
+    save("stream.json", serde_json::to_string_pretty(report)?)?;
+    save("table.md", report.to_markdown()?)?;
+    for (name, text) in plot::stream(report)? {
+        save(&name, text)?;
+    }
+    Ok(())
+}

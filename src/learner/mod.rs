@@ -1,0 +1,136 @@
+//! The learner: one job end to end, and the stream of jobs that experiments run.
+//!
+//! - In: a model folder, blocks, settings, a state folder. Out: a committed adapter, or a reason.
+//! - The only stage that knows all others. Never here: the terminal, clocks, the tokenizer's files.
+
+mod choices;
+mod course;
+mod engines;
+mod evaluate;
+mod events;
+mod feed;
+mod job;
+mod memory;
+mod stream;
+
+pub use choices::{Answers, accuracy};
+pub use course::{Course, Cursor, Report};
+pub use engines::{Engines, threads};
+pub use evaluate::{HeldOut, Surprise};
+pub use events::{Event, Score, Text, Who};
+pub use feed::Feed;
+pub use job::{Material, Outcome, adapt};
+pub use memory::Memory;
+pub use stream::{Domains, Stream};
+
+use crate::adapter::{AdapterError, Spec, Strength, Target};
+use crate::base::{BaseError, Config};
+use crate::head::HeadError;
+use crate::reservoir::ReservoirError;
+use crate::settings::{Settings, SettingsError};
+use crate::state::StateError;
+use crate::tokenise::TokeniseError;
+use crate::train::TrainError;
+use crate::trunk::TrunkError;
+
+/// What can go wrong in a job.
+#[derive(Debug, thiserror::Error)]
+pub enum LearnError {
+    /// The model folder.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// The settings do not fit the model.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The trunk.
+    #[error(transparent)]
+    Trunk(#[from] TrunkError),
+    /// The head.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    /// A step.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The reservoir.
+    #[error(transparent)]
+    Reservoir(#[from] ReservoirError),
+    /// The state folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// An adapter's files.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// The tokenizer.
+    #[error(transparent)]
+    Tokenise(#[from] TokeniseError),
+    /// Trunk and head together are not the model.
+    #[error(
+        "head over trunk differs from the whole model by {error:.1e} of its largest logit, \
+         expected at most {tolerance:.0e}; nothing was started (export the model again with \
+         `sapwood export`)"
+    )]
+    Probe {
+        /// What was measured.
+        error: f32,
+        /// What is allowed.
+        tolerance: f32,
+    },
+    /// Nothing to learn, or nothing to judge by.
+    #[error("{name}: expected at least one block to learn and one held out; nothing was started")]
+    NoData {
+        /// Which data.
+        name: String,
+    },
+    /// No multiple choice among the examples.
+    #[error("expected lines of {{\"prompt\", \"choices\", \"answer\"}}, found none")]
+    NoChoices,
+    /// The state folder belongs to another base or to another kind of adapter.
+    #[error("the state folder was made with {what} {expected}, now it is {got}; it is unchanged")]
+    Other {
+        /// What differs.
+        what: &'static str,
+        /// What the folder says.
+        expected: String,
+        /// What the command says.
+        got: String,
+    },
+    /// A checkpoint is there and nobody said what to do with it.
+    #[error(
+        "a job was interrupted at step {step}: go on with --resume and the same data and settings"
+    )]
+    Interrupted {
+        /// Steps it had made.
+        step: u64,
+    },
+    /// `--resume` without a checkpoint.
+    #[error("there is no interrupted job to go on with; leave --resume out")]
+    NothingToResume,
+    /// A stored hidden state of another size.
+    #[error("a replayed hidden state has {got} numbers, expected {expected}; it was not used")]
+    Hidden {
+        /// Numbers of the block's `[T, D]`.
+        expected: usize,
+        /// Numbers stored.
+        got: usize,
+    },
+    /// More memory needed than there is.
+    #[error("the job needs about {needed} bytes of memory, {available} can be had; nothing was started (fewer --num-layers, a smaller --batch-size or --max-seq-length help)")]
+    Memory {
+        /// The estimate.
+        needed: u64,
+        /// What the host says.
+        available: u64,
+    },
+}
+
+/// The adapter that the settings ask for: the top layers, the named targets.
+///
+/// # Errors
+/// [`SettingsError::Range`] when the model has fewer layers.
+pub fn spec(config: &Config, settings: &Settings) -> Result<Spec, LearnError> {
+    let learning = settings.layers_of(config.layers)?;
+    let targets: Vec<Target> =
+        settings.target_modules.iter().filter_map(|name| Target::from_name(name)).collect();
+    let strength = Strength { rank: settings.rank, alpha: settings.alpha as f32 };
+    Ok(Spec::uniform(config, config.layers - learning..config.layers, &targets, strength))
+}

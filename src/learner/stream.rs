@@ -1,0 +1,165 @@
+//! A stream of domains: learned one after the other as a device would meet them, scored after each.
+//!
+//! - In: blocks of every domain, a method. Out: the matrix R of bits per byte of the slow learner.
+//! - The same jobs as on a device, but without the gate and without a state folder: what is
+//!   compared is the method, so nothing may be dropped.
+//! - Joint training sees all domains at once, shuffled, for as many steps: the upper bound.
+
+use super::LearnError;
+use super::course::{Course, Cursor, Report, order};
+use super::engines::Engines;
+use super::evaluate::HeldOut;
+use super::feed::Feed;
+use super::spec;
+use crate::adapter::Adapter;
+use crate::block::Block;
+use crate::gate::{Direction, Matrix};
+use crate::reservoir::Reservoir;
+use crate::settings::{Method, Settings};
+use crate::train::Learners;
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
+use std::ops::Range;
+
+/// The training blocks of all domains, side by side, and where each domain begins and ends.
+pub struct Domains {
+    /// Names, in the order of the stream.
+    pub names: Vec<String>,
+    /// Blocks of all domains.
+    pub blocks: Vec<Block>,
+    /// Where each domain's blocks lie.
+    pub spans: Vec<Range<usize>>,
+    /// Held-out blocks of each domain.
+    pub test: Vec<Vec<Block>>,
+}
+
+impl Domains {
+    /// No domain yet.
+    pub fn new() -> Self {
+        Self { names: Vec::new(), blocks: Vec::new(), spans: Vec::new(), test: Vec::new() }
+    }
+
+    /// Adds a domain: at most `train_max` training and `test_max` held-out blocks of it, chosen by
+    /// a fixed shuffle, so that every method and seed meets the same ones.
+    pub fn push(
+        &mut self,
+        name: String,
+        train: Vec<Block>,
+        test: Vec<Block>,
+        train_max: usize,
+        test_max: usize,
+    ) {
+        let choose = |blocks: Vec<Block>, most: usize| -> Vec<Block> {
+            let mut chosen = order(0, 0, 0..blocks.len());
+            chosen.truncate(most);
+            chosen.into_iter().map(|index| blocks[index].clone()).collect()
+        };
+        let start = self.blocks.len();
+        let domain = self.names.len() as u16 + 1;
+        let marked = choose(train, train_max).into_iter().map(|block| Block { domain, ..block });
+        self.blocks.extend(marked);
+        self.spans.push(start..self.blocks.len());
+        self.test.push(choose(test, test_max));
+        self.names.push(name);
+    }
+}
+
+impl Default for Domains {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A stream with everything that the methods share: the engines and what the trunk computed.
+pub struct Stream<'a> {
+    engines: &'a Engines,
+    names: &'a [String],
+    spans: &'a [Range<usize>],
+    feed: Feed<'a>,
+    held_out: Vec<HeldOut<'a>>,
+    before: Vec<f64>,
+}
+
+impl<'a> Stream<'a> {
+    /// Runs the trunk over the held-out blocks and scores the bare base.
+    ///
+    /// # Errors
+    /// [`LearnError::NoData`] when a domain has nothing to learn or to score.
+    pub fn new(
+        engines: &'a Engines,
+        domains: &'a Domains,
+        hidden_bytes_max: usize,
+    ) -> Result<Self, LearnError> {
+        let empty = |index: usize| domains.spans[index].is_empty() || domains.test[index].is_empty();
+        if let Some(index) = (0..domains.names.len()).find(|&index| empty(index)) {
+            return Err(LearnError::NoData { name: domains.names[index].clone() });
+        }
+        let held_out: Result<Vec<_>, _> =
+            domains.test.iter().map(|blocks| HeldOut::new(&engines.trunk, blocks, 8)).collect();
+        let mut stream = Self {
+            engines,
+            names: &domains.names,
+            spans: &domains.spans,
+            feed: Feed::new(&engines.trunk, &domains.blocks, hidden_bytes_max),
+            held_out: held_out?,
+            before: Vec::new(),
+        };
+        stream.before = stream.scores(None)?;
+        Ok(stream)
+    }
+
+    fn scores(&self, adapter: Option<&Adapter>) -> Result<Vec<f64>, LearnError> {
+        let score = |held_out: &HeldOut<'_>| {
+            Ok(held_out.score(&self.engines.head, adapter)?.bits_per_byte())
+        };
+        self.held_out.iter().map(score).collect()
+    }
+
+    /// One method under one seed: `settings.iters` steps a domain.
+    ///
+    /// `tell` hears of every step: the domain's name and the report.
+    /// # Errors
+    /// [`LearnError::Train`] when a loss is not finite.
+    pub fn run(
+        &mut self,
+        method: Method,
+        settings: &Settings,
+        mut tell: impl FnMut(&str, &Report),
+    ) -> Result<Matrix, LearnError> {
+        let settings = method.apply(settings);
+        let mut chance = ChaCha8Rng::seed_from_u64(settings.seed);
+        let spec = spec(self.engines.base.config(), &settings)?;
+        let mut learners = Learners::new(Adapter::fresh(spec, &mut chance));
+        let mut reservoir = reservoir(self.engines, &settings)?;
+        let mut rows = Vec::new();
+        let whole = 0..self.spans.last().map_or(0, |span| span.end);
+        for index in 0..self.spans.len() {
+            let span = self.spans[index].clone();
+            let joint = method == Method::Joint;
+            let pool = if joint { whole.clone() } else { span };
+            // Joint training goes on where it stopped instead of starting its schedule again.
+            let many = Settings { iters: settings.iters * self.spans.len() as u64, ..settings.clone() };
+            let rules = if joint { &many } else { &settings };
+            if !joint || index == 0 {
+                let cursor = Cursor::default();
+                let mut course = Course::new(self.engines, &mut self.feed, pool, rules, cursor);
+                for _ in 0..rules.iters {
+                    let report = course.step(&mut learners, &mut reservoir)?;
+                    tell(&self.names[index], &report);
+                }
+            }
+            rows.push(self.scores(Some(&learners.slow))?);
+        }
+        Ok(Matrix {
+            domains: self.names.to_vec(),
+            direction: Direction::LowerIsBetter,
+            before: self.before.clone(),
+            rows,
+        })
+    }
+}
+
+/// A reservoir in memory with the settings' size.
+fn reservoir(engines: &Engines, settings: &Settings) -> Result<Reservoir, LearnError> {
+    todo!()
+}
