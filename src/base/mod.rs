@@ -2,12 +2,9 @@
 
 pub mod config;
 pub mod error;
-<<<<<<< .merge_file_PTuyDv
 mod fields;
-pub mod hf;
-=======
 pub mod foreign;
->>>>>>> .merge_file_7d5L6F
+pub mod hf;
 pub mod onnx;
 mod rope;
 
