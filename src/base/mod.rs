@@ -1,5 +1,6 @@
 //! The base: a frozen Llama-family model folder, read into a configuration and plain weights.
 
+pub mod canonical;
 pub mod config;
 pub mod error;
 mod fields;
