@@ -4,6 +4,7 @@ pub mod canonical;
 pub mod config;
 pub mod error;
 mod fields;
+pub mod foreign;
 pub mod hf;
 pub mod onnx;
 mod rope;

@@ -9,6 +9,10 @@
 //! its checker asks whether an attribute's value is there even when it is 0.
 //! Source: `onnx/onnx.proto`, IR version 10.
 
+mod file;
+
+pub use file::{FILE_BYTES_MAX, OnnxFile, shape};
+
 use prost::{Message, Oneof};
 
 /// What an element of a tensor is: `TensorProto.data_type`.
