@@ -15,12 +15,8 @@
 //! Source: `LlamaForCausalLM` of transformers 5; ONNX operators, opset 17.
 
 use super::Config;
+use super::foreign::{FORMAT, FORMAT_KEY};
 use super::onnx::*;
-
-/// Version of the layout above, under this key of the model's metadata.
-pub const FORMAT_KEY: &str = "sapwood.format";
-/// See [`FORMAT_KEY`].
-pub const FORMAT: &str = "1";
 
 /// How the two-dimensional weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
