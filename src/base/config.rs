@@ -199,6 +199,18 @@ impl Config {
         self.rope.tables(self.head_dim, positions)
     }
 
+    /// What the arithmetic depends on, as a text that stays the same from version to version: part
+    /// of the hash by which an adapter knows its base.
+    pub(super) fn identity(&self) -> String {
+        let Self { hidden, layers, heads, kv_heads, head_dim, ffn, vocab, tied, .. } = self;
+        let Rope { theta, scaling } = self.rope;
+        let (eps, window) = (self.norm_eps.to_bits(), self.sliding_window);
+        format!(
+            "sapwood base 1: {hidden} {layers} {heads} {kv_heads} {head_dim} {ffn} {vocab} {tied} \
+             {eps:08x} {theta:?} {scaling:?} {window:?}\n"
+        )
+    }
+
     /// Numbers the model learned, a tied output layer counted once.
     pub fn parameters(&self) -> u64 {
         let shared = |name: &str| self.tied && name == "lm_head.weight";

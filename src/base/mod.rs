@@ -1,16 +1,34 @@
 //! The base: a frozen Llama-family model folder, read into a configuration and plain weights.
+//!
+//! - In: a folder with `model.onnx`, `config.json` and perhaps `generation_config.json`, from our
+//!   own [export](export::export()) or from another exporter. Out: [`Config`], any [`Weight`], and
+//!   a hash by which an adapter knows its base.
+//! - Weights are read when asked for, one at a time, in one layout whatever file they come from:
+//!   linear weights `[in, out]`, the embedding `[V, D]`, the output layer `[D, V]` even when tied.
+//! - Never here: running the graph.
+//! - Invariant: an opened base has every weight of its config with the right shape, and every one
+//!   has been read once.
 
+pub mod canonical;
 pub mod config;
 pub mod error;
+pub mod export;
 mod fields;
 pub mod foreign;
 pub mod hf;
 pub mod onnx;
 mod rope;
 
+pub use canonical::Precision;
 pub use config::{Config, Family};
 pub use error::BaseError;
+pub use export::{ExportOptions, ExportReport, export};
 pub use rope::{Rope, RopeScaling};
+
+use foreign::{Dims, WeightMap};
+use onnx::OnnxFile;
+use std::collections::BTreeMap;
+use std::path::Path;
 
 /// One tensor of the base, widened to f32.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,3 +38,95 @@ pub struct Weight {
     /// The elements, row-major.
     pub data: Vec<f32>,
 }
+
+/// An opened model folder.
+#[derive(Debug)]
+pub struct Base {
+    config: Config,
+    file: OnnxFile,
+    map: WeightMap,
+    shapes: BTreeMap<String, Vec<usize>>,
+    hash: [u8; 32],
+}
+
+impl Base {
+    /// Opens a model folder and reads every weight once, to prove it and to hash it.
+    /// # Errors
+    /// A file that is missing, truncated, of another kind of model, or at odds with `config.json`.
+    pub fn open(dir: &Path) -> Result<Self, BaseError> {
+        let config = read_config(dir)?;
+        let file = OnnxFile::open(&dir.join("model.onnx"))?;
+        let map = foreign::map(&file, &Dims::from(&config))?;
+        let shapes: BTreeMap<_, _> = config.weights().into_iter().collect();
+        if let Some(name) = map.places().keys().find(|name| !shapes.contains_key(*name)) {
+            let what = format!("the graph uses {name:?}, which the model of config.json has not");
+            return Err(BaseError::Structure { what });
+        }
+        let mut base = Self { config, file, map, shapes, hash: [0; 32] };
+        base.hash = base.compute_hash()?;
+        Ok(base)
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// BLAKE3 over what the base computes with: the same for the same weights and configuration,
+    /// whatever exporter wrote the file.
+    pub fn hash(&self) -> [u8; 32] {
+        self.hash
+    }
+
+    /// One weight by its Hugging Face name, f32.
+    /// # Errors
+    /// [`BaseError::NoWeight`] for an unknown name, else what is wrong with the file.
+    pub fn weight(&self, name: &str) -> Result<Weight, BaseError> {
+        let Some(expected) = self.shapes.get(name) else {
+            return Err(BaseError::NoWeight { name: name.into() });
+        };
+        let (shape, data) = self.map.read(&self.file, name)?;
+        if shape != *expected {
+            let (tensor, expected) = (name.into(), expected.clone());
+            return Err(BaseError::Shape { tensor, expected, got: shape });
+        }
+        Ok(Weight { shape, data })
+    }
+
+    fn compute_hash(&self) -> Result<[u8; 32], BaseError> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.config.identity().as_bytes());
+        for (name, shape) in &self.shapes {
+            let weight = self.weight(name)?;
+            if let Some(&value) = weight.data.iter().find(|value| !value.is_finite()) {
+                let (tensor, target) = (name.clone(), "a model");
+                return Err(BaseError::Range { tensor, value, target, hint: "" });
+            }
+            hasher.update(format!("{name} {shape:?}\n").as_bytes());
+            let mut bytes = Vec::with_capacity(4 * 4096);
+            for values in weight.data.chunks(4096) {
+                bytes.clear();
+                bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+                hasher.update(&bytes);
+            }
+        }
+        Ok(hasher.finalize().into())
+    }
+}
+
+/// The configuration of a Hugging Face folder or a model folder.
+fn read_config(dir: &Path) -> Result<Config, BaseError> {
+    let path = dir.join("config.json");
+    let config =
+        std::fs::read_to_string(&path).map_err(|source| BaseError::Read { path, source })?;
+    let path = dir.join("generation_config.json");
+    let generation = match std::fs::read_to_string(&path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(source) => return Err(BaseError::Read { path, source }),
+    };
+    Config::parse(&config, generation.as_deref())
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

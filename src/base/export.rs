@@ -1,0 +1,302 @@
+//! Export: a Hugging Face folder becomes a model folder with one ONNX file.
+//!
+//! - In: `config.json`, safetensors, `tokenizer.json` and its companions. Out: `model.onnx` with
+//!   the [canonical graph](super::canonical), its external data when the weights are many bytes,
+//!   and the small files beside it.
+//! - The folder is written under a temporary name beside its place and renamed at the end: a failed
+//!   export leaves nothing behind.
+//! - One weight at a time is in memory, and its copy in the layout of the file.
+//!
+//! Source: ONNX external data, <https://onnx.ai/onnx/repo-docs/ExternalData.html>.
+
+use super::canonical::{self, Canonical, Part, Precision, Slot};
+use super::hf::Checkpoint;
+use super::onnx::*;
+use super::{BaseError, Config};
+use half::f16;
+use prost::Message;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Weights of more bytes than this go to a file of their own; protobuf ends at twice as many.
+pub const INLINE_BYTES_MAX: u64 = 1 << 30;
+/// Every external tensor begins at a multiple of this, so that it can be mapped.
+const ALIGNMENT: u64 = 4096;
+/// Name of the file with external data.
+const EXTERNAL: &str = "model.onnx.data";
+/// Files copied as they are when they are there.
+const COMPANIONS: [&str; 4] = [
+    "tokenizer_config.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+];
+
+/// What a user may choose of an export.
+#[derive(Clone, Copy, Debug)]
+pub struct ExportOptions {
+    /// How two-dimensional weights are stored.
+    pub dtype: Precision,
+    /// Weights of more bytes in sum than this go to `model.onnx.data`; at most
+    /// [`INLINE_BYTES_MAX`] counts.
+    pub inline_bytes_max: u64,
+}
+
+impl Default for ExportOptions {
+    fn default() -> Self {
+        Self { dtype: Precision::F32, inline_bytes_max: INLINE_BYTES_MAX }
+    }
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportReport {
+    /// Numbers the model learned, a tied output layer counted once.
+    pub parameters: u64,
+    /// Tensors written.
+    pub tensors: usize,
+    /// Bytes of the weights as stored.
+    pub weight_bytes: u64,
+    /// Whether they lie in `model.onnx.data`.
+    pub external: bool,
+    /// Names of the files in the model folder.
+    pub files: Vec<String>,
+}
+
+/// Writes `model_dir` from the Hugging Face folder `hf_dir`.
+/// # Errors
+/// What reading the folder finds wrong; [`BaseError::Occupied`] when `model_dir` holds something;
+/// [`BaseError::Write`]. Nothing is left behind and nothing that was there is changed.
+pub fn export(
+    hf_dir: &Path,
+    model_dir: &Path,
+    options: ExportOptions,
+) -> Result<ExportReport, BaseError> {
+    let config = super::read_config(hf_dir)?;
+    let checkpoint = Checkpoint::open(hf_dir, &config)?;
+    let partial = Partial::beside(model_dir)?;
+    let mut files = vec!["config.json", "tokenizer.json"];
+    files.extend(COMPANIONS.into_iter().filter(|file| hf_dir.join(file).exists()));
+    for file in &files {
+        let path = hf_dir.join(file);
+        let bytes = fs::read(&path).map_err(|source| BaseError::Read { path, source })?;
+        let mut copy = Sink::create(partial.path.join(file))?;
+        copy.write(&bytes)?;
+        copy.finish()?;
+    }
+    let plan = Plan::new(&config, options);
+    plan.write(&partial.path, &checkpoint)?;
+    files.push("model.onnx");
+    files.extend(plan.external.then_some(EXTERNAL));
+    partial.publish(model_dir)?;
+    Ok(ExportReport {
+        parameters: config.parameters(),
+        tensors: plan.slots.len(),
+        weight_bytes: plan.slots.iter().map(bytes).sum(),
+        external: plan.external,
+        files: files.into_iter().map(Into::into).collect(),
+    })
+}
+
+/// Bytes of a weight as stored.
+fn bytes(slot: &Slot) -> u64 {
+    let size = match slot.precision {
+        Precision::F32 => 4,
+        Precision::F16 => 2,
+    };
+    slot.shape.iter().fold(size, |product, &width| product * width as u64)
+}
+
+/// Everything about the files but the weights' values.
+struct Plan {
+    model: ModelProto,
+    graph: Vec<u8>,
+    slots: Vec<Slot>,
+    external: bool,
+}
+
+impl Plan {
+    fn new(config: &Config, options: ExportOptions) -> Self {
+        let Canonical { graph, slots, .. } = Canonical::new(config, Part::Whole, options.dtype);
+        let total: u64 = slots.iter().map(bytes).sum();
+        let external = total > options.inline_bytes_max.min(INLINE_BYTES_MAX);
+        let model = canonical::model(config, GraphProto::default());
+        Self {
+            model: ModelProto { graph: None, ..model },
+            graph: graph.encode_to_vec(),
+            slots,
+            external,
+        }
+    }
+
+    /// Writes `model.onnx`, and the external data if that is the plan.
+    ///
+    /// Protobuf wants the length of a message before its bytes. All lengths follow from the shapes,
+    /// so the file is written front to back with one weight in memory.
+    fn write(&self, dir: &Path, checkpoint: &Checkpoint) -> Result<(), BaseError> {
+        let heads = self.heads();
+        let fields = heads.iter().zip(&self.slots).map(|(head, slot)| self.field(head, slot).0);
+        let graph_bytes = self.graph.len() as u64 + fields.sum::<u64>();
+        let mut file = Sink::create(dir.join("model.onnx"))?;
+        file.write(&self.model.encode_to_vec())?;
+        file.write(&tag(7, graph_bytes))?;
+        file.write(&self.graph)?;
+        let mut data = match self.external {
+            true => Some(Sink::create(dir.join(EXTERNAL))?),
+            false => None,
+        };
+        for (head, slot) in heads.iter().zip(&self.slots) {
+            let values = checkpoint.weight(&slot.name)?.data;
+            let values = encode(slot, &values)?;
+            file.write(&self.field(head, slot).1)?;
+            file.write(head)?;
+            match &mut data {
+                None => {
+                    file.write(&tag(9, bytes(slot)))?;
+                    file.write(&values)?;
+                }
+                Some(data) => {
+                    let gap = data.bytes.next_multiple_of(ALIGNMENT) - data.bytes;
+                    data.write(&vec![0; gap as usize])?;
+                    data.write(&values)?;
+                }
+            }
+        }
+        data.map_or(Ok(()), Sink::finish)?;
+        file.finish()
+    }
+
+    /// Every weight's TensorProto but its values.
+    fn heads(&self) -> Vec<Vec<u8>> {
+        let mut offset = 0u64;
+        let entry = |key: &str, value: String| StringStringEntryProto { key: key.into(), value };
+        let head = |slot: &Slot| {
+            let mut tensor = TensorProto {
+                name: slot.name.clone(),
+                dims: slot.shape.iter().map(|&width| width as i64).collect(),
+                data_type: match slot.precision {
+                    Precision::F32 => data_type::FLOAT,
+                    Precision::F16 => data_type::FLOAT16,
+                },
+                ..TensorProto::default()
+            };
+            if self.external {
+                offset = offset.next_multiple_of(ALIGNMENT);
+                tensor.data_location = LOCATION_EXTERNAL;
+                tensor.external_data = vec![
+                    entry("location", EXTERNAL.into()),
+                    entry("offset", offset.to_string()),
+                    entry("length", bytes(slot).to_string()),
+                ];
+                offset += bytes(slot);
+            }
+            tensor.encode_to_vec()
+        };
+        self.slots.iter().map(head).collect()
+    }
+
+    /// Size of the graph's field for one weight, and the field's tag.
+    fn field(&self, head: &[u8], slot: &Slot) -> (u64, Vec<u8>) {
+        let values = bytes(slot);
+        let inline = if self.external { 0 } else { tag(9, values).len() as u64 + values };
+        let tag = tag(5, head.len() as u64 + inline);
+        (tag.len() as u64 + head.len() as u64 + inline, tag)
+    }
+}
+
+/// The start of a length-delimited protobuf field.
+fn tag(field: u32, length: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    prost::encoding::encode_key(field, prost::encoding::WireType::LengthDelimited, &mut bytes);
+    prost::encoding::encode_varint(length, &mut bytes);
+    bytes
+}
+
+/// A weight's values as stored, little endian.
+fn encode(slot: &Slot, values: &[f32]) -> Result<Vec<u8>, BaseError> {
+    if slot.precision == Precision::F32 {
+        return Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect());
+    }
+    let mut bytes = Vec::with_capacity(values.len() * 2);
+    for &value in values {
+        let half = f16::from_f32(value);
+        if half.is_infinite() {
+            let (tensor, hint) = (slot.name.clone(), "; export with f32 weights");
+            return Err(BaseError::Range { tensor, value, target: "f16", hint });
+        }
+        bytes.extend(half.to_le_bytes());
+    }
+    Ok(bytes)
+}
+
+/// A file being written, that knows its name when something fails.
+struct Sink {
+    path: PathBuf,
+    file: BufWriter<File>,
+    bytes: u64,
+}
+
+impl Sink {
+    fn create(path: PathBuf) -> Result<Self, BaseError> {
+        match File::create_new(&path) {
+            Ok(file) => Ok(Self { path, file: BufWriter::new(file), bytes: 0 }),
+            Err(source) => Err(BaseError::Write { path, source }),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), BaseError> {
+        self.bytes += bytes.len() as u64;
+        self.file.write_all(bytes).map_err(|source| self.failed(source))
+    }
+
+    /// Everything is on the disk when this returns.
+    fn finish(mut self) -> Result<(), BaseError> {
+        let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
+        synced.map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: io::Error) -> BaseError {
+        BaseError::Write { path: self.path.clone(), source }
+    }
+}
+
+/// The folder under its temporary name; removed unless it is published.
+struct Partial {
+    path: PathBuf,
+}
+
+impl Partial {
+    /// A new folder in the same parent, so that the rename stays on one file system.
+    fn beside(model_dir: &Path) -> Result<Self, BaseError> {
+        let occupied = || BaseError::Occupied { path: model_dir.to_owned() };
+        let name = model_dir.file_name().ok_or_else(occupied)?.to_string_lossy();
+        match fs::read_dir(model_dir).map(Iterator::count) {
+            Ok(0) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            _ => return Err(occupied()),
+        }
+        let path = model_dir.with_file_name(format!(".{name}.{}.partial", std::process::id()));
+        match fs::create_dir(&path) {
+            Ok(()) => Ok(Self { path }),
+            Err(source) => Err(BaseError::Write { path, source }),
+        }
+    }
+
+    /// Gives the folder its name.
+    fn publish(self, model_dir: &Path) -> Result<(), BaseError> {
+        let failed = |source| BaseError::Write { path: model_dir.to_owned(), source };
+        // Only an empty folder can be removed this way.
+        if model_dir.exists() {
+            fs::remove_dir(model_dir).map_err(failed)?;
+        }
+        fs::rename(&self.path, model_dir).map_err(failed)
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // After a rename there is nothing left to remove, and a failed export has its own error.
+        let _gone = fs::remove_dir_all(&self.path);
+    }
+}
