@@ -111,8 +111,14 @@ fn the_logits_of_an_adapted_head_equal_those_of_peft() -> Result<(), Surprise> {
     let owned = Owned::load(&golden, "", 0)?;
     for kernels in KERNELS {
         let logits = head(&base, kernels)?.logits(Some(&fast), &owned.hidden)?;
-        let logits: Vec<f32> = logits.iter().copied().collect();
-        assert_close("logits", &logits, &golden.f32("logits")?, &F32);
+        let expected = golden.f32("logits")?;
+        let row_len = owned.hidden.dim().1 * base.config().vocab;
+        // Past its end a sequence has no meaning: the oracle masks padding, the head ignores it.
+        for (row, block) in owned.blocks.iter().enumerate() {
+            let real = row * row_len..row * row_len + block.tokens.len() * base.config().vocab;
+            let got = logits.as_slice().ok_or("contiguous")?;
+            assert_close("logits", &got[real.clone()], &expected[real], &F32);
+        }
     }
     Ok(())
 }
@@ -171,8 +177,8 @@ fn twenty_steps_follow_the_losses_of_torch() -> Result<(), Surprise> {
     let golden = Golden::load("step/trajectory")?;
     let spec = spec(&base);
     for kernels in KERNELS {
-        let start = adapter(&golden, &spec, "fast_start")?;
-        let slow = adapter(&golden, &spec, "slow_start")?;
+        let start = adapter(&golden, &spec, "start")?;
+        let slow = adapter(&golden, &spec, "start")?;
         let moments = Moments::zeros(spec.len());
         let mut learners = Learners { fast: start, slow, moments, k: 0 };
         let head = head(&base, kernels)?;

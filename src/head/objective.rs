@@ -163,7 +163,7 @@ impl Head {
         let nats = entropy::nats(&self.normed(&labelled)?, &self.lm_head, targets, fused)?;
         let replay_labels = targets.len() - fresh_labels;
         let mean = |from: usize, labels: usize| match labels {
-            0 => (nats.sum_all()? * 0.0),
+            0 => nats.sum_all()? * 0.0,
             _ => nats.narrow(0, from, labels)?.sum_all()? / labels as f64,
         };
         let fresh = mean(0, fresh_labels)?;

@@ -5,8 +5,8 @@
 /// AdamW's constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
-    /// Decay of the first and the second moment.
-    pub betas: (f32, f32),
+    /// Decay of the first and the second moment; f64, since `1 - 0.999` in f32 is 1.3e-5 off.
+    pub betas: (f64, f64),
     /// Added to the root of the second moment.
     pub eps: f32,
     /// Decoupled weight decay, a fraction of the learning rate.
@@ -45,16 +45,16 @@ impl AdamW {
         k: u64,
         learning_rate: f32,
     ) {
-        let (b1, b2) = self.betas;
-        // Powers in f64: 0.999^k in f32 loses digits after some thousand steps.
-        let correct = |beta: f32| (1.0 - f64::from(beta).powf(k as f64)) as f32;
-        let (c1, c2) = (correct(b1), correct(b2).sqrt());
+        let correct = |beta: f64| (1.0 - beta.powf(k as f64)) as f32;
+        let (c1, c2) = (correct(self.betas.0), correct(self.betas.1).sqrt());
+        let (b1, b2) = (self.betas.0 as f32, self.betas.1 as f32);
+        let (n1, n2) = ((1.0 - self.betas.0) as f32, (1.0 - self.betas.1) as f32);
         let rate = learning_rate / c1;
         let keep = 1.0 - learning_rate * self.weight_decay;
         let moments = moments.first.iter_mut().zip(&mut moments.second);
         for ((value, &g), (m, v)) in values.iter_mut().zip(gradient).zip(moments) {
-            *m = b1 * *m + (1.0 - b1) * g;
-            *v = b2 * *v + (1.0 - b2) * g * g;
+            *m = b1 * *m + n1 * g;
+            *v = b2 * *v + n2 * g * g;
             *value = *value * keep - rate * *m / (v.sqrt() / c2 + self.eps);
         }
     }

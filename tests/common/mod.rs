@@ -77,7 +77,7 @@ pub fn exported(hf: &str) -> Result<(tempfile::TempDir, sapwood::base::Base), Su
     // Numbers alone are tested here; any tokenizer satisfies the exporter.
     std::fs::copy(golden("tokenizer/tokenizer.json"), source.join("tokenizer.json"))?;
     let model = place.path().join("model");
-    sapwood::base::export(&source, &model, &sapwood::base::ExportOptions::default())?;
+    sapwood::base::export(&source, &model, sapwood::base::ExportOptions::default())?;
     let base = sapwood::base::Base::open(&model)?;
     Ok((place, base))
 }
