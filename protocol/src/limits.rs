@@ -1,0 +1,68 @@
+//! Every limit of what is stored or sent, in one place, each checked against the others.
+//!
+//! A number read from a file or the network is compared with these before anything is allocated.
+
+/// Bytes of the header in front of every record.
+pub const RECORD_HEADER_BYTES: usize = 64;
+/// The smallest piece a disk writes at once: places of the reservoir never share one.
+pub const SECTOR_BYTES: u64 = 512;
+
+/// Tokens in a block, T.
+pub const TOKENS_MAX: u32 = 8192;
+/// Width of a hidden state, D.
+pub const HIDDEN_MAX: u32 = 16_384;
+
+/// Blocks that a reservoir can hold.
+pub const RESERVOIR_BLOCKS_MAX: u32 = 65_536;
+/// Places a reservoir keeps free for replacements between two checkpoints.
+pub const RESERVOIR_ROOM_MAX: u32 = 1024;
+/// Places in a reservoir's file: every block committed, every block staged, and the room.
+pub const RESERVOIR_PLACES_MAX: u32 = 2 * RESERVOIR_BLOCKS_MAX + RESERVOIR_ROOM_MAX;
+/// Bytes of one place of the reservoir.
+pub const SLOT_BYTES_MAX: u64 = 512 << 20;
+/// Bytes of a reservoir's file.
+pub const RESERVOIR_BYTES_MAX: u64 = 1 << 40;
+/// Blocks drawn for one optimiser step.
+pub const DRAW_BLOCKS_MAX: usize = 256;
+
+/// Files in an adapter's folder.
+pub const FILES_MAX: usize = 16;
+/// Bytes of a file's name.
+pub const FILE_NAME_BYTES_MAX: usize = 128;
+/// Bytes of one file of an adapter.
+pub const ADAPTER_FILE_BYTES_MAX: u64 = 1 << 30;
+/// Generations that a state folder keeps.
+pub const GENERATIONS_MAX: usize = 64;
+/// Rejected jobs that a manifest remembers.
+pub const REJECTIONS_MAX: usize = 16;
+/// Bytes of a verdict or of a reason.
+pub const VERDICT_BYTES_MAX: usize = 4096;
+/// Bytes of a manifest.
+pub const MANIFEST_BYTES_MAX: u64 = 8 << 20;
+/// Bytes of a learner record or of a checkpoint; rkyv's offsets end at twice that.
+pub const LEARNER_BYTES_MAX: u64 = 1 << 30;
+
+/// Bytes of the manifest for one held block: slot, place, domain, offer number, digest.
+const LEDGER_ENTRY_BYTES: u64 = 64;
+
+const _: () = assert!(
+    2 * TOKENS_MAX as u64 * HIDDEN_MAX as u64 + 8 * TOKENS_MAX as u64 <= SLOT_BYTES_MAX,
+    "the longest block with hidden states must fit a slot"
+);
+const _: () = assert!(
+    RESERVOIR_PLACES_MAX as u64 * SECTOR_BYTES <= RESERVOIR_BYTES_MAX,
+    "the reservoir with most blocks must fit its file"
+);
+const _: () = assert!(
+    RESERVOIR_BLOCKS_MAX as u64 * LEDGER_ENTRY_BYTES
+        + (GENERATIONS_MAX * FILES_MAX * 2 * FILE_NAME_BYTES_MAX) as u64
+        + ((GENERATIONS_MAX + REJECTIONS_MAX) * VERDICT_BYTES_MAX) as u64
+        <= MANIFEST_BYTES_MAX,
+    "a manifest must have room for a full reservoir and every generation"
+);
+const _: () = assert!(
+    RESERVOIR_BLOCKS_MAX as u64 * LEDGER_ENTRY_BYTES <= LEARNER_BYTES_MAX / 8,
+    "a checkpoint carries the reservoir's ledger beside the learner"
+);
+const _: () =
+    assert!(DRAW_BLOCKS_MAX <= RESERVOIR_BLOCKS_MAX as usize, "a draw fits the reservoir");

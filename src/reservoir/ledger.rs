@@ -1,0 +1,73 @@
+//! The ledger: which block is in which slot, and where chance stands. Small, and durable at once.
+//!
+//! - In and out: one value inside the manifest (what is committed) and inside a checkpoint.
+//! - Invariant: `held + dropped == min(seen, capacity)`; no two slots share a place.
+//! - Never here: the blocks themselves.
+
+use super::chance::ChanceState;
+use super::{Geometry, ReservoirError};
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// One held block.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Which slot of Algorithm R.
+    pub(crate) slot: u32,
+    /// Which place of the file.
+    pub(crate) place: u32,
+    /// The block's domain, so that counting reads no block.
+    pub(crate) domain: u16,
+    /// The how-many-th block offered it was, from 1.
+    pub(crate) offer: u64,
+    /// BLAKE3 of the place's payload.
+    pub(crate) digest: [u8; 32],
+}
+
+/// The reservoir but for its blocks: what a commit or a checkpoint makes durable.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// Where the sampler's chance stands.
+    pub(crate) chance: ChanceState,
+    /// How many blocks were ever offered.
+    pub(crate) seen: u64,
+    /// How often the reservoir was committed.
+    pub(crate) generation: u64,
+    /// How many held blocks were ever lost to damage.
+    pub(crate) lost: u64,
+    /// The held blocks, by slot.
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl Ledger {
+    /// Nothing offered yet.
+    pub(crate) fn empty(seed: [u8; 32]) -> Self {
+        let chance = ChanceState { seed, word_position: 0 };
+        Self { chance, seen: 0, generation: 0, lost: 0, entries: Vec::new() }
+    }
+
+    /// Whether every number lies where this geometry allows.
+    pub(crate) fn check(&self, geometry: &Geometry) -> Result<(), ReservoirError> {
+        let used = self.seen.min(u64::from(geometry.capacity));
+        let wrong = |what, got| Err(ReservoirError::Ledger { what, got });
+        let (mut next, mut places) = (0, vec![false; geometry.places() as usize]);
+        for entry in &self.entries {
+            if entry.slot < next || u64::from(entry.slot) >= used {
+                return wrong("a slot out of order or never filled", u64::from(entry.slot));
+            }
+            next = entry.slot + 1;
+            if entry.offer == 0 || entry.offer > self.seen {
+                return wrong("an offer that was never made", entry.offer);
+            }
+            match places.get_mut(entry.place as usize) {
+                Some(taken) if !*taken => *taken = true,
+                _ => return wrong("a place twice or outside the file", u64::from(entry.place)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The places it names.
+    pub(crate) fn places(&self) -> impl Iterator<Item = u32> {
+        self.entries.iter().map(|entry| entry.place)
+    }
+}
