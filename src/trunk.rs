@@ -1,1 +1,295 @@
-//! The trunk stage.
+//! The trunk: the frozen lower part of the base, from token ids to hidden states, run by tract.
+//!
+//! - In: an opened [`Base`], the tap, ids `[B, T]`. Out: the residual stream `[B, T, D]` that enters
+//!   layer `tap`; 0 is the embedding's output, L what the last layer leaves.
+//! - [`Whole`] runs everything up to the logits: the oracle of trunk and head together.
+//! - The graph is the [canonical](crate::base::canonical) one, never the file's own, and its weights
+//!   are f32 whatever the file stores. Weights are handed over one at a time, so that loading takes
+//!   about the memory of the loaded model.
+//! - Never here: gradients, adapters, padding. This file is the only one that names tract.
+//! - Invariant: what runs has been compared with the unoptimised graph on this machine. tract 0.23.9
+//!   miscompiles ordinary causal masks for sequences of two tokens (pass `FoldUniformMask`).
+
+#[cfg(test)]
+mod tests;
+
+use crate::base::canonical::{self, Canonical, Part};
+use crate::base::{Base, BaseError, Config, Precision, Weight};
+use ndarray::{Array2, Array3, ArrayD, Ix3};
+use prost::Message;
+use std::sync::Arc;
+use thiserror::Error;
+use tract_linalg::multithread::Executor;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::TractErrorContext;
+use tract_onnx::tract_core::ops::konst::Const;
+use tract_onnx::tract_core::optim::Optimizer;
+use tract_onnx::tract_core::runtime::RunOptions;
+
+/// Most that the optimised graph may differ from the plain one, relative to the largest value.
+const DIFFERENCE_MAX: f32 = 1e-3;
+
+/// Why the trunk cannot be loaded or run.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TrunkError {
+    /// The base cannot be read, or the sequence is too long for it.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// The tap lies above the last layer.
+    #[error("the tap is {tap}, expected 0 to {layers}, the layers of the base")]
+    Tap {
+        /// Asked for.
+        tap: usize,
+        /// Layers of the base.
+        layers: usize,
+    },
+    /// A batch without tokens.
+    #[error("ids have shape [{batch}, {length}], expected at least one token")]
+    Empty {
+        /// Sequences.
+        batch: usize,
+        /// Tokens of each.
+        length: usize,
+    },
+    /// An id that the vocabulary does not have.
+    #[error("token {token} is not in the vocabulary of {vocab}; the tokenizer is of another model")]
+    Token {
+        /// The id.
+        token: u32,
+        /// Vocabulary size.
+        vocab: usize,
+    },
+    /// The engine failed.
+    #[error("tract cannot {doing}: {what}")]
+    Engine {
+        /// What was under way.
+        doing: &'static str,
+        /// What the engine said.
+        what: String,
+    },
+    /// The optimised graph computes something else than the plain one.
+    #[error(
+        "tract's optimised graph is off by {difference:e} of scale for {batch} x {length} tokens, \
+         expected at most {DIFFERENCE_MAX:e}; this build cannot run this base"
+    )]
+    Miscompiled {
+        /// Sequences of the probe.
+        batch: usize,
+        /// Tokens of each.
+        length: usize,
+        /// Largest difference over largest value.
+        difference: f32,
+    },
+    /// The threads could not be started.
+    #[error("cannot start {threads} threads: {what}")]
+    Threads {
+        /// Threads asked for.
+        threads: usize,
+        /// What the system said.
+        what: String,
+    },
+}
+
+/// The frozen layers below the tap, ready to run.
+#[derive(Debug)]
+pub struct Trunk {
+    engine: Engine,
+    tap: usize,
+}
+
+impl Trunk {
+    /// Loads the embedding and the layers below `tap`, in `0..=L`; `threads` compute together.
+    /// # Errors
+    /// [`TrunkError::Tap`], a base that cannot be read, or an engine that does not compute it right.
+    pub fn load(base: &Base, tap: usize, threads: usize) -> Result<Self, TrunkError> {
+        let layers = base.config().layers;
+        if tap > layers {
+            return Err(TrunkError::Tap { tap, layers });
+        }
+        Ok(Self { engine: Engine::load(base, Part::Trunk(tap), threads)?, tap })
+    }
+
+    /// The residual stream before layer `tap`, `[B, T, D]`, of ids `[B, T]`.
+    ///
+    /// Attention is causal, so padding at the end of a row changes nothing before it.
+    /// # Errors
+    /// [`TrunkError::Token`], [`TrunkError::Empty`], or a length the base does not compute.
+    pub fn hidden(&self, ids: &Array2<u32>) -> Result<Array3<f32>, TrunkError> {
+        self.engine.run(ids)
+    }
+
+    /// The layer whose input [`Self::hidden`] gives.
+    pub fn tap(&self) -> usize {
+        self.tap
+    }
+}
+
+/// The whole base, ready to run.
+#[derive(Debug)]
+pub struct Whole {
+    engine: Engine,
+}
+
+impl Whole {
+    /// Loads everything, the output layer too.
+    /// # Errors
+    /// As [`Trunk::load`].
+    pub fn load(base: &Base, threads: usize) -> Result<Self, TrunkError> {
+        Ok(Self { engine: Engine::load(base, Part::Whole, threads)? })
+    }
+
+    /// The logits `[B, T, V]` of ids `[B, T]`.
+    /// # Errors
+    /// As [`Trunk::hidden`].
+    pub fn logits(&self, ids: &Array2<u32>) -> Result<Array3<f32>, TrunkError> {
+        self.engine.run(ids)
+    }
+}
+
+/// Gives memory that was freed back to the system, where the allocator otherwise keeps it: after
+/// loading a 540 MB base that is 0.6 GB.
+pub fn trim() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[expect(unsafe_code, reason = "glibc has no safe way to say this")]
+    // SAFETY: malloc_trim takes any padding, locks the arenas itself and moves no live allocation.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// A plan that passed its check, and what its input must hold to.
+#[derive(Debug)]
+struct Engine {
+    plan: Arc<TypedRunnableModel>,
+    config: Config,
+}
+
+impl Engine {
+    fn load(base: &Base, part: Part, threads: usize) -> Result<Self, TrunkError> {
+        let config = base.config().clone();
+        let options = RunOptions { executor: Some(executor(threads)?), ..RunOptions::default() };
+        let typed = typed_graph(base, part)?;
+        let probes = [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)];
+        let probes = probes.into_iter().filter(|&(_, length)| config.check_length(length).is_ok());
+        let probes: Vec<_> = probes.map(|shape| probe(shape, config.vocab)).collect();
+        let plain = typed.clone().into_runnable_with_options(&options);
+        let plain = plain.map_err(engine("prepare the plain graph"))?;
+        let plain = Self { plan: plain, config: config.clone() };
+        let expected: Result<Vec<_>, _> = probes.iter().map(|ids| plain.run(ids)).collect();
+        // The plain plan shares the weights, which optimising repacks: it goes first.
+        drop(plain);
+        let plan = optimised(typed)
+            .and_then(|graph| graph.into_runnable_with_options(&options))
+            .map_err(engine("optimise the graph"))?;
+        let loaded = Self { plan, config };
+        for (ids, expected) in probes.iter().zip(expected?) {
+            loaded.check(ids, &expected)?;
+        }
+        Ok(loaded)
+    }
+
+    fn check(&self, ids: &Array2<u32>, expected: &Array3<f32>) -> Result<(), TrunkError> {
+        let got = self.run(ids)?;
+        let difference = relative_difference(&got, expected);
+        // Not a number is a failure too.
+        if difference <= DIFFERENCE_MAX {
+            return Ok(());
+        }
+        let (batch, length) = ids.dim();
+        Err(TrunkError::Miscompiled { batch, length, difference })
+    }
+
+    fn run(&self, ids: &Array2<u32>) -> Result<Array3<f32>, TrunkError> {
+        let (batch, length) = ids.dim();
+        let vocab = self.config.vocab;
+        if ids.is_empty() {
+            return Err(TrunkError::Empty { batch, length });
+        }
+        self.config.check_length(length)?;
+        if let Some(&token) = ids.iter().find(|&&token| token as usize >= vocab) {
+            return Err(TrunkError::Token { token, vocab });
+        }
+        let ids: Tensor = ids.mapv(i64::from).into();
+        let run = || -> TractResult<Array3<f32>> {
+            let output = self.plan.run(tvec![ids.into_tvalue()])?.remove(0);
+            Ok(output.into_tensor().into_plain_array::<f32>()?.into_dimensionality::<Ix3>()?)
+        };
+        run().map_err(engine("run the graph"))
+    }
+}
+
+/// Largest difference over the largest expected value; infinite when one is not a number.
+fn relative_difference(got: &Array3<f32>, expected: &Array3<f32>) -> f32 {
+    if got.dim() != expected.dim() {
+        return f32::INFINITY;
+    }
+    let scale = expected.iter().fold(f32::MIN_POSITIVE, |scale, value| scale.max(value.abs()));
+    let differences = got.iter().zip(expected).map(|(a, b)| (a - b).abs() / scale);
+    differences.fold(0.0, |worst, next| if next <= worst { worst } else { next.abs() })
+}
+
+/// Ids that look like no text, the same on every run.
+fn probe(shape: (usize, usize), vocab: usize) -> Array2<u32> {
+    Array2::from_shape_fn(shape, |(row, column)| {
+        ((row * 7919 + column * 104_729 + 17) % vocab) as u32
+    })
+}
+
+fn engine(doing: &'static str) -> impl Fn(TractError) -> TrunkError {
+    move |error| TrunkError::Engine { doing, what: format!("{error:#}") }
+}
+
+fn executor(threads: usize) -> Result<Executor, TrunkError> {
+    if threads <= 1 {
+        return Ok(Executor::SingleThread);
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = pool.map_err(|error| TrunkError::Threads { threads, what: error.to_string() })?;
+    Ok(Executor::MultiThread(Arc::new(pool)))
+}
+
+/// The canonical graph with the base's weights, for any batch and length, not yet optimised.
+fn typed_graph(base: &Base, part: Part) -> Result<TypedModel, TrunkError> {
+    let Canonical { graph, slots, .. } = Canonical::new(base.config(), part, Precision::F32);
+    let bytes = canonical::model(base.config(), graph).encode_to_vec();
+    let framework = tract_onnx::onnx().with_ignore_value_info(true);
+    // Weights are not in the graph: each becomes an unresolved input, then a constant.
+    let parsed = framework
+        .proto_model_for_read(&mut bytes.as_slice())
+        .and_then(|proto| framework.parse(&proto, None))
+        .map_err(engine("parse the graph"))?;
+    let mut model = parsed.model;
+    for slot in slots {
+        let Weight { shape, data } = base.weight(&slot.name)?;
+        let fill = || -> TractResult<()> {
+            let tensor: Tensor = ArrayD::from_shape_vec(shape, data)?.into();
+            let tensor = tensor.into_arc_tensor();
+            let outlet = parsed.outlets_by_name.get(&slot.name).context("no such input")?;
+            let node = model.node_mut(outlet.node);
+            node.outputs[0].fact = InferenceFact::from(TypedFact::try_from(&tensor)?);
+            node.op = Box::new(Const::new(tensor)?);
+            Ok(())
+        };
+        fill().map_err(engine("take a weight"))?;
+    }
+    let finish = || -> TractResult<TypedModel> {
+        let ids = *parsed.outlets_by_name.get("input_ids").context("no input_ids")?;
+        model.set_input_outlets(&[ids])?;
+        let (batch, length) = (model.symbols.sym("B").to_dim(), model.symbols.sym("S").to_dim());
+        let fact = InferenceFact::dt_shape(i64::datum_type(), tvec!(batch, length));
+        model.set_input_fact(0, fact)?;
+        model.set_output_fact(0, InferenceFact::default())?;
+        model.into_typed()
+    };
+    finish().map_err(engine("type the graph"))
+}
+
+/// The graph as it runs, less the pass that miscompiles causal masks.
+fn optimised(mut model: TypedModel) -> TractResult<TypedModel> {
+    let mut optimiser = Optimizer::declutter();
+    optimiser.passes.retain(|pass| !format!("{pass:?}").starts_with("FoldUniformMask"));
+    optimiser.optimize(&mut model)?;
+    model.optimize()?;
+    Ok(model)
+}

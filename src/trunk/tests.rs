@@ -1,0 +1,130 @@
+//! Goal: tract computes what transformers does, for every family, at every tap.
+//! Oracle: `tools/golden/families.py` (transformers 5, f32, eager attention).
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use super::*;
+use crate::base::ExportOptions;
+use crate::base::tests::{FAMILIES, exported, golden};
+use ndarray::{Array4, Axis};
+use safetensors::SafeTensors;
+use tempfile::TempDir;
+
+/// What transformers said of a family: ids `[B, T]`, logits `[B, T, V]`, hidden `[L + 1, B, T, D]`.
+struct Golden {
+    ids: Array2<u32>,
+    logits: Array3<f32>,
+    hidden: Array4<f32>,
+}
+
+impl Golden {
+    fn load(family: &str) -> Self {
+        let bytes = std::fs::read(golden(family).join("expected.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let shape = |name: &str| file.tensor(name).unwrap().shape().to_vec();
+        let bytes = |name: &str| file.tensor(name).unwrap().data().to_vec();
+        let floats = |name: &str| -> ArrayD<f32> {
+            let bytes = bytes(name);
+            let values = bytes.as_chunks::<4>().0.iter().map(|&four| f32::from_le_bytes(four));
+            ArrayD::from_shape_vec(shape(name), values.collect()).unwrap()
+        };
+        let bytes = bytes("input_ids");
+        let ids = bytes.as_chunks::<8>().0.iter().map(|&id| u64::from_le_bytes(id) as u32);
+        let ids = ArrayD::from_shape_vec(shape("input_ids"), ids.collect()).unwrap();
+        Self {
+            ids: ids.into_dimensionality().unwrap(),
+            logits: floats("logits").into_dimensionality().unwrap(),
+            hidden: floats("hidden").into_dimensionality().unwrap(),
+        }
+    }
+}
+
+fn opened(family: &str, options: ExportOptions) -> (TempDir, Base) {
+    let (out, _) = exported(family, options);
+    let base = Base::open(&out.path().join("model")).unwrap();
+    (out, base)
+}
+
+/// Every tap and the logits of a family, within a tolerance relative to the largest value.
+fn follows_transformers(family: &str, options: ExportOptions, tolerance: f32) {
+    let golden = Golden::load(family);
+    let (_out, base) = opened(family, options);
+    for tap in 0..=base.config().layers {
+        let hidden = Trunk::load(&base, tap, 1).unwrap().hidden(&golden.ids).unwrap();
+        let expected = golden.hidden.index_axis(Axis(0), tap).to_owned();
+        let difference = relative_difference(&hidden, &expected);
+        assert!(difference < tolerance, "{family} at tap {tap}: off by {difference:e}");
+    }
+    let logits = Whole::load(&base, 2).unwrap().logits(&golden.ids).unwrap();
+    let difference = relative_difference(&logits, &golden.logits);
+    assert!(difference < tolerance, "{family}, logits: off by {difference:e}");
+}
+
+#[test]
+fn every_family_gives_the_hidden_states_and_logits_of_transformers() {
+    for family in FAMILIES {
+        // f32 sums of up to 96 terms in another order, three layers deep: measured 2e-6.
+        follows_transformers(family, ExportOptions::default(), 1e-4);
+    }
+}
+
+#[test]
+fn half_precision_files_stay_near_transformers() {
+    let half = ExportOptions { dtype: Precision::F16, ..ExportOptions::default() };
+    for family in ["llama2", "qwen2", "smollm2"] {
+        // An f16 weight is rounded by up to 5e-4 of itself, and three layers add up.
+        follows_transformers(family, half, 2e-2);
+    }
+}
+
+#[test]
+fn rope_scaling_changes_the_logits_more_than_the_tolerance() {
+    let golden = Golden::load("llama3");
+    let (out, _base) = opened("llama3", ExportOptions::default());
+    let path = out.path().join("model/config.json");
+    let config = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, config.replace("\"factor\": 8.0", "\"factor\": 1.0")).unwrap();
+    let base = Base::open(&out.path().join("model")).unwrap();
+    let logits = Whole::load(&base, 1).unwrap().logits(&golden.ids).unwrap();
+    assert!(relative_difference(&logits, &golden.logits) > 1e-3, "the test above tests nothing");
+}
+
+#[test]
+fn what_follows_a_token_does_not_change_its_hidden_state() {
+    let golden = Golden::load("mistral");
+    let (_out, base) = opened("mistral", ExportOptions::default());
+    let trunk = Trunk::load(&base, 2, 1).unwrap();
+    let whole = trunk.hidden(&golden.ids).unwrap();
+    let short = trunk.hidden(&golden.ids.slice(ndarray::s![.., ..4]).to_owned()).unwrap();
+    let start = whole.slice(ndarray::s![.., ..4, ..]).to_owned();
+    // Same sums, perhaps in another order of blocks.
+    assert!(relative_difference(&short, &start) < 1e-5);
+}
+
+#[test]
+fn ids_that_the_base_cannot_take_are_refused() {
+    let (_out, base) = opened("mistral", ExportOptions::default());
+    let trunk = Trunk::load(&base, 1, 1).unwrap();
+    assert_eq!(trunk.tap(), 1);
+    let refusal = |ids: Array2<u32>| trunk.hidden(&ids).unwrap_err().to_string();
+    let beyond = refusal(Array2::from_elem((1, 3), 96));
+    assert!(beyond.contains("token 96 is not in the vocabulary of 96"), "{beyond}");
+    let long = refusal(Array2::zeros((1, 65)));
+    assert!(long.contains("65 tokens exceeds 64, the model's sliding_window"), "{long}");
+    assert!(refusal(Array2::zeros((0, 3))).contains("at least one token"));
+    let above = Trunk::load(&base, 4, 1).unwrap_err().to_string();
+    assert!(above.contains("the tap is 4, expected 0 to 3"), "{above}");
+}
+
+#[test]
+fn the_pass_that_miscompiles_masks_is_still_known_by_its_name() {
+    let known = |pass: &_| format!("{pass:?}").starts_with("FoldUniformMask");
+    assert_eq!(Optimizer::declutter().passes.iter().filter(|pass| known(pass)).count(), 1);
+}
+
+#[test]
+fn a_difference_that_is_not_a_number_is_no_agreement() {
+    let zeros = Array3::<f32>::zeros((1, 1, 2));
+    let broken = Array3::from_elem((1, 1, 2), f32::NAN);
+    assert!(!(relative_difference(&broken, &zeros) <= DIFFERENCE_MAX));
+    assert!(relative_difference(&zeros, &zeros) <= DIFFERENCE_MAX);
+}
