@@ -4,6 +4,7 @@
 //! - All factors lie in one flat `Vec<f32>`, so that AdamW, the average and a checksum are single loops.
 //! - Order: by layer, then by target (q, k, v, o, gate, up, down), A before B. It never changes.
 //! - Never here: files (see `peft`), engines.
+//!
 //! Source: LoRA, arXiv 2106.09685.
 
 pub mod compare;

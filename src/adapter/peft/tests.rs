@@ -266,11 +266,14 @@ fn ranks_and_alphas_that_cannot_be_are_refused() {
     assert!(got.contains("expected shape [4000000000, 16], got [2, 16]"), "{got}");
 }
 
+/// Changes a tensor's name, numbers and shape; false leaves it out.
+type Change<'a> = &'a dyn Fn(&mut String, &mut Vec<f32>, &mut Vec<usize>) -> bool;
+
 #[test]
 fn tensors_that_do_not_fit_are_refused_by_name() {
     let adapter = usual();
     let name = "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight";
-    let refusal = |format, change: &dyn Fn(&mut String, &mut Vec<f32>, &mut Vec<usize>) -> bool| {
+    let refusal = |format, change: Change<'_>| {
         let tensors = tensors(&adapter, format, |here, mut numbers, mut shape| {
             let mut called = here.to_owned();
             let kept = here != name || change(&mut called, &mut numbers, &mut shape);

@@ -1,0 +1,266 @@
+//! House rules that the compiler does not know: promises first, one direction of use, one door each.
+//!
+//! Every rule is a function from text to complaints, so that each is also shown what it forbids.
+//! A rule reads plain text, not syntax: comments and the test modules at the end of a file are cut.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// Lines of a source file that need no reason.
+const LINES_MAX: usize = 500;
+/// Files that are longer, each with its reason.
+const LONG_FILES: [(&str, &str); 1] =
+    [("src/settings.rs", "a limit stands beside the settings that it bounds")];
+
+/// The one stage that knows all others.
+const KNOWS_ALL: &str = "learner";
+
+/// What only some places may name, and those places (beginnings of paths).
+const DOORS: [(&str, &[&str]); 8] = [
+    ("tract_onnx", &["src/trunk"]),
+    ("tract_linalg", &["src/trunk"]),
+    ("candle_core", &["src/head/", "src/train/"]),
+    ("tokenizers", &["src/tokenise"]),
+    ("rkyv", &["src/reservoir/", "src/state/"]),
+    ("prost", &["src/base/"]),
+    ("clap", &["src/cli/", "src/main.rs", "firmware-host/", "tools/"]),
+    (
+        "fs",
+        &[
+            "src/ports.rs",
+            "src/intake/",
+            "src/base/",
+            "src/tokenise",
+            "src/trunk",
+            "src/cli/",
+            "src/main.rs",
+            "firmware-host/",
+            "tools/",
+        ],
+    ),
+];
+
+/// A file of the repository: its path from the root, and its text.
+type Source = (String, String);
+
+/// Every file under the root whose name ends in one of `endings`, in order.
+fn sources(endings: &[&str]) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut folders, mut files) = (vec![root.to_owned()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() && ![".git", "target", "__pycache__"].contains(&name.as_str()) {
+                folders.push(path);
+            } else if endings.iter().any(|ending| name.ends_with(ending))
+                && let Ok(text) = fs::read_to_string(&path)
+            {
+                let path = path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
+                files.push((path, text));
+            }
+        }
+    }
+    files.sort();
+    assert!(files.len() > 10, "the walk found next to nothing");
+    files
+}
+
+/// The text without comments and without the test module at its end.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let uncommented = |line: &str| line.split("//").next().unwrap_or_default().to_owned() + "\n";
+    text.lines().map(uncommented).collect()
+}
+
+/// Whether the path is a test's own.
+fn is_test(path: &str) -> bool {
+    path.starts_with("tests/") || path.contains("/tests/") || path.ends_with("/tests.rs")
+}
+
+/// The names that follow `before` in a text, where `before` is not the end of a longer name.
+fn names_after<'a>(text: &'a str, before: &str) -> Vec<&'a str> {
+    let name = |at: usize| {
+        let rest = &text[at + before.len()..];
+        let end = rest.find(|letter: char| !letter.is_alphanumeric() && letter != '_');
+        &rest[..end.unwrap_or(rest.len())]
+    };
+    let starts = text.match_indices(before).filter(|(at, _)| begins_name(text, *at));
+    starts.map(|(at, _)| name(at)).collect()
+}
+
+fn begins_name(text: &str, at: usize) -> bool {
+    !text[..at].ends_with(|letter: char| letter.is_alphanumeric() || letter == '_')
+}
+
+/// Rule: the first line of a file is its promise.
+fn promise(path: &str, text: &str) -> Option<String> {
+    let kept = text.lines().next().is_some_and(|line| line.starts_with("//! ") && line.len() >= 20);
+    (!kept).then(|| format!("{path}: expected its promise, `//! ...`, in the first line"))
+}
+
+/// Rule: a file stays readable in one sitting.
+fn length(path: &str, lines: usize) -> Option<String> {
+    let listed = LONG_FILES.iter().any(|(long, _)| *long == path);
+    match (lines > LINES_MAX, listed) {
+        (true, false) => Some(format!("{path}: {lines} lines, expected at most {LINES_MAX}")),
+        (false, true) => Some(format!("{path}: {lines} lines, no longer needs its exception")),
+        _ => None,
+    }
+}
+
+/// The stages in the order of `src/lib.rs`.
+fn stages(lib: &str) -> Vec<&str> {
+    lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.split(';').next()).collect()
+}
+
+/// Rule: a stage uses only the stages above it.
+fn order(path: &str, code: &str, stages: &[&str]) -> Vec<String> {
+    let stage = path.trim_start_matches("src/").split(['/', '.']).next().unwrap_or_default();
+    let Some(place) = stages.iter().position(|name| *name == stage) else { return Vec::new() };
+    if stage == KNOWS_ALL {
+        return Vec::new();
+    }
+    let mut complaints = Vec::new();
+    for used in names_after(code, "crate::") {
+        let below = stages.iter().position(|name| *name == used).is_some_and(|at| at > place);
+        if below {
+            complaints.push(format!("{path}: stage `{stage}` uses `{used}`, which is below it"));
+        } else if used.is_empty() {
+            complaints.push(format!("{path}: expected one `use crate::stage` a line, got `{{`"));
+        }
+    }
+    complaints
+}
+
+/// Rule: an engine, or the disk, is named at its doors only.
+fn doors(path: &str, code: &str) -> Vec<String> {
+    let opens = |(name, places): &(&str, &[&str])| {
+        let named = code.match_indices(&format!("{name}::")).any(|(at, _)| begins_name(code, at))
+            || code.contains(&format!("use {name};"))
+            || (*name == "fs" && code.contains("use std::fs"));
+        let open = places.iter().any(|place| path.starts_with(place));
+        (named && !open).then(|| format!("{path}: `{name}` is named, expected only in {places:?}"))
+    };
+    DOORS.iter().filter_map(opens).collect()
+}
+
+/// Rule: nothing speaks of the machine that it was written on.
+fn machine_paths(path: &str, text: &str) -> Vec<String> {
+    let homes = ["work", "home", "root", "Users"].map(|folder| format!("/{folder}/"));
+    let begins = |line: &str, at: usize| {
+        !line[..at]
+            .ends_with(|letter: char| letter.is_alphanumeric() || "_-.)}>/*".contains(letter))
+    };
+    let speaks = |line: &str| {
+        homes.iter().any(|home| line.match_indices(home.as_str()).any(|(at, _)| begins(line, at)))
+    };
+    let numbered = text.lines().enumerate().filter(|(_, line)| speaks(line));
+    numbered.map(|(at, line)| format!("{path}:{}: `{}`", at + 1, line.trim())).collect()
+}
+
+/// Rule: every dependency has a reason in ARCHITECTURE.md, and no reason outlives its dependency.
+fn reasons(manifest: &str, architecture: &str) -> Vec<String> {
+    let section = manifest.split("[workspace.dependencies]").nth(1).unwrap_or_default();
+    let section = section.split("\n[").next().unwrap_or_default();
+    let outside = section.lines().filter(|line| !line.contains("path = "));
+    let names = outside.filter_map(|line| line.split_once('=').map(|(name, _)| name.trim()));
+    let wanted: BTreeSet<&str> = names.filter(|name| !name.starts_with('#')).collect();
+    let table = architecture.split("## Dependencies").nth(1).unwrap_or_default();
+    let cells = table.lines().filter_map(|line| line.strip_prefix("| ")?.split('|').next());
+    let given: BTreeSet<&str> = cells.flat_map(|cell| cell.split(',')).map(str::trim).collect();
+    let missing = wanted.difference(&given).map(|name| format!("{name}: no reason is given"));
+    let spare = given.difference(&wanted).filter(|name| **name != "crate");
+    missing.chain(spare.map(|name| format!("{name}: a reason, but no dependency"))).collect()
+}
+
+fn assert_none(complaints: &[String]) {
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+#[test]
+fn every_file_opens_with_its_promise() {
+    let files = sources(&[".rs"]);
+    let complaints: Vec<String> =
+        files.iter().filter_map(|(path, text)| promise(path, text)).collect();
+    assert_none(&complaints);
+}
+
+#[test]
+fn long_files_have_a_reason() {
+    let files = sources(&[".rs"]);
+    let complaints: Vec<String> =
+        files.iter().filter_map(|(path, text)| length(path, text.lines().count())).collect();
+    assert_none(&complaints);
+}
+
+#[test]
+fn a_stage_uses_only_the_stages_above_it() {
+    let files = sources(&[".rs"]);
+    let (_, lib) = files.iter().find(|(path, _)| path == "src/lib.rs").unwrap();
+    let stages = stages(lib);
+    assert!(stages.len() > 10 && stages.last() == Some(&KNOWS_ALL), "{stages:?}");
+    let inside = files.iter().filter(|(path, _)| path.starts_with("src/") && !is_test(path));
+    let complaints: Vec<String> =
+        inside.flat_map(|(path, text)| order(path, &code(text), &stages)).collect();
+    assert_none(&complaints);
+}
+
+#[test]
+fn each_engine_and_the_disk_have_one_door() {
+    let files = sources(&[".rs"]);
+    let shipped = files.iter().filter(|(path, _)| path.contains("src/") && !is_test(path));
+    let complaints: Vec<String> =
+        shipped.flat_map(|(path, text)| doors(path, &code(text))).collect();
+    assert_none(&complaints);
+}
+
+#[test]
+fn nothing_speaks_of_the_machine_it_was_written_on() {
+    let files = sources(&[".rs", ".toml", ".md", ".py", ".sh", ".json", ".jsonl", "run", ".txt"]);
+    let complaints: Vec<String> =
+        files.iter().flat_map(|(path, text)| machine_paths(path, text)).collect();
+    assert_none(&complaints);
+}
+
+#[test]
+fn every_dependency_has_a_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let [manifest, architecture] =
+        ["Cargo.toml", "ARCHITECTURE.md"].map(|file| fs::read_to_string(root.join(file)).unwrap());
+    assert_none(&reasons(&manifest, &architecture));
+}
+
+#[test]
+fn every_rule_finds_what_it_forbids() {
+    assert!(promise("a.rs", "use std::fs;\n").is_some());
+    assert!(promise("a.rs", "//! x\n").is_some());
+    assert!(length("a.rs", LINES_MAX + 1).is_some() && length(LONG_FILES[0].0, 10).is_some());
+
+    let lib =
+        "pub mod ports; // doors\n#[cfg(feature = \"engine\")]\npub mod head;\npub mod learner;\n";
+    let stages = stages(lib);
+    assert_eq!(stages, ["ports", "head", "learner"]);
+    assert_eq!(order("src/ports.rs", "use crate::head::Head;", &stages).len(), 1);
+    assert_eq!(order("src/ports.rs", "use crate::{head, ports};", &stages).len(), 1);
+    assert!(order("src/head/mod.rs", "use crate::ports::Disk;", &stages).is_empty());
+    assert!(order("src/learner/mod.rs", "use crate::head::Head;", &stages).is_empty());
+
+    assert_eq!(doors("src/gate/mod.rs", "let x = candle_core::Tensor::new();").len(), 1);
+    assert_eq!(doors("src/gate/mod.rs", "use std::fs::File;").len(), 1);
+    assert!(doors("src/gate/mod.rs", "offs::x(); my_rkyv::y();").is_empty());
+    let commented =
+        "// candle_core::Tensor\nlet x = 1; // fs::read\n#[cfg(test)]\nmod tests {\nfs::x";
+    assert!(doors("src/gate/mod.rs", &code(commented)).is_empty());
+
+    let home = ["see /ho", "me/someone"].concat();
+    assert_eq!(machine_paths("a.md", &home).len(), 1);
+    assert!(machine_paths("a.md", "frame/work/plans and host.example/home/x").is_empty());
+
+    let manifest =
+        "[workspace.dependencies]\nown = { path = \".\" }\nclap = \"4\"\n[package]\nname = \"x\"";
+    let table = "## Dependencies\n| crate | reason |\n| gone | was needed |\n";
+    assert_eq!(reasons(manifest, table).len(), 2);
+}
