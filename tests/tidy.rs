@@ -24,7 +24,7 @@ const DOORS: [(&str, &[&str]); 8] = [
     ("candle_core", &["src/head/", "src/train/"]),
     ("tokenizers", &["src/tokenise"]),
     ("rkyv", &["src/reservoir/", "src/state/"]),
-    ("prost", &["src/base/"]),
+    ("prost", &["src/base/", "src/trunk"]),
     ("clap", &["src/cli/", "src/main.rs", "firmware-host/", "tools/"]),
     (
         "fs",

@@ -68,7 +68,7 @@ pub fn write(
     ])
 }
 
-/// Reads an adapter folder made by [`write`] or by PEFT, in f32, f16 or bf16.
+/// Reads an adapter folder made by [`write()`] or by PEFT, in f32, f16 or bf16.
 ///
 /// - `config`: of the base at hand. `base_hash`: its BLAKE3, when the adapter must be its own;
 ///   an adapter without meta then passes, since PEFT records no hash.
