@@ -13,6 +13,9 @@ use std::path::{Component, Path, PathBuf};
 
 #[cfg(test)]
 pub(crate) mod cut_disk;
+mod memory;
+
+pub use memory::Memory;
 
 /// Bytes of zeros written at once when a file is allocated.
 const ZEROS_BYTES: usize = 1 << 20;

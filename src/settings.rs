@@ -328,6 +328,12 @@ impl Settings {
         }
     }
 
+    /// Fresh blocks of one optimiser step.
+    pub fn fresh_blocks(&self) -> u32 {
+        let blocks = self.batch_size.saturating_mul(self.grad_accumulation_steps);
+        u32::try_from(blocks).unwrap_or(u32::MAX)
+    }
+
     /// Steps of the warm-up: `warmup` below 1 is a part of `iters`, else it is the steps.
     pub fn warmup_steps(&self) -> u64 {
         let steps = if self.warmup < 1.0 { self.warmup * self.iters as f64 } else { self.warmup };

@@ -123,6 +123,11 @@ impl Trunk {
     pub fn tap(&self) -> usize {
         self.tap
     }
+
+    /// Hidden width D.
+    pub fn width(&self) -> usize {
+        self.engine.config.hidden
+    }
 }
 
 /// The whole base, ready to run.

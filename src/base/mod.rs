@@ -115,7 +115,7 @@ impl Base {
 }
 
 /// The configuration of a Hugging Face folder or a model folder.
-fn read_config(dir: &Path) -> Result<Config, BaseError> {
+pub fn read_config(dir: &Path) -> Result<Config, BaseError> {
     let path = dir.join("config.json");
     let config =
         std::fs::read_to_string(&path).map_err(|source| BaseError::Read { path, source })?;

@@ -91,7 +91,7 @@ pub fn blocks(
 ) -> anyhow::Result<Vec<Block>> {
     let made = tokeniser.blocks(examples, settings.max_seq_length, settings.mask_prompt, domain)?;
     for warning in made.report.warnings() {
-        warn(&warning)?;
+        warn(&warning.to_string())?;
     }
     Ok(made.blocks)
 }

@@ -18,7 +18,7 @@ pub fn run(args: &Generate, console: &Console) -> anyhow::Result<()> {
     let tokeniser = Tokeniser::open(model, base.config().vocab)?;
     let adapter = chosen::adapter(&args.choice, &base)?;
     let prompt = match args.chat {
-        true => tokeniser.chat(&[Message { role: "user".into(), content: args.prompt.clone() }])?,
+        true => tokeniser.encode_chat(&[Message { role: "user".into(), content: args.prompt.clone() }])?,
         false => tokeniser.encode(&args.prompt)?,
     };
     let context = base.config().context;
@@ -31,11 +31,11 @@ pub fn run(args: &Generate, console: &Console) -> anyhow::Result<()> {
     let generator = Generator::load(&base, &Place::open(args.choice.device)?, tokens_max)?;
     let sampling = Sampling { temperature: args.temp, top_p: args.top_p, seed: args.seed };
     let mut text = generator.start(&prompt, adapter.as_ref(), sampling)?;
-    let (mut stream, mut written, mut count) = (tokeniser.decode_stream(), String::new(), 0);
+    let (mut stream, mut written, mut count) = (tokeniser.stream(&prompt)?, String::new(), 0);
     while count < tokens_max - prompt.len() {
         let Some(id) = text.next_token()? else { break };
         count += 1;
-        let Some(piece) = stream.step(id)? else { continue };
+        let Some(piece) = stream.push(id)? else { continue };
         if !console.json() {
             write!(io::stdout(), "{piece}")?;
             io::stdout().flush()?;

@@ -60,12 +60,7 @@ fn nats(
     settings: &Settings,
     adapter: Option<&Adapter>,
 ) -> Result<Vec<f64>, LearnError> {
-    let blocks: Result<Vec<Block>, LearnError> = choice
-        .choices
-        .iter()
-        .map(|answer| Ok(tokeniser.answer(&choice.prompt, answer, settings.max_seq_length)?))
-        .collect();
-    let blocks = blocks?;
+    let blocks = tokeniser.choices(choice, settings.max_seq_length, 0)?;
     let blocks: Vec<&Block> = blocks.iter().collect();
     let hidden = hidden(&engines.trunk, &blocks)?;
     Ok(engines.head.nats(adapter, &Group { blocks: &blocks, hidden: &hidden })?)

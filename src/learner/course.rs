@@ -45,7 +45,7 @@ pub(super) fn order(seed: u64, epoch: u64, pool: Range<usize>) -> Vec<usize> {
 }
 
 /// The rules of a step that the settings make.
-pub fn rules(settings: &Settings) -> Rules {
+pub(super) fn rules(settings: &Settings) -> Rules {
     let published = settings.as_published;
     Rules {
         objective: Objective {

@@ -76,7 +76,7 @@ impl<'a> Feed<'a> {
 ///
 /// # Errors
 /// [`TrunkError`] when the trunk fails.
-pub fn hidden(trunk: &Trunk, blocks: &[&Block]) -> Result<Array3<f32>, TrunkError> {
+pub(super) fn hidden(trunk: &Trunk, blocks: &[&Block]) -> Result<Array3<f32>, TrunkError> {
     let longest = blocks.iter().map(|block| block.tokens.len()).max().unwrap_or(0);
     let mut ids = Array2::from_elem((blocks.len(), longest), PADDING);
     for (row, block) in blocks.iter().enumerate() {

@@ -24,7 +24,7 @@ pub struct Memory {
 }
 
 /// Most bytes of hidden states that a job keeps of its fresh blocks.
-pub const HIDDEN_BYTES_MAX: u64 = 256 << 20;
+pub(super) const HIDDEN_BYTES_MAX: u64 = 256 << 20;
 
 impl Memory {
     /// The estimate for a model, an adapter of it and the settings; `blocks` fresh ones.

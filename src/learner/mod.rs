@@ -26,12 +26,16 @@ pub use stream::{Domains, Stream};
 use crate::adapter::{AdapterError, Spec, Strength, Target};
 use crate::base::{BaseError, Config};
 use crate::head::HeadError;
-use crate::reservoir::ReservoirError;
+use crate::reservoir::{Geometry, Policy, ReservoirError};
 use crate::settings::{Settings, SettingsError};
 use crate::state::StateError;
 use crate::tokenise::TokeniseError;
 use crate::train::TrainError;
 use crate::trunk::TrunkError;
+use sapwood_protocol::limits::RESERVOIR_ROOM_MAX;
+
+/// Steps whose fresh blocks the reservoir can take in between two checkpoints.
+const ROOM_STEPS: u32 = 16;
 
 /// What can go wrong in a job.
 #[derive(Debug, thiserror::Error)]
@@ -133,4 +137,25 @@ pub fn spec(config: &Config, settings: &Settings) -> Result<Spec, LearnError> {
         settings.target_modules.iter().filter_map(|name| Target::from_name(name)).collect();
     let strength = Strength { rank: settings.rank, alpha: settings.alpha as f32 };
     Ok(Spec::uniform(config, config.layers - learning..config.layers, &targets, strength))
+}
+
+/// The reservoir that the settings ask for: as many blocks as named, or as fit their bytes.
+///
+/// # Errors
+/// [`ReservoirError::Budget`] when not one block fits; [`ReservoirError::Limit`].
+pub fn geometry(engines: &Engines, settings: &Settings) -> Result<Geometry, LearnError> {
+    let config = engines.base.config();
+    let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let (tokens_max, vocab) = (narrow(settings.max_seq_length), narrow(config.vocab));
+    let hidden = settings.replay_hidden.then(|| narrow(config.hidden));
+    let fresh = settings.fresh_blocks();
+    let room = fresh.saturating_mul(ROOM_STEPS).min(RESERVOIR_ROOM_MAX).max(fresh);
+    if let Some(bytes) = settings.replay_bytes {
+        return Ok(Geometry::for_bytes(bytes, tokens_max, vocab, hidden, room)?);
+    }
+    let capacity = u32::try_from(settings.replay_blocks).unwrap_or(u32::MAX);
+    let policy = Policy::default();
+    let geometry = Geometry { policy, capacity, tokens_max, vocab, hidden, room };
+    geometry.check()?;
+    Ok(geometry)
 }

@@ -10,16 +10,18 @@ use super::course::{Course, Cursor, Report, order};
 use super::engines::Engines;
 use super::evaluate::HeldOut;
 use super::feed::Feed;
-use super::spec;
+use super::{geometry, spec};
 use crate::adapter::Adapter;
 use crate::block::Block;
 use crate::gate::{Direction, Matrix};
+use crate::ports::Memory;
 use crate::reservoir::Reservoir;
 use crate::settings::{Method, Settings};
 use crate::train::Learners;
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The training blocks of all domains, side by side, and where each domain begins and ends.
 pub struct Domains {
@@ -144,6 +146,9 @@ impl<'a> Stream<'a> {
                 let cursor = Cursor::default();
                 let mut course = Course::new(self.engines, &mut self.feed, pool, rules, cursor);
                 for _ in 0..rules.iters {
+                    if reservoir.room() < rules.fresh_blocks() {
+                        reservoir.settle()?;
+                    }
                     let report = course.step(&mut learners, &mut reservoir)?;
                     tell(&self.names[index], &report);
                 }
@@ -161,5 +166,8 @@ impl<'a> Stream<'a> {
 
 /// A reservoir in memory with the settings' size.
 fn reservoir(engines: &Engines, settings: &Settings) -> Result<Reservoir, LearnError> {
-    todo!()
+    let geometry = geometry(engines, settings)?;
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&settings.seed.to_le_bytes());
+    Ok(Reservoir::create(Arc::new(Memory::default()), geometry, seed)?)
 }

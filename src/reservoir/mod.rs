@@ -376,6 +376,16 @@ impl Reservoir {
         self.places.pin(self.committed.places().chain(ledger.places()), ledger.places());
     }
 
+    /// Takes what was staged for good, where no state folder keeps commits: for experiments.
+    ///
+    /// # Errors
+    /// [`ReservoirError::Storage`].
+    pub fn settle(&mut self) -> Result<(), ReservoirError> {
+        let ledger = self.sync()?;
+        self.committed(ledger);
+        Ok(())
+    }
+
     /// A commit of `ledger` is durable: only its places stay.
     pub(crate) fn committed(&mut self, ledger: Ledger) {
         self.places.pin(ledger.places(), ledger.places());
