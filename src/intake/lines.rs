@@ -58,11 +58,13 @@ fn messages(object: &Map<String, Value>) -> Result<Example, LineProblem> {
 }
 
 fn choice(object: &Map<String, Value>) -> Result<Example, LineProblem> {
-    let expected = "a list of at least two strings";
+    let expected = "a list of at least two strings, none empty";
     let strings = object.get("choices").and_then(Value::as_array).and_then(|list| {
         list.iter().map(|value| value.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
     });
-    let Some(choices) = strings.filter(|choices| choices.len() > 1) else {
+    let Some(choices) =
+        strings.filter(|choices| choices.len() > 1 && !choices.iter().any(String::is_empty))
+    else {
         return Err(field(object, "choices", expected));
     };
     let answer = match object.get("answer") {
