@@ -247,3 +247,40 @@ fn a_stream_gives_whole_characters_and_in_the_end_the_same_text() {
         assert!(cut.finish().unwrap().is_some_and(|rest| rest.contains('\u{fffd}')));
     }
 }
+
+/// Goal: chats and strings become the ids of transformers. Oracle: `tools/golden`, `tests/golden/tokenizer`.
+#[test]
+fn ids_and_chats_are_those_of_transformers() {
+    let model = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tokenizer"));
+    let golden = json(&model.join("expected.json")).unwrap().unwrap();
+    let tokeniser = Tokeniser::open(model, 300).unwrap();
+    let text = |of: &Value, key: &str| of[key].as_str().unwrap().to_owned();
+    let ids = |of: &Value| {
+        of["ids"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|id| id.as_u64().unwrap() as u32)
+            .collect::<Vec<_>>()
+    };
+    let strings = golden["strings"].as_array().unwrap();
+    for string in strings {
+        assert_eq!(tokeniser.encode(&text(string, "text")).unwrap(), ids(string), "{string}");
+    }
+    let conversations = golden["conversations"].as_array().unwrap();
+    for conversation in conversations {
+        let message = |message: &Value| Message {
+            role: text(message, "role"),
+            content: text(message, "content"),
+        };
+        let list = conversation["messages"].as_array().unwrap();
+        let messages: Vec<Message> = list.iter().map(message).collect();
+        let prompt = conversation["add_generation_prompt"].as_bool().unwrap();
+        let chat = tokeniser.chat.as_ref().unwrap();
+        let rendered = chat.render(&messages, prompt).unwrap();
+        assert_eq!(rendered, text(conversation, "rendered"));
+        assert_eq!(tokeniser.code(&rendered).unwrap().ids, ids(conversation), "{conversation}");
+    }
+    assert!(strings.len() > 3 && conversations.len() > 3);
+    assert_eq!(u64::from(tokeniser.eos().unwrap()), golden["eos"].as_u64().unwrap());
+}

@@ -1,0 +1,352 @@
+//! The report of a stream as SVG: the course of every domain under each method, and what was forgotten.
+//!
+//! - In: a [`Report`]. Out: names and texts of files; the caller writes them.
+//! - Needs nothing beside the file: no script, no style sheet, no font of its own.
+
+use sapwood::gate::{MatrixError, Report, Run};
+use std::fmt::{self, Display};
+
+const WIDTH: f64 = 960.0;
+const HEIGHT: f64 = 540.0;
+/// The area of the values: left, top, right, bottom.
+const AREA: [f64; 4] = [76.0, 56.0, 720.0, 420.0];
+/// Okabe and Ito's colours, which stay apart for colour-blind eyes; yellow is too pale for a line.
+const COLOURS: [&str; 7] =
+    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
+/// Lines beyond the colours are told apart by dashes.
+const DASHES: [&str; 3] = ["none", "7 4", "2 3"];
+
+/// A plot for each method, mean over its seeds, and one of the forgetting of all: `(file name, SVG)`.
+///
+/// # Errors
+/// [`MatrixError`] when a run is not finished.
+pub(super) fn stream(report: &Report) -> Result<Vec<(String, String)>, MatrixError> {
+    let summaries = report.summaries()?;
+    let mut files = Vec::new();
+    for summary in &summaries {
+        let runs: Vec<&Run> =
+            report.runs.iter().filter(|run| run.method == summary.method).collect();
+        let title = format!("{}: every domain along the stream", summary.method);
+        let name = format!("stream-{}.svg", slug(&summary.method));
+        files.push((name, courses(&title, &report.unit, &runs)));
+    }
+    let bars: Vec<Bar> = summaries
+        .iter()
+        .map(|summary| Bar {
+            name: &summary.method,
+            value: summary.mean.forgetting,
+            deviation: summary.deviation.forgetting,
+        })
+        .collect();
+    let title = "Forgetting: mean loss on a domain since it was at its best";
+    files.push(("forgetting.svg".to_owned(), forgetting(title, &report.unit, &bars)));
+    Ok(files)
+}
+
+struct Bar<'a> {
+    name: &'a str,
+    value: f64,
+    deviation: f64,
+}
+
+/// One line for each domain; the large mark is where it was learned.
+fn courses(title: &str, unit: &str, runs: &[&Run]) -> String {
+    let Some(first) = runs.first() else { return String::new() };
+    let domains = &first.matrix.domains;
+    let lines: Vec<Vec<f64>> = (0..domains.len()).map(|domain| mean_course(runs, domain)).collect();
+    let values = || lines.iter().flatten().copied().filter(|value| value.is_finite());
+    let scale = Scale::over(values());
+    let mut svg = Svg::new(title);
+    svg.values(&scale, unit);
+    let steps = domains.len().max(1) as f64;
+    let place = |step: usize| AREA[0] + (AREA[2] - AREA[0]) * step as f64 / steps;
+    let names = std::iter::once("before").chain(domains.iter().map(String::as_str));
+    for (step, name) in names.enumerate() {
+        svg.under(place(step), name);
+    }
+    for (index, (domain, line)) in domains.iter().zip(&lines).enumerate() {
+        let (colour, dash) = style(index);
+        let points: Vec<(f64, f64, bool)> = line
+            .iter()
+            .enumerate()
+            .filter(|(_, value)| value.is_finite())
+            .map(|(step, value)| (place(step), scale.y(*value), step == index + 1))
+            .collect();
+        svg.line(&points, colour, dash);
+        svg.legend(index, domain, colour, dash);
+    }
+    svg.finish()
+}
+
+fn forgetting(title: &str, unit: &str, bars: &[Bar]) -> String {
+    let finite: Vec<&Bar> = bars.iter().filter(|bar| bar.value.is_finite()).collect();
+    let ends = finite
+        .iter()
+        .flat_map(|bar| [bar.value - bar.deviation, bar.value + bar.deviation])
+        .chain([0.0]);
+    let scale = Scale::over(ends);
+    let mut svg = Svg::new(title);
+    svg.values(&scale, unit);
+    let room = (WIDTH - 40.0 - AREA[0]) / finite.len().max(1) as f64;
+    for (index, bar) in finite.iter().enumerate() {
+        let middle = AREA[0] + room * (index as f64 + 0.5);
+        svg.bar(middle, room * 0.5, bar, &scale, COLOURS[index % COLOURS.len()]);
+        svg.under(middle, bar.name);
+    }
+    svg.finish()
+}
+
+/// The course of one domain, mean over the runs.
+fn mean_course(runs: &[&Run], domain: usize) -> Vec<f64> {
+    let courses: Vec<Vec<f64>> = runs.iter().map(|run| run.matrix.course(domain)).collect();
+    let steps = courses.iter().map(Vec::len).min().unwrap_or_default();
+    (0..steps)
+        .map(|step| courses.iter().map(|course| course[step]).sum::<f64>() / courses.len() as f64)
+        .collect()
+}
+
+/// The values of an axis, from `low` to `high` in steps that read well.
+struct Scale {
+    low: f64,
+    high: f64,
+    step: f64,
+}
+
+impl Scale {
+    fn over(values: impl Iterator<Item = f64>) -> Self {
+        let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+        for value in values {
+            (low, high) = (low.min(value), high.max(value));
+        }
+        if !low.is_finite() || !high.is_finite() {
+            (low, high) = (0.0, 1.0);
+        }
+        let span = (high - low).max(1e-6 * low.abs()).max(1e-9);
+        let tenth = 10f64.powf((span / 5.0).log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0]
+            .map(|factor| factor * tenth)
+            .into_iter()
+            .find(|step| span / step <= 6.0)
+            .unwrap_or(10.0 * tenth);
+        let (low, mut high) = ((low / step).floor() * step, (high / step).ceil() * step);
+        if high <= low {
+            high = low + step;
+        }
+        Self { low, high, step }
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        AREA[3] - (AREA[3] - AREA[1]) * (value - self.low) / (self.high - self.low)
+    }
+
+    fn ticks(&self) -> impl Iterator<Item = f64> {
+        let count = ((self.high - self.low) / self.step).round() as usize;
+        (0..=count.min(20)).map(|tick| self.low + tick as f64 * self.step)
+    }
+
+    /// Digits behind the point that tell two ticks apart.
+    fn digits(&self) -> usize {
+        (-self.step.log10().floor()).clamp(0.0, 9.0) as usize
+    }
+}
+
+/// An SVG file in the making.
+struct Svg(String);
+
+impl Svg {
+    fn new(title: &str) -> Self {
+        let title = Escaped(title);
+        Self(format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
+             viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"13\" \
+             fill=\"#222222\">\n<title>{title}</title>\n\
+             <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>\n\
+             <text x=\"{}\" y=\"30\" font-size=\"17\" font-weight=\"bold\">{title}</text>\n",
+            AREA[0]
+        ))
+    }
+
+    fn push(&mut self, element: &str) {
+        self.0.push_str(element);
+        self.0.push('\n');
+    }
+
+    /// The axis of the values with its grid; its unit stands beside it.
+    fn values(&mut self, scale: &Scale, unit: &str) {
+        let ([left, top, right, bottom], digits) = (AREA, scale.digits());
+        for tick in scale.ticks() {
+            let (y, zero) = (scale.y(tick), tick.abs() < scale.step / 1e3);
+            let tick = if zero { 0.0 } else { tick };
+            let colour = if zero { "#555555" } else { "#dddddd" };
+            self.push(&format!(
+                "<path d=\"M{left} {y:.1}H{right}\" stroke=\"{colour}\"/>\
+                 <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{tick:.digits$}</text>",
+                left - 8.0,
+                y + 4.5
+            ));
+        }
+        let (middle, unit) = ((top + bottom) / 2.0, Escaped(unit));
+        self.push(&format!(
+            "<text transform=\"translate(20 {middle}) rotate(-90)\" text-anchor=\"middle\">{unit}</text>\
+             <path d=\"M{left} {top}V{bottom}H{right}\" fill=\"none\" stroke=\"#555555\"/>"
+        ));
+    }
+
+    /// A name under the axis, slanted so that long ones do not touch.
+    fn under(&mut self, x: f64, name: &str) {
+        let (y, name) = (AREA[3] + 18.0, Escaped(name));
+        self.push(&format!(
+            "<text transform=\"translate({x:.1} {y}) rotate(-28)\" text-anchor=\"end\" \
+             font-size=\"12\">{name}</text>"
+        ));
+    }
+
+    /// A line through `(x, y, large mark)`.
+    fn line(&mut self, points: &[(f64, f64, bool)], colour: &str, dash: &str) {
+        let path: Vec<String> = points.iter().map(|(x, y, _)| format!("{x:.1},{y:.1}")).collect();
+        self.push(&format!(
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" \
+             stroke-dasharray=\"{dash}\"/>",
+            path.join(" ")
+        ));
+        for (x, y, large) in points {
+            let radius = if *large { 6.0 } else { 2.5 };
+            self.push(&format!(
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" fill=\"{colour}\"/>"
+            ));
+        }
+    }
+
+    fn legend(&mut self, index: usize, name: &str, colour: &str, dash: &str) {
+        let (x, y, name) = (AREA[2] + 20.0, AREA[1] + 10.0 + 22.0 * index as f64, Escaped(name));
+        self.push(&format!(
+            "<path d=\"M{x} {y}h26\" stroke=\"{colour}\" stroke-width=\"3\" \
+             stroke-dasharray=\"{dash}\"/><text x=\"{}\" y=\"{}\">{name}</text>",
+            x + 34.0,
+            y + 4.5
+        ));
+    }
+
+    /// A bar from zero with its value above, and a whisker of one deviation to both sides.
+    fn bar(&mut self, middle: f64, width: f64, bar: &Bar, scale: &Scale, colour: &str) {
+        let Bar { value, deviation, .. } = *bar;
+        let (zero, end) = (scale.y(0.0), scale.y(value));
+        let (from, to) = (scale.y(value - deviation), scale.y(value + deviation));
+        self.push(&format!(
+            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{:.1}\" fill=\"{colour}\"/>\
+             <path d=\"M{middle:.1} {from:.1}V{to:.1}\" stroke=\"#222222\" stroke-width=\"2\"/>\
+             <text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{value:.3}</text>",
+            middle - width / 2.0,
+            zero.min(end),
+            (zero - end).abs(),
+            to.min(zero) - 8.0
+        ));
+    }
+
+    fn finish(mut self) -> String {
+        self.push("</svg>");
+        self.0
+    }
+}
+
+fn style(index: usize) -> (&'static str, &'static str) {
+    (COLOURS[index % COLOURS.len()], DASHES[(index / COLOURS.len()) % DASHES.len()])
+}
+
+/// Letters and digits of a name, the rest as single dashes.
+fn slug(name: &str) -> String {
+    let words = name.split(|letter: char| !letter.is_ascii_alphanumeric());
+    let words: Vec<String> =
+        words.filter(|word| !word.is_empty()).map(str::to_ascii_lowercase).collect();
+    words.join("-")
+}
+
+/// Text between tags, without characters that XML takes for its own or forbids.
+struct Escaped<'a>(&'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for letter in self.0.chars() {
+            match letter {
+                '&' => to.write_str("&amp;")?,
+                '<' => to.write_str("&lt;")?,
+                '>' => to.write_str("&gt;")?,
+                '"' => to.write_str("&quot;")?,
+                letter if letter.is_control() => to.write_str(" ")?,
+                letter => write!(to, "{letter}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sapwood::gate::{Direction, Matrix};
+
+    fn report() -> Report {
+        let run = |method: &str, seed, lost: f64| Run {
+            method: method.into(),
+            seed,
+            matrix: Matrix {
+                domains: vec!["notes <1>".into(), "recipes & more".into(), "logs".into()],
+                direction: Direction::LowerIsBetter,
+                before: vec![3.0, 2.5, 4.0],
+                rows: vec![
+                    vec![1.5, 2.4, 3.9],
+                    vec![1.6 + lost, 1.2, 3.8],
+                    vec![1.6 + 2.0 * lost, 1.3 + lost, 1.0],
+                ],
+            },
+        };
+        let runs = vec![
+            run("sequential LoRA", 0, 0.4),
+            run("sequential LoRA", 1, 0.6),
+            run("ER + EMA", 0, 0.0),
+        ];
+        Report { unit: "bits per byte".into(), runs }
+    }
+
+    fn names(files: &[(String, String)]) -> Vec<&str> {
+        files.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    #[test]
+    fn every_method_has_a_plot_with_a_line_for_each_domain() -> Result<(), MatrixError> {
+        let files = stream(&report())?;
+        let expected = ["stream-sequential-lora.svg", "stream-er-ema.svg", "forgetting.svg"];
+        assert_eq!(names(&files), expected);
+        let plot = &files[0].1;
+        assert_eq!(plot.matches("<polyline").count(), 3);
+        assert_eq!(plot.matches("r=\"6\"").count(), 3);
+        assert!(plot.contains("notes &lt;1&gt;") && plot.contains("recipes &amp; more"));
+        assert!(plot.starts_with("<svg") && plot.ends_with("</svg>\n"));
+        Ok(())
+    }
+
+    #[test]
+    fn a_bar_shows_the_mean_forgetting_of_a_method() -> Result<(), MatrixError> {
+        let files = stream(&report())?;
+        let (_, bars) = &files[2];
+        // (0.9 + 0.5) / 2 and (1.3 + 0.7) / 2 have mean 0.85.
+        assert!(bars.contains(">0.850<") && bars.contains(">0.100<"), "{bars}");
+        Ok(())
+    }
+
+    #[test]
+    fn odd_values_make_a_readable_axis_and_no_broken_number() -> Result<(), MatrixError> {
+        let flat = Scale::over([2.0, 2.0].into_iter());
+        assert!(flat.high > flat.low && flat.ticks().count() < 12);
+        let none = Scale::over(std::iter::empty());
+        assert_eq!((none.low, none.high), (0.0, 1.0));
+        let mut report = report();
+        report.runs.truncate(1);
+        report.runs[0].matrix.rows[1][0] = f64::NAN;
+        report.runs[0].matrix.rows[2][2] = f64::INFINITY;
+        for (_, svg) in stream(&report)? {
+            assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+        }
+        Ok(())
+    }
+}
