@@ -7,9 +7,9 @@ pub mod ports; //     the doors to the world: disk, chance
 pub mod settings; //  what a user may choose, and every limit
 pub mod intake; //    files, lines            -> Example
 pub mod base; //      model folder            -> Config, weights; export from Hugging Face
+pub mod block; //     one tokenised, masked sample
 #[cfg(feature = "engine")]
 pub mod tokenise; //  Example                 -> Block [T]            tokenizers
-pub mod block; //     one tokenised, masked sample
 pub mod adapter; //   LoRA factors as plain numbers; PEFT folders
 #[cfg(feature = "engine")]
 pub mod trunk; //     Block [T]               -> hidden [B, T, D]     frozen, tract

@@ -37,13 +37,13 @@ pub fn run(args: &Eval, console: &Console) -> anyhow::Result<()> {
             "data": chosen::name(path),
             "bits_per_byte": bits,
             "perplexity": perplexity,
-            "tokens": score.labels,
+            "tokens": score.tokens,
             "bytes": score.bytes,
         });
         let text = format!(
             "{}: {bits:.4} bits per byte, perplexity {perplexity:.2} ({} tokens, {} bytes)",
             chosen::name(path),
-            score.labels,
+            score.tokens,
             score.bytes
         );
         console.result(&value, &text)?;

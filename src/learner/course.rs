@@ -9,7 +9,7 @@ use super::LearnError;
 use super::engines::Engines;
 use super::feed::{Feed, hidden};
 use crate::block::Block;
-use crate::head::{EmbeddingLayers, Group, Head, Objective};
+use crate::head::{EmbeddingLayers, Group, Objective};
 use crate::reservoir::{Drawn, Reservoir};
 use crate::settings::Settings;
 use crate::train::{self, AdamW, Batch, Learners, Rules, Step};
@@ -73,21 +73,23 @@ pub struct Report {
     pub replayed: usize,
 }
 
-/// A job's materials.
-pub struct Course<'c, 'a> {
-    /// The layers that learn.
-    pub head: &'c Head,
-    /// The layers that do not.
-    pub trunk: &'c Trunk,
-    /// Fresh blocks, those of `pool` and perhaps others.
-    pub feed: &'c mut Feed<'a>,
-    /// Which blocks of the feed this job learns.
-    pub pool: Range<usize>,
-    /// What the job may choose.
-    pub settings: &'c Settings,
-    /// Where it stands.
-    pub cursor: Cursor,
+/// Which blocks a job learns, and where it stands.
+pub struct Course {
+    pool: Range<usize>,
     order: Vec<usize>,
+    cursor: Cursor,
+}
+
+/// What a step works with.
+pub struct Bench<'b, 'a> {
+    /// The loaded base.
+    pub engines: &'b Engines,
+    /// The blocks, those of the course and perhaps others.
+    pub feed: &'b mut Feed<'a>,
+    /// The learners, which a step moves.
+    pub learners: &'b mut Learners,
+    /// Where blocks are replayed from and offered to; none without replay.
+    pub reservoir: Option<&'b mut Reservoir>,
 }
 
 /// Blocks and their hidden states, owned.
@@ -106,18 +108,15 @@ impl Owned<'_> {
     }
 }
 
-impl<'c, 'a> Course<'c, 'a> {
+impl Course {
     /// A course over the blocks of `pool` that begins, or goes on, at `cursor`.
-    pub fn new(
-        engines: &'c Engines,
-        feed: &'c mut Feed<'a>,
-        pool: Range<usize>,
-        settings: &'c Settings,
-        cursor: Cursor,
-    ) -> Self {
-        let order = order(settings.seed, cursor.epoch, pool.clone());
-        let Engines { head, trunk, .. } = engines;
-        Self { head, trunk, feed, pool, settings, cursor, order }
+    pub fn new(pool: Range<usize>, seed: u64, cursor: Cursor) -> Self {
+        Self { order: order(seed, cursor.epoch, pool.clone()), pool, cursor }
+    }
+
+    /// Where it stands.
+    pub fn cursor(&self) -> Cursor {
+        self.cursor
     }
 
     /// One optimiser step, then the offers of its fresh blocks to the reservoir.
@@ -126,20 +125,26 @@ impl<'c, 'a> Course<'c, 'a> {
     /// [`LearnError::Train`] when the loss is not finite: learners and reservoir are unchanged.
     pub fn step(
         &mut self,
-        learners: &mut Learners,
-        reservoir: &mut Reservoir,
+        bench: Bench<'_, '_>,
+        settings: &Settings,
     ) -> Result<Report, LearnError> {
+        let Bench { engines, feed, learners, mut reservoir } = bench;
         let (mut fresh, mut drawn, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..self.settings.grad_accumulation_steps {
-            let indices = self.next_indices();
-            let (blocks, hidden) = self.feed.batch(&indices)?;
+        for _ in 0..settings.grad_accumulation_steps {
+            let indices = self.next_indices(settings);
+            let (blocks, hidden) = feed.batch(&indices)?;
             fresh.push(Owned { blocks, hidden });
             unseen.push(self.cursor.epoch == 0);
-            let wanted = self.settings.replay_batch_size.min(reservoir.stats().held as usize);
-            drawn.push(if wanted == 0 { Vec::new() } else { reservoir.draw(wanted)? });
+            drawn.push(match &mut reservoir {
+                Some(reservoir) => {
+                    let held = reservoir.stats().held as usize;
+                    reservoir.draw(settings.replay_batch_size.min(held))?
+                }
+                None => Vec::new(),
+            });
         }
         let replay: Vec<Option<Owned<'_>>> =
-            drawn.iter().map(|drawn| self.replayed(drawn)).collect::<Result<_, _>>()?;
+            drawn.iter().map(|drawn| replayed(&engines.trunk, drawn)).collect::<Result<_, _>>()?;
         let batches: Vec<Batch<'_>> = fresh
             .iter()
             .zip(&replay)
@@ -148,13 +153,13 @@ impl<'c, 'a> Course<'c, 'a> {
                 replay: replay.as_ref().map(Owned::group),
             })
             .collect();
-        let learning_rate = self.settings.learning_rate_at(self.cursor.step + 1);
-        let rules = rules(self.settings);
-        let step = train::step(self.head, learners, &batches, &rules, learning_rate as f32)?;
+        let learning_rate = settings.learning_rate_at(self.cursor.step + 1);
+        let rules = rules(settings);
+        let step = train::step(&engines.head, learners, &batches, &rules, learning_rate as f32)?;
         self.cursor.step += 1;
-        if self.settings.replay_batch_size > 0 {
+        if let Some(reservoir) = reservoir {
             for (owned, _) in fresh.iter().zip(unseen).filter(|(_, unseen)| *unseen) {
-                self.offer(owned, step.losses.fresh, reservoir)?;
+                offer(owned, step.losses.fresh, reservoir)?;
             }
         }
         let replay: Vec<&Owned<'_>> = replay.iter().flatten().collect();
@@ -167,57 +172,54 @@ impl<'c, 'a> Course<'c, 'a> {
     }
 
     /// The next batch of fresh blocks; it never crosses the end of an epoch.
-    fn next_indices(&mut self) -> Vec<usize> {
+    fn next_indices(&mut self, settings: &Settings) -> Vec<usize> {
         let len = self.order.len();
         if self.cursor.position >= len {
             self.cursor.epoch += 1;
             self.cursor.position = 0;
-            self.order = order(self.settings.seed, self.cursor.epoch, self.pool.clone());
+            self.order = order(settings.seed, self.cursor.epoch, self.pool.clone());
         }
-        let end = len.min(self.cursor.position + self.settings.batch_size);
+        let end = len.min(self.cursor.position + settings.batch_size);
         let indices = self.order[self.cursor.position..end].to_vec();
         self.cursor.position = end;
         indices
     }
+}
 
-    /// Drawn blocks with hidden states: those that were stored, else fresh from the trunk.
-    fn replayed<'d>(&self, drawn: &'d [Drawn]) -> Result<Option<Owned<'d>>, LearnError> {
-        if drawn.is_empty() {
-            return Ok(None);
-        }
-        let blocks: Vec<&Block> = drawn.iter().map(|drawn| &drawn.block).collect();
-        let stored: Option<Vec<&[f16]>> =
-            drawn.iter().map(|drawn| drawn.hidden.as_deref()).collect();
-        let Some(stored) = stored else {
-            let hidden = hidden(self.trunk, &blocks)?;
-            return Ok(Some(Owned { blocks, hidden }));
-        };
-        let (d, longest) =
-            (self.trunk.width(), blocks.iter().map(|block| block.tokens.len()).max().unwrap_or(0));
-        let mut hidden = Array3::zeros((blocks.len(), longest, d));
-        for (row, (block, stored)) in blocks.iter().zip(stored).enumerate() {
-            let view = ArrayView2::from_shape((block.tokens.len(), d), stored)
-                .map_err(|_| LearnError::Hidden { expected: block.tokens.len() * d, got: stored.len() })?;
-            hidden.slice_mut(s![row, ..block.tokens.len(), ..]).assign(&view.mapv(f16::to_f32));
-        }
-        Ok(Some(Owned { blocks, hidden }))
+/// Drawn blocks with hidden states: those that were stored, else fresh from the trunk.
+fn replayed<'d>(trunk: &Trunk, drawn: &'d [Drawn]) -> Result<Option<Owned<'d>>, LearnError> {
+    if drawn.is_empty() {
+        return Ok(None);
     }
+    let blocks: Vec<&Block> = drawn.iter().map(|drawn| &drawn.block).collect();
+    let stored: Option<Vec<&[f16]>> = drawn.iter().map(|drawn| drawn.hidden.as_deref()).collect();
+    let Some(stored) = stored else {
+        let hidden = hidden(trunk, &blocks)?;
+        return Ok(Some(Owned { blocks, hidden }));
+    };
+    let d = trunk.width();
+    let longest = blocks.iter().map(|block| block.tokens.len()).max().unwrap_or(0);
+    let mut hidden = Array3::zeros((blocks.len(), longest, d));
+    for (row, (block, stored)) in blocks.iter().zip(stored).enumerate() {
+        let length = block.tokens.len();
+        let view = ArrayView2::from_shape((length, d), stored)
+            .map_err(|_| LearnError::Hidden { expected: length * d, got: stored.len() })?;
+        hidden.slice_mut(s![row, ..length, ..]).assign(&view.mapv(f16::to_f32));
+    }
+    Ok(Some(Owned { blocks, hidden }))
+}
 
-    fn offer(
-        &self,
-        owned: &Owned<'_>,
-        loss: f32,
-        reservoir: &mut Reservoir,
-    ) -> Result<(), LearnError> {
-        for (row, block) in owned.blocks.iter().enumerate() {
-            let hidden: Option<Vec<f16>> = self.settings.replay_hidden.then(|| {
-                let own = owned.hidden.slice(s![row, ..block.tokens.len(), ..]);
-                own.iter().map(|&number| f16::from_f32(number)).collect()
-            });
-            reservoir.offer(block, hidden.as_deref(), loss)?;
-        }
-        Ok(())
+/// Offers blocks to the reservoir, with their hidden states where it keeps them.
+fn offer(owned: &Owned<'_>, loss: f32, reservoir: &mut Reservoir) -> Result<(), LearnError> {
+    let keeps_hidden = reservoir.geometry().hidden.is_some();
+    for (row, block) in owned.blocks.iter().enumerate() {
+        let hidden: Option<Vec<f16>> = keeps_hidden.then(|| {
+            let own = owned.hidden.slice(s![row, ..block.tokens.len(), ..]);
+            own.iter().map(|&number| f16::from_f32(number)).collect()
+        });
+        reservoir.offer(block, hidden.as_deref(), loss)?;
     }
+    Ok(())
 }
 
 #[cfg(test)]

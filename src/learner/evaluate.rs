@@ -7,32 +7,10 @@ use super::LearnError;
 use super::feed::hidden;
 use crate::adapter::Adapter;
 use crate::block::Block;
+use crate::gate::Tally;
 use crate::head::{Group, Head};
 use crate::trunk::Trunk;
 use ndarray::Array3;
-
-/// What a model makes of some text.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Surprise {
-    /// Sum of -ln p over the labels.
-    pub nats: f64,
-    /// Labels.
-    pub labels: u64,
-    /// Bytes of text that the labels stand for.
-    pub bytes: u64,
-}
-
-impl Surprise {
-    /// Bits per byte: comparable between tokenisers. NaN without text.
-    pub fn bits_per_byte(&self) -> f64 {
-        self.nats / std::f64::consts::LN_2 / self.bytes as f64
-    }
-
-    /// e to the mean nats of a label.
-    pub fn perplexity(&self) -> f64 {
-        (self.nats / self.labels as f64).exp()
-    }
-}
 
 /// Held-out blocks with their hidden states, ready to be scored again and again.
 pub struct HeldOut<'a> {
@@ -63,14 +41,12 @@ impl<'a> HeldOut<'a> {
     ///
     /// # Errors
     /// [`LearnError::Head`] when the adapter does not fit.
-    pub fn score(&self, head: &Head, adapter: Option<&Adapter>) -> Result<Surprise, LearnError> {
-        let mut total = Surprise::default();
+    pub fn score(&self, head: &Head, adapter: Option<&Adapter>) -> Result<Tally, LearnError> {
+        let mut total = Tally::default();
         for (blocks, hidden) in &self.batches {
             let nats = head.nats(adapter, &Group { blocks, hidden })?;
             for (block, nats) in blocks.iter().zip(nats) {
-                total.nats += nats;
-                total.labels += block.labels() as u64;
-                total.bytes += u64::from(block.bytes);
+                total.add(nats, block.labels() as u64, u64::from(block.bytes));
             }
         }
         Ok(total)

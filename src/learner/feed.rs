@@ -7,9 +7,7 @@
 use crate::block::Block;
 use crate::trunk::{Trunk, TrunkError};
 use ndarray::{Array2, Array3, Axis, s};
-
-/// Tokens of a padded batch: `[B, T]`; the padding id is a valid token, never a label.
-const PADDING: u32 = 0;
+use std::collections::BTreeMap;
 
 /// The trunk and what it has computed for a fixed list of blocks.
 pub struct Feed<'a> {
@@ -72,17 +70,33 @@ impl<'a> Feed<'a> {
     }
 }
 
-/// Hidden states at the tap of any blocks, `[B, T, D]`, T the longest.
+/// Hidden states at the tap of any blocks, `[B, T, D]`, T the longest; zeros past a block's end.
+///
+/// Blocks of one length go through the trunk together: padding would change the order of its sums,
+/// and a job that goes on after a cut must meet the same numbers.
 ///
 /// # Errors
 /// [`TrunkError`] when the trunk fails.
 pub(super) fn hidden(trunk: &Trunk, blocks: &[&Block]) -> Result<Array3<f32>, TrunkError> {
-    let longest = blocks.iter().map(|block| block.tokens.len()).max().unwrap_or(0);
-    let mut ids = Array2::from_elem((blocks.len(), longest), PADDING);
+    let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (row, block) in blocks.iter().enumerate() {
-        for (t, &token) in block.tokens.iter().enumerate() {
-            ids[[row, t]] = token;
+        by_length.entry(block.tokens.len()).or_default().push(row);
+    }
+    let longest = by_length.keys().last().copied().unwrap_or(0);
+    if by_length.len() == 1 {
+        return trunk.hidden(&ids(blocks, longest));
+    }
+    let mut all = Array3::zeros((blocks.len(), longest, trunk.width()));
+    for (length, rows) in by_length {
+        let group: Vec<&Block> = rows.iter().map(|&row| blocks[row]).collect();
+        let part = trunk.hidden(&ids(&group, length))?;
+        for (from, &row) in rows.iter().enumerate() {
+            all.slice_mut(s![row, ..length, ..]).assign(&part.slice(s![from, .., ..]));
         }
     }
-    trunk.hidden(&ids)
+    Ok(all)
+}
+
+fn ids(blocks: &[&Block], length: usize) -> Array2<u32> {
+    Array2::from_shape_fn((blocks.len(), length), |(row, t)| blocks[row].tokens[t])
 }

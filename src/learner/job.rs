@@ -2,23 +2,31 @@
 //!
 //! - In: loaded engines, a state folder, blocks to learn and blocks held out. Out: the verdict.
 //! - Progress leaves as [`Event`]s; the listener may stop the job at any step, which checkpoints it.
-//! - Invariant: until the commit, the state folder's generation in use does not change.
+//! - Invariant: until the commit, the generation in use does not change.
 
-use super::course::{Course, Cursor, Report};
+use super::course::{Bench, Course, Cursor, Report};
 use super::engines::Engines;
 use super::evaluate::HeldOut;
 use super::events::{Event, Score, Text, Who};
 use super::feed::Feed;
+use super::heritage::Heritage;
 use super::memory::{HIDDEN_BYTES_MAX, Memory};
-use super::{LearnError, spec};
-use crate::adapter::Adapter;
+use super::{LearnError, geometry, spec};
 use crate::adapter::peft::{self, Meta, Role};
+use crate::adapter::{Adapter, Spec};
 use crate::block::Block;
 use crate::gate::{Change, Direction, Judge, Scores, Verdict};
+use crate::head::Losses;
+use crate::reservoir::Reservoir;
 use crate::settings::Settings;
-use crate::state::State;
-use crate::train::Learners;
+use crate::state::{Checkpoint, Commit, LearnerRecord, State};
+use crate::train::{Learners, Moments};
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
 use std::ops::ControlFlow;
+
+/// Held-out blocks scored together.
+const SCORE_BATCH: usize = 8;
 
 /// What a job learns from and is judged by.
 #[derive(Clone, Debug, Default)]
@@ -33,4 +41,400 @@ pub struct Material {
     pub valid: Vec<Block>,
     /// General text that no job learns; may be empty.
     pub general: Vec<Block>,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The listener stopped it; the checkpoint waits for `resume`.
+    Stopped,
+    /// The gate has spoken.
+    Judged {
+        /// What it said.
+        verdict: Verdict,
+        /// The generation in use now, if there is one.
+        generation: Option<u64>,
+        /// All scores, before and after.
+        scores: Vec<Score>,
+    },
+}
+
+/// Hears what happens, and may stop the job.
+pub type Listener<'l> = dyn FnMut(&Event) -> ControlFlow<()> + 'l;
+
+/// Learns `material` and commits what the gate keeps.
+///
+/// `memory_max`: bytes that may be used, when the host says so.
+///
+/// # Errors
+/// [`LearnError`]; whatever it is, the generation in use stays in use. After a loss that is not
+/// finite the last checkpoint stays too.
+pub fn adapt(
+    engines: &Engines,
+    state: &mut State,
+    material: &Material,
+    settings: &Settings,
+    memory_max: Option<u64>,
+    tell: &mut Listener<'_>,
+) -> Result<Outcome, LearnError> {
+    if material.train.is_empty() || material.valid.is_empty() {
+        return Err(LearnError::NoData { name: material.name.clone() });
+    }
+    let config = engines.base.config();
+    let spec = spec(config, settings)?;
+    let memory = Memory::estimate(config, &spec, settings, material.train.len() as u64);
+    if let Some(available) = memory_max.filter(|&available| memory.total() > available) {
+        return Err(LearnError::Memory { needed: memory.total(), available });
+    }
+    let start = Start::find(engines, state, material, settings, &spec, tell)?;
+    let Start { learners, heritage, cursor, before, checkpoint } = start;
+    let domain = heritage.tag(&material.name);
+    let train: Vec<Block> =
+        material.train.iter().map(|block| Block { domain, ..block.clone() }).collect();
+    let reservoir = match settings.replay_batch_size {
+        0 => None,
+        _ => Some(state.reservoir(
+            geometry(engines, settings)?,
+            seed_bytes(settings.seed),
+            checkpoint.as_ref(),
+        )?),
+    };
+    let old = heritage.blocks_but(&material.name);
+    let texts = [
+        HeldOut::new(&engines.trunk, &material.valid, SCORE_BATCH)?,
+        HeldOut::new(&engines.trunk, &old, SCORE_BATCH)?,
+        HeldOut::new(&engines.trunk, &material.general, SCORE_BATCH)?,
+    ];
+    let ready = Event::Ready {
+        domain: material.name.clone(),
+        parameters: config.parameters(),
+        trained: spec.len() as u64,
+        device: engines.place.name(),
+        blocks: train.len(),
+        held_out: [material.valid.len(), old.len(), material.general.len()],
+        memory,
+        step: cursor.step,
+        iters: settings.iters,
+    };
+    let _ = tell(&ready);
+    let mut job = Job {
+        engines,
+        state,
+        material,
+        settings,
+        spec,
+        learners,
+        heritage: &heritage,
+        reservoir,
+        texts: &texts,
+        before,
+        feed: Feed::new(&engines.trunk, &train, HIDDEN_BYTES_MAX as usize),
+    };
+    job.run(cursor, tell)
+}
+
+/// Where a job begins.
+struct Start {
+    learners: Learners,
+    heritage: Heritage,
+    cursor: Cursor,
+    /// The adapter in use, none for the bare base.
+    before: Option<Adapter>,
+    checkpoint: Option<Checkpoint>,
+}
+
+impl Start {
+    fn find(
+        engines: &Engines,
+        state: &State,
+        material: &Material,
+        settings: &Settings,
+        spec: &Spec,
+        tell: &mut Listener<'_>,
+    ) -> Result<Self, LearnError> {
+        let base = engines.base.hash();
+        let committed = state.learner()?;
+        if let Some(record) = &committed {
+            record.belongs_to(&base, spec)?;
+        }
+        let before = committed.as_ref().map(|record| adapter(spec, &record.slow));
+        let checkpoint = state.take_checkpoint()?;
+        match (&checkpoint, settings.resume) {
+            (None, true) => return Err(LearnError::NothingToResume),
+            (Some(checkpoint), false) => {
+                let step = checkpoint.learner.cursor.step;
+                let message = format!(
+                    "a job that was interrupted at its step {step} is given up; --resume would have gone on with it"
+                );
+                let _ = tell(&Event::Warning { message });
+            }
+            _ => {}
+        }
+        let checkpoint = checkpoint.filter(|_| settings.resume);
+        if let Some(Checkpoint { learner, .. }) = &checkpoint {
+            learner.belongs_to(&base, spec)?;
+            if learner.cursor.dataset != material.hash {
+                return Err(LearnError::OtherData);
+            }
+            settings.check_resume(&learner.settings)?;
+        }
+        let record = checkpoint.as_ref().map(|checkpoint| &checkpoint.learner).or(committed.as_ref());
+        let heritage = record.map_or_else(Heritage::default, Heritage::of);
+        let cursor = checkpoint.as_ref().map_or_else(Cursor::default, |checkpoint| {
+            let cursor = &checkpoint.learner.cursor;
+            Cursor { epoch: cursor.epoch, position: cursor.position as usize, step: cursor.step }
+        });
+        let learners = match record {
+            Some(record) => learners(spec, record),
+            None => {
+                let mut chance = ChaCha8Rng::seed_from_u64(settings.seed);
+                Learners::new(Adapter::fresh(spec.clone(), &mut chance))
+            }
+        };
+        Ok(Self { learners, heritage, cursor, before, checkpoint })
+    }
+}
+
+fn adapter(spec: &Spec, values: &[f32]) -> Adapter {
+    Adapter { spec: spec.clone(), values: values.to_vec() }
+}
+
+fn learners(spec: &Spec, record: &LearnerRecord) -> Learners {
+    Learners {
+        fast: adapter(spec, &record.fast),
+        slow: adapter(spec, &record.slow),
+        moments: Moments {
+            first: record.first_moment.clone(),
+            second: record.second_moment.clone(),
+        },
+        k: record.step,
+    }
+}
+
+/// A seed for whoever takes 32 bytes.
+pub(super) fn seed_bytes(seed: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes
+}
+
+/// A job under way.
+struct Job<'j, 'a> {
+    engines: &'j Engines,
+    state: &'j mut State,
+    material: &'j Material,
+    settings: &'j Settings,
+    spec: Spec,
+    learners: Learners,
+    heritage: &'j Heritage,
+    reservoir: Option<Reservoir>,
+    texts: &'j [HeldOut<'j>; 3],
+    before: Option<Adapter>,
+    feed: Feed<'a>,
+}
+
+impl Job<'_, '_> {
+    fn run(&mut self, cursor: Cursor, tell: &mut Listener<'_>) -> Result<Outcome, LearnError> {
+        let mut scores = self.score(Who::Before, self.before.as_ref())?;
+        let _ = tell(&Event::Scores { step: cursor.step, scores: scores.clone() });
+        if self.learn(cursor, tell)?.is_break() {
+            return Ok(Outcome::Stopped);
+        }
+        scores.extend(self.score(Who::Fast, Some(&self.learners.fast))?);
+        scores.extend(self.score(Who::Slow, Some(&self.learners.slow))?);
+        let _ = tell(&Event::Scores { step: self.settings.iters, scores: scores.clone() });
+        let verdict = Judge::of(self.settings).judge(judged(&scores));
+        let generation = self.settle(&verdict)?;
+        let (kept, reason) = (verdict.keeps(), verdict.to_string());
+        let _ = tell(&Event::Verdict { kept, reason, generation });
+        Ok(Outcome::Judged { verdict, generation, scores })
+    }
+
+    /// All steps of the job; breaks when the listener stopped it.
+    fn learn(&mut self, cursor: Cursor, tell: &mut Listener<'_>) -> Result<ControlFlow<()>, LearnError> {
+        let (engines, settings) = (self.engines, self.settings);
+        let mut course = Course::new(0..self.feed.blocks().len(), settings.seed, cursor);
+        let mut since = Since::default();
+        while course.cursor().step < settings.iters {
+            let crowded = self.reservoir.as_ref().is_some_and(|reservoir| {
+                reservoir.room() < settings.fresh_blocks()
+            });
+            if crowded {
+                self.checkpoint(course.cursor(), tell)?;
+            }
+            let bench = Bench {
+                engines,
+                feed: &mut self.feed,
+                learners: &mut self.learners,
+                reservoir: self.reservoir.as_mut(),
+            };
+            since.add(&course.step(bench, settings)?);
+            let step = course.cursor().step;
+            let last = step == settings.iters;
+            let mut flow = ControlFlow::Continue(());
+            if last || due(step, settings.steps_per_report) {
+                let held = self.reservoir.as_ref().map_or(0, |reservoir| reservoir.stats().held);
+                flow = tell(&since.event(step, settings.iters, held.into()));
+                since = Since::default();
+            }
+            if !last && due(step, settings.steps_per_eval) {
+                let mut scores = self.score(Who::Fast, Some(&self.learners.fast))?;
+                scores.extend(self.score(Who::Slow, Some(&self.learners.slow))?);
+                let _ = tell(&Event::Scores { step, scores });
+            }
+            let stop = flow.is_break() && !last;
+            if stop || (!last && due(step, settings.save_every)) {
+                self.checkpoint(course.cursor(), tell)?;
+            }
+            if stop {
+                let _ = tell(&Event::Stopped { step });
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn score(&self, who: Who, adapter: Option<&Adapter>) -> Result<Vec<Score>, LearnError> {
+        let mut scores = Vec::new();
+        for (text, held_out) in Text::ALL.into_iter().zip(self.texts) {
+            if held_out.is_empty() {
+                continue;
+            }
+            let surprise = held_out.score(&self.engines.head, adapter)?;
+            scores.push(Score {
+                text,
+                who,
+                bits_per_byte: surprise.bits_per_byte(),
+                perplexity: surprise.perplexity(),
+            });
+        }
+        Ok(scores)
+    }
+
+    fn record(&self, position: Cursor, heritage: &Heritage) -> Result<LearnerRecord, LearnError> {
+        let Learners { fast, slow, moments, k } = &self.learners;
+        let mut record = LearnerRecord {
+            fast: fast.values.clone(),
+            slow: slow.values.clone(),
+            first_moment: moments.first.clone(),
+            second_moment: moments.second.clone(),
+            step: *k,
+            shapes: crate::state::shapes(&self.spec),
+            base: self.engines.base.hash(),
+            settings: self.settings.identity()?,
+            ..LearnerRecord::default()
+        };
+        record.cursor.dataset = self.material.hash;
+        record.cursor.epoch = position.epoch;
+        record.cursor.position = position.position as u64;
+        record.cursor.step = position.step;
+        heritage.into_record(&mut record);
+        Ok(record)
+    }
+
+    fn checkpoint(&mut self, position: Cursor, tell: &mut Listener<'_>) -> Result<(), LearnError> {
+        let record = self.record(position, self.heritage)?;
+        self.state.checkpoint(record, self.reservoir.as_mut())?;
+        let _ = tell(&Event::Checkpoint { step: position.step });
+        Ok(())
+    }
+
+    /// Commits or rejects; gives the generation in use afterwards.
+    fn settle(&mut self, verdict: &Verdict) -> Result<Option<u64>, LearnError> {
+        let reason = verdict.to_string();
+        if !verdict.keeps() {
+            self.state.reject(self.learners.k, &reason, self.reservoir.as_mut())?;
+            return Ok(self.state.current().map(|generation| generation.number));
+        }
+        let heritage = self.heritage.with(&self.material.name, &self.material.valid);
+        let record = self.record(Cursor::default(), &heritage)?;
+        let meta = Meta {
+            base_hash: self.engines.base.hash(),
+            generation: self.state.next_generation(),
+            steps: self.learners.k,
+            role: Role::Slow,
+            retain: self.settings.retain as f32,
+        };
+        let base_name = self.engines.name();
+        let files = peft::write(&self.learners.slow, &meta, &base_name)?;
+        let files: Vec<(&str, &[u8])> =
+            files.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+        self.state.set_keep(self.settings.keep_generations);
+        let reservoir = self.reservoir.as_mut();
+        let commit = Commit { files: &files, learner: &record, reservoir, verdict: &reason };
+        Ok(Some(self.state.commit(commit)?))
+    }
+}
+
+fn due(step: u64, every: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
+/// What the gate looks at: the slow learner against the adapter in use.
+fn judged(scores: &[Score]) -> Scores {
+    let of = |text: Text, who: Who| {
+        let found = scores.iter().find(|score| score.text == text && score.who == who);
+        found.map(|score| score.bits_per_byte)
+    };
+    let change = |text| {
+        let (before, after) = (of(text, Who::Before)?, of(text, Who::Slow)?);
+        Some(Change { before, after })
+    };
+    Scores {
+        new: change(Text::New).unwrap_or(Change { before: f64::NAN, after: f64::NAN }),
+        old: change(Text::Old),
+        general: change(Text::General),
+        direction: Direction::LowerIsBetter,
+    }
+}
+
+/// Means over the steps since the last report.
+#[derive(Default)]
+struct Since {
+    steps: u32,
+    replayed: u32,
+    tokens: usize,
+    sum: Option<Losses>,
+    gradient_norm: f32,
+    learning_rate: f64,
+}
+
+impl Since {
+    fn add(&mut self, report: &Report) {
+        let new = report.step.losses;
+        let both = |a: Option<f32>, b: Option<f32>| match (a, b) {
+            (Some(a), Some(b)) => Some(a + b),
+            (a, b) => a.or(b),
+        };
+        self.sum = Some(self.sum.map_or(new, |sum| Losses {
+            fresh: sum.fresh + new.fresh,
+            replay: both(sum.replay, new.replay),
+            embedding: both(sum.embedding, new.embedding),
+            total: sum.total + new.total,
+        }));
+        self.steps += 1;
+        self.replayed += u32::from(new.replay.is_some());
+        self.tokens += report.tokens;
+        self.gradient_norm += report.step.gradient_norm;
+        self.learning_rate = report.learning_rate;
+    }
+
+    fn event(&self, step: u64, iters: u64, held: u64) -> Event {
+        let mean = |sum: f32| sum / self.steps.max(1) as f32;
+        // The first steps of a device's life have nothing to replay.
+        let replayed = |sum: f32| sum / self.replayed.max(1) as f32;
+        let sum = self.sum.as_ref();
+        Event::Step {
+            step,
+            iters,
+            loss: mean(sum.map_or(0.0, |sum| sum.total)),
+            fresh: mean(sum.map_or(0.0, |sum| sum.fresh)),
+            replay: sum.and_then(|sum| sum.replay).map(replayed),
+            embedding: sum.and_then(|sum| sum.embedding).map(replayed),
+            gradient_norm: mean(self.gradient_norm),
+            learning_rate: self.learning_rate,
+            tokens: self.tokens,
+            held,
+        }
+    }
 }

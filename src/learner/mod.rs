@@ -9,17 +9,18 @@ mod engines;
 mod evaluate;
 mod events;
 mod feed;
+mod heritage;
 mod job;
 mod memory;
 mod stream;
 
 pub use choices::{Answers, accuracy};
-pub use course::{Course, Cursor, Report};
+pub use course::{Bench, Course, Cursor, Report};
 pub use engines::{Engines, threads};
-pub use evaluate::{HeldOut, Surprise};
+pub use evaluate::HeldOut;
 pub use events::{Event, Score, Text, Who};
 pub use feed::Feed;
-pub use job::{Material, Outcome, adapt};
+pub use job::{Listener, Material, Outcome, adapt};
 pub use memory::Memory;
 pub use stream::{Domains, Stream};
 
@@ -88,24 +89,9 @@ pub enum LearnError {
     /// No multiple choice among the examples.
     #[error("expected lines of {{\"prompt\", \"choices\", \"answer\"}}, found none")]
     NoChoices,
-    /// The state folder belongs to another base or to another kind of adapter.
-    #[error("the state folder was made with {what} {expected}, now it is {got}; it is unchanged")]
-    Other {
-        /// What differs.
-        what: &'static str,
-        /// What the folder says.
-        expected: String,
-        /// What the command says.
-        got: String,
-    },
-    /// A checkpoint is there and nobody said what to do with it.
-    #[error(
-        "a job was interrupted at step {step}: go on with --resume and the same data and settings"
-    )]
-    Interrupted {
-        /// Steps it had made.
-        step: u64,
-    },
+    /// `--resume` with other data.
+    #[error("the interrupted job learned from other data; its checkpoint is unchanged")]
+    OtherData,
     /// `--resume` without a checkpoint.
     #[error("there is no interrupted job to go on with; leave --resume out")]
     NothingToResume,

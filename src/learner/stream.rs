@@ -6,7 +6,7 @@
 //! - Joint training sees all domains at once, shuffled, for as many steps: the upper bound.
 
 use super::LearnError;
-use super::course::{Course, Cursor, Report, order};
+use super::course::{Bench, Course, Cursor, Report, order};
 use super::engines::Engines;
 use super::evaluate::HeldOut;
 use super::feed::Feed;
@@ -132,7 +132,10 @@ impl<'a> Stream<'a> {
         let mut chance = ChaCha8Rng::seed_from_u64(settings.seed);
         let spec = spec(self.engines.base.config(), &settings)?;
         let mut learners = Learners::new(Adapter::fresh(spec, &mut chance));
-        let mut reservoir = reservoir(self.engines, &settings)?;
+        let mut reservoir = match settings.replay_batch_size {
+            0 => None,
+            _ => Some(reservoir(self.engines, &settings)?),
+        };
         let mut rows = Vec::new();
         let whole = 0..self.spans.last().map_or(0, |span| span.end);
         for index in 0..self.spans.len() {
@@ -143,13 +146,20 @@ impl<'a> Stream<'a> {
             let many = Settings { iters: settings.iters * self.spans.len() as u64, ..settings.clone() };
             let rules = if joint { &many } else { &settings };
             if !joint || index == 0 {
-                let cursor = Cursor::default();
-                let mut course = Course::new(self.engines, &mut self.feed, pool, rules, cursor);
+                let mut course = Course::new(pool, rules.seed, Cursor::default());
                 for _ in 0..rules.iters {
-                    if reservoir.room() < rules.fresh_blocks() {
+                    if let Some(reservoir) = &mut reservoir
+                        && reservoir.room() < rules.fresh_blocks()
+                    {
                         reservoir.settle()?;
                     }
-                    let report = course.step(&mut learners, &mut reservoir)?;
+                    let bench = Bench {
+                        engines: self.engines,
+                        feed: &mut self.feed,
+                        learners: &mut learners,
+                        reservoir: reservoir.as_mut(),
+                    };
+                    let report = course.step(bench, rules)?;
                     tell(&self.names[index], &report);
                 }
             }

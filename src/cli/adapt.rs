@@ -1,0 +1,163 @@
+//! `sapwood adapt`: one job over the user's data, into a state folder.
+
+use super::args::Adapt;
+use super::chosen;
+use super::console::Console;
+use super::host;
+use anyhow::Context;
+use sapwood::block::Block;
+use sapwood::intake;
+use sapwood::learner::{self, Engines, Event, Material, Outcome};
+use sapwood::ports::Disk;
+use sapwood::settings::{Overrides, Settings};
+use sapwood::state::State;
+use sapwood::tokenise::Tokeniser;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where general text lies in a model folder that brings some.
+const GENERAL: &str = "general.jsonl";
+/// The state folder when nobody names one.
+const STATE: &str = "sapwood-state";
+
+/// Learns, and says what came of it.
+pub fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
+    let overrides = Overrides {
+        data: args.data.clone().map(Some),
+        state: args.state.clone().map(Some),
+        adapter_path: args.adapter_path.clone().map(Some),
+        save_every: args.save_every,
+        resume: args.resume.then_some(true),
+        gate_new: args.gate_new,
+        gate_old: args.gate_old,
+        gate_general: args.gate_general,
+        ..args.learn.overrides()
+    };
+    let settings = super::settings(&args.learn, overrides)?;
+    let model = chosen::model(settings.model.as_ref())?;
+    let data = settings.data.as_deref().context("--data is missing: a folder, a file, or `-`")?;
+    let folder = settings.state.clone().unwrap_or_else(|| PathBuf::from(STATE));
+    // The cheap refusals come first: data and state are looked at before the model is loaded.
+    let dataset = chosen::data(data)?;
+    let mut state = open(&folder, console)?;
+    let engines = Engines::load(model, &settings)?;
+    let tokeniser = chosen::tokeniser(model, &engines)?;
+    for warning in tokeniser.warnings() {
+        console.warn(&warning.to_string())?;
+    }
+    let general = match &args.general {
+        Some(path) => Some(path.clone()),
+        None => Some(model.join(GENERAL)).filter(|path| path.is_file()),
+    };
+    let name = args.domain.clone().unwrap_or_else(|| chosen::name(data));
+    let material = material(&tokeniser, &dataset, name, general.as_deref(), &settings, console)?;
+    let outcome = job(&engines, &mut state, &material, &settings, console)?;
+    if let (Some(path), Outcome::Judged { verdict, .. }) = (&settings.adapter_path, &outcome) {
+        if verdict.keeps() {
+            write_adapter(&state, path)?;
+            console.line(&format!("adapter written to {}", path.display()))?;
+        } else {
+            console.warn(&format!("{} was not written: the adapter was dropped", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens a state folder for this process alone; what recovery found is told.
+pub fn open(folder: &Path, console: &Console) -> anyhow::Result<State> {
+    let state = State::open(Arc::new(Disk::exclusive(folder)?))
+        .with_context(|| format!("state folder {}", folder.display()))?;
+    let recovery = state.recovery();
+    for line in recovery.fell_back.iter().chain(&recovery.checkpoint_lost) {
+        console.warn(line)?;
+    }
+    Ok(state)
+}
+
+/// Data as blocks, with general text for the gate when there is some.
+pub fn material(
+    tokeniser: &Tokeniser,
+    dataset: &intake::Dataset,
+    name: String,
+    general: Option<&Path>,
+    settings: &Settings,
+    console: &Console,
+) -> anyhow::Result<Material> {
+    for path in &dataset.skipped {
+        console.warn(&format!("{} was passed over: it is not text", path.display()))?;
+    }
+    let blocks = |examples: &[intake::Example]| -> anyhow::Result<Vec<Block>> {
+        match examples {
+            [] => Ok(Vec::new()),
+            _ => chosen::blocks(tokeniser, examples, settings, 0, |text| console.warn(text)),
+        }
+    };
+    let held_out = if dataset.valid.is_empty() { &dataset.test } else { &dataset.valid };
+    anyhow::ensure!(
+        !held_out.is_empty(),
+        "{name} has one example only: the gate needs text that is held out (a valid.jsonl, or more examples)"
+    );
+    let general = match general {
+        Some(path) => {
+            let data = chosen::data(path)?;
+            blocks(&[data.train, data.valid, data.test].concat())?
+        }
+        None => Vec::new(),
+    };
+    Ok(Material {
+        train: blocks(&dataset.train)?,
+        valid: blocks(held_out)?,
+        hash: dataset.hash,
+        general,
+        name,
+    })
+}
+
+/// Runs a job with the console as its listener.
+pub fn job(
+    engines: &Engines,
+    state: &mut State,
+    material: &Material,
+    settings: &Settings,
+    console: &mut Console,
+) -> anyhow::Result<Outcome> {
+    let mut failed = None;
+    let mut tell = |event: &Event| match console.event(event) {
+        Ok(()) => ControlFlow::Continue(()),
+        // Nobody reads any more: stop where the job can go on later.
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
+        }
+    };
+    let outcome =
+        learner::adapt(engines, state, material, settings, host::available_bytes(), &mut tell)?;
+    match failed {
+        Some(error) => Err(error).context("cannot report progress; go on with --resume"),
+        None => Ok(outcome),
+    }
+}
+
+/// Writes the adapter in use to a folder of the user's, whole or not at all.
+fn write_adapter(state: &State, folder: &Path) -> anyhow::Result<()> {
+    let current = state.current().context("nothing is committed")?;
+    let files = state.adapter(current.number)?;
+    let name = folder.file_name().context("--adapter-path: expected a folder's name")?;
+    let mut fresh = name.to_owned();
+    fresh.push(".new");
+    let fresh = folder.with_file_name(fresh);
+    let failed = |what: &str, path: &Path| format!("cannot {what} {}", path.display());
+    fs::create_dir_all(&fresh).with_context(|| failed("make", &fresh))?;
+    for (name, bytes) in files {
+        let path = fresh.join(name);
+        fs::write(&path, bytes).with_context(|| failed("write", &path))?;
+    }
+    if folder.exists() {
+        let is_adapter = folder.join(sapwood::adapter::peft::CONFIG_FILE).is_file();
+        anyhow::ensure!(is_adapter, "{} exists and is no adapter; it is unchanged", folder.display());
+        fs::remove_dir_all(folder).with_context(|| failed("replace", folder))?;
+    }
+    fs::rename(&fresh, folder).with_context(|| failed("rename to", folder))
+}

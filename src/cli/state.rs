@@ -1,0 +1,83 @@
+//! `sapwood replay stats|verify` and `sapwood rollback`: a look into a state folder.
+
+use super::adapt::open;
+use super::args::{Replay, Rollback};
+use super::console::{Console, bytes};
+use anyhow::Context;
+use sapwood::ports::Disk;
+use sapwood::state::State;
+use serde_json::json;
+use std::path::Path;
+use std::sync::Arc;
+
+fn look(folder: &Path) -> anyhow::Result<State> {
+    State::look(Arc::new(Disk::look(folder)?))
+        .with_context(|| format!("state folder {}", folder.display()))
+}
+
+/// Shows or checks the reservoir of the last commit.
+pub fn replay(action: &Replay, console: &Console) -> anyhow::Result<()> {
+    let (folder, verify) = match action {
+        Replay::Stats { state } => (state, false),
+        Replay::Verify { state } => (state, true),
+    };
+    let state = look(folder)?;
+    let mut reservoir = state
+        .committed_reservoir()?
+        .with_context(|| format!("{} has no reservoir yet", folder.display()))?;
+    let names = state.learner()?.map(|record| record.domains).unwrap_or_default();
+    let sound = if verify { Some(reservoir.verify()?) } else { None };
+    let stats = reservoir.stats();
+    let lost: Vec<String> =
+        reservoir.lost().iter().map(|lost| format!("slot {}: {}", lost.slot, lost.reason)).collect();
+    let name = |tag: u16| {
+        let name = usize::from(tag).checked_sub(1).and_then(|index| names.get(index));
+        name.cloned().unwrap_or_else(|| format!("domain {tag}"))
+    };
+    let domains: serde_json::Map<_, _> =
+        stats.per_domain.iter().map(|(&tag, &held)| (name(tag), json!(held))).collect();
+    let value = json!({
+        "event": "replay", "capacity": stats.capacity, "held": stats.held, "seen": stats.seen,
+        "corrupt": stats.corrupt, "bytes": stats.bytes, "sound": sound, "lost": lost,
+        "domains": domains,
+    });
+    let mut text = format!(
+        "{} of {} blocks held, {} ever offered, {} lost to damage, file of {}\n",
+        stats.held,
+        stats.capacity,
+        stats.seen,
+        stats.corrupt,
+        bytes(stats.bytes)
+    );
+    for (&tag, held) in &stats.per_domain {
+        text += &format!("  {:<24}{held:>7}\n", name(tag));
+    }
+    if let Some(sound) = sound {
+        text += &format!("{sound} blocks were read and are sound\n");
+    }
+    for line in &lost {
+        text += &format!("{line}\n");
+    }
+    console.result(&value, &text)?;
+    anyhow::ensure!(
+        !verify || lost.is_empty(),
+        "{} blocks are damaged; learning goes on without them",
+        lost.len()
+    );
+    Ok(())
+}
+
+/// Makes an earlier generation current again.
+pub fn rollback(args: &Rollback, console: &Console) -> anyhow::Result<()> {
+    // Looked at first, so that a mistyped folder is not made.
+    look(&args.state)?;
+    let mut state = open(&args.state, console)?;
+    let before = state.current().map(|generation| generation.number);
+    let number = state.rollback(args.to)?;
+    let kept: Vec<u64> = state.generations().iter().map(|generation| generation.number).collect();
+    let value =
+        json!({ "event": "rollback", "before": before, "generation": number, "kept": kept });
+    let before = before.map_or("none".to_owned(), |number| number.to_string());
+    let text = format!("generation in use: {number} (before: {before}); kept: {kept:?}");
+    Ok(console.result(&value, &text)?)
+}
