@@ -56,7 +56,7 @@ fn courses(title: &str, unit: &str, runs: &[&Run]) -> String {
     let lines: Vec<Vec<f64>> = (0..domains.len()).map(|domain| mean_course(runs, domain)).collect();
     let values = || lines.iter().flatten().copied().filter(|value| value.is_finite());
     let scale = Scale::over(values());
-    let mut svg = Svg::new(title);
+    let mut svg = Svg::new(title, AREA[2]);
     svg.values(&scale, unit);
     let steps = domains.len().max(1) as f64;
     let place = |step: usize| AREA[0] + (AREA[2] - AREA[0]) * step as f64 / steps;
@@ -85,9 +85,9 @@ fn forgetting(title: &str, unit: &str, bars: &[Bar]) -> String {
         .flat_map(|bar| [bar.value - bar.deviation, bar.value + bar.deviation])
         .chain([0.0]);
     let scale = Scale::over(ends);
-    let mut svg = Svg::new(title);
+    let mut svg = Svg::new(title, WIDTH - 40.0);
     svg.values(&scale, unit);
-    let room = (WIDTH - 40.0 - AREA[0]) / finite.len().max(1) as f64;
+    let room = (svg.right - AREA[0]) / finite.len().max(1) as f64;
     for (index, bar) in finite.iter().enumerate() {
         let middle = AREA[0] + room * (index as f64 + 0.5);
         svg.bar(middle, room * 0.5, bar, &scale, COLOURS[index % COLOURS.len()]);
@@ -151,29 +151,35 @@ impl Scale {
 }
 
 /// An SVG file in the making.
-struct Svg(String);
+struct Svg {
+    text: String,
+    /// Where the area of the values ends.
+    right: f64,
+}
 
 impl Svg {
-    fn new(title: &str) -> Self {
+    fn new(title: &str, right: f64) -> Self {
         let title = Escaped(title);
-        Self(format!(
+        let text = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
              viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"13\" \
              fill=\"#222222\">\n<title>{title}</title>\n\
              <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>\n\
              <text x=\"{}\" y=\"30\" font-size=\"17\" font-weight=\"bold\">{title}</text>\n",
             AREA[0]
-        ))
+        );
+        Self { text, right }
     }
 
     fn push(&mut self, element: &str) {
-        self.0.push_str(element);
-        self.0.push('\n');
+        self.text.push_str(element);
+        self.text.push('\n');
     }
 
     /// The axis of the values with its grid; its unit stands beside it.
     fn values(&mut self, scale: &Scale, unit: &str) {
-        let ([left, top, right, bottom], digits) = (AREA, scale.digits());
+        let ([left, top, _, bottom], right) = (AREA, self.right);
+        let digits = scale.digits();
         for tick in scale.ticks() {
             let (y, zero) = (scale.y(tick), tick.abs() < scale.step / 1e3);
             let tick = if zero { 0.0 } else { tick };
@@ -245,7 +251,7 @@ impl Svg {
 
     fn finish(mut self) -> String {
         self.push("</svg>");
-        self.0
+        self.text
     }
 }
 

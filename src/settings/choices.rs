@@ -1,0 +1,151 @@
+//! Settings that are one of a few: schedule, layers of the distance, device, method.
+
+use super::{Settings, SettingsError, range};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// How the learning rate goes on after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// It stays.
+    Constant,
+    /// It falls to zero along half a cosine.
+    Cosine,
+    /// It falls to zero along a line.
+    Linear,
+}
+
+/// Which hidden states of fast are held close to those of slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EmbeddingLayers {
+    /// Those after the last layer.
+    Last,
+    /// Those after every layer of the head.
+    All,
+}
+
+/// Where the learner computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Device {
+    /// The first CUDA device, else Metal, else the CPU; only what was built in counts.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The CUDA device of this number.
+    Cuda(usize),
+    /// Apple's GPU.
+    Metal,
+}
+
+/// The ways of learning that a stream compares; each is the same step under other settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// LoRA on one domain after the other: no replay, no slow learner.
+    Sequential,
+    /// Experience replay (ER).
+    Replay,
+    /// ER, and the slow learner is an average of the fast one.
+    ReplayAverage,
+    /// I-LoRA as its paper describes it: ER, average, and hidden states held close.
+    Ilora,
+    /// I-LoRA as its authors' program does it.
+    AsPublished,
+    /// All domains at once, shuffled: what a device never has, the upper bound.
+    Joint,
+}
+
+impl FromStr for Device {
+    type Err = SettingsError;
+
+    fn from_str(name: &str) -> Result<Self, SettingsError> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            "metal" => Ok(Self::Metal),
+            other => other
+                .strip_prefix("cuda:")
+                .and_then(|number| number.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| range("device", "auto, cpu, cuda, cuda:N or metal", name)),
+        }
+    }
+}
+
+impl TryFrom<String> for Device {
+    type Error = SettingsError;
+
+    fn try_from(name: String) -> Result<Self, SettingsError> {
+        name.parse()
+    }
+}
+
+impl From<Device> for String {
+    fn from(device: Device) -> Self {
+        device.to_string()
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => write!(to, "auto"),
+            Self::Cpu => write!(to, "cpu"),
+            Self::Cuda(number) => write!(to, "cuda:{number}"),
+            Self::Metal => write!(to, "metal"),
+        }
+    }
+}
+
+impl Method {
+    /// Every method, in the order of the tables.
+    pub const ALL: [Self; 6] = [
+        Self::Sequential,
+        Self::Replay,
+        Self::ReplayAverage,
+        Self::Ilora,
+        Self::AsPublished,
+        Self::Joint,
+    ];
+
+    /// Its name in tables and plots.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sequential => "sequential LoRA",
+            Self::Replay => "ER",
+            Self::ReplayAverage => "ER + EMA",
+            Self::Ilora => "I-LoRA",
+            Self::AsPublished => "I-LoRA as published",
+            Self::Joint => "joint (upper bound)",
+        }
+    }
+
+    /// `settings` with what this method turns off or fixes; the rest stays as chosen.
+    pub fn apply(self, settings: &Settings) -> Settings {
+        let mut chosen = Settings { as_published: false, ..settings.clone() };
+        match self {
+            Self::Sequential | Self::Joint => {
+                chosen.replay_batch_size = 0;
+                chosen.retain = 0.0;
+                chosen.gamma = 0.0;
+            }
+            Self::Replay => {
+                chosen.retain = 0.0;
+                chosen.gamma = 0.0;
+            }
+            Self::ReplayAverage => chosen.gamma = 0.0,
+            Self::Ilora => {}
+            Self::AsPublished => {
+                chosen.as_published = true;
+                chosen.retain = 0.25;
+                chosen.embedding_layers = EmbeddingLayers::All;
+            }
+        }
+        chosen
+    }
+}

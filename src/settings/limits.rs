@@ -1,0 +1,36 @@
+//! Every limit, and what each must be against the others.
+
+/// Most tokens T of a block.
+pub const TOKENS_MAX: usize = 32_768;
+/// Most blocks of one batch, fresh or replayed.
+pub const BATCH_BLOCKS_MAX: usize = 4_096;
+/// Highest rank r of an adapter.
+pub const RANK_MAX: usize = 1_024;
+/// Most blocks that a reservoir holds.
+pub const REPLAY_BLOCKS_MAX: u64 = 1 << 20;
+/// Largest data file that is read, in bytes.
+pub const FILE_BYTES_MAX: u64 = 1 << 30;
+/// Longest line of a JSON-lines file, in bytes.
+pub const LINE_BYTES_MAX: u64 = 16 << 20;
+/// Most files of a data folder.
+pub const FILES_MAX: usize = 65_536;
+/// Deepest data folder.
+pub const FOLDER_DEPTH_MAX: usize = 16;
+/// Most text that a split takes away from training, in bytes.
+pub const HELD_OUT_BYTES_MAX: usize = 64 << 10;
+/// Text that the tokenizer sees at once, in bytes.
+pub const SEGMENT_BYTES_MAX: usize = 64 << 10;
+/// Most threads.
+pub const THREADS_MAX: usize = 1_024;
+
+const _: () = assert!(LINE_BYTES_MAX < FILE_BYTES_MAX, "a longest line must fit a file");
+const _: () = assert!(FILE_BYTES_MAX < u32::MAX as u64, "the bytes of any block must fit its u32");
+const _: () = assert!(
+    HELD_OUT_BYTES_MAX as u64 <= LINE_BYTES_MAX,
+    "what is held out must be far less than what is learned"
+);
+const _: () = assert!(SEGMENT_BYTES_MAX >= TOKENS_MAX, "a segment must fill a block");
+
+/// The linear layers that LoRA may change, as `--target-modules` names them.
+pub const TARGET_MODULES: [&str; 7] =
+    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];

@@ -1,0 +1,112 @@
+//! What settings promise.
+
+use super::*;
+
+fn refusal(text: &str) -> String {
+    let settings = Settings::from_toml(text).and_then(|settings| settings.check());
+    settings.map_or_else(|error| error.to_string(), |()| "accepted".to_owned())
+}
+
+#[test]
+fn the_defaults_are_in_range_and_an_empty_file_is_the_defaults() -> Result<(), SettingsError> {
+    Settings::default().check()?;
+    assert_eq!(Settings::from_toml("")?, Settings::default());
+    Ok(())
+}
+
+#[test]
+fn flags_win_over_the_file_and_the_file_over_the_defaults() -> Result<(), SettingsError> {
+    let file = Settings::from_toml("rank = 4\nlr-schedule = 'cosine'\ndevice = 'cuda:1'")?;
+    let merged = file.merge(Overrides { rank: Some(2), ..Overrides::default() });
+    assert_eq!((merged.rank, merged.lr_schedule), (2, Schedule::Cosine));
+    assert_eq!((merged.device, merged.batch_size), (Device::Cuda(1), 8));
+    Ok(())
+}
+
+#[test]
+fn a_refusal_of_a_file_is_one_line_with_key_and_line() {
+    let unknown = refusal("rank = 4\n\nrnak = 8\n");
+    assert!(unknown.contains("line 3") && unknown.contains("`rnak`"), "{unknown}");
+    let wrong = refusal("seed = 1\nrank = 'four'\n");
+    assert!(wrong.contains("line 2") && wrong.contains("string"), "{wrong}");
+    let broken = refusal("rank = \n");
+    assert!(broken.contains("line 1"), "{broken}");
+    for text in [unknown, wrong, broken, refusal("device = 'tpu'")] {
+        assert!(text != "accepted" && !text.contains('\n'), "{text}");
+    }
+}
+
+#[test]
+fn every_value_out_of_range_is_refused_by_name() {
+    let cases = [
+        ("rank = 0", "--rank"),
+        ("retain = 1.0", "--retain"),
+        ("retain = nan", "--retain"),
+        ("gamma = nan", "--gamma"),
+        ("learning-rate = 0.0", "--learning-rate"),
+        ("learning-rate = inf", "--learning-rate"),
+        ("warmup = 2.5", "--warmup"),
+        ("num-layers = 0", "--num-layers"),
+        ("max-seq-length = 1", "--max-seq-length"),
+        ("target-modules = []", "--target-modules"),
+        ("target-modules = ['q_proj', 'q_proj']", "--target-modules"),
+        ("target-modules = ['qkv']", "qkv"),
+        ("replay-bytes = 0", "--replay-bytes"),
+        ("gate-old = nan", "--gate-old"),
+    ];
+    for (text, name) in cases {
+        assert!(refusal(text).contains(name), "{text}: {}", refusal(text));
+    }
+    for text in ["retain = 0.0", "num-layers = -1", "replay-batch-size = 0", "warmup = 20"] {
+        assert_eq!(refusal(text), "accepted", "{text}");
+    }
+}
+
+#[test]
+fn layers_are_counted_from_the_top_and_never_more_than_there_are() -> Result<(), SettingsError> {
+    let of = |num_layers| Settings { num_layers, ..Settings::default() };
+    assert_eq!((of(-1).layers_of(6)?, of(4).layers_of(6)?), (6, 4));
+    assert!(of(7).layers_of(6).is_err());
+    Ok(())
+}
+
+/// Oracle: the formulas by hand, `lr * min(1, k / 5)` and half a cosine; 1e-12 is f64 rounding.
+#[test]
+fn the_learning_rate_warms_up_and_then_follows_its_schedule() {
+    let mut settings =
+        Settings { iters: 105, warmup: 5.0, learning_rate: 1e-2, ..Settings::default() };
+    let near = |got: f64, want: f64| assert!((got - want).abs() < 1e-12, "{got} {want}");
+    near(settings.learning_rate_at(1), 2e-3);
+    near(settings.learning_rate_at(5), 1e-2);
+    near(settings.learning_rate_at(105), 1e-2);
+    settings.lr_schedule = Schedule::Linear;
+    near(settings.learning_rate_at(56), 5e-3);
+    settings.lr_schedule = Schedule::Cosine;
+    near(settings.learning_rate_at(31), 0.5e-2 * (1.0 + std::f64::consts::FRAC_PI_4.cos()));
+    settings.warmup = 0.2;
+    assert_eq!(settings.warmup_steps(), 21);
+}
+
+#[test]
+fn a_job_goes_on_under_the_same_numbers_only() -> Result<(), SettingsError> {
+    let begun = Settings::default().identity()?;
+    let quiet = Settings { steps_per_report: 1, resume: true, ..Settings::default() };
+    quiet.check_resume(&begun)?;
+    let other = Settings { rank: 16, ..Settings::default() }.check_resume(&begun);
+    let text = other.map_or_else(|error| error.to_string(), |()| String::new());
+    assert!(text.contains("--rank was 8") && text.contains("now 16"), "{text}");
+    assert!(quiet.check_resume("{").is_err());
+    Ok(())
+}
+
+#[test]
+fn a_method_changes_what_it_is_about_and_nothing_else() {
+    let chosen = Settings { rank: 3, as_published: true, ..Settings::default() };
+    for method in Method::ALL {
+        let applied = method.apply(&chosen);
+        assert_eq!((applied.rank, applied.check().is_ok()), (3, true));
+        assert_eq!(applied.as_published, method == Method::AsPublished);
+    }
+    assert_eq!(Method::Sequential.apply(&chosen).replay_batch_size, 0);
+    assert!(Method::ReplayAverage.apply(&chosen).retain > 0.9);
+}
