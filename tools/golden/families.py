@@ -39,7 +39,7 @@ FAMILIES = {
         hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2, eos_token_id=2,
         rms_norm_eps=1e-6, tie_word_embeddings=False, rope_parameters=rope(10_000.0, rope_type="linear", factor=2.0))),
     "mistral": (MistralConfig, MistralForCausalLM, 12, 4, dict(
-        hidden_size=32, intermediate_size=96, num_attention_heads=4, num_key_value_heads=2, eos_token_id=2,
+        hidden_size=32, intermediate_size=72, num_attention_heads=4, num_key_value_heads=2, eos_token_id=2,
         rms_norm_eps=1e-5, sliding_window=64, tie_word_embeddings=False, rope_parameters=rope(1_000_000.0))),
     "mistral_no_window": (MistralConfig, MistralForCausalLM, 9, 5, dict(
         hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=1, eos_token_id=2,
@@ -48,7 +48,7 @@ FAMILIES = {
         hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2, eos_token_id=2,
         rms_norm_eps=1e-6, use_sliding_window=False, tie_word_embeddings=True, rope_parameters=rope(1_000_000.0))),
     "smollm2": (LlamaConfig, LlamaForCausalLM, 12, 4, dict(
-        hidden_size=48, intermediate_size=96, num_attention_heads=6, num_key_value_heads=2, eos_token_id=2,
+        hidden_size=48, intermediate_size=64, num_attention_heads=6, num_key_value_heads=2, eos_token_id=2,
         rms_norm_eps=1e-5, tie_word_embeddings=True, rope_parameters=rope(100_000.0))),
     "head_dim": (MistralConfig, MistralForCausalLM, 12, 5, dict(
         hidden_size=40, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2, head_dim=16, eos_token_id=2,
@@ -85,6 +85,7 @@ def write_configs(folder: Path, style: int) -> None:
 
 def save(model, folder: Path, style: int) -> None:
     model.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
     (folder / "generation_config.json").unlink(missing_ok=True)
     write_configs(folder, style)
 
@@ -131,6 +132,7 @@ def write_sharded(folder: Path, source: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for shard in sorted(set(shards.values())):
         save_file({name: weights[name] for name in shards if shards[name] == shard}, folder / shard, {"format": "pt"})
+        (folder / shard).chmod(0o644)
     total_bytes = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
     write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total_bytes}, "weight_map": shards})
     (folder / "config.json").write_bytes((source / "config.json").read_bytes())
