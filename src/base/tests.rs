@@ -274,3 +274,38 @@ fn the_file_holds_the_whole_canonical_graph() {
     let tensors = whole.graph.initializer.len() + whole.slots.len();
     assert_eq!(file.graph().initializer.len(), tensors);
 }
+
+#[test]
+fn opening_a_file_leaves_its_weights_on_disk() {
+    let (out, _) = exported("llama2", ExportOptions::default());
+    let file = OnnxFile::open(&out.path().join("model/model.onnx")).unwrap();
+    let tensors = &file.graph().initializer;
+    assert!(tensors.iter().all(|tensor| tensor.raw_data.len() <= 4096));
+    let embedding = file.constant("model.embed_tokens.weight").unwrap();
+    assert!(embedding.raw_data.is_empty());
+    assert_eq!(file.floats(embedding).unwrap().len(), 96 * 32);
+}
+
+#[test]
+fn a_flipped_bit_or_a_cut_is_an_error_or_another_model_but_never_a_panic() {
+    use rand_core::{Rng, SeedableRng};
+    let (out, _) = exported("qwen2", ExportOptions::default());
+    let path = out.path().join("model/model.onnx");
+    let whole = fs::read(&path).unwrap();
+    let mut chance = rand_chacha::ChaCha8Rng::seed_from_u64(7);
+    let mut refused = 0;
+    for round in 0..400 {
+        let mut bytes = whole.clone();
+        let at = chance.next_u64() as usize % bytes.len();
+        if round % 4 == 0 {
+            bytes.truncate(at);
+        } else {
+            // Weights are most of the bytes; the graph before them is where a flip tells.
+            let at = if round % 4 == 1 { at } else { at % 40_000 };
+            bytes[at] ^= 1 << (chance.next_u32() % 8);
+        }
+        fs::write(&path, bytes).unwrap();
+        refused += usize::from(Base::open(&out.path().join("model")).is_err());
+    }
+    assert!(refused >= 100, "every cut is refused, got {refused} refusals");
+}

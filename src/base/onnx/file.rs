@@ -6,11 +6,9 @@
 //! - Invariant: every count and every offset of the file is compared with what is really there
 //!   before a byte is allocated for it, so a lying file costs an error and no memory.
 
-use super::{GraphProto, LOCATION_EXTERNAL, ModelProto, NodeProto, TensorProto, data_type};
+use super::{GraphProto, LOCATION_EXTERNAL, ModelProto, NodeProto, TensorProto, data_type, scan};
 use crate::base::error::BaseError;
 use half::{bf16, f16};
-use prost::Message;
-use prost::bytes::Buf;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -19,10 +17,7 @@ use std::path::{Component, Path, PathBuf};
 /// Most bytes of one protobuf message, and so of a `model.onnx`.
 pub const FILE_BYTES_MAX: u64 = 2_147_483_647;
 
-/// Bytes read from disk at a time.
-const CHUNK_BYTES: usize = 1 << 20;
-
-/// An opened ONNX file. External data stays on disk until a tensor is asked for.
+/// An opened ONNX file. Weights stay on disk until they are asked for.
 #[derive(Debug)]
 pub struct OnnxFile {
     path: PathBuf,
@@ -31,19 +26,14 @@ pub struct OnnxFile {
 }
 
 impl OnnxFile {
-    /// Reads and decodes a `model.onnx`; about its own size in memory.
+    /// Reads and decodes a `model.onnx`, all but its weights.
     ///
     /// # Errors
     /// [`BaseError::Read`], [`BaseError::TooBig`], and [`BaseError::Onnx`] for a file that is cut
     /// off or is no ONNX model.
     pub fn open(path: &Path) -> Result<Self, BaseError> {
         let foreign = |what: String| BaseError::Onnx { path: path.to_owned(), what };
-        let mut source = Chunks::open(path)?;
-        let decoded = ModelProto::decode(&mut source);
-        if let Some(source) = source.failure {
-            return Err(BaseError::Read { path: path.to_owned(), source });
-        }
-        let mut model = decoded.map_err(|error| foreign(error.to_string()))?;
+        let mut model = scan::model(path)?;
         let graph = model.graph.take().ok_or_else(|| foreign("it has no graph".into()))?;
         if graph.node.is_empty() || graph.output.is_empty() {
             return Err(foreign("its graph has no nodes or no outputs".into()));
@@ -295,73 +285,5 @@ impl Place {
         }
         let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
         Ok(Self { location: location.into(), offset, length })
-    }
-}
-
-/// A file as protobuf's decoder wants it, a chunk at a time, so that a big model is in memory once.
-///
-/// The decoder's interface cannot fail: after a failure the rest of the file reads as zeros, and
-/// whoever decodes must look at `failure` first.
-struct Chunks {
-    file: File,
-    chunk: Vec<u8>,
-    used: usize,
-    /// Bytes of the file after `chunk`.
-    behind: usize,
-    failure: Option<std::io::Error>,
-}
-
-impl Chunks {
-    fn open(path: &Path) -> Result<Self, BaseError> {
-        let unread = |source| BaseError::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(unread)?;
-        let metadata = file.metadata().map_err(unread)?;
-        if metadata.is_dir() {
-            return Err(unread(std::io::ErrorKind::IsADirectory.into()));
-        }
-        let too_big = |got| BaseError::TooBig { path: path.to_owned(), limit: FILE_BYTES_MAX, got };
-        let behind = usize::try_from(metadata.len())
-            .ok()
-            .filter(|&bytes| bytes as u64 <= FILE_BYTES_MAX)
-            .ok_or_else(|| too_big(metadata.len()))?;
-        let mut source = Self { file, chunk: Vec::new(), used: 0, behind, failure: None };
-        source.refill();
-        Ok(source)
-    }
-
-    fn refill(&mut self) {
-        let size = self.behind.min(CHUNK_BYTES);
-        self.used = 0;
-        self.behind -= size;
-        self.chunk.clear();
-        self.chunk.resize(size, 0);
-        if self.failure.is_none()
-            && let Err(error) = self.file.read_exact(&mut self.chunk)
-        {
-            self.failure = Some(error);
-        }
-    }
-}
-
-impl Buf for Chunks {
-    fn remaining(&self) -> usize {
-        self.chunk.len() - self.used + self.behind
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.chunk.get(self.used..).unwrap_or_default()
-    }
-
-    fn advance(&mut self, mut count: usize) {
-        loop {
-            let step = count.min(self.chunk.len() - self.used);
-            self.used += step;
-            count -= step;
-            if self.used == self.chunk.len() && self.behind > 0 {
-                self.refill();
-            } else {
-                break;
-            }
-        }
     }
 }

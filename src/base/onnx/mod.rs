@@ -10,6 +10,7 @@
 //! Source: `onnx/onnx.proto`, IR version 10.
 
 mod file;
+mod scan;
 
 pub use file::{FILE_BYTES_MAX, OnnxFile, shape};
 
