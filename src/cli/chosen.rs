@@ -15,6 +15,7 @@ use sapwood::tokenise::Tokeniser;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The model folder, which every command needs.
 pub fn model(given: Option<&PathBuf>) -> anyhow::Result<&Path> {
@@ -60,7 +61,7 @@ pub fn adapter(choice: &Choice, base: &Base) -> anyhow::Result<Option<Adapter>> 
         return Ok(Some(adapter_at(folder, base.config(), Some(base.hash()))?.0));
     }
     let Some(folder) = &choice.state else { return Ok(None) };
-    let state = State::look(Disk::look(folder)?)?;
+    let state = State::look(Arc::new(Disk::look(folder)?))?;
     let Some(current) = state.current() else {
         anyhow::bail!("{} holds no committed adapter yet", folder.display());
     };

@@ -10,7 +10,7 @@ use super::chosen;
 use super::console::Console;
 use anyhow::Context;
 use sapwood::learner::{Engines, Outcome};
-use sapwood::settings::{Schedule, Settings};
+use sapwood::settings::Settings;
 use std::env;
 use std::path::{Path, PathBuf};
 

@@ -9,7 +9,7 @@ use crate::head::{Head, Place};
 use crate::settings::Settings;
 use crate::trunk::{Trunk, Whole, trim};
 use ndarray::{Array2, Array3};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Most that a logit may differ, relative to the largest: both engines compute in f32, so what is
 /// left is the order of sums through L layers; a wrong weight or mask is off by far more.
@@ -25,6 +25,8 @@ pub struct Engines {
     pub head: Head,
     /// Where the head runs.
     pub place: Place,
+    /// Where the base lies: what an adapter's files call it.
+    pub model: PathBuf,
 }
 
 impl Engines {
@@ -50,7 +52,7 @@ impl Engines {
         if !(error <= PROBE_TOLERANCE) {
             return Err(LearnError::Probe { error, tolerance: PROBE_TOLERANCE });
         }
-        Ok(Self { base, trunk, head, place })
+        Ok(Self { base, trunk, head, place, model: model.to_path_buf() })
     }
 }
 

@@ -46,7 +46,8 @@ impl<'a> HeldOut<'a> {
         for (blocks, hidden) in &self.batches {
             let nats = head.nats(adapter, &Group { blocks, hidden })?;
             for (block, nats) in blocks.iter().zip(nats) {
-                total.add(nats, block.labels() as u64, u64::from(block.bytes));
+                let (tokens, bytes) = (block.labels() as u64, u64::from(block.bytes));
+                total.add(Tally { nats, tokens, bytes });
             }
         }
         Ok(total)

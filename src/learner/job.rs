@@ -173,10 +173,7 @@ impl Start {
         let checkpoint = checkpoint.filter(|_| settings.resume);
         if let Some(Checkpoint { learner, .. }) = &checkpoint {
             learner.belongs_to(&base, spec)?;
-            if learner.cursor.dataset != material.hash {
-                return Err(LearnError::OtherData);
-            }
-            settings.check_resume(&learner.settings)?;
+            learner.may_resume(&material.hash, &settings.identity()?)?;
         }
         let record = checkpoint.as_ref().map(|checkpoint| &checkpoint.learner).or(committed.as_ref());
         let heritage = record.map_or_else(Heritage::default, Heritage::of);
@@ -355,7 +352,7 @@ impl Job<'_, '_> {
             role: Role::Slow,
             retain: self.settings.retain as f32,
         };
-        let base_name = self.engines.name();
+        let base_name = self.engines.model.display().to_string();
         let files = peft::write(&self.learners.slow, &meta, &base_name)?;
         let files: Vec<(&str, &[u8])> =
             files.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();

@@ -89,9 +89,6 @@ pub enum LearnError {
     /// No multiple choice among the examples.
     #[error("expected lines of {{\"prompt\", \"choices\", \"answer\"}}, found none")]
     NoChoices,
-    /// `--resume` with other data.
-    #[error("the interrupted job learned from other data; its checkpoint is unchanged")]
-    OtherData,
     /// `--resume` without a checkpoint.
     #[error("there is no interrupted job to go on with; leave --resume out")]
     NothingToResume,

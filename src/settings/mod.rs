@@ -10,6 +10,7 @@ mod limits;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use choices::{Device, EmbeddingLayers, Method, Schedule};
@@ -36,18 +37,8 @@ pub enum SettingsError {
         /// What it was.
         got: String,
     },
-    /// A job cannot go on under other settings than it began with.
-    #[error("--{key} was {was} when the job began and is now {now}; the checkpoint is unchanged")]
-    Resume {
-        /// The setting.
-        key: String,
-        /// Its value in the checkpoint.
-        was: String,
-        /// Its value now.
-        now: String,
-    },
-    /// The settings in a checkpoint cannot be read.
-    #[error("the settings of the checkpoint are unreadable: {0}; the checkpoint is unchanged")]
+    /// A setting has no JSON.
+    #[error("the settings cannot be written down: {0}; nothing was started")]
     Identity(#[from] serde_json::Error),
 }
 
@@ -184,13 +175,13 @@ impl Settings {
             }
     }
 
-    /// The settings that decide a job's numbers, as JSON: what a checkpoint keeps.
+    /// The settings that decide a job's numbers, each as JSON under its key: what a checkpoint keeps.
     ///
     /// Paths, reports, checkpoints, the gate and the thread count are left out: they may change.
     ///
     /// # Errors
     /// [`SettingsError::Identity`] when a value has no JSON; checked settings always have.
-    pub fn identity(&self) -> Result<String, SettingsError> {
+    pub fn identity(&self) -> Result<Vec<(String, String)>, SettingsError> {
         let start = Self::default();
         let bare = Self {
             model: None,
@@ -208,28 +199,9 @@ impl Settings {
             gate_general: start.gate_general,
             ..self.clone()
         };
-        Ok(serde_json::to_string(&bare)?)
-    }
-
-    /// Refuses to go on with a checkpoint whose [`Settings::identity`] is another.
-    ///
-    /// # Errors
-    /// [`SettingsError::Resume`] naming the first setting that differs.
-    pub fn check_resume(&self, stored: &str) -> Result<(), SettingsError> {
-        let was: serde_json::Map<String, serde_json::Value> = serde_json::from_str(stored)?;
-        let now: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_str(&self.identity()?)?;
-        let text = |value: Option<&serde_json::Value>| {
-            value.map_or_else(|| "unknown".to_owned(), ToString::to_string)
-        };
-        for key in now.keys().chain(was.keys()) {
-            let (was, now) = (was.get(key), now.get(key));
-            if was != now {
-                let (key, was, now) = (key.clone(), text(was), text(now));
-                return Err(SettingsError::Resume { key, was, now });
-            }
-        }
-        Ok(())
+        let text = serde_json::to_string(&bare)?;
+        let values: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text)?;
+        Ok(values.into_iter().map(|(key, value)| (format!("--{key}"), value.to_string())).collect())
     }
 }
 
