@@ -126,7 +126,7 @@ impl Disk {
     pub fn exclusive(root: &Path) -> StorageResult<Self> {
         let path = || root.display().to_string();
         let io = |operation| move |source| StorageError::Io { operation, path: path(), source };
-        fs::create_dir_all(root).map_err(io("create"))?;
+        make_durable(root).map_err(io("create"))?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -189,6 +189,18 @@ impl Disk {
             source,
         })
     }
+}
+
+/// Makes a folder and those above it, each name durable in the folder that holds it.
+fn make_durable(folder: &Path) -> io::Result<()> {
+    if folder.as_os_str().is_empty() || folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder.parent().unwrap_or(Path::new(""));
+    make_durable(above)?;
+    fs::create_dir(folder)?;
+    let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+    File::open(above)?.sync_all()
 }
 
 impl Storage for Disk {
@@ -288,12 +300,13 @@ mod tests {
     #[test]
     fn a_second_opener_is_refused_until_the_first_is_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Disk::exclusive(folder.path()).unwrap();
-        assert!(matches!(Disk::exclusive(folder.path()), Err(StorageError::Locked { .. })));
-        let looker = Disk::look(folder.path()).unwrap();
+        let root = folder.path().join("a/b");
+        let first = Disk::exclusive(&root).unwrap();
+        assert!(matches!(Disk::exclusive(&root), Err(StorageError::Locked { .. })));
+        let looker = Disk::look(&root).unwrap();
         assert!(looker.write("x", b"").is_err(), "who only looks changes nothing");
         drop(first);
-        assert!(Disk::exclusive(folder.path()).is_ok());
+        assert!(Disk::exclusive(&root).is_ok());
     }
 
     #[test]

@@ -1,3 +1,5 @@
+//! The reservoir's promises: even chances, nothing lost but what is damaged, fixed sizes.
+
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use super::*;

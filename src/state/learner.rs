@@ -1,0 +1,157 @@
+//! What a learner must know to go on: everything but the base, the data and the reservoir.
+//!
+//! - Plain numbers in the adapter's fixed order; the shapes say which linear layer each belongs to.
+//! - Invariant: fast, slow and both moments have as many numbers as the shapes make.
+
+use super::StateError;
+use crate::adapter::{Spec, Target};
+use crate::reservoir::ChanceState;
+use rkyv::{Archive, Deserialize, Serialize};
+use std::fmt::Display;
+
+/// One adapted linear layer.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct Shape {
+    /// Index of the decoder layer.
+    pub layer: u32,
+    /// Which linear layer of it: its place in [`Target::ALL`].
+    pub target: u8,
+    /// Rank r.
+    pub rank: u32,
+    /// alpha / rank.
+    pub scale: f32,
+    /// Width of the input.
+    pub fan_in: u32,
+    /// Width of the output.
+    pub fan_out: u32,
+}
+
+/// Where a job stands in its data.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// BLAKE3 of the data set.
+    pub dataset: [u8; 32],
+    /// Whole passes over it.
+    pub epoch: u64,
+    /// Blocks of this pass that were learned.
+    pub position: u64,
+    /// Optimiser steps of the job, which the learning rate's schedule follows.
+    pub step: u64,
+    /// Where the job's own chance stands.
+    pub chance: ChanceState,
+}
+
+/// A learner between two optimiser steps.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct LearnerRecord {
+    /// The fast adapter's factors.
+    pub fast: Vec<f32>,
+    /// The slow adapter's factors.
+    pub slow: Vec<f32>,
+    /// AdamW's first moment of fast.
+    pub first_moment: Vec<f32>,
+    /// AdamW's second moment of fast.
+    pub second_moment: Vec<f32>,
+    /// Optimiser steps of the device's life, k.
+    pub step: u64,
+    /// Where the job stands, or stood when it ended.
+    pub cursor: Cursor,
+    /// What the adapter changes.
+    pub shapes: Vec<Shape>,
+    /// Hash of the base.
+    pub base: [u8; 32],
+    /// Settings, by name, that must not change in the middle of a job.
+    pub settings: Vec<(String, String)>,
+}
+
+/// The shapes of an adapter's spec.
+pub fn shapes(spec: &Spec) -> Vec<Shape> {
+    let target = |target| Target::ALL.iter().position(|other| *other == target).unwrap_or_default();
+    spec.slots
+        .iter()
+        .map(|slot| Shape {
+            layer: slot.layer as u32,
+            target: target(slot.target) as u8,
+            rank: slot.rank as u32,
+            scale: slot.scale,
+            fan_in: slot.fan_in as u32,
+            fan_out: slot.fan_out as u32,
+        })
+        .collect()
+}
+
+impl LearnerRecord {
+    /// Whether the numbers belong together.
+    ///
+    /// # Errors
+    /// [`StateError::Learner`] names the vector of another length.
+    pub fn check(&self) -> Result<(), StateError> {
+        let one = |shape: &Shape| {
+            u64::from(shape.rank) * (u64::from(shape.fan_in) + u64::from(shape.fan_out))
+        };
+        let sum = self.shapes.iter().try_fold(0_u64, |sum, shape| sum.checked_add(one(shape)));
+        let expected = sum.and_then(|sum| usize::try_from(sum).ok()).unwrap_or(usize::MAX);
+        let vectors = [
+            ("fast", &self.fast),
+            ("slow", &self.slow),
+            ("the first moment", &self.first_moment),
+            ("the second moment", &self.second_moment),
+        ];
+        match vectors.into_iter().find(|(_, values)| values.len() != expected) {
+            Some((what, values)) => Err(StateError::Learner { what, expected, got: values.len() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a learner of this base and this adapter can go on from here.
+    ///
+    /// # Errors
+    /// [`StateError::Differs`] names what was changed.
+    pub fn belongs_to(&self, base: &[u8; 32], spec: &Spec) -> Result<(), StateError> {
+        if self.base != *base {
+            return differs("base model", hex(&self.base), hex(base));
+        }
+        let now = shapes(spec);
+        if self.shapes == now {
+            return Ok(());
+        }
+        match self.shapes.iter().zip(&now).find(|(was, now)| was != now) {
+            Some((was, now)) => differs("adapter", format!("{was:?}"), format!("{now:?}")),
+            None => differs("number of adapted layers", self.shapes.len(), now.len()),
+        }
+    }
+
+    /// Whether an interrupted job may go on with these settings and this data.
+    ///
+    /// # Errors
+    /// [`StateError::Differs`] names the first setting that was changed, or the data.
+    pub fn may_resume(
+        &self,
+        dataset: &[u8; 32],
+        settings: &[(String, String)],
+    ) -> Result<(), StateError> {
+        if self.cursor.dataset != *dataset {
+            return differs("data set", hex(&self.cursor.dataset), hex(dataset));
+        }
+        for (name, was) in &self.settings {
+            let now = settings.iter().find(|(other, _)| other == name).map(|(_, value)| value);
+            if now != Some(was) {
+                return differs(name, was, now.map_or("nothing", String::as_str));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn differs(
+    what: impl Into<String>,
+    expected: impl Display,
+    got: impl Display,
+) -> Result<(), StateError> {
+    let (expected, got) = (expected.to_string(), got.to_string());
+    Err(StateError::Differs { what: what.into(), expected, got })
+}
+
+fn hex(hash: &[u8; 32]) -> String {
+    hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,140 @@
+//! Recovery: which manifest and which generation to go on from, and what may be swept away.
+//!
+//! - The newest manifest whose generation in use is sound, else the other, else the newest older
+//!   generation that one of them keeps. Never forward: what no manifest names is not used.
+//! - A disk that refuses for now (no permission, too many files) is an error and no reason to fall
+//!   back; bytes that are lost or changed are.
+//! - Invariant: recovery changes nothing that a sound manifest names, so it can be cut and repeated.
+
+use super::manifest::{Generation, Manifest, NAMES};
+use super::publish::NEW;
+use super::{CHECKPOINT, StateError};
+use crate::ports::{Storage, StorageResult};
+use std::cmp::Reverse;
+
+/// What was found.
+pub(crate) struct Found {
+    /// The manifest to go on from, its generation in use a sound one.
+    pub(crate) manifest: Manifest,
+    /// Which of the two files holds it; none when there is no manifest yet.
+    pub(crate) slot: Option<usize>,
+    /// The highest sequence of both manifests.
+    pub(crate) sequence: u64,
+    /// Why it is not the newest.
+    pub(crate) fell_back: Vec<String>,
+    /// Every generation that a manifest names.
+    pub(crate) named: Vec<u64>,
+}
+
+/// Reads both manifests and chooses.
+pub(crate) fn find(storage: &dyn Storage) -> Result<Found, StateError> {
+    let (mut read, mut reasons) = (Vec::new(), Vec::new());
+    for (slot, name) in NAMES.into_iter().enumerate() {
+        match Manifest::read(storage, name) {
+            Ok(Some(manifest)) => read.push((slot, manifest)),
+            Ok(None) => {}
+            Err(error) if error.is_damage() => reasons.push(format!("{name}: {error}")),
+            Err(error) => return Err(error),
+        }
+    }
+    if read.is_empty() && reasons.is_empty() {
+        let (manifest, named) = (Manifest::default(), Vec::new());
+        return Ok(Found { manifest, slot: None, sequence: 0, fell_back: reasons, named });
+    }
+    read.sort_by_key(|(_, manifest)| Reverse(manifest.sequence));
+    choose(storage, &read, reasons)
+}
+
+fn choose(
+    storage: &dyn Storage,
+    read: &[(usize, Manifest)],
+    mut reasons: Vec<String>,
+) -> Result<Found, StateError> {
+    let mut failed = Vec::new();
+    for (slot, manifest, number) in candidates(read) {
+        match sound(storage, manifest, number) {
+            Ok(()) => {
+                let mut manifest = manifest.clone();
+                manifest.current = number;
+                manifest.generations.retain(|kept| !failed.contains(&kept.number));
+                manifest.last = highest(read, |manifest| manifest.last);
+                let sequence = highest(read, |manifest| manifest.sequence);
+                let kept = read.iter().flat_map(|(_, manifest)| &manifest.generations);
+                let named = kept.map(|generation| generation.number).collect();
+                return Ok(Found {
+                    manifest,
+                    slot: Some(slot),
+                    sequence,
+                    fell_back: reasons,
+                    named,
+                });
+            }
+            Err(error) if error.is_damage() => {
+                failed.push(number);
+                reasons.push(format!("generation {number}: {error}"));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(StateError::NoSound { reasons: reasons.join("; ") })
+}
+
+/// Manifest and generation in the order of trust: those in use, then the older ones, newest first.
+fn candidates(read: &[(usize, Manifest)]) -> Vec<(usize, &Manifest, u64)> {
+    let in_use = read.iter().map(|(slot, manifest)| (*slot, manifest, manifest.current));
+    let older = read.iter().flat_map(|(slot, manifest)| {
+        let numbers = manifest.generations.iter().rev().map(|generation| generation.number);
+        numbers.filter(|number| *number < manifest.current).map(move |n| (*slot, manifest, n))
+    });
+    in_use.chain(older).collect()
+}
+
+fn highest(read: &[(usize, Manifest)], number: impl Fn(&Manifest) -> u64) -> u64 {
+    read.iter().map(|(_, manifest)| number(manifest)).max().unwrap_or_default()
+}
+
+/// Whether every file of a generation is what was committed; the bare base, 0, always is.
+pub(crate) fn sound(
+    storage: &dyn Storage,
+    manifest: &Manifest,
+    number: u64,
+) -> Result<(), StateError> {
+    if number == 0 {
+        return Ok(());
+    }
+    let generation: &Generation = manifest.generation(number)?;
+    generation.learner.read(storage, "learner")?;
+    generation.files.iter().try_for_each(|file| file.read(storage, &generation.folder()).map(drop))
+}
+
+/// Removes what a cut job left and no manifest names; what was removed.
+///
+/// What cannot be removed now is no harm and is tried again at the next start.
+pub(crate) fn sweep(storage: &dyn Storage, named: &[u64]) -> Vec<String> {
+    let mut swept = Vec::new();
+    let mut gone = |path: String, result: StorageResult<()>| {
+        if result.is_ok() {
+            swept.push(path);
+        }
+    };
+    for name in
+        NAMES.into_iter().chain([CHECKPOINT, "reservoir"]).map(|name| format!("{name}{NEW}"))
+    {
+        if storage.len(&name).is_ok_and(|length| length.is_some()) {
+            let result = storage.remove(&name);
+            gone(name, result);
+        }
+    }
+    let is_named = |name: &String| name.parse().is_ok_and(|number| named.contains(&number));
+    for name in storage.list("adapters").unwrap_or_default().iter().filter(|name| !is_named(name)) {
+        let path = format!("adapters/{name}");
+        let result = storage.remove_dir_all(&path);
+        gone(path, result);
+    }
+    for name in storage.list("learner").unwrap_or_default().iter().filter(|name| !is_named(name)) {
+        let path = format!("learner/{name}");
+        let result = storage.remove(&path);
+        gone(path, result);
+    }
+    swept
+}

@@ -1,0 +1,137 @@
+//! What a state keeps, gives back and refuses when nothing goes wrong.
+
+use super::*;
+use crate::ports::{Disk, StorageError};
+
+#[test]
+fn a_rollback_gives_back_adapter_and_learner_and_keeps_the_reservoir() {
+    let disk = Arc::new(CutDisk::new());
+    let mut state = State::open(disk.clone()).unwrap();
+    assert!(matches!(state.rollback(None), Err(StateError::NothingBefore)));
+    let (mut learner, mut reservoir) = (fresh(), state.reservoir(geometry(), SEED, None).unwrap());
+    let mut learners = vec![learner.clone()];
+    for _ in 0..3 {
+        learn(&mut learner, &mut reservoir).unwrap();
+        commit(&mut state, &learner, &mut reservoir).unwrap();
+        learners.push(learner.clone());
+    }
+    let held = look(disk.clone()).unwrap().held;
+    assert_eq!(state.rollback(None).unwrap(), 2);
+    assert_eq!(state.rollback(Some(1)).unwrap(), 1);
+    assert!(matches!(state.rollback(Some(9)), Err(StateError::Unknown { number: 9, .. })));
+    let found = look(disk).unwrap();
+    assert_eq!((found.current, found.learner), (Some(1), Some(learners[1].clone())));
+    assert_eq!((found.held, found.offered), (held, 3));
+    assert_eq!(state.rollback(Some(3)).unwrap(), 3, "a later one that is kept");
+    assert_eq!(state.rollback(Some(0)).unwrap(), 0, "the bare base");
+    assert_eq!((state.current(), state.learner().unwrap()), (None, None));
+    learn(&mut learner, &mut reservoir).unwrap();
+    assert_eq!(commit(&mut state, &learner, &mut reservoir).unwrap(), 4);
+    assert_eq!(state.current().unwrap().parent, 0);
+}
+
+#[test]
+fn a_rejected_job_leaves_its_reason_and_nothing_else() {
+    let disk = Arc::new(CutDisk::new());
+    let mut state = State::open(disk.clone()).unwrap();
+    let (mut learner, mut reservoir) = (fresh(), state.reservoir(geometry(), SEED, None).unwrap());
+    learn(&mut learner, &mut reservoir).unwrap();
+    commit(&mut state, &learner, &mut reservoir).unwrap();
+    let before = look(disk.clone()).unwrap();
+    for number in 0..20 {
+        learn(&mut learner, &mut reservoir).unwrap();
+        state.checkpoint(learner.clone(), Some(&mut reservoir)).unwrap();
+        state.reject(learner.step, &format!("reason {number}"), Some(&mut reservoir)).unwrap();
+    }
+    let found = look(disk).unwrap();
+    assert_eq!(Seen { rejected: 0, ..found.clone() }, Seen { rejected: 0, ..before });
+    assert_eq!(found.rejected, REJECTIONS_MAX);
+    assert_eq!(state.rejections().last().unwrap().reason, "reason 19");
+    assert_eq!(reservoir.stats().seen, 1);
+}
+
+#[test]
+fn only_the_last_generations_are_kept_and_their_files_with_them() {
+    let disk = Arc::new(CutDisk::new());
+    let mut state = State::open(disk.clone()).unwrap();
+    let (mut learner, mut reservoir) = (fresh(), state.reservoir(geometry(), SEED, None).unwrap());
+    for _ in 0..9 {
+        learn(&mut learner, &mut reservoir).unwrap();
+        commit(&mut state, &learner, &mut reservoir).unwrap();
+    }
+    assert_eq!(disk.list("adapters").unwrap(), ["6", "7", "8", "9"]);
+    assert_eq!(disk.list("learner").unwrap(), ["6", "7", "8", "9"]);
+    assert!(state.verify(6).is_ok());
+    assert!(matches!(state.verify(5), Err(StateError::Unknown { number: 5, .. })));
+    assert_eq!(state.generations()[3].verdict, "kept after step 9");
+}
+
+#[test]
+fn a_checkpoint_that_is_not_taken_up_is_given_up() {
+    let disk = Arc::new(CutDisk::new());
+    let mut state = State::open(disk.clone()).unwrap();
+    let (mut learner, mut reservoir) = (fresh(), state.reservoir(geometry(), SEED, None).unwrap());
+    learn(&mut learner, &mut reservoir).unwrap();
+    state.checkpoint(learner, Some(&mut reservoir)).unwrap();
+    let mut state = State::open(disk.clone()).unwrap();
+    assert_eq!(state.take_checkpoint().unwrap().unwrap().learner.step, 1);
+    drop(state.reservoir(geometry(), SEED, None).unwrap());
+    assert!(state.take_checkpoint().unwrap().is_none());
+    assert_eq!(disk.after_cut(0).len(CHECKPOINT).unwrap(), None);
+}
+
+#[test]
+fn a_record_of_other_conditions_is_refused_by_name() {
+    let record = fresh();
+    let settings = [("rank".to_owned(), "1".to_owned()), ("other".to_owned(), "2".to_owned())];
+    assert!(record.may_resume(&[0; 32], &settings).is_ok());
+    let said = record.may_resume(&[0; 32], &[("rank".to_owned(), "8".to_owned())]).unwrap_err();
+    assert!(said.to_string().contains("another rank: expected 1, got 8"), "{said}");
+    assert!(record.may_resume(&[1; 32], &settings).unwrap_err().to_string().contains("data set"));
+    let spec = crate::adapter::Spec { slots: Vec::new() };
+    let said = record.belongs_to(&[7; 32], &spec).unwrap_err();
+    assert!(said.to_string().contains("base model"), "{said}");
+    let said = record.belongs_to(&BASE, &spec).unwrap_err();
+    assert!(said.to_string().contains("adapted layers"), "{said}");
+    let short = LearnerRecord { slow: vec![0.0; 4], ..fresh() };
+    let said = short.check().unwrap_err().to_string();
+    assert_eq!(said, "learner record: expected 5 numbers of slow, got 4");
+}
+
+#[test]
+fn what_cannot_be_kept_is_refused_before_anything_is_written() {
+    let disk = Arc::new(CutDisk::new());
+    let mut state = State::open(disk.clone()).unwrap();
+    disk.set(None);
+    let long = "x".repeat(VERDICT_BYTES_MAX + 1);
+    for (name, verdict) in [("../x", ""), ("a/b", ""), ("", ""), (".hidden", ""), ("fine", &long)] {
+        let files = [(name, &b""[..])];
+        let learner = &fresh();
+        let refused = state.commit(Commit { files: &files, learner, reservoir: None, verdict });
+        assert!(refused.is_err(), "{name:?}");
+    }
+    assert_eq!((disk.operations(), state.current()), (0, None));
+}
+
+#[test]
+fn other_reservoir_sizes_than_those_of_the_file_are_refused() {
+    let mut state = State::open(Arc::new(CutDisk::new())).unwrap();
+    drop(state.reservoir(geometry(), SEED, None).unwrap());
+    let other = Geometry { capacity: 4, ..geometry() };
+    let said = state.reservoir(other, SEED, None).err().unwrap();
+    assert!(matches!(said, StateError::Reservoir(ReservoirError::Geometry { .. })), "{said}");
+}
+
+#[test]
+fn a_real_folder_lives_the_same_life() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("state");
+    life(Arc::new(Disk::exclusive(&root).unwrap()), || {}).unwrap();
+    let looker = State::look(Arc::new(Disk::look(&root).unwrap())).unwrap();
+    assert!(looker.committed_reservoir().unwrap().unwrap().verify().unwrap() > 0);
+    let mut looker = looker;
+    let refused = looker.rollback(None).err().unwrap();
+    assert!(matches!(refused, StateError::Storage(StorageError::Io { .. })), "{refused}");
+    let seen = look(Arc::new(Disk::exclusive(&root).unwrap())).unwrap();
+    assert_eq!(Some(&seen), reference().0.last());
+}
