@@ -232,7 +232,11 @@ fn check_offsets(infos: &BTreeMap<String, TensorInfo>, data_bytes: u64) -> Resul
         }
         if bytes != Some(to - from) {
             let got = to - from;
-            return Err(format!("tensor {name:?} of shape {:?} has {got} bytes", info.shape));
+            let shape = &info.shape;
+            return Err(format!(
+                "tensor {name:?} of shape {shape:?} has {got} bytes as {}",
+                info.dtype
+            ));
         }
         end = to;
     }
@@ -258,11 +262,12 @@ impl<'de> Deserialize<'de> for Header {
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
                         map.next_value::<serde::de::IgnoredAny>()?;
-                    } else if tensors.contains_key(&name) {
+                        continue;
+                    }
+                    let info = map.next_value()?;
+                    if tensors.insert(name.clone(), info).is_some() {
                         let what = format!("tensor {name:?} comes twice");
                         return Err(serde::de::Error::custom(what));
-                    } else {
-                        tensors.insert(name, map.next_value()?);
                     }
                 }
                 Ok(Header(tensors))
