@@ -45,10 +45,8 @@ impl Owned {
     fn load(golden: &Golden, prefix: &str, step: usize) -> Result<Self, Surprise> {
         let shape = golden.shape(&format!("{prefix}hidden_tap"))?;
         let [b, t, d] = shape[shape.len() - 3..] else { return Err("shape".into()) };
-        let (ids, labels) = (
-            golden.i64(&format!("{prefix}input_ids"))?,
-            golden.i64(&format!("{prefix}labels"))?,
-        );
+        let (ids, labels) =
+            (golden.i64(&format!("{prefix}input_ids"))?, golden.i64(&format!("{prefix}labels"))?);
         let lengths = golden.i64(&format!("{prefix}lengths"))?;
         let hidden = golden.f32(&format!("{prefix}hidden_tap"))?;
         let blocks = (0..b).map(|row| {
@@ -241,9 +239,8 @@ fn fused_and_reference_kernels_agree_on_odd_shapes_and_masks() -> Result<(), Sur
         let (_place, base) = exported(&format!("families/{family}"))?;
         let config = base.config().clone();
         let mut chance = <rand_chacha::ChaCha8Rng as rand_core::SeedableRng>::seed_from_u64(7);
-        let mut random = move || {
-            rand_core::Rng::next_u32(&mut chance) as f32 / u32::MAX as f32 - 0.5
-        };
+        let mut random =
+            move || rand_core::Rng::next_u32(&mut chance) as f32 / u32::MAX as f32 - 0.5;
         for (b, t, first) in [(1, 2, 1), (3, 7, 2), (2, 23, 1)] {
             let strength = Strength { rank: 3, alpha: 5.0 };
             let spec = Spec::uniform(&config, first..config.layers, &Target::ALL, strength);

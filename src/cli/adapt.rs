@@ -59,7 +59,8 @@ pub fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
             write_adapter(&state, path)?;
             console.line(&format!("adapter written to {}", path.display()))?;
         } else {
-            console.warn(&format!("{} was not written: the adapter was dropped", path.display()))?;
+            console
+                .warn(&format!("{} was not written: the adapter was dropped", path.display()))?;
         }
     }
     Ok(())
@@ -156,7 +157,11 @@ fn write_adapter(state: &State, folder: &Path) -> anyhow::Result<()> {
     }
     if folder.exists() {
         let is_adapter = folder.join(sapwood::adapter::peft::CONFIG_FILE).is_file();
-        anyhow::ensure!(is_adapter, "{} exists and is no adapter; it is unchanged", folder.display());
+        anyhow::ensure!(
+            is_adapter,
+            "{} exists and is no adapter; it is unchanged",
+            folder.display()
+        );
         fs::remove_dir_all(folder).with_context(|| failed("replace", folder))?;
     }
     fs::rename(&fresh, folder).with_context(|| failed("rename to", folder))

@@ -32,7 +32,8 @@ fn config(adapter: &Path, model: Option<&Path>) -> anyhow::Result<Config> {
         .ok()
         .and_then(|value| value.get("base_model_name_or_path")?.as_str().map(PathBuf::from))
         .filter(|folder| folder.join("config.json").is_file());
-    let named = named.context("the adapter names no model folder that is here; expected --model")?;
+    let named =
+        named.context("the adapter names no model folder that is here; expected --model")?;
     Ok(read_config(&named)?)
 }
 
@@ -64,7 +65,8 @@ fn inspect(folder: &Path, model: Option<&Path>, console: &Console) -> anyhow::Re
         "steps": meta.map(|meta| meta.steps),
         "slots": slots,
     });
-    let mut text = format!("{} parameters, norm of all changes {:.4}\n", summary.parameters, summary.norm);
+    let mut text =
+        format!("{} parameters, norm of all changes {:.4}\n", summary.parameters, summary.norm);
     if let Some(meta) = meta {
         writeln!(text, "generation {}, {} steps", meta.generation, meta.steps)?;
     }

@@ -19,7 +19,9 @@ use std::sync::Arc;
 
 /// The model folder, which every command needs.
 pub fn model(given: Option<&PathBuf>) -> anyhow::Result<&Path> {
-    given.map(PathBuf::as_path).context("--model is missing: the folder of a model (see `sapwood export`)")
+    given
+        .map(PathBuf::as_path)
+        .context("--model is missing: the folder of a model (see `sapwood export`)")
 }
 
 /// Data from a path, or from standard input when it is `-`.

@@ -2,7 +2,10 @@
 //!
 //! - Standard output carries results; progress and warnings go to standard error.
 //! - The clock is read here alone: tokens per second and time left are for the reader's eye.
-#![expect(clippy::disallowed_methods, reason = "this file is the door to the clock of the terminal")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this file is the door to the clock of the terminal"
+)]
 
 use indicatif::{ProgressBar, ProgressStyle};
 use sapwood::learner::{Event, Score, Text, Who};
@@ -38,9 +41,7 @@ impl Console {
     pub fn line(&self, text: &str) -> io::Result<()> {
         match (self.json, &self.bar) {
             (true, _) => Ok(()),
-            (false, Some(bar)) => {
-                bar.suspend(|| writeln!(io::stdout(), "{text}"))
-            }
+            (false, Some(bar)) => bar.suspend(|| writeln!(io::stdout(), "{text}")),
             (false, None) => writeln!(io::stdout(), "{text}"),
         }
     }
@@ -99,11 +100,10 @@ impl Console {
                 self.end();
                 self.line(&format!("stopped at step {step}; go on with --resume"))
             }
-            Event::Verdict { kept, reason, generation } => {
+            Event::Verdict { reason, generation, .. } => {
                 self.end();
-                let verdict = if *kept { "kept" } else { "dropped" };
                 let generation = generation.map_or("none".to_owned(), |number| number.to_string());
-                self.line(&format!("{verdict}: {reason}\ngeneration in use: {generation}"))
+                self.line(&format!("{reason}\ngeneration in use: {generation}"))
             }
         }
     }
@@ -165,7 +165,8 @@ fn progress(event: &Event, tokens_per_second: f64) -> String {
     let optional = |name: &str, value: &Option<f32>| {
         value.map_or(String::new(), |value| format!(" {name} {value:.4}"))
     };
-    let memory = super::host::resident_bytes().map_or(String::new(), |count| format!(" · {}", bytes(count)));
+    let memory =
+        super::host::resident_bytes().map_or(String::new(), |count| format!(" · {}", bytes(count)));
     format!(
         "step {step}/{iters} loss {loss:.4} fresh {fresh:.4}{}{} · {tokens_per_second:.0} tokens/s{memory}",
         optional("replay", replay),
@@ -175,10 +176,14 @@ fn progress(event: &Event, tokens_per_second: f64) -> String {
 
 /// Bits per byte, a row a text, a column a learner.
 pub fn table(scores: &[Score]) -> String {
-    let mut text = format!("  {:<10}{:>10}{:>10}{:>10}   bits per byte, lower is better\n", "", "before", "fast", "slow");
+    let mut text = format!(
+        "  {:<10}{:>10}{:>10}{:>10}   bits per byte, lower is better\n",
+        "", "before", "fast", "slow"
+    );
     for kind in Text::ALL {
         let of = |who: Who| scores.iter().find(|score| score.text == kind && score.who == who);
-        let cell = |who| of(who).map_or("-".to_owned(), |score| format!("{:.4}", score.bits_per_byte));
+        let cell =
+            |who| of(who).map_or("-".to_owned(), |score| format!("{:.4}", score.bits_per_byte));
         if scores.iter().all(|score| score.text != kind) {
             continue;
         }

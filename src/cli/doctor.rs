@@ -16,7 +16,8 @@ pub fn run(args: &Doctor, console: &Console) -> anyhow::Result<()> {
     let devices: Vec<(String, String)> = [Device::Cpu, Device::Cuda(0), Device::Metal]
         .into_iter()
         .map(|device| {
-            let found = Place::open(device).map_or_else(|error| error.to_string(), |_| "ready".into());
+            let found =
+                Place::open(device).map_or_else(|error| error.to_string(), |_| "ready".into());
             (device.to_string(), found)
         })
         .collect();

@@ -30,7 +30,8 @@ pub fn run(args: &Eval, console: &Console) -> anyhow::Result<()> {
         };
         let blocks =
             chosen::blocks(&tokeniser, &examples, &settings, 0, |text| console.warn(text))?;
-        let score = HeldOut::new(&engines.trunk, &blocks, 8)?.score(&engines.head, adapter.as_ref())?;
+        let score =
+            HeldOut::new(&engines.trunk, &blocks, 8)?.score(&engines.head, adapter.as_ref())?;
         let (bits, perplexity) = (score.bits_per_byte(), score.perplexity());
         let value = json!({
             "event": "text",

@@ -18,7 +18,8 @@ pub fn run(args: &Generate, console: &Console) -> anyhow::Result<()> {
     let tokeniser = Tokeniser::open(model, base.config().vocab)?;
     let adapter = chosen::adapter(&args.choice, &base)?;
     let prompt = match args.chat {
-        true => tokeniser.encode_chat(&[Message { role: "user".into(), content: args.prompt.clone() }])?,
+        true => tokeniser
+            .encode_chat(&[Message { role: "user".into(), content: args.prompt.clone() }])?,
         false => tokeniser.encode(&args.prompt)?,
     };
     let context = base.config().context;

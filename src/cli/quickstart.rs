@@ -2,7 +2,10 @@
 //!
 //! Two jobs, as a device would meet them: the commands it is given, then its own log. The second
 //! shows the point: the log is learned, the commands are not forgotten, general text is kept.
-#![expect(clippy::disallowed_methods, reason = "a state folder that is thrown away may lie anywhere")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a state folder that is thrown away may lie anywhere"
+)]
 
 use super::adapt::{job, material, open};
 use super::args::Quickstart;
@@ -84,12 +87,17 @@ fn learn(
 fn models(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     let beside = || {
         let program = env::current_exe().ok()?;
-        program.ancestors().map(|above| above.join("models")).find(|path| path.join("base").is_dir())
+        program
+            .ancestors()
+            .map(|above| above.join("models"))
+            .find(|path| path.join("base").is_dir())
     };
     let here = PathBuf::from("models");
     match given {
         Some(path) => Ok(path.to_path_buf()),
         None if here.join("base").is_dir() => Ok(here),
-        None => beside().context("no models folder here or beside the program; name it with --models"),
+        None => {
+            beside().context("no models folder here or beside the program; name it with --models")
+        }
     }
 }

@@ -28,8 +28,11 @@ pub fn replay(action: &Replay, console: &Console) -> anyhow::Result<()> {
     let names = state.learner()?.map(|record| record.domains).unwrap_or_default();
     let sound = if verify { Some(reservoir.verify()?) } else { None };
     let stats = reservoir.stats();
-    let lost: Vec<String> =
-        reservoir.lost().iter().map(|lost| format!("slot {}: {}", lost.slot, lost.reason)).collect();
+    let lost: Vec<String> = reservoir
+        .lost()
+        .iter()
+        .map(|lost| format!("slot {}: {}", lost.slot, lost.reason))
+        .collect();
     let name = |tag: u16| {
         let name = usize::from(tag).checked_sub(1).and_then(|index| names.get(index));
         name.cloned().unwrap_or_else(|| format!("domain {tag}"))

@@ -62,10 +62,15 @@ pub fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
         }
     }
     for run in report.runs.iter().filter(|run| run.seed == settings.seed) {
-        console.line(&format!("\n{} (seed {}), {}\n{}", run.method, run.seed, report.unit, run.matrix.to_markdown()))?;
+        console.line(&format!(
+            "\n{} (seed {}), {}\n{}",
+            run.method,
+            run.seed,
+            report.unit,
+            run.matrix.to_markdown()
+        ))?;
     }
-    console.line(&report.to_markdown()?)
-        .map_err(Into::into)
+    console.line(&report.to_markdown()?).map_err(Into::into)
 }
 
 /// The blocks of every domain; each has as many as the job can learn once.
@@ -95,7 +100,9 @@ fn bar(steps: u64, console: &Console, method: Method, seed: u64) -> ProgressBar 
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(steps);
-    if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} {msg} {eta} left") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} {msg} {eta} left")
+    {
         bar.set_style(style);
     }
     bar.set_prefix(format!("{} seed {seed}", method.name()));

@@ -85,9 +85,8 @@ impl CustomOp1 for FusedEntropy {
     }
 
     fn bwd(&self, x: &Tensor, _nats: &Tensor, dnats: &Tensor) -> Result<Option<Tensor>> {
-        let slopes = std::mem::take(
-            &mut *self.slopes.lock().unwrap_or_else(PoisonError::into_inner),
-        );
+        let slopes =
+            std::mem::take(&mut *self.slopes.lock().unwrap_or_else(PoisonError::into_inner));
         let slopes = Tensor::from_vec(slopes, x.shape(), x.device())?;
         Ok(Some(slopes.broadcast_mul(&dnats.reshape(((), 1))?)?))
     }

@@ -212,16 +212,8 @@ impl FusedLayer {
         kernels::swiglu(&gate_up, &mut active, f);
         let mut y = middle.clone();
         self.linear(Target::Down, &active, factors, (&mut y, d, Into::Add), &mut narrow)?;
-        let saved = Saved {
-            inverse_attention,
-            qkv,
-            lse,
-            attended,
-            middle,
-            inverse_mlp,
-            gate_up,
-            narrow,
-        };
+        let saved =
+            Saved { inverse_attention, qkv, lse, attended, middle, inverse_mlp, gate_up, narrow };
         Ok((y, saved))
     }
 
@@ -235,8 +227,16 @@ impl FusedLayer {
     ) -> Result<(Vec<f32>, Vec<f32>)> {
         let (rows, shape) = (self.rows(), &self.shape);
         let (d, f) = (x.len() / rows, self.layer.linear(Target::Down).weight.dims2()?.0);
-        let Saved { inverse_attention, qkv, lse, attended, middle, inverse_mlp, mut gate_up, narrow } =
-            saved;
+        let Saved {
+            inverse_attention,
+            qkv,
+            lse,
+            attended,
+            middle,
+            inverse_mlp,
+            mut gate_up,
+            narrow,
+        } = saved;
         let mut gradient = vec![0f32; factors.len()];
         let mut pass = Pass { factors, narrow: &narrow, gradient: &mut gradient };
         let layer = &self.layer;
@@ -325,8 +325,7 @@ impl CustomOp2 for FusedLayer {
         factors: &CpuStorage,
         factors_layout: &Layout,
     ) -> Result<(CpuStorage, candle_core::Shape)> {
-        let (y, saved) =
-            self.forward(numbers(x, x_layout)?, numbers(factors, factors_layout)?)?;
+        let (y, saved) = self.forward(numbers(x, x_layout)?, numbers(factors, factors_layout)?)?;
         if self.keep {
             *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
         }

@@ -102,16 +102,15 @@ pub(crate) fn rms_norm(x: &[f32], gain: &[f32], eps: f32, y: &mut [f32], inverse
 pub(crate) fn rms_norm_again(x: &[f32], gain: &[f32], inverse: &[f32], y: &mut [f32]) {
     let d = gain.len();
     let rows = rows_per_task(inverse.len());
-    y.par_chunks_mut(rows * d)
-        .zip(x.par_chunks(rows * d))
-        .zip(inverse.par_chunks(rows))
-        .for_each(|((y, x), inverse)| {
+    y.par_chunks_mut(rows * d).zip(x.par_chunks(rows * d)).zip(inverse.par_chunks(rows)).for_each(
+        |((y, x), inverse)| {
             for ((y, x), inverse) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(inverse) {
                 for i in 0..d {
                     y[i] = x[i] * inverse * gain[i];
                 }
             }
-        });
+        },
+    );
 }
 
 /// `dx += ` the gradient of the norm's input, from `dy` of its output.

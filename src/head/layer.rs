@@ -69,7 +69,11 @@ pub(crate) struct Rotary {
 }
 
 impl Rotary {
-    pub(crate) fn new(config: &Config, positions: usize, device: &Device) -> Result<Self, HeadError> {
+    pub(crate) fn new(
+        config: &Config,
+        positions: usize,
+        device: &Device,
+    ) -> Result<Self, HeadError> {
         let (cos, sin) = config.rope_tables(positions);
         let shape = (positions, config.head_dim / 2);
         Ok(Self {

@@ -146,7 +146,12 @@ impl Head {
     /// # Errors
     /// [`HeadError::Base`] when a weight is missing; [`HeadError::Length`] when `tokens_max` is
     /// more than the model's context.
-    pub fn load(base: &Base, tap: usize, place: &Place, tokens_max: usize) -> Result<Self, HeadError> {
+    pub fn load(
+        base: &Base,
+        tap: usize,
+        place: &Place,
+        tokens_max: usize,
+    ) -> Result<Self, HeadError> {
         let config = base.config().clone();
         if tokens_max > config.context {
             return Err(HeadError::Length { got: tokens_max, max: config.context });
@@ -184,7 +189,11 @@ impl Head {
     }
 
     /// Moves an adapter to the device; as variables when a gradient is wanted.
-    fn factors(&self, adapter: Option<&Adapter>, trainable: bool) -> Result<(Factors, Vec<Var>), HeadError> {
+    fn factors(
+        &self,
+        adapter: Option<&Adapter>,
+        trainable: bool,
+    ) -> Result<(Factors, Vec<Var>), HeadError> {
         let (mut layers, mut vars) = (Vec::new(), Vec::new());
         if let Some(adapter) = adapter {
             self.check(adapter)?;
@@ -232,7 +241,8 @@ impl Head {
         mut visit: impl FnMut(usize, &Tensor) -> candle_core::Result<()>,
     ) -> candle_core::Result<Tensor> {
         let mut x = x.clone();
-        for (index, (layer, (slots, values))) in self.layers.iter().zip(&factors.layers).enumerate() {
+        for (index, (layer, (slots, values))) in self.layers.iter().zip(&factors.layers).enumerate()
+        {
             let learns = train && index >= factors.first;
             x = match self.kernels {
                 Kernels::Fused => {
@@ -250,7 +260,12 @@ impl Head {
         Ok(x)
     }
 
-    fn reference<'a>(&'a self, layer: &'a Layer, slots: &'a [Slot], factors: &'a Tensor) -> ReferenceLayer<'a> {
+    fn reference<'a>(
+        &'a self,
+        layer: &'a Layer,
+        slots: &'a [Slot],
+        factors: &'a Tensor,
+    ) -> ReferenceLayer<'a> {
         ReferenceLayer { config: &self.config, layer, rotary: &self.rotary, slots, factors }
     }
 
@@ -263,9 +278,9 @@ impl Head {
     /// The final norm of rows `[N, D]`.
     fn normed(&self, rows: &Tensor) -> candle_core::Result<Tensor> {
         match self.kernels {
-            Kernels::Fused => {
-                rows.contiguous()?.apply_op1(entropy::FusedNorm::new(&self.norm, self.config.norm_eps))
-            }
+            Kernels::Fused => rows
+                .contiguous()?
+                .apply_op1(entropy::FusedNorm::new(&self.norm, self.config.norm_eps)),
             Kernels::Reference => reference::rms_norm(rows, &self.norm, self.config.norm_eps),
         }
     }
@@ -274,7 +289,11 @@ impl Head {
     ///
     /// # Errors
     /// [`HeadError::Length`] when the sequence outgrows `tokens_max`.
-    pub fn next_logits(&self, session: &mut Session, hidden: &ndarray::Array3<f32>) -> Result<Vec<f32>, HeadError> {
+    pub fn next_logits(
+        &self,
+        session: &mut Session,
+        hidden: &ndarray::Array3<f32>,
+    ) -> Result<Vec<f32>, HeadError> {
         let t = hidden.shape()[1];
         if session.seen + t > self.rotary.positions {
             return Err(HeadError::Length { got: session.seen + t, max: self.rotary.positions });

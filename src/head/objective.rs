@@ -220,7 +220,12 @@ impl Head {
     }
 
     /// The gradient of every layer's factors, side by side as in the adapter.
-    fn collect(&self, loss: &Tensor, vars: &[candle_core::Var], len: usize) -> Result<Vec<f32>, HeadError> {
+    fn collect(
+        &self,
+        loss: &Tensor,
+        vars: &[candle_core::Var],
+        len: usize,
+    ) -> Result<Vec<f32>, HeadError> {
         let gradients = loss.backward()?;
         let mut flat = Vec::with_capacity(len);
         for var in vars {
@@ -241,7 +246,11 @@ impl Head {
     ///
     /// # Errors
     /// As [`Head::gradient`].
-    pub fn nats(&self, adapter: Option<&Adapter>, group: &Group<'_>) -> Result<Vec<f64>, HeadError> {
+    pub fn nats(
+        &self,
+        adapter: Option<&Adapter>,
+        group: &Group<'_>,
+    ) -> Result<Vec<f64>, HeadError> {
         let tokens = group.hidden.dim().1;
         self.check_length(tokens)?;
         let (factors, _) = self.factors(adapter, false)?;
@@ -266,7 +275,11 @@ impl Head {
     ///
     /// # Errors
     /// As [`Head::gradient`].
-    pub fn logits(&self, adapter: Option<&Adapter>, hidden: &Array3<f32>) -> Result<Array3<f32>, HeadError> {
+    pub fn logits(
+        &self,
+        adapter: Option<&Adapter>,
+        hidden: &Array3<f32>,
+    ) -> Result<Array3<f32>, HeadError> {
         let (b, t, d) = hidden.dim();
         self.check_length(t)?;
         let (factors, _) = self.factors(adapter, false)?;

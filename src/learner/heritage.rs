@@ -78,7 +78,8 @@ mod tests {
     use super::*;
 
     fn blocks(count: usize) -> Vec<Block> {
-        let block = |i| Block { tokens: vec![i as u32, 2], learn: vec![false, true], bytes: 3, domain: 0 };
+        let block =
+            |i| Block { tokens: vec![i as u32, 2], learn: vec![false, true], bytes: 3, domain: 0 };
         (0..count).map(block).collect()
     }
 

@@ -175,7 +175,8 @@ impl Start {
             learner.belongs_to(&base, spec)?;
             learner.may_resume(&material.hash, &settings.identity()?)?;
         }
-        let record = checkpoint.as_ref().map(|checkpoint| &checkpoint.learner).or(committed.as_ref());
+        let record =
+            checkpoint.as_ref().map(|checkpoint| &checkpoint.learner).or(committed.as_ref());
         let heritage = record.map_or_else(Heritage::default, Heritage::of);
         let cursor = checkpoint.as_ref().map_or_else(Cursor::default, |checkpoint| {
             let cursor = &checkpoint.learner.cursor;
@@ -248,14 +249,19 @@ impl Job<'_, '_> {
     }
 
     /// All steps of the job; breaks when the listener stopped it.
-    fn learn(&mut self, cursor: Cursor, tell: &mut Listener<'_>) -> Result<ControlFlow<()>, LearnError> {
+    fn learn(
+        &mut self,
+        cursor: Cursor,
+        tell: &mut Listener<'_>,
+    ) -> Result<ControlFlow<()>, LearnError> {
         let (engines, settings) = (self.engines, self.settings);
         let mut course = Course::new(0..self.feed.blocks().len(), settings.seed, cursor);
         let mut since = Since::default();
         while course.cursor().step < settings.iters {
-            let crowded = self.reservoir.as_ref().is_some_and(|reservoir| {
-                reservoir.room() < settings.fresh_blocks()
-            });
+            let crowded = self
+                .reservoir
+                .as_ref()
+                .is_some_and(|reservoir| reservoir.room() < settings.fresh_blocks());
             if crowded {
                 self.checkpoint(course.cursor(), tell)?;
             }

@@ -101,7 +101,9 @@ pub enum LearnError {
         got: usize,
     },
     /// More memory needed than there is.
-    #[error("the job needs about {needed} bytes of memory, {available} can be had; nothing was started (fewer --num-layers, a smaller --batch-size or --max-seq-length help)")]
+    #[error(
+        "the job needs about {needed} bytes of memory, {available} can be had; nothing was started (fewer --num-layers, a smaller --batch-size or --max-seq-length help)"
+    )]
     Memory {
         /// The estimate.
         needed: u64,

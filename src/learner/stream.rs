@@ -92,7 +92,8 @@ impl<'a> Stream<'a> {
         domains: &'a Domains,
         hidden_bytes_max: usize,
     ) -> Result<Self, LearnError> {
-        let empty = |index: usize| domains.spans[index].is_empty() || domains.test[index].is_empty();
+        let empty =
+            |index: usize| domains.spans[index].is_empty() || domains.test[index].is_empty();
         if let Some(index) = (0..domains.names.len()).find(|&index| empty(index)) {
             return Err(LearnError::NoData { name: domains.names[index].clone() });
         }
@@ -143,7 +144,8 @@ impl<'a> Stream<'a> {
             let joint = method == Method::Joint;
             let pool = if joint { whole.clone() } else { span };
             // Joint training goes on where it stopped instead of starting its schedule again.
-            let many = Settings { iters: settings.iters * self.spans.len() as u64, ..settings.clone() };
+            let many =
+                Settings { iters: settings.iters * self.spans.len() as u64, ..settings.clone() };
             let rules = if joint { &many } else { &settings };
             if !joint || index == 0 {
                 let mut course = Course::new(pool, rules.seed, Cursor::default());

@@ -9,8 +9,8 @@ mod choices;
 mod limits;
 
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 pub use choices::{Device, EmbeddingLayers, Method, Schedule};

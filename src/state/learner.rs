@@ -5,6 +5,7 @@
 
 use super::StateError;
 use crate::adapter::{Spec, Target};
+use crate::block::Block;
 use crate::reservoir::ChanceState;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt::Display;
@@ -62,6 +63,37 @@ pub struct LearnerRecord {
     pub base: [u8; 32],
     /// Settings, by name, that must not change in the middle of a job.
     pub settings: Vec<(String, String)>,
+    /// Names of the domains met so far; a block's domain is the place of its name here, from 1.
+    pub domains: Vec<String>,
+    /// Text of earlier domains that nobody learned, for the gate.
+    pub held_out: Vec<HeldOutBlock>,
+}
+
+/// A block that is kept to judge by.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct HeldOutBlock {
+    /// Token ids, `[T]`.
+    pub tokens: Vec<u32>,
+    /// Which of them are labels, `[T]`.
+    pub learn: Vec<bool>,
+    /// Bytes that the labels stand for.
+    pub bytes: u32,
+    /// The domain's tag.
+    pub domain: u16,
+}
+
+impl HeldOutBlock {
+    /// The record of a block.
+    pub fn of(block: &Block) -> Self {
+        let Block { tokens, learn, bytes, domain } = block.clone();
+        Self { tokens, learn, bytes, domain }
+    }
+
+    /// The block again.
+    pub fn block(&self) -> Block {
+        let Self { tokens, learn, bytes, domain } = self.clone();
+        Block { tokens, learn, bytes, domain }
+    }
 }
 
 /// The shapes of an adapter's spec.
@@ -97,6 +129,10 @@ impl LearnerRecord {
             ("the first moment", &self.first_moment),
             ("the second moment", &self.second_moment),
         ];
+        if let Some(block) = self.held_out.iter().find(|b| b.learn.len() != b.tokens.len()) {
+            let (expected, got) = (block.tokens.len(), block.learn.len());
+            return Err(StateError::Learner { what: "a held-out block's labels", expected, got });
+        }
         match vectors.into_iter().find(|(_, values)| values.len() != expected) {
             Some((what, values)) => Err(StateError::Learner { what, expected, got: values.len() }),
             None => Ok(()),

@@ -28,7 +28,7 @@ mod tests;
 
 pub use checkpoint::Checkpoint;
 pub use error::StateError;
-pub use learner::{Cursor, LearnerRecord, Shape, shapes};
+pub use learner::{Cursor, HeldOutBlock, LearnerRecord, Shape, shapes};
 pub use manifest::{FileDigest, Generation, Rejection};
 
 use crate::ports::Storage;
@@ -122,6 +122,11 @@ impl State {
     /// before it.
     pub fn set_keep(&mut self, generations: usize) {
         self.keep = generations.clamp(2, GENERATIONS_MAX - 2);
+    }
+
+    /// The number that the next commit will have.
+    pub fn next_generation(&self) -> u64 {
+        self.manifest.last + 1
     }
 
     /// What opening found out of order.

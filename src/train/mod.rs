@@ -109,7 +109,8 @@ pub fn step(
     let share = 1.0 / batches.len().max(1) as f32;
     for batch in batches {
         let replay = batch.replay.as_ref().map(|group| (group, &learners.slow));
-        let (part, slope) = head.gradient(&learners.fast, &batch.fresh, replay, &rules.objective)?;
+        let (part, slope) =
+            head.gradient(&learners.fast, &batch.fresh, replay, &rules.objective)?;
         gradient.iter_mut().zip(slope).for_each(|(sum, slope)| *sum += share * slope);
         add(&mut losses, &part, share);
     }
@@ -130,7 +131,8 @@ pub fn step(
 }
 
 fn add(sum: &mut Losses, part: &Losses, share: f32) {
-    let some = |sum: Option<f32>, part: Option<f32>| part.map(|p| sum.unwrap_or(0.0) + share * p).or(sum);
+    let some =
+        |sum: Option<f32>, part: Option<f32>| part.map(|p| sum.unwrap_or(0.0) + share * p).or(sum);
     sum.fresh += share * part.fresh;
     sum.replay = some(sum.replay, part.replay);
     sum.embedding = some(sum.embedding, part.embedding);

@@ -62,7 +62,10 @@ pub struct Within {
 pub fn assert_close(what: &str, got: &[f32], expected: &[f32], within: &Within) {
     let error = relative_error(got, expected);
     let Within { relative, because } = within;
-    assert!(error <= *relative, "{what}: relative error {error:.2e} above {relative:.0e} ({because})");
+    assert!(
+        error <= *relative,
+        "{what}: relative error {error:.2e} above {relative:.0e} ({because})"
+    );
 }
 
 /// A Hugging Face folder of the oracle's as a model folder, in a temporary place.
