@@ -11,6 +11,9 @@
 
 mod file;
 
+#[cfg(test)]
+mod tests;
+
 pub use file::{FILE_BYTES_MAX, OnnxFile, shape};
 
 use prost::{Message, Oneof};
