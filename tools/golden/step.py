@@ -1,0 +1,258 @@
+"""The learning step: LoRA gradients, one I-LoRA step, twenty of them, and ten steps of AdamW.
+
+Oracle: PyTorch autograd through transformers' Llama with PEFT's LoRA, torch.optim.AdamW and
+torch.nn.utils.clip_grad_norm_ (requirements.txt), f32, CPU, one thread.
+Command: python tools/golden/all.py --out tests/golden --only step
+"""
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from common import first, generator, load, randomise, random_ids, write_json, write_tensors
+
+VOCABULARY, LENGTH = 96, 12
+FRESH, REPLAY = 2, 2
+RANK, ALPHA = 4, 8
+LAYERS = [1, 2]
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+GAMMA, CLIP, RETAIN = 0.5, 1.0, 0.99
+ADAMW = dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+TRAJECTORY_STEPS, TRAJECTORY_LR, WARM_UP_STEPS = 20, 1e-2, 5
+VARIANTS = ["last", "last_normed", "all"]
+
+FORMULAS = {
+    "ce": "mean over t of -log softmax(logits[t])[labels[t + 1]] where labels[t + 1] != -100, over the whole group "
+    "(fresh and replay apart); labels[t] is the token at t or -100, so labels[0] is never read",
+    "mse": "mean over positions t < length (also those whose label is -100) and channels of (h_fast - h_slow)^2, "
+    "over the whole replay group; no gradient through slow",
+    "h": {
+        "last": "output of the last decoder layer, before the final norm (the primary)",
+        "last_normed": "the same after the final norm",
+        "all": "mean over the adapted layers of each layer's own mse",
+    },
+    "total": "0.5 * (ce_fresh + ce_replay) + gamma * mse",
+    "clip": "gradients *= min(1, max_norm / (norm + 1e-6)); norm over all A and B together",
+    "adamw": "p *= 1 - lr * wd; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; "
+    "p -= lr / (1 - b1^k) * m / (sqrt(v) / sqrt(1 - b2^k) + eps)",
+    "ema": "lambda_k = min(1 - 1 / (k + 1), retain); slow = lambda_k * slow + (1 - lambda_k) * fast, k from 1",
+    "lora": "y = W x + alpha / r * B (A x); A [r, in], B [out, r], no dropout",
+}
+
+
+def write_base(folder: Path) -> None:
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2,
+        tie_word_embeddings=False, rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+    )
+    model = LlamaForCausalLM(config)
+    randomise(model, "step base")
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    (folder / "model.safetensors").chmod(0o644)
+
+
+class Learner:
+    """A base with one PEFT LoRA on the top two layers; its factors under short, sorted names."""
+
+    def __init__(self, base: Path, name: str, dtype: torch.dtype = torch.float32):
+        spec = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS, layers_to_transform=LAYERS, lora_dropout=0.0)
+        self.model = get_peft_model(load(base), spec).to(dtype)
+        self.llama = self.model.base_model.model
+        named = {short(key): value for key, value in self.model.named_parameters() if "lora_" in key}
+        self.factors = dict(sorted(named.items()))
+        chance = generator(name)
+        with torch.no_grad():
+            for factor in self.factors.values():
+                factor.copy_(0.15 * torch.randn(factor.shape, generator=chance))
+
+    def run(self, batch: dict) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
+        """Logits [B, T, V], outputs of every layer L x [B, T, D] before the final norm, the last one after it."""
+        outputs = []
+        hooks = [layer.register_forward_hook(lambda _m, _a, out: outputs.append(first(out))) for layer in self.llama.model.layers]
+        attended = (torch.arange(LENGTH)[None] < batch["lengths"][:, None]).long()
+        logits = self.model(input_ids=batch["input_ids"], attention_mask=attended, use_cache=False).logits
+        for hook in hooks:
+            hook.remove()
+        return logits, outputs, self.llama.model.norm(outputs[-1])
+
+
+def short(key: str) -> str:
+    """PEFT's parameter name without its wrappers: model.layers.1.self_attn.q_proj.lora_A."""
+    return key.removeprefix("base_model.model.").removesuffix(".default.weight")
+
+
+def make_batch(name: str, rows: int) -> dict:
+    """Random tokens. Row 0: its first tokens are a masked prompt and its end is padding. Row 1: whole, unmasked."""
+    chance = generator(name + " shape")
+    ids = random_ids(name, rows, LENGTH, vocabulary=VOCABULARY)
+    lengths = torch.full((rows,), LENGTH)
+    lengths[0] = torch.randint(7, LENGTH, (1,), generator=chance)[0]
+    prompt = int(torch.randint(2, 5, (1,), generator=chance))
+    labels = ids.clone()
+    labels[0, :prompt] = -100
+    for row in range(rows):
+        ids[row, lengths[row] :] = 0
+        labels[row, lengths[row] :] = -100
+    return {"input_ids": ids, "labels": labels, "lengths": lengths}
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+
+
+def distance(fast: torch.Tensor, slow: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    real = torch.arange(LENGTH)[None] < lengths[:, None]
+    return (fast[real] - slow[real]).square().mean()
+
+
+def losses(fast: Learner, slow: Learner, fresh: dict, replay: dict, variant: str) -> dict[str, torch.Tensor]:
+    with torch.no_grad():
+        _, slow_layers, slow_normed = slow.run(replay)
+    fresh_logits, fresh_layers, _ = fast.run(fresh)
+    replay_logits, fast_layers, fast_normed = fast.run(replay)
+    mse = {
+        "last": lambda: distance(fast_layers[-1], slow_layers[-1], replay["lengths"]),
+        "last_normed": lambda: distance(fast_normed, slow_normed, replay["lengths"]),
+        "all": lambda: torch.stack([distance(fast_layers[i], slow_layers[i], replay["lengths"]) for i in LAYERS]).mean(),
+    }[variant]()
+    ce_fresh, ce_replay = cross_entropy(fresh_logits, fresh["labels"]), cross_entropy(replay_logits, replay["labels"])
+    total = 0.5 * (ce_fresh + ce_replay) + GAMMA * mse
+    taps = {"fresh.hidden_tap": fresh_layers[LAYERS[0] - 1], "replay.hidden_tap": fast_layers[LAYERS[0] - 1]}
+    return {"ce_fresh": ce_fresh, "ce_replay": ce_replay, "mse": mse, "total": total} | taps
+
+
+def gradients(learner: Learner, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    for factor in learner.factors.values():
+        factor.grad = None
+    loss.backward()
+    return {name: factor.grad.clone() for name, factor in learner.factors.items()}
+
+
+def clip_and_update(learner: Learner, optimiser: torch.optim.AdamW) -> torch.Tensor:
+    norm = torch.nn.utils.clip_grad_norm_(learner.factors.values(), CLIP, foreach=False)
+    optimiser.step()
+    return norm
+
+
+def average(slow: Learner, fast: Learner, step: int) -> float:
+    retain = min(1 - 1 / (step + 1), RETAIN)
+    with torch.no_grad():
+        for name, factor in slow.factors.items():
+            factor.copy_(retain * factor + (1 - retain) * fast.factors[name])
+    return retain
+
+
+def prefixed(prefix: str, tensors: dict) -> dict:
+    return {f"{prefix}.{name}": value.detach().clone() for name, value in tensors.items()}
+
+
+def write_gradients(folder: Path) -> None:
+    learner, batch = Learner(folder / "base", "step fast"), make_batch("step gradients", FRESH)
+    logits, layers, _ = learner.run(batch)
+    loss = cross_entropy(logits, batch["labels"])
+    found = gradients(learner, loss)
+    tensors = batch | {"loss": loss, "logits": logits, "hidden_tap": layers[LAYERS[0] - 1]}
+    write_tensors(folder / "gradients.safetensors", tensors | prefixed("parameter", learner.factors) | prefixed("gradient", found))
+
+
+def one_step(base: Path, variant: str) -> dict[str, torch.Tensor]:
+    fast, slow = Learner(base, "step fast"), Learner(base, "step slow")
+    fresh, replay = make_batch("step fresh", FRESH), make_batch("step replay", REPLAY)
+    optimiser = torch.optim.AdamW(fast.factors.values(), foreach=False, **ADAMW)
+    before = prefixed("fast_before", fast.factors) | prefixed("slow_before", slow.factors)
+    parts = losses(fast, slow, fresh, replay, variant)
+    found = gradients(fast, parts["total"])
+    norm = clip_and_update(fast, optimiser)
+    retain = average(slow, fast, 1)
+    shared = prefixed("fresh", fresh) | prefixed("replay", replay) | before
+    shared |= {key: parts.pop(key) for key in ["fresh.hidden_tap", "replay.hidden_tap"]}
+    own = parts | {"gradient_norm": norm, "retain": torch.tensor(retain)} | prefixed("gradient", found)
+    own |= prefixed("fast_after", fast.factors) | prefixed("slow_after", slow.factors)
+    return shared | prefixed(variant, own)
+
+
+def write_step(folder: Path) -> dict:
+    tensors = {}
+    for variant in VARIANTS:
+        tensors |= one_step(folder / "base", variant)
+    write_tensors(folder / "ilora_step.safetensors", tensors)
+    parts = ["ce_fresh", "ce_replay", "mse", "total", "gradient_norm"]
+    return {variant: {part: rounded(tensors[f"{variant}.{part}"]) for part in parts} for variant in VARIANTS}
+
+
+def rounded(value: torch.Tensor) -> float:
+    return float(f"{value.item():.6g}")
+
+
+def trajectory(base: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Twenty steps; slow starts as a copy of fast, as in a real job."""
+    fast, slow = Learner(base, "trajectory", dtype), Learner(base, "trajectory", dtype)
+    optimiser = torch.optim.AdamW(fast.factors.values(), foreach=False, **(ADAMW | {"lr": TRAJECTORY_LR}))
+    start, rows = prefixed("start", fast.factors), []
+    for step in range(1, TRAJECTORY_STEPS + 1):
+        fresh, replay = make_batch(f"fresh {step}", FRESH), make_batch(f"replay {step}", REPLAY)
+        parts = losses(fast, slow, fresh, replay, "last")
+        gradients(fast, parts["total"])
+        optimiser.param_groups[0]["lr"] = TRAJECTORY_LR * min(1.0, step / WARM_UP_STEPS)
+        norm = clip_and_update(fast, optimiser)
+        average(slow, fast, step)
+        rows.append(parts | prefixed("fresh", fresh) | prefixed("replay", replay) | {"gradient_norm": norm})
+    stacked = {name: torch.stack([row[name].detach() for row in rows]) for name in rows[0]}
+    return stacked | start | prefixed("fast_end", fast.factors) | prefixed("slow_end", slow.factors)
+
+
+def relative(got: dict, expected: dict, prefix: str) -> float:
+    """Norm of the difference over the norm, of all tensors whose name starts with `prefix`."""
+    names = [name for name in got if name.startswith(prefix)]
+    joined = [torch.cat([tensors[name].double().flatten() for name in names]) for tensors in (got, expected)]
+    return float(f"{((joined[0] - joined[1]).norm() / joined[1].norm()).item():.1e}")
+
+
+def write_trajectory(folder: Path) -> dict:
+    # Not f64 throughout: transformers keeps RMSNorm, RoPE and softmax in f32.
+    got, exact = trajectory(folder / "base", torch.float32), trajectory(folder / "base", torch.float64)
+    write_tensors(folder / "trajectory.safetensors", got)
+    floor = {name: relative(got, exact, name) for name in ["total", "ce_fresh", "ce_replay", "mse", "fast_end", "slow_end"]}
+    return {"f32_against_f64": floor, "first_total": rounded(got["total"][0]), "last_total": rounded(got["total"][-1])}
+
+
+def write_adamw(folder: Path) -> None:
+    """Ten steps on two tensors; one gradient is zero throughout a row, so that decay alone acts there."""
+    settings, steps = dict(lr=3e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01), 10
+    chance = generator("adamw")
+    parameters = {name: torch.randn(shape, generator=chance) for name, shape in [("a", (5, 7)), ("b", (3,))]}
+    tensors = prefixed("start", parameters)
+    optimiser = torch.optim.AdamW(parameters.values(), foreach=False, **settings)
+    history = {name: [] for name in parameters}
+    given = {name: torch.randn(steps, *value.shape, generator=chance) for name, value in parameters.items()}
+    given["a"][:, 2] = 0.0
+    for step in range(steps):
+        for name, parameter in parameters.items():
+            parameter.grad = given[name][step].clone()
+        optimiser.step()
+        for name, parameter in parameters.items():
+            history[name].append(parameter.clone())
+    after = {f"after.{name}": torch.stack(values) for name, values in history.items()}
+    moments = {}
+    for name, parameter in parameters.items():
+        moments |= {f"m.{name}": optimiser.state[parameter]["exp_avg"], f"v.{name}": optimiser.state[parameter]["exp_avg_sq"]}
+    write_tensors(folder / "adamw.safetensors", tensors | prefixed("gradient", given) | after | moments)
+    write_json(folder / "adamw.json", settings | {"steps": steps, "formula": FORMULAS["adamw"]})
+
+
+def write(out: Path) -> None:
+    folder = out / "step"
+    write_base(folder / "base")
+    write_gradients(folder)
+    common = {"rank": RANK, "alpha": ALPHA, "targets": TARGETS, "layers": LAYERS, "tap": LAYERS[0], "formulas": FORMULAS}
+    common |= {"gamma": GAMMA, "clip_norm": CLIP, "retain": RETAIN, "betas": ADAMW["betas"], "eps": ADAMW["eps"]}
+    common |= {"weight_decay": ADAMW["weight_decay"]}
+    step = {"learning_rate": ADAMW["lr"], "k": 1, "variants": write_step(folder)}
+    write_json(folder / "ilora_step.json", common | step)
+    rate = {"learning_rate": TRAJECTORY_LR, "warm_up_steps": WARM_UP_STEPS, "learning_rate_at_k": "lr * min(1, k / warm_up_steps)"}
+    write_json(folder / "trajectory.json", common | rate | {"steps": TRAJECTORY_STEPS} | write_trajectory(folder))
+    write_adamw(folder)
