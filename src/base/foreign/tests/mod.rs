@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod decoder;
+mod golden;
 
 use super::*;
 use crate::base::onnx::{
@@ -226,12 +227,12 @@ fn a_truncated_or_damaged_file_gives_an_error_or_weights_and_never_a_panic() {
         map.places().keys().try_for_each(|name| map.read(&file, name).map(drop))
     };
     read_all(&whole).unwrap();
-    for cut in (0..whole.len()).step_by(5) {
+    for cut in (0..whole.len()).step_by(11) {
         assert!(read_all(&whole[..cut]).is_err(), "cut after {cut} of {} bytes", whole.len());
     }
     let mut chance = ChaCha8Rng::seed_from_u64(2);
     let mut refused = 0;
-    for _ in 0..2000 {
+    for _ in 0..1000 {
         let mut bytes = whole.clone();
         for _ in 0..=chance.next_u32() % 3 {
             let at = chance.next_u64() as usize % bytes.len();
@@ -240,7 +241,7 @@ fn a_truncated_or_damaged_file_gives_an_error_or_weights_and_never_a_panic() {
         refused += usize::from(read_all(&bytes).is_err());
     }
     // Most bits of the file are weights, which may hold anything.
-    assert!((1..2000).contains(&refused), "{refused} of 2000 refused");
+    assert!((1..1000).contains(&refused), "{refused} of 1000 refused");
 }
 
 #[test]
