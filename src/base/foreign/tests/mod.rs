@@ -123,9 +123,11 @@ fn an_operator_of_another_family_is_named_with_the_way_out() {
     }
 }
 
+type Change = fn(&mut ModelProto);
+
 #[test]
 fn what_a_plain_decoder_lacks_is_refused_and_not_mapped() {
-    let cases: [(&str, fn(&mut ModelProto), &str); 7] = [
+    let cases: [(&str, Change, &str); 7] = [
         ("scaled embedding", |m| insert_after(m, "Gather", 0, "Neg"), "expected one RMSNorm"),
         ("capped scores", |m| insert_after(m, "MatMul", 3, "Sigmoid"), "Sigmoid"),
         (
