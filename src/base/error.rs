@@ -206,7 +206,7 @@ pub enum BaseError {
         hint: String,
     },
     /// The graph is not that of a plain Llama-family decoder.
-    #[error("not a plain Llama-family decoder: {what}; {EXPORT_HINT}")]
+    #[error("not a plain Llama-family decoder as we know it: {what}; if it is one, {EXPORT_HINT}")]
     Structure {
         /// What was expected and what was found.
         what: String,

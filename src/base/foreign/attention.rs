@@ -102,7 +102,7 @@ fn separate<'a>(
         }
     };
     let fused_rotation = is_fused(q.node) && check_fused(q.node, place, walker.dims)?;
-    let rotated = (q.rotated || fused_rotation) && (k.rotated || fused_rotation);
+    let rotated = fused_rotation || (q.rotated && k.rotated);
     if !rotated || v.rotated {
         return Err(odd(format!("{place}: expected q and k, and not v, rotated by halves (RoPE)")));
     }

@@ -3,6 +3,7 @@
 //! - In: a location. Out: f32, row-major; linear layers as `[in, out]`.
 //! - Never here: finding the location.
 //! - Invariant: the shape that `shape_of` promises is the shape that `weight` gives.
+//!
 //! Source of the packed format: ONNX Runtime, ContribOperators.md, com.microsoft.MatMulNBits.
 
 use super::{Layout, Location, Quantised};

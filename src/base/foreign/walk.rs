@@ -113,29 +113,31 @@ impl<'a> Walker<'_, 'a> {
     fn norm(&mut self, stream: Stream<'a>, name: String) -> Result<&'a str, BaseError> {
         let norm = match stream.norm {
             Some(norm) => norm,
-            None => {
-                let readers = self.graph.readers(stream.tensor, &SAME);
-                let mut found = Vec::new();
-                for at in readers {
-                    found.extend(match at.node.op_type.as_str() {
-                        "RMSNormalization" | "SimplifiedLayerNormalization" => {
-                            Some(self.fused_norm(at, &name)?)
-                        }
-                        "Pow" | "Mul" => self.plain_norm(stream.tensor, at.node, &name)?,
-                        _ => None,
-                    });
-                }
-                let [norm] = found.as_slice() else {
-                    let got = found.len();
-                    return Err(odd(format!(
-                        "{name}: expected one RMSNorm of the residual stream, found {got}"
-                    )));
-                };
-                *norm
-            }
+            None => self.find_norm(stream.tensor, &name)?,
         };
         self.place(name, Location::plain(norm.weight, Layout::AsRead));
         Ok(norm.output)
+    }
+
+    fn find_norm(&mut self, x: &'a str, name: &str) -> Result<Norm<'a>, BaseError> {
+        let readers = self.graph.readers(x, &SAME);
+        let mut found = Vec::new();
+        for at in &readers {
+            found.extend(match at.node.op_type.as_str() {
+                "RMSNormalization" | "SimplifiedLayerNormalization" => {
+                    Some(self.fused_norm(*at, name)?)
+                }
+                "Pow" | "Mul" => self.plain_norm(x, at.node, name)?,
+                _ => None,
+            });
+        }
+        if let [norm] = found.as_slice() {
+            return Ok(*norm);
+        }
+        let (count, ops) = (found.len(), names(&readers));
+        Err(odd(format!(
+            "{name}: expected one RMSNorm of the residual stream, found {count} (it goes to {ops})"
+        )))
     }
 
     fn fused_norm(&mut self, at: Arrival<'a>, name: &str) -> Result<Norm<'a>, BaseError> {
@@ -205,7 +207,7 @@ impl<'a> Walker<'_, 'a> {
     /// Refuses another epsilon than the configuration's. 5 % apart is the same number in f16, which
     /// has few digits below 6e-5.
     fn epsilon(&self, name: &str, got: f64) -> Result<(), BaseError> {
-        let expected = f64::from(self.dims.norm_eps);
+        let (got, expected) = (got as f32, self.dims.norm_eps);
         if (got - expected).abs() <= 0.05 * expected.abs() {
             return Ok(());
         }

@@ -12,6 +12,9 @@
 mod file;
 mod scan;
 
+#[cfg(test)]
+mod tests;
+
 pub use file::{FILE_BYTES_MAX, OnnxFile, shape};
 
 use prost::{Message, Oneof};
