@@ -23,7 +23,7 @@ const GENERAL: &str = "general.jsonl";
 const STATE: &str = "sapwood-state";
 
 /// Learns, and says what came of it.
-pub fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
     let overrides = Overrides {
         data: args.data.clone().map(Some),
         state: args.state.clone().map(Some),
@@ -67,7 +67,7 @@ pub fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
 }
 
 /// Opens a state folder for this process alone; what recovery found is told.
-pub fn open(folder: &Path, console: &Console) -> anyhow::Result<State> {
+pub(crate) fn open(folder: &Path, console: &Console) -> anyhow::Result<State> {
     let state = State::open(Arc::new(Disk::exclusive(folder)?))
         .with_context(|| format!("state folder {}", folder.display()))?;
     let recovery = state.recovery();
@@ -78,7 +78,7 @@ pub fn open(folder: &Path, console: &Console) -> anyhow::Result<State> {
 }
 
 /// Data as blocks, with general text for the gate when there is some.
-pub fn material(
+pub(crate) fn material(
     tokeniser: &Tokeniser,
     dataset: &intake::Dataset,
     name: String,
@@ -117,7 +117,7 @@ pub fn material(
 }
 
 /// Runs a job with the console as its listener.
-pub fn job(
+pub(crate) fn job(
     engines: &Engines,
     state: &mut State,
     material: &Material,

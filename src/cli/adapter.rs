@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Looks at one adapter, or at two.
-pub fn run(action: &Action, console: &Console) -> anyhow::Result<()> {
+pub(crate) fn run(action: &Action, console: &Console) -> anyhow::Result<()> {
     match action {
         Action::Inspect { adapter, model } => inspect(adapter, model.as_deref(), console),
         Action::Diff { first, second, model } => diff(first, second, model.as_deref(), console),

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 /// A language model that keeps learning on the device it runs on, without forgetting.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
-pub struct Command {
+pub(crate) struct Command {
     #[command(subcommand)]
     pub action: Action,
     /// One line of JSON per event on standard output, instead of text.
@@ -20,7 +20,7 @@ pub struct Command {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Action {
+pub(crate) enum Action {
     /// Adapt the shipped base to a shipped domain and show what was learned and what was kept.
     Quickstart(Quickstart),
     /// Learn from data: one job of I-LoRA, judged by the gate and committed to the state folder.
@@ -42,12 +42,12 @@ pub enum Action {
     /// Go back to an earlier generation of a state folder.
     Rollback(Rollback),
     /// Show devices, features and the memory a job would need.
-    Doctor(Doctor),
+    Doctor(Box<Doctor>),
 }
 
 /// `sapwood quickstart`
 #[derive(Debug, Args)]
-pub struct Quickstart {
+pub(crate) struct Quickstart {
     /// Folder that holds `base/` and `samples/`; by default `models` here or beside the program.
     #[arg(long)]
     pub models: Option<PathBuf>,
@@ -67,7 +67,7 @@ pub struct Quickstart {
 
 /// The settings of learning as flags; each wins over the configuration file.
 #[derive(Debug, Default, Args)]
-pub struct LearnFlags {
+pub(crate) struct LearnFlags {
     /// Configuration file, TOML with the names of these flags as keys.
     #[arg(short, long)]
     pub config: Option<PathBuf>,
@@ -159,7 +159,7 @@ pub struct LearnFlags {
 
 impl LearnFlags {
     /// The flags that were given.
-    pub fn overrides(&self) -> Overrides {
+    pub(crate) fn overrides(&self) -> Overrides {
         let on = |flag: bool| flag.then_some(true);
         Overrides {
             model: self.model.clone().map(Some),
@@ -197,7 +197,7 @@ impl LearnFlags {
 
 /// `sapwood adapt`
 #[derive(Debug, Args)]
-pub struct Adapt {
+pub(crate) struct Adapt {
     #[command(flatten)]
     pub learn: LearnFlags,
     /// Data: a folder with train.jsonl (valid.jsonl, test.jsonl), a .jsonl, text files, or `-`.
@@ -234,7 +234,7 @@ pub struct Adapt {
 
 /// Which adapter to use with a model.
 #[derive(Debug, Args)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// Model folder.
     #[arg(long)]
     pub model: Option<PathBuf>,
@@ -254,7 +254,7 @@ pub struct Choice {
 
 /// `sapwood eval`
 #[derive(Debug, Args)]
-pub struct Eval {
+pub(crate) struct Eval {
     #[command(flatten)]
     pub choice: Choice,
     /// Text to score; of a folder, test.jsonl, else valid.jsonl, else all of it.
@@ -273,7 +273,7 @@ pub struct Eval {
 
 /// `sapwood generate`
 #[derive(Debug, Args)]
-pub struct Generate {
+pub(crate) struct Generate {
     #[command(flatten)]
     pub choice: Choice,
     /// What to go on from.
@@ -298,7 +298,7 @@ pub struct Generate {
 
 /// `sapwood stream`
 #[derive(Debug, Args)]
-pub struct Stream {
+pub(crate) struct Stream {
     #[command(flatten)]
     pub learn: LearnFlags,
     /// Domain folders or files, in the order in which they are met.
@@ -320,7 +320,7 @@ pub struct Stream {
 
 /// `sapwood export`
 #[derive(Debug, Args)]
-pub struct Export {
+pub(crate) struct Export {
     /// Hugging Face folder: config.json, safetensors, tokenizer.json.
     pub hf_dir: PathBuf,
     /// Model folder to write; must not exist or be empty.
@@ -332,7 +332,7 @@ pub struct Export {
 
 /// `sapwood replay`
 #[derive(Debug, Subcommand)]
-pub enum Replay {
+pub(crate) enum Replay {
     /// What the reservoir holds.
     Stats {
         /// State folder.
@@ -349,7 +349,7 @@ pub enum Replay {
 
 /// `sapwood adapter`
 #[derive(Debug, Subcommand)]
-pub enum Adapter {
+pub(crate) enum Adapter {
     /// Rank, scale and size of the change in every layer.
     Inspect {
         /// Adapter folder, PEFT layout.
@@ -372,7 +372,7 @@ pub enum Adapter {
 
 /// `sapwood rollback`
 #[derive(Debug, Args)]
-pub struct Rollback {
+pub(crate) struct Rollback {
     /// State folder.
     #[arg(long)]
     pub state: PathBuf,
@@ -383,21 +383,21 @@ pub struct Rollback {
 
 /// `sapwood doctor`
 #[derive(Debug, Args)]
-pub struct Doctor {
+pub(crate) struct Doctor {
     #[command(flatten)]
     pub learn: LearnFlags,
 }
 
 /// How exported weights are stored.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Precision {
+pub(crate) enum Precision {
     F32,
     F16,
 }
 
 /// [`Schedule`] on the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum ScheduleName {
+pub(crate) enum ScheduleName {
     Constant,
     Cosine,
     Linear,
@@ -415,7 +415,7 @@ impl From<ScheduleName> for Schedule {
 
 /// [`EmbeddingLayers`] on the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum EmbeddingName {
+pub(crate) enum EmbeddingName {
     Last,
     All,
 }
@@ -431,7 +431,7 @@ impl From<EmbeddingName> for EmbeddingLayers {
 
 /// [`Method`] on the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum MethodName {
+pub(crate) enum MethodName {
     /// LoRA on one domain after the other.
     Sequential,
     /// Experience replay.

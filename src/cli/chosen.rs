@@ -18,14 +18,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The model folder, which every command needs.
-pub fn model(given: Option<&PathBuf>) -> anyhow::Result<&Path> {
+pub(crate) fn model(given: Option<&PathBuf>) -> anyhow::Result<&Path> {
     given
         .map(PathBuf::as_path)
         .context("--model is missing: the folder of a model (see `sapwood export`)")
 }
 
 /// Data from a path, or from standard input when it is `-`.
-pub fn data(path: &Path) -> anyhow::Result<Dataset> {
+pub(crate) fn data(path: &Path) -> anyhow::Result<Dataset> {
     Ok(match path.as_os_str() == "-" {
         true => intake::read(io::stdin().lock(), "standard input")?,
         false => intake::open(path)?,
@@ -33,13 +33,13 @@ pub fn data(path: &Path) -> anyhow::Result<Dataset> {
 }
 
 /// What a data set is called in reports: the last part of its path.
-pub fn name(path: &Path) -> String {
+pub(crate) fn name(path: &Path) -> String {
     let stem = path.file_stem().or(path.file_name());
     stem.map_or_else(|| "data".to_owned(), |stem| stem.to_string_lossy().into_owned())
 }
 
 /// An adapter folder in PEFT layout.
-pub fn adapter_at(
+pub(crate) fn adapter_at(
     folder: &Path,
     config: &Config,
     base_hash: Option<[u8; 32]>,
@@ -58,7 +58,7 @@ pub fn adapter_at(
 }
 
 /// The adapter that `--adapter-path` or `--state` names, or none.
-pub fn adapter(choice: &Choice, base: &Base) -> anyhow::Result<Option<Adapter>> {
+pub(crate) fn adapter(choice: &Choice, base: &Base) -> anyhow::Result<Option<Adapter>> {
     if let Some(folder) = &choice.adapter_path {
         return Ok(Some(adapter_at(folder, base.config(), Some(base.hash()))?.0));
     }
@@ -72,7 +72,7 @@ pub fn adapter(choice: &Choice, base: &Base) -> anyhow::Result<Option<Adapter>> 
 }
 
 /// Settings of a command that does not learn: everything in the head, blocks of `tokens`.
-pub fn settings(choice: &Choice, tokens: usize) -> anyhow::Result<Settings> {
+pub(crate) fn settings(choice: &Choice, tokens: usize) -> anyhow::Result<Settings> {
     let settings = Settings {
         num_layers: -1,
         max_seq_length: tokens,
@@ -85,7 +85,7 @@ pub fn settings(choice: &Choice, tokens: usize) -> anyhow::Result<Settings> {
 }
 
 /// Blocks of some examples; the warnings go to the console.
-pub fn blocks(
+pub(crate) fn blocks(
     tokeniser: &Tokeniser,
     examples: &[intake::Example],
     settings: &Settings,
@@ -100,6 +100,6 @@ pub fn blocks(
 }
 
 /// The tokenizer of a loaded model.
-pub fn tokeniser(model: &Path, engines: &Engines) -> anyhow::Result<Tokeniser> {
+pub(crate) fn tokeniser(model: &Path, engines: &Engines) -> anyhow::Result<Tokeniser> {
     Ok(Tokeniser::open(model, engines.base.config().vocab)?)
 }

@@ -14,13 +14,13 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
 /// One line on standard error: what went wrong, and what that came from.
-pub fn complain(error: &anyhow::Error) {
+pub(crate) fn complain(error: &anyhow::Error) {
     // A closed standard error leaves nobody to tell.
     let _ = writeln!(io::stderr(), "error: {error:#}");
 }
 
 /// Where a command says what it does.
-pub struct Console {
+pub(crate) struct Console {
     json: bool,
     bar: Option<ProgressBar>,
     since: Instant,
@@ -28,17 +28,17 @@ pub struct Console {
 
 impl Console {
     /// A console for people, or with `json` for programs.
-    pub fn new(json: bool) -> Self {
+    pub(crate) fn new(json: bool) -> Self {
         Self { json, bar: None, since: Instant::now() }
     }
 
     /// Whether a program reads.
-    pub fn json(&self) -> bool {
+    pub(crate) fn json(&self) -> bool {
         self.json
     }
 
     /// One line of text for people; nothing for programs.
-    pub fn line(&self, text: &str) -> io::Result<()> {
+    pub(crate) fn line(&self, text: &str) -> io::Result<()> {
         match (self.json, &self.bar) {
             (true, _) => Ok(()),
             (false, Some(bar)) => bar.suspend(|| writeln!(io::stdout(), "{text}")),
@@ -47,7 +47,7 @@ impl Console {
     }
 
     /// A result: JSON for programs, else `text`.
-    pub fn result(&self, value: &impl Serialize, text: &str) -> io::Result<()> {
+    pub(crate) fn result(&self, value: &impl Serialize, text: &str) -> io::Result<()> {
         if self.json {
             return self.object(value);
         }
@@ -62,7 +62,7 @@ impl Console {
     }
 
     /// A warning, on standard error.
-    pub fn warn(&self, message: &str) -> io::Result<()> {
+    pub(crate) fn warn(&self, message: &str) -> io::Result<()> {
         match &self.bar {
             Some(bar) => bar.suspend(|| writeln!(io::stderr(), "warning: {message}")),
             None => writeln!(io::stderr(), "warning: {message}"),
@@ -70,7 +70,7 @@ impl Console {
     }
 
     /// Tells of an event of a job.
-    pub fn event(&mut self, event: &Event) -> io::Result<()> {
+    pub(crate) fn event(&mut self, event: &Event) -> io::Result<()> {
         if self.json {
             return self.object(event);
         }
@@ -136,7 +136,7 @@ impl Drop for Console {
 }
 
 /// Bytes as a person reads them.
-pub fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     match count {
         0..10_000 => format!("{count} B"),
         10_000..10_000_000 => format!("{:.1} kB", count as f64 / 1e3),
@@ -175,7 +175,7 @@ fn progress(event: &Event, tokens_per_second: f64) -> String {
 }
 
 /// Bits per byte, a row a text, a column a learner.
-pub fn table(scores: &[Score]) -> String {
+pub(crate) fn table(scores: &[Score]) -> String {
     let mut text = format!(
         "  {:<10}{:>10}{:>10}{:>10}   bits per byte, lower is better\n",
         "", "before", "fast", "slow"

@@ -11,7 +11,7 @@ use serde_json::json;
 use std::fmt::Write;
 
 /// Shows devices, features, and with `--model` the memory of a job with these settings.
-pub fn run(args: &Doctor, console: &Console) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Doctor, console: &Console) -> anyhow::Result<()> {
     let settings = super::settings(&args.learn, args.learn.overrides())?;
     let devices: Vec<(String, String)> = [Device::Cpu, Device::Cuda(0), Device::Metal]
         .into_iter()

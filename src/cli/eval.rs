@@ -7,7 +7,7 @@ use sapwood::learner::{Engines, HeldOut, accuracy};
 use serde_json::json;
 
 /// Scores the base or an adapter on what the user named.
-pub fn run(args: &Eval, console: &Console) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Eval, console: &Console) -> anyhow::Result<()> {
     anyhow::ensure!(
         args.data.is_some() || args.choices.is_some(),
         "nothing to score: expected --data, --choices or both"

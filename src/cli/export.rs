@@ -6,7 +6,7 @@ use sapwood::base::{self, ExportOptions};
 use serde_json::json;
 
 /// Writes the model folder and says what is in it.
-pub fn run(args: &Export, console: &Console) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Export, console: &Console) -> anyhow::Result<()> {
     let dtype = match args.dtype {
         Precision::F32 => base::Precision::F32,
         Precision::F16 => base::Precision::F16,

@@ -12,7 +12,7 @@ use serde_json::json;
 use std::io::{self, Write};
 
 /// Writes text to standard output, token by token.
-pub fn run(args: &Generate, console: &Console) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Generate, console: &Console) -> anyhow::Result<()> {
     let model = chosen::model(args.choice.model.as_ref())?;
     let base = Base::open(model)?;
     let tokeniser = Tokeniser::open(model, base.config().vocab)?;

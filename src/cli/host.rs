@@ -12,11 +12,11 @@ fn proc_field(file: &str, field: &str) -> Option<u64> {
 }
 
 /// Resident memory of this process.
-pub fn resident_bytes() -> Option<u64> {
+pub(crate) fn resident_bytes() -> Option<u64> {
     proc_field("/proc/self/status", "VmRSS:")
 }
 
 /// Memory that can still be had without swapping.
-pub fn available_bytes() -> Option<u64> {
+pub(crate) fn available_bytes() -> Option<u64> {
     proc_field("/proc/meminfo", "MemAvailable:")
 }

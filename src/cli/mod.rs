@@ -2,8 +2,8 @@
 //!
 //! - Never here: learning. A subcommand reads what the user named, calls the library and tells.
 
-pub mod args;
-pub mod console;
+pub(crate) mod args;
+pub(crate) mod console;
 
 mod adapt;
 mod adapter;
@@ -25,7 +25,7 @@ use sapwood::settings::Settings;
 use std::fs;
 
 /// Runs one command to its end.
-pub fn run(command: Command) -> anyhow::Result<()> {
+pub(crate) fn run(command: Command) -> anyhow::Result<()> {
     let mut console = Console::new(command.json);
     match command.action {
         Action::Quickstart(args) => quickstart::run(&args, &mut console),
@@ -42,7 +42,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
 }
 
 /// The settings of a command that learns: defaults, then the configuration file, then the flags.
-pub fn settings(
+pub(crate) fn settings(
     flags: &args::LearnFlags,
     overrides: sapwood::settings::Overrides,
 ) -> anyhow::Result<Settings> {

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 const DOMAINS: [&str; 2] = ["command_phrases", "device_logs"];
 
 /// Runs both jobs on a state folder that is thrown away unless the user names one.
-pub fn run(args: &Quickstart, console: &mut Console) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Quickstart, console: &mut Console) -> anyhow::Result<()> {
     let models = models(args.models.as_deref())?;
     let settings = Settings {
         iters: args.iters,

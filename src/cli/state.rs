@@ -16,7 +16,7 @@ fn look(folder: &Path) -> anyhow::Result<State> {
 }
 
 /// Shows or checks the reservoir of the last commit.
-pub fn replay(action: &Replay, console: &Console) -> anyhow::Result<()> {
+pub(crate) fn replay(action: &Replay, console: &Console) -> anyhow::Result<()> {
     let (folder, verify) = match action {
         Replay::Stats { state } => (state, false),
         Replay::Verify { state } => (state, true),
@@ -71,7 +71,7 @@ pub fn replay(action: &Replay, console: &Console) -> anyhow::Result<()> {
 }
 
 /// Makes an earlier generation current again.
-pub fn rollback(args: &Rollback, console: &Console) -> anyhow::Result<()> {
+pub(crate) fn rollback(args: &Rollback, console: &Console) -> anyhow::Result<()> {
     // Looked at first, so that a mistyped folder is not made.
     look(&args.state)?;
     let mut state = open(&args.state, console)?;

@@ -17,7 +17,7 @@ use std::path::Path;
 const HIDDEN_BYTES_MAX: usize = 1 << 30;
 
 /// Runs every method under every seed and shows the tables.
-pub fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
     let settings = super::settings(&args.learn, args.learn.overrides())?;
     let model = chosen::model(settings.model.as_ref())?;
     if let Some(out) = &args.out {

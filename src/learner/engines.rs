@@ -49,7 +49,7 @@ impl Engines {
         let got = head.logits(None, &trunk.hidden(&probe)?)?;
         trim();
         let error = distance(&got, &expected);
-        if !(error <= PROBE_TOLERANCE) {
+        if error.is_nan() || error > PROBE_TOLERANCE {
             return Err(LearnError::Probe { error, tolerance: PROBE_TOLERANCE });
         }
         Ok(Self { base, trunk, head, place, model: model.to_path_buf() })

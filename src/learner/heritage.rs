@@ -33,7 +33,7 @@ impl Heritage {
     }
 
     /// Writes it into a record.
-    pub(super) fn into_record(&self, record: &mut LearnerRecord) {
+    pub(super) fn write_to(&self, record: &mut LearnerRecord) {
         record.domains.clone_from(&self.names);
         record.held_out = self.held_out.iter().map(HeldOutBlock::of).collect();
     }
@@ -106,7 +106,7 @@ mod tests {
     fn a_record_gives_back_what_it_was_given() {
         let heritage = Heritage::default().with("a", &blocks(3));
         let mut record = LearnerRecord::default();
-        heritage.into_record(&mut record);
+        heritage.write_to(&mut record);
         assert_eq!(Heritage::of(&record), heritage);
     }
 }

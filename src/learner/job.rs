@@ -331,7 +331,7 @@ impl Job<'_, '_> {
         record.cursor.epoch = position.epoch;
         record.cursor.position = position.position as u64;
         record.cursor.step = position.step;
-        heritage.into_record(&mut record);
+        heritage.write_to(&mut record);
         Ok(record)
     }
 
