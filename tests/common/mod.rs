@@ -5,36 +5,36 @@ use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 
 /// Any failure of a test's preparation.
-pub type Surprise = Box<dyn std::error::Error>;
+pub(crate) type Surprise = Box<dyn std::error::Error>;
 
 /// A folder of the oracle's files.
-pub fn golden(path: &str) -> PathBuf {
+pub(crate) fn golden(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
 }
 
 /// Tensors that the oracle computed.
-pub struct Golden(Vec<u8>);
+pub(crate) struct Golden(Vec<u8>);
 
 impl Golden {
     /// Opens `tests/golden/<path>.safetensors`.
-    pub fn load(path: &str) -> Result<Self, Surprise> {
+    pub(crate) fn load(path: &str) -> Result<Self, Surprise> {
         Ok(Self(std::fs::read(golden(&format!("{path}.safetensors")))?))
     }
 
     /// The shape of a tensor.
-    pub fn shape(&self, name: &str) -> Result<Vec<usize>, Surprise> {
+    pub(crate) fn shape(&self, name: &str) -> Result<Vec<usize>, Surprise> {
         Ok(SafeTensors::deserialize(&self.0)?.tensor(name)?.shape().to_vec())
     }
 
     /// An f32 tensor, row-major.
-    pub fn f32(&self, name: &str) -> Result<Vec<f32>, Surprise> {
+    pub(crate) fn f32(&self, name: &str) -> Result<Vec<f32>, Surprise> {
         let tensors = SafeTensors::deserialize(&self.0)?;
         let bytes = tensors.tensor(name)?.data();
         Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     }
 
     /// An i64 tensor, row-major.
-    pub fn i64(&self, name: &str) -> Result<Vec<i64>, Surprise> {
+    pub(crate) fn i64(&self, name: &str) -> Result<Vec<i64>, Surprise> {
         let tensors = SafeTensors::deserialize(&self.0)?;
         let bytes = tensors.tensor(name)?.data();
         let number = |b: &[u8]| b.try_into().map(i64::from_le_bytes).map_err(Into::into);
@@ -43,7 +43,7 @@ impl Golden {
 }
 
 /// How far apart two vectors are, relative to the length of the expected one.
-pub fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
+pub(crate) fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(got.len(), expected.len(), "lengths differ");
     let norm = |numbers: &mut dyn Iterator<Item = f64>| numbers.map(|x| x * x).sum::<f64>().sqrt();
     let difference = norm(&mut got.iter().zip(expected).map(|(a, b)| f64::from(a - b)));
@@ -51,7 +51,7 @@ pub fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
 }
 
 /// A bound on an error, and why it is that and not less.
-pub struct Within {
+pub(crate) struct Within {
     /// The bound, relative.
     pub relative: f64,
     /// The reason.
@@ -59,7 +59,7 @@ pub struct Within {
 }
 
 /// Fails when `got` is farther from `expected` than the bound allows.
-pub fn assert_close(what: &str, got: &[f32], expected: &[f32], within: &Within) {
+pub(crate) fn assert_close(what: &str, got: &[f32], expected: &[f32], within: &Within) {
     let error = relative_error(got, expected);
     let Within { relative, because } = within;
     assert!(
@@ -69,7 +69,7 @@ pub fn assert_close(what: &str, got: &[f32], expected: &[f32], within: &Within) 
 }
 
 /// A Hugging Face folder of the oracle's as a model folder, in a temporary place.
-pub fn exported(hf: &str) -> Result<(tempfile::TempDir, sapwood::base::Base), Surprise> {
+pub(crate) fn exported(hf: &str) -> Result<(tempfile::TempDir, sapwood::base::Base), Surprise> {
     let place = tempfile::tempdir()?;
     let source = place.path().join("hf");
     std::fs::create_dir(&source)?;
