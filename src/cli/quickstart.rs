@@ -13,7 +13,7 @@ use super::chosen;
 use super::console::Console;
 use anyhow::Context;
 use sapwood::learner::{Engines, Outcome};
-use sapwood::settings::Settings;
+use sapwood::settings::{Schedule, Settings, TARGET_MODULES};
 use std::env;
 use std::path::{Path, PathBuf};
 
@@ -27,12 +27,11 @@ pub(crate) fn run(args: &Quickstart, console: &mut Console) -> anyhow::Result<()
         iters: args.iters,
         seed: args.seed,
         threads: args.threads,
-        learning_rate: 2e-3,
-        batch_size: 8,
-        replay_batch_size: 8,
+        // A small base moves only under a high rate and with every linear layer free to change.
+        learning_rate: 5e-3,
+        lr_schedule: Schedule::Cosine,
+        target_modules: TARGET_MODULES.map(str::to_owned).to_vec(),
         max_seq_length: 128,
-        num_layers: 4,
-        rank: 8,
         retain: 0.95,
         steps_per_eval: 0,
         // The shipped base has seen little text, so that any new domain costs it some of it.
