@@ -1,4 +1,4 @@
-//! Adapters that PEFT wrote, run by our head, give the logits that PEFT gave.
+//! The head against transformers, with every family's base, and against PEFT, with its adapters.
 //!
 //! Oracle: `tools/golden/peft.py` (peft 0.21, torch 2.15, f32, seeds in the script).
 
@@ -39,6 +39,28 @@ fn adapters_of_peft_give_the_logits_of_peft() -> Result<(), Surprise> {
             let logits = head.logits(Some(&read(name, &base)?), &hidden)?;
             let got: Vec<f32> = logits.iter().copied().collect();
             assert_close(name, &got, &expected.f32("logits")?, &F32);
+        }
+    }
+    Ok(())
+}
+
+/// Goal: the head's own layers know every family. Oracle: `tools/golden/families.py`.
+#[test]
+fn every_family_in_the_head_gives_the_logits_of_transformers() -> Result<(), Surprise> {
+    let families = ["llama2", "llama3", "llama_linear", "mistral", "qwen2", "smollm2", "head_dim"];
+    for family in families {
+        let (_place, base) = exported(&format!("families/{family}"))?;
+        let expected = Golden::load(&format!("families/{family}/expected"))?;
+        let shape = expected.shape("input_ids")?;
+        let ids = expected.i64("input_ids")?.iter().map(|&id| id as u32).collect();
+        let ids = Array2::from_shape_vec((shape[0], shape[1]), ids)?;
+        // At tap 1 the trunk's layer and the head's layers must fit together, too.
+        for (tap, kernels) in [(0, Kernels::Fused), (0, Kernels::Reference), (1, Kernels::Fused)] {
+            let hidden = Trunk::load(&base, tap, 1)?.hidden(&ids)?;
+            let mut head = Head::load(&base, tap, &Place::cpu(), shape[1])?;
+            head.use_kernels(kernels);
+            let logits: Vec<f32> = head.logits(None, &hidden)?.iter().copied().collect();
+            assert_close(family, &logits, &expected.f32("logits")?, &F32);
         }
     }
     Ok(())
