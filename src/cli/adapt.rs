@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
     // The cheap refusals come first: data and state are looked at before the model is loaded.
     let dataset = chosen::data(data)?;
     let mut state = open(&folder, console)?;
-    let engines = Engines::load(model, &settings)?;
+    let engines = Engines::load_within(model, &settings, host::available_bytes())?;
     let tokeniser = chosen::tokeniser(model, &engines)?;
     for warning in tokeniser.warnings() {
         console.warn(&warning.to_string())?;

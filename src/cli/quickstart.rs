@@ -11,6 +11,7 @@ use super::adapt::{job, material, open};
 use super::args::Quickstart;
 use super::chosen;
 use super::console::Console;
+use super::host;
 use anyhow::Context;
 use sapwood::learner::{Engines, Outcome};
 use sapwood::settings::{Schedule, Settings, TARGET_MODULES};
@@ -66,7 +67,7 @@ fn learn(
     console: &mut Console,
 ) -> anyhow::Result<()> {
     let mut state = open(folder, console)?;
-    let engines = Engines::load(model, settings)?;
+    let engines = Engines::load_within(model, settings, host::available_bytes())?;
     let tokeniser = chosen::tokeniser(model, &engines)?;
     let general = models.join("samples/general/test.jsonl");
     for (number, domain) in DOMAINS.iter().enumerate() {

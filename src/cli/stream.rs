@@ -2,7 +2,7 @@
 
 use super::args::Stream as Args;
 use super::console::Console;
-use super::{chosen, plot};
+use super::{chosen, host, plot};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use sapwood::gate::{Report, Run};
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
     if let Some(out) = &args.out {
         fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     }
-    let engines = Engines::load(model, &settings)?;
+    let engines = Engines::load_within(model, &settings, host::available_bytes())?;
     let tokeniser = chosen::tokeniser(model, &engines)?;
     let domains = domains(args, &settings, &tokeniser, console)?;
     let mut stream = Stream::new(&engines, &domains, HIDDEN_BYTES_MAX)?;

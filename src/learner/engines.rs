@@ -3,7 +3,8 @@
 //! - In: a model folder and settings. Out: both engines, ready.
 //! - Invariant: head over trunk gave the whole model's logits on a short probe, or loading failed.
 
-use super::LearnError;
+use super::memory::Memory;
+use super::{LearnError, spec};
 use crate::base::Base;
 use crate::head::{Head, Place};
 use crate::settings::Settings;
@@ -36,8 +37,26 @@ impl Engines {
     /// [`LearnError::Probe`] when head over trunk is not the whole model; [`LearnError::Settings`]
     /// when the model has fewer layers; the errors of base, trunk and head.
     pub fn load(model: &Path, settings: &Settings) -> Result<Self, LearnError> {
+        Self::load_within(model, settings, None)
+    }
+
+    /// [`Engines::load`], refused before any weight is loaded when the estimate for a job is more
+    /// than `memory_max` bytes.
+    ///
+    /// # Errors
+    /// [`LearnError::Memory`], and as [`Engines::load`].
+    pub fn load_within(
+        model: &Path,
+        settings: &Settings,
+        memory_max: Option<u64>,
+    ) -> Result<Self, LearnError> {
         let base = Base::open(model)?;
         base.config().check_length(settings.max_seq_length)?;
+        let needed =
+            Memory::estimate(base.config(), &spec(base.config(), settings)?, settings, 0).total();
+        if let Some(available) = memory_max.filter(|&available| needed > available) {
+            return Err(LearnError::Memory { needed, available });
+        }
         let threads = threads(settings);
         let place = Place::open(settings.device)?;
         let layers = base.config().layers;
