@@ -44,6 +44,9 @@ pub(super) fn order(seed: u64, epoch: u64, pool: Range<usize>) -> Vec<usize> {
     order
 }
 
+/// What the authors' program keeps of slow at every step, from the first on.
+const PUBLISHED_RETAIN: f32 = 0.25;
+
 /// The rules of a step that the settings make.
 pub(super) fn rules(settings: &Settings) -> Rules {
     let published = settings.as_published;
@@ -55,7 +58,7 @@ pub(super) fn rules(settings: &Settings) -> Rules {
         },
         adamw: AdamW { weight_decay: settings.weight_decay as f32, ..AdamW::default() },
         max_grad_norm: settings.max_grad_norm as f32,
-        retain: settings.retain as f32,
+        retain: if published { PUBLISHED_RETAIN } else { settings.retain as f32 },
         retain_at_once: published,
     }
 }

@@ -140,11 +140,7 @@ impl Method {
             }
             Self::ReplayAverage => chosen.gamma = 0.0,
             Self::Ilora => {}
-            Self::AsPublished => {
-                chosen.as_published = true;
-                chosen.retain = 0.25;
-                chosen.embedding_layers = EmbeddingLayers::All;
-            }
+            Self::AsPublished => chosen.as_published = true,
         }
         chosen
     }
