@@ -103,6 +103,7 @@ fn nats_on_cpu(
     let step = rows_at_once(vocab);
     let mut nats = vec![0f32; targets.len()];
     let mut logits = vec![0f32; step.min(targets.len()) * vocab];
+    let ones = vec![1f32; step.min(targets.len())];
     with_f32(lm_head, |lm_head| {
         let lm_head = View::dense(lm_head, d, vocab);
         for start in (0..targets.len()).step_by(step) {
@@ -111,9 +112,9 @@ fn nats_on_cpu(
             let x = View::dense(&x[start * d..], rows, d);
             matmul(logits, vocab, x, lm_head, 1.0, Into::Replace, Threads::All);
             let targets = &targets[start..start + rows];
-            let differentiate = slopes.is_some();
+            let shares = slopes.is_some().then_some(&ones[..rows]);
             let nats = &mut nats[start..start + rows];
-            kernels::cross_entropy(logits, vocab, targets, nats, differentiate);
+            kernels::cross_entropy(logits, vocab, targets, shares, nats);
             if let Some(slopes) = &mut slopes {
                 let (logits, back) = (View::dense(logits, rows, vocab), lm_head.transposed());
                 let slopes = &mut slopes[start * d..];
