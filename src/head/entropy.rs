@@ -1,142 +1,100 @@
-//! The final norm, lm_head and cross-entropy: nats of labelled rows, and the loss over them.
+//! The final norm, lm_head and cross-entropy: nats of labelled rows, and their gradient.
 //!
-//! - Never more than `LOGITS_MAX` logits alive: rows go through lm_head in chunks.
+//! - Never more than `[ROWS, V]` logits alive: rows go through lm_head in chunks.
 //! - Only labelled rows get here; a masked position costs nothing.
-//! - On the CPU the forward pass leaves the gradient behind, so the backward pass is a copy.
+//! - On the CPU one pass makes nats and gradient, while a chunk's logits are at hand.
 
-use super::fused::{numbers, with_f32};
+use super::fused::with_f32;
 use super::gemm::{Into, Threads, View, matmul};
 use super::kernels;
+use super::pool::Pool;
 use super::reference::FrozenLinear;
-use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
-use std::sync::{Mutex, PoisonError};
+use candle_core::{D, Result, Tensor};
 
-/// Logits alive at a time: 16 MiB of f32.
-const LOGITS_MAX: usize = 4 << 20;
+/// Rows whose logits are alive at a time: few enough for memory, enough that packing lm_head for a
+/// product costs little beside it (gemm reaches 97 GFLOP/s at 256 rows, 90 at 128, 101 at 1,024).
+const ROWS: usize = 256;
 
-/// Rows whose logits are alive at a time.
-fn rows_at_once(vocab: usize) -> usize {
-    (LOGITS_MAX / vocab).max(1)
+/// What stands above the layers, on the CPU: final norm and lm_head.
+pub(crate) struct Above<'a> {
+    /// Gain of the norm, `[D]`.
+    pub(crate) norm: &'a Tensor,
+    /// Epsilon of the norm.
+    pub(crate) eps: f32,
+    /// `[D, V]`
+    pub(crate) lm_head: &'a Tensor,
+    pub(crate) pool: &'a Pool,
 }
 
-/// `x / rms(x) * gain` on the CPU, with its own backward pass.
-pub(crate) struct FusedNorm {
-    gain: Tensor,
-    eps: f32,
-    inverse: Mutex<Vec<f32>>,
-}
-
-impl FusedNorm {
-    pub(crate) fn new(gain: &Tensor, eps: f32) -> Self {
-        Self { gain: gain.clone(), eps, inverse: Mutex::new(Vec::new()) }
-    }
-}
-
-impl CustomOp1 for FusedNorm {
-    fn name(&self) -> &'static str {
-        "rms-norm"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = numbers(x, layout)?;
-        let mut y = vec![0f32; x.len()];
-        let mut inverse = vec![0f32; x.len() / self.gain.elem_count()];
-        with_f32(&self.gain, |gain| {
-            kernels::rms_norm(x, gain, self.eps, &mut y, &mut inverse);
+impl Above<'_> {
+    /// The nats of predicting `targets` `[n]` from `rows` `[n, D]` of the residual stream.
+    ///
+    /// With `shares` `[n]`, the rows become the gradient of the sum of share times nats.
+    pub(crate) fn nats(
+        &self,
+        rows: &mut [f32],
+        targets: &[u32],
+        shares: Option<&[f32]>,
+    ) -> Result<Vec<f32>> {
+        let mut normed = self.pool.take(rows.len());
+        let mut inverse = self.pool.take(targets.len());
+        let mut nats = vec![0f32; targets.len()];
+        with_f32(self.norm, |gain| {
+            kernels::rms_norm(rows, gain, self.eps, &mut normed, &mut inverse);
         })?;
-        *self.inverse.lock().unwrap_or_else(PoisonError::into_inner) = inverse;
-        Ok((CpuStorage::F32(y), layout.shape().clone()))
-    }
-
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let dy = dy.contiguous()?;
-        let mut dx = vec![0f32; x.elem_count()];
-        let inverse = self.inverse.lock().unwrap_or_else(PoisonError::into_inner);
-        with_f32(x, |x| {
-            with_f32(&dy, |dy| {
-                with_f32(&self.gain, |gain| {
-                    kernels::rms_norm_backward(dy, x, gain, &inverse, &mut dx);
-                })
-            })
-        })???;
-        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
-    }
-}
-
-/// Nats of normed rows `[n, D]` on the CPU; the gradient of each row is ready after the forward.
-struct FusedEntropy {
-    lm_head: Tensor,
-    targets: Vec<u32>,
-    /// The gradient of each row's nats for that row of x, `[n, D]`.
-    slopes: Mutex<Vec<f32>>,
-}
-
-impl CustomOp1 for FusedEntropy {
-    fn name(&self) -> &'static str {
-        "linear-cross-entropy"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = numbers(x, layout)?;
-        let mut slopes = vec![0f32; x.len()];
-        let nats = nats_on_cpu(x, &self.lm_head, &self.targets, Some(&mut slopes))?;
-        *self.slopes.lock().unwrap_or_else(PoisonError::into_inner) = slopes;
-        Ok((CpuStorage::F32(nats), self.targets.len().into()))
-    }
-
-    fn bwd(&self, x: &Tensor, _nats: &Tensor, dnats: &Tensor) -> Result<Option<Tensor>> {
-        let slopes =
-            std::mem::take(&mut *self.slopes.lock().unwrap_or_else(PoisonError::into_inner));
-        let slopes = Tensor::from_vec(slopes, x.shape(), x.device())?;
-        Ok(Some(slopes.broadcast_mul(&dnats.reshape(((), 1))?)?))
-    }
-}
-
-/// Nats of each row of x `[n, D]`; `slopes` `[n, D]`, when given, gets each row's gradient.
-fn nats_on_cpu(
-    x: &[f32],
-    lm_head: &Tensor,
-    targets: &[u32],
-    mut slopes: Option<&mut [f32]>,
-) -> Result<Vec<f32>> {
-    let (d, vocab) = lm_head.dims2()?;
-    let step = rows_at_once(vocab);
-    let mut nats = vec![0f32; targets.len()];
-    let mut logits = vec![0f32; step.min(targets.len()) * vocab];
-    with_f32(lm_head, |lm_head| {
-        let lm_head = View::dense(lm_head, d, vocab);
-        for start in (0..targets.len()).step_by(step) {
-            let rows = step.min(targets.len() - start);
-            let logits = &mut logits[..rows * vocab];
-            let x = View::dense(&x[start * d..], rows, d);
-            matmul(logits, vocab, x, lm_head, 1.0, Into::Replace, Threads::All);
-            let targets = &targets[start..start + rows];
-            let differentiate = slopes.is_some();
-            let nats = &mut nats[start..start + rows];
-            kernels::cross_entropy(logits, vocab, targets, nats, differentiate);
-            if let Some(slopes) = &mut slopes {
-                let (logits, back) = (View::dense(logits, rows, vocab), lm_head.transposed());
-                let slopes = &mut slopes[start * d..];
-                matmul(slopes, d, logits, back, 1.0, Into::Replace, Threads::All);
-            }
+        self.through_lm_head(&mut normed, targets, shares, &mut nats)?;
+        if shares.is_some() {
+            let x = self.pool.copy(rows);
+            rows.fill(0.0);
+            with_f32(self.norm, |gain| {
+                kernels::rms_norm_backward(&normed, &x, gain, &inverse, rows);
+            })?;
+            self.pool.give([x]);
         }
-    })?;
-    Ok(nats)
+        self.pool.give([normed, inverse]);
+        Ok(nats)
+    }
+
+    /// As [`Above::nats`], for rows that are normed already; the gradient is that of these.
+    fn through_lm_head(
+        &self,
+        normed: &mut [f32],
+        targets: &[u32],
+        shares: Option<&[f32]>,
+        nats: &mut [f32],
+    ) -> Result<()> {
+        let (d, vocab) = self.lm_head.dims2()?;
+        let step = ROWS.min(targets.len());
+        let mut logits = self.pool.take(step * vocab);
+        with_f32(self.lm_head, |lm_head| {
+            let lm_head = View::dense(lm_head, d, vocab);
+            for start in (0..targets.len()).step_by(step.max(1)) {
+                let span = start..targets.len().min(start + step);
+                let rows = span.len();
+                let logits = &mut logits[..rows * vocab];
+                let normed = &mut normed[start * d..][..rows * d];
+                let input = View::dense(normed, rows, d);
+                matmul(logits, vocab, input, lm_head, 1.0, Into::Replace, Threads::All);
+                let shares = shares.map(|shares| &shares[span.clone()]);
+                let (targets, nats) = (&targets[span.clone()], &mut nats[span]);
+                kernels::cross_entropy(logits, vocab, targets, shares, nats);
+                if shares.is_some() {
+                    let (logits, back) = (View::dense(logits, rows, vocab), lm_head.transposed());
+                    matmul(normed, d, logits, back, 1.0, Into::Replace, Threads::All);
+                }
+            }
+        })?;
+        self.pool.give([logits]);
+        Ok(())
+    }
 }
 
-/// The nats of predicting `targets` `[n]` from normed rows `[n, D]`, differentiable for the rows.
-///
-/// `fused`: the CPU kernels; else candle's own ops, on any device.
-pub(crate) fn nats(x: &Tensor, lm_head: &Tensor, targets: &[u32], fused: bool) -> Result<Tensor> {
-    if fused {
-        let slopes = Mutex::new(Vec::new());
-        let op = FusedEntropy { lm_head: lm_head.clone(), targets: targets.to_vec(), slopes };
-        return x.contiguous()?.apply_op1(op);
-    }
+/// The nats of predicting `targets` `[n]` from normed rows `[n, D]` by candle's own ops, on any
+/// device and differentiable for the rows: the oracle of [`Above::nats`].
+pub(crate) fn nats(x: &Tensor, lm_head: &Tensor, targets: &[u32]) -> Result<Tensor> {
     let mut parts = Vec::new();
-    let step = rows_at_once(lm_head.dim(1)?);
-    for start in (0..targets.len()).step_by(step) {
-        let rows = step.min(targets.len() - start);
+    for start in (0..targets.len()).step_by(ROWS) {
+        let rows = ROWS.min(targets.len() - start);
         let x = x.narrow(0, start, rows)?.contiguous()?;
         let logits = x.apply_op1(FrozenLinear(lm_head.clone()))?;
         let highest = logits.detach().max_keepdim(D::Minus1)?;
@@ -145,12 +103,4 @@ pub(crate) fn nats(x: &Tensor, lm_head: &Tensor, targets: &[u32], fused: bool) -
         parts.push((total.log()? + highest)?.sub(&logits.gather(&targets, 1)?)?.squeeze(1)?);
     }
     Tensor::cat(&parts, 0)
-}
-
-/// The nats alone, without a gradient or its cost.
-pub(crate) fn nats_only(x: &Tensor, lm_head: &Tensor, targets: &[u32]) -> Result<Vec<f32>> {
-    if x.device().is_cpu() {
-        return with_f32(&x.contiguous()?, |x| nats_on_cpu(x, lm_head, targets, None))?;
-    }
-    nats(x, lm_head, targets, false)?.to_vec1()
 }

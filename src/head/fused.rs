@@ -1,36 +1,29 @@
-//! A whole decoder layer as one candle op on the CPU, with a hand-written backward pass.
+//! A whole decoder layer on the CPU, forward and back, by hand.
 //!
-//! - In: x `[B, T, D]` and the layer's LoRA factors, flat. Out: the next residual stream.
+//! - In: x `[N, D]`, N = B * T rows, and the layer's LoRA factors, flat. Out: the next residual
+//!   stream, and what the backward pass needs and cannot cheaply compute again.
 //! - Gradients for x and the factors only: the base's weights are frozen.
-//! - Saved between the passes: what the backward needs and cannot cheaply compute again.
-//! - Never here: other devices (`reference.rs`), the loss.
+//! - Invariant: every buffer comes from the pool and goes back as soon as it is spent.
+//! - Never here: other devices (`reference.rs`), the loss (`tape.rs`).
 
 use super::gemm::{Into, Threads, View, matmul};
 use super::kernels::{self, Shape, Turn};
 use super::layer::{Layer, LinearWeight, Rotary};
+use super::pool::Pool;
 use crate::adapter::{Slot, Target};
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Storage, Tensor, bail};
-use std::sync::{Arc, Mutex, PoisonError};
+use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
 
 /// Runs `f` on the numbers of a contiguous f32 CPU tensor.
 pub(crate) fn with_f32<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
     let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(storage) => Ok(f(numbers(storage, layout)?)),
-        _ => bail!("expected a tensor on the CPU"),
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(numbers)), Some((start, end))) => Ok(f(&numbers[start..end])),
+        _ => bail!("expected a contiguous f32 tensor on the CPU"),
     }
 }
 
-/// The numbers of a contiguous f32 storage.
-pub(crate) fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(numbers), Some((start, end))) => Ok(&numbers[start..end]),
-        _ => bail!("expected contiguous f32"),
-    }
-}
-
-/// What the forward pass keeps for the backward pass; N = B * T rows.
-struct Saved {
+/// What the forward pass keeps for the backward pass.
+pub(crate) struct Saved {
     /// 1 / rms before attention, `[N]`.
     inverse_attention: Vec<f32>,
     /// Rotated queries and keys, and values, `[N, qkv]`.
@@ -49,61 +42,63 @@ struct Saved {
     narrow: Vec<Vec<f32>>,
 }
 
-/// One decoder layer: `[B, T, D]` and `[n]` flat factors to `[B, T, D]`.
-pub(crate) struct FusedLayer {
-    layer: Arc<Layer>,
-    rotary: Arc<Rotary>,
-    slots: Vec<Slot>,
-    /// Where the layer's factors start in the adapter.
-    start: usize,
-    shape: Shape,
-    /// Whether anything below this layer needs a gradient.
-    input_gradient: bool,
-    keep: bool,
-    saved: Mutex<Option<Saved>>,
+/// One decoder layer with one adapter.
+pub(crate) struct FusedLayer<'a> {
+    pub(crate) layer: &'a Layer,
+    pub(crate) rotary: &'a Rotary,
+    pub(crate) pool: &'a Pool,
+    /// The layer's slots, whose ranges begin at `slots[0].a.start`.
+    pub(crate) slots: &'a [Slot],
+    /// The layer's factors, flat.
+    pub(crate) factors: &'a [f32],
+    pub(crate) shape: Shape,
 }
 
-impl FusedLayer {
-    /// `slots`: those of this layer, whose ranges begin at `start`; `keep`: a backward pass follows.
-    pub(crate) fn new(
-        layer: &Arc<Layer>,
-        rotary: &Arc<Rotary>,
-        slots: &[Slot],
-        shape: Shape,
-        keep: bool,
-        input_gradient: bool,
-    ) -> Self {
-        Self {
-            layer: layer.clone(),
-            rotary: rotary.clone(),
-            start: slots.first().map_or(0, |slot| slot.a.start),
-            slots: slots.to_vec(),
-            shape,
-            input_gradient,
-            keep,
-            saved: Mutex::new(None),
-        }
-    }
+/// A and B of one slot.
+struct Lora<'a> {
+    index: usize,
+    slot: &'a Slot,
+    a: &'a [f32],
+    b: &'a [f32],
+}
 
+/// What the linear layers of one backward pass share.
+struct Pass<'a> {
+    narrow: &'a [Vec<f32>],
+    gradient: &'a mut [f32],
+}
+
+impl FusedLayer<'_> {
     fn rows(&self) -> usize {
         self.shape.batch * self.shape.tokens
     }
 
-    /// The slot of a target with its index, and its A and B inside `factors`.
-    fn factors<'a>(&self, target: Target, factors: &'a [f32]) -> Option<Factors<'a>> {
-        let index = self.slots.iter().position(|slot| slot.target == target)?;
-        let slot = &self.slots[index];
-        let a = &factors[slot.a.start - self.start..slot.a.end - self.start];
-        let b = &factors[slot.b.start - self.start..slot.b.end - self.start];
-        Some(Factors { index, rank: slot.rank, scale: slot.scale, a, b })
+    fn ffn(&self) -> Result<usize> {
+        self.layer.linear(Target::Down).weight.dim(0)
     }
 
-    /// `out = x W + bias + scale (x Aᵀ) Bᵀ` into columns of `out`, whose rows are `stride` apart.
+    /// Where a slot's A and B lie in the layer's flat factors.
+    fn places(&self, slot: &Slot) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+        let start = self.slots[0].a.start;
+        (slot.a.start - start..slot.a.end - start, slot.b.start - start..slot.b.end - start)
+    }
+
+    fn lora(&self, target: Target) -> Option<Lora<'_>> {
+        let index = self.slots.iter().position(|slot| slot.target == target)?;
+        let slot = &self.slots[index];
+        let (a, b) = self.places(slot);
+        Some(Lora { index, slot, a: &self.factors[a], b: &self.factors[b] })
+    }
+
+    fn adapts(&self, targets: &[Target]) -> bool {
+        self.slots.iter().any(|slot| targets.contains(&slot.target))
+    }
+
+    /// `out (+)= x W + bias + scale (x Aᵀ) Bᵀ` into columns of `out`, whose rows are `stride` apart.
     fn linear(
         &self,
         target: Target,
         x: &[f32],
-        factors: &[f32],
         out: (&mut [f32], usize, Into),
         narrow: &mut [Vec<f32>],
     ) -> Result<()> {
@@ -122,233 +117,213 @@ impl FusedLayer {
                 }
             })?;
         }
-        if let Some(lora) = self.factors(target, factors) {
-            let mut thin = vec![0f32; rows * lora.rank];
-            let a = View::dense(lora.a, lora.rank, fan_in).transposed();
-            matmul(&mut thin, lora.rank, input, a, 1.0, Into::Replace, Threads::All);
-            let b = View::dense(lora.b, fan_out, lora.rank).transposed();
-            let thin_view = View::dense(&thin, rows, lora.rank);
-            matmul(out, stride, thin_view, b, lora.scale, Into::Add, Threads::All);
-            narrow[lora.index] = thin;
+        if let Some(Lora { index, slot, a, b }) = self.lora(target) {
+            let mut thin = self.pool.take(rows * slot.rank);
+            let a = View::dense(a, slot.rank, fan_in).transposed();
+            matmul(&mut thin, slot.rank, input, a, 1.0, Into::Replace, Threads::All);
+            let b = View::dense(b, fan_out, slot.rank).transposed();
+            let thin_view = View::dense(&thin, rows, slot.rank);
+            matmul(out, stride, thin_view, b, slot.scale, Into::Add, Threads::All);
+            narrow[index] = thin;
         }
         Ok(())
     }
 
     /// The gradients of one linear layer: `dx (+)= dy Wᵀ + ...`, and those of A and B.
+    ///
+    /// `input`: the layer's input; read only when the target is adapted.
     fn linear_backward(
         &self,
         target: Target,
+        input: &[f32],
         dy: View<'_>,
         pass: &mut Pass<'_>,
         dx: Option<(&mut [f32], Into)>,
-        input: impl FnOnce() -> Result<Vec<f32>>,
     ) -> Result<()> {
-        let rows = self.rows();
+        let (rows, all) = (self.rows(), Threads::All);
         let weight = &self.layer.linear(target).weight;
         let (fan_in, fan_out) = weight.dims2()?;
-        let lora = self.factors(target, pass.factors);
-        let mut thin_gradient = Vec::new();
-        if let Some(lora) = &lora {
-            let slot = &self.slots[lora.index];
-            let b = View::dense(lora.b, fan_out, lora.rank);
-            thin_gradient = vec![0f32; rows * lora.rank];
-            matmul(&mut thin_gradient, lora.rank, dy, b, lora.scale, Into::Replace, Threads::All);
-            let thin = View::dense(&pass.narrow[lora.index], rows, lora.rank);
-            let db = &mut pass.gradient[slot.b.start - self.start..slot.b.end - self.start];
-            matmul(db, lora.rank, dy.transposed(), thin, lora.scale, Into::Replace, Threads::All);
-            let input = input()?;
-            let da = &mut pass.gradient[slot.a.start - self.start..slot.a.end - self.start];
-            let thin = View::dense(&thin_gradient, rows, lora.rank).transposed();
-            let input = View::dense(&input, rows, fan_in);
-            matmul(da, fan_in, thin, input, 1.0, Into::Replace, Threads::All);
+        let lora = self.lora(target);
+        let mut slope = Vec::new();
+        if let Some(Lora { index, slot, b, .. }) = &lora {
+            let (r, scale, (a_place, b_place)) = (slot.rank, slot.scale, self.places(slot));
+            slope = self.pool.take(rows * r);
+            matmul(&mut slope, r, dy, View::dense(b, fan_out, r), scale, Into::Replace, all);
+            let thin = View::dense(&pass.narrow[*index], rows, r);
+            let db = &mut pass.gradient[b_place];
+            matmul(db, r, dy.transposed(), thin, scale, Into::Replace, all);
+            let da = &mut pass.gradient[a_place];
+            let thin = View::dense(&slope, rows, r).transposed();
+            matmul(da, fan_in, thin, View::dense(input, rows, fan_in), 1.0, Into::Replace, all);
         }
-        let Some((dx, into)) = dx else { return Ok(()) };
-        with_f32(weight, |weight| {
-            let weight = View::dense(weight, fan_in, fan_out).transposed();
-            matmul(dx, fan_in, dy, weight, 1.0, into, Threads::All);
-        })?;
-        if let Some(lora) = lora {
-            let a = View::dense(lora.a, lora.rank, fan_in);
-            let thin = View::dense(&thin_gradient, rows, lora.rank);
-            matmul(dx, fan_in, thin, a, 1.0, Into::Add, Threads::All);
+        if let Some((dx, into)) = dx {
+            with_f32(weight, |weight| {
+                let weight = View::dense(weight, fan_in, fan_out).transposed();
+                matmul(dx, fan_in, dy, weight, 1.0, into, all);
+            })?;
+            if let Some(Lora { slot, a, .. }) = lora {
+                let a = View::dense(a, slot.rank, fan_in);
+                matmul(dx, fan_in, View::dense(&slope, rows, slot.rank), a, 1.0, Into::Add, all);
+            }
         }
+        self.pool.give([slope]);
         Ok(())
     }
 
-    fn forward(&self, x: &[f32], factors: &[f32]) -> Result<(Vec<f32>, Saved)> {
-        let (rows, shape, eps) = (self.rows(), &self.shape, self.layer.eps);
-        let (d, f) = (x.len() / rows, self.layer.linear(Target::Down).weight.dims2()?.0);
+    /// The next residual stream, and what a backward pass needs if one follows (`keep`).
+    pub(crate) fn forward(&self, x: &[f32], keep: bool) -> Result<(Vec<f32>, Option<Saved>)> {
+        let (rows, shape, eps, f) = (self.rows(), &self.shape, self.layer.eps, self.ffn()?);
+        let d = x.len() / rows;
         let mut narrow = vec![Vec::new(); self.slots.len()];
 
-        let mut inverse_attention = vec![0f32; rows];
-        let mut normed = vec![0f32; rows * d];
+        let mut inverse_attention = self.pool.take(rows);
+        let mut normed = self.pool.take(rows * d);
         with_f32(&self.layer.input_norm, |gain| {
             kernels::rms_norm(x, gain, eps, &mut normed, &mut inverse_attention);
         })?;
         let stride = shape.qkv();
-        let mut qkv = vec![0f32; rows * stride];
+        let mut qkv = self.pool.take(rows * stride);
         let places = [(Target::Q, 0), (Target::K, shape.q()), (Target::V, shape.q() + shape.kv())];
         for (target, at) in places {
-            let out = (&mut qkv[at..], stride, Into::Replace);
-            self.linear(target, &normed, factors, out, &mut narrow)?;
+            self.linear(target, &normed, (&mut qkv[at..], stride, Into::Replace), &mut narrow)?;
         }
         kernels::rope(&mut qkv, shape, &self.rotary.cos, &self.rotary.sin, Turn::Forward);
-        let mut attended = vec![0f32; rows * shape.q()];
-        let mut lse = vec![0f32; shape.batch * shape.heads * shape.tokens];
+        let mut attended = self.pool.take(rows * shape.q());
+        let mut lse = self.pool.take(shape.batch * shape.heads * shape.tokens);
         kernels::attention(shape, &qkv, &mut attended, &mut lse);
-        let mut middle = x.to_vec();
-        self.linear(Target::O, &attended, factors, (&mut middle, d, Into::Add), &mut narrow)?;
+        let mut middle = self.pool.copy(x);
+        self.linear(Target::O, &attended, (&mut middle, d, Into::Add), &mut narrow)?;
 
-        let mut inverse_mlp = vec![0f32; rows];
+        let mut inverse_mlp = self.pool.take(rows);
         with_f32(&self.layer.post_norm, |gain| {
             kernels::rms_norm(&middle, gain, eps, &mut normed, &mut inverse_mlp);
         })?;
-        let mut gate_up = vec![0f32; rows * 2 * f];
+        let mut gate_up = self.pool.take(rows * 2 * f);
         for (target, at) in [(Target::Gate, 0), (Target::Up, f)] {
-            let out = (&mut gate_up[at..], 2 * f, Into::Replace);
-            self.linear(target, &normed, factors, out, &mut narrow)?;
+            self.linear(target, &normed, (&mut gate_up[at..], 2 * f, Into::Replace), &mut narrow)?;
         }
-        let mut active = vec![0f32; rows * f];
+        let mut active = self.pool.take(rows * f);
         kernels::swiglu(&gate_up, &mut active, f);
-        let mut y = middle.clone();
-        self.linear(Target::Down, &active, factors, (&mut y, d, Into::Add), &mut narrow)?;
+        let mut y = self.pool.copy(&middle);
+        self.linear(Target::Down, &active, (&mut y, d, Into::Add), &mut narrow)?;
+        self.pool.give([normed, active]);
         let saved =
             Saved { inverse_attention, qkv, lse, attended, middle, inverse_mlp, gate_up, narrow };
-        Ok((y, saved))
+        if keep {
+            return Ok((y, Some(saved)));
+        }
+        saved.give(self.pool);
+        Ok((y, None))
     }
 
-    /// The gradients of x (empty when nothing below needs it) and of the factors.
-    fn backward(
+    /// Writes the layer's `gradient`, flat as its factors, and turns `dy` into the gradient of x.
+    ///
+    /// `below`: whether anything below needs that of x; if not, what comes back is meaningless.
+    pub(crate) fn backward(
         &self,
         x: &[f32],
-        factors: &[f32],
-        dy: &[f32],
+        dy: Vec<f32>,
         saved: Saved,
-    ) -> Result<(Vec<f32>, Vec<f32>)> {
+        gradient: &mut [f32],
+        below: bool,
+    ) -> Result<Vec<f32>> {
+        let Saved { inverse_attention, qkv, lse, attended, middle, inverse_mlp, gate_up, narrow } =
+            saved;
+        let mut pass = Pass { narrow: &narrow, gradient };
+        let mut stream = dy;
+        self.mlp_backward(&middle, &inverse_mlp, gate_up, &mut pass, &mut stream)?;
+        self.pool.give([middle, inverse_mlp]);
+
         let (rows, shape) = (self.rows(), &self.shape);
-        let (d, f) = (x.len() / rows, self.layer.linear(Target::Down).weight.dims2()?.0);
-        let Saved {
-            inverse_attention,
-            qkv,
-            lse,
-            attended,
-            middle,
-            inverse_mlp,
-            mut gate_up,
-            narrow,
-        } = saved;
-        let mut gradient = vec![0f32; factors.len()];
-        let mut pass = Pass { factors, narrow: &narrow, gradient: &mut gradient };
-        let layer = &self.layer;
-
-        let mut dmiddle = dy.to_vec();
-        let mut dactive = vec![0f32; rows * f];
-        let dx = Some((&mut dactive[..], Into::Replace));
-        self.linear_backward(Target::Down, View::dense(dy, rows, d), &mut pass, dx, || {
-            let mut active = vec![0f32; rows * f];
-            kernels::swiglu(&gate_up, &mut active, f);
-            Ok(active)
-        })?;
-        kernels::swiglu_backward(&mut gate_up, &dactive, f);
-        drop(dactive);
-        let mut dnormed = vec![0f32; rows * d];
-        for (target, at, into) in [(Target::Gate, 0, Into::Replace), (Target::Up, f, Into::Add)] {
-            let dy = View::new(&gate_up[at..], rows, f, 2 * f);
-            self.linear_backward(target, dy, &mut pass, Some((&mut dnormed, into)), || {
-                normed_again(&layer.post_norm, &middle, &inverse_mlp)
-            })?;
-        }
-        drop(gate_up);
-        with_f32(&layer.post_norm, |gain| {
-            kernels::rms_norm_backward(&dnormed, &middle, gain, &inverse_mlp, &mut dmiddle);
-        })?;
-
-        let mut dattended = vec![0f32; rows * shape.q()];
+        let d = x.len() / rows;
+        let mut dattended = self.pool.take(rows * shape.q());
         let dx = Some((&mut dattended[..], Into::Replace));
-        let dout = View::dense(&dmiddle, rows, d);
-        self.linear_backward(Target::O, dout, &mut pass, dx, || Ok(attended.clone()))?;
-        let mut dqkv = vec![0f32; qkv.len()];
+        let dout = View::dense(&stream, rows, d);
+        self.linear_backward(Target::O, &attended, dout, &mut pass, dx)?;
+        let mut dqkv = self.pool.take(qkv.len());
         kernels::attention_backward(shape, &qkv, &attended, &lse, &dattended, &mut dqkv);
-        drop((qkv, attended, dattended));
+        self.pool.give([qkv, attended, dattended, lse]);
         kernels::rope(&mut dqkv, shape, &self.rotary.cos, &self.rotary.sin, Turn::Back);
+
+        let adapted = self.adapts(&[Target::Q, Target::K, Target::V]);
+        let gain = &self.layer.input_norm;
+        let normed = self.normed_again(adapted, gain, x, &inverse_attention)?;
+        let mut dnormed = self.pool.take(if below { rows * d } else { 0 });
         let (q, kv, stride) = (shape.q(), shape.kv(), shape.qkv());
         let places = [(Target::Q, 0, q), (Target::K, q, kv), (Target::V, q + kv, kv)];
         for (target, at, width) in places {
             let into = if at == 0 { Into::Replace } else { Into::Add };
-            let dx = self.input_gradient.then_some((&mut dnormed[..], into));
+            let dx = below.then_some((&mut dnormed[..], into));
             let dy = View::new(&dqkv[at..], rows, width, stride);
-            self.linear_backward(target, dy, &mut pass, dx, || {
-                normed_again(&layer.input_norm, x, &inverse_attention)
+            self.linear_backward(target, &normed, dy, &mut pass, dx)?;
+        }
+        if below {
+            with_f32(gain, |gain| {
+                kernels::rms_norm_backward(&dnormed, x, gain, &inverse_attention, &mut stream);
             })?;
         }
-        if !self.input_gradient {
-            return Ok((Vec::new(), gradient));
+        self.pool.give([normed, dnormed, dqkv, inverse_attention]);
+        self.pool.give(narrow);
+        Ok(stream)
+    }
+
+    /// Adds to `stream`, the gradient after the MLP, what flows through the MLP and its norm.
+    fn mlp_backward(
+        &self,
+        middle: &[f32],
+        inverse: &[f32],
+        mut gate_up: Vec<f32>,
+        pass: &mut Pass<'_>,
+        stream: &mut [f32],
+    ) -> Result<()> {
+        let (rows, f) = (self.rows(), self.ffn()?);
+        let d = stream.len() / rows;
+        let mut active = Vec::new();
+        if self.adapts(&[Target::Down]) {
+            active = self.pool.take(rows * f);
+            kernels::swiglu(&gate_up, &mut active, f);
         }
-        with_f32(&layer.input_norm, |gain| {
-            kernels::rms_norm_backward(&dnormed, x, gain, &inverse_attention, &mut dmiddle);
+        let mut dactive = self.pool.take(rows * f);
+        let dx = Some((&mut dactive[..], Into::Replace));
+        self.linear_backward(Target::Down, &active, View::dense(stream, rows, d), pass, dx)?;
+        kernels::swiglu_backward(&mut gate_up, &dactive, f);
+        self.pool.give([active, dactive]);
+
+        let (adapted, gain) = (self.adapts(&[Target::Gate, Target::Up]), &self.layer.post_norm);
+        let normed = self.normed_again(adapted, gain, middle, inverse)?;
+        let mut dnormed = self.pool.take(rows * d);
+        for (target, at, into) in [(Target::Gate, 0, Into::Replace), (Target::Up, f, Into::Add)] {
+            let dy = View::new(&gate_up[at..], rows, f, 2 * f);
+            self.linear_backward(target, &normed, dy, pass, Some((&mut dnormed, into)))?;
+        }
+        with_f32(gain, |gain| {
+            kernels::rms_norm_backward(&dnormed, middle, gain, inverse, stream);
         })?;
-        Ok((dmiddle, gradient))
-    }
-}
-
-/// A and B of one slot during a pass.
-struct Factors<'a> {
-    index: usize,
-    rank: usize,
-    scale: f32,
-    a: &'a [f32],
-    b: &'a [f32],
-}
-
-/// What every linear layer of one backward pass shares.
-struct Pass<'a> {
-    factors: &'a [f32],
-    narrow: &'a [Vec<f32>],
-    gradient: &'a mut [f32],
-}
-
-fn normed_again(gain: &Tensor, x: &[f32], inverse: &[f32]) -> Result<Vec<f32>> {
-    let mut normed = vec![0f32; x.len()];
-    with_f32(gain, |gain| kernels::rms_norm_again(x, gain, inverse, &mut normed))?;
-    Ok(normed)
-}
-
-impl CustomOp2 for FusedLayer {
-    fn name(&self) -> &'static str {
-        "decoder-layer"
+        self.pool.give([normed, dnormed, gate_up]);
+        Ok(())
     }
 
-    fn cpu_fwd(
+    /// A norm's output from its input and saved factors; nothing when no gradient needs it.
+    fn normed_again(
         &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        factors: &CpuStorage,
-        factors_layout: &Layout,
-    ) -> Result<(CpuStorage, candle_core::Shape)> {
-        let (y, saved) = self.forward(numbers(x, x_layout)?, numbers(factors, factors_layout)?)?;
-        if self.keep {
-            *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
+        needed: bool,
+        gain: &Tensor,
+        x: &[f32],
+        inverse: &[f32],
+    ) -> Result<Vec<f32>> {
+        let mut normed = self.pool.take(if needed { x.len() } else { 0 });
+        if needed {
+            with_f32(gain, |gain| kernels::rms_norm_again(x, gain, inverse, &mut normed))?;
         }
-        Ok((CpuStorage::F32(y), x_layout.shape().clone()))
+        Ok(normed)
     }
+}
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        factors: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(saved) = saved else { bail!("the forward pass of this layer kept nothing") };
-        let dy = dy.contiguous()?;
-        let (dx, gradient) = with_f32(x, |x| {
-            with_f32(factors, |factors| with_f32(&dy, |dy| self.backward(x, factors, dy, saved)))
-        })????;
-        let dx = match dx.is_empty() {
-            true => None,
-            false => Some(Tensor::from_vec(dx, x.shape(), x.device())?),
-        };
-        Ok((dx, Some(Tensor::from_vec(gradient, factors.shape(), factors.device())?)))
+impl Saved {
+    fn give(self, pool: &Pool) {
+        let Self { inverse_attention, qkv, lse, attended, middle, inverse_mlp, gate_up, narrow } =
+            self;
+        pool.give([inverse_attention, qkv, lse, attended, middle, inverse_mlp, gate_up]);
+        pool.give(narrow);
     }
 }

@@ -1,6 +1,9 @@
 //! The CPU kernels of the step: RMSNorm, RoPE, causal attention, SwiGLU, forward and backward.
 //!
-//! - Rows are tokens, row-major, f32; N = B * T rows. Every loop over rows is parallel (rayon).
+//! - Rows are tokens, row-major, f32; N = B * T rows. Every loop over rows is parallel (rayon) and
+//!   runs on the widest vectors that the processor turns out to have (pulp); no build flags.
+//! - Invariant: no fused multiply-add and no sum whose order depends on threads, so the loops give
+//!   the same bits on every processor and at every number of threads.
 //! - Attention never holds more than `TILE` rows of scores a thread.
 //! - Never here: candle, allocation of what outlives a call.
 //!
@@ -13,41 +16,59 @@ use rayon::prelude::*;
 /// Rows of queries whose scores are alive at a time.
 const TILE: usize = 64;
 
+/// Partial results a reduction keeps: four AVX2 registers hide the latency of an addition.
+const LANES: usize = 32;
+
 /// Rows a parallel task takes, so that small inputs still split.
 fn rows_per_task(rows: usize) -> usize {
     rows.div_ceil(rayon::current_num_threads() * 4).max(1)
 }
 
+/// Runs loops as compiled for AVX2 where the processor has it; elsewhere as the target has it.
+///
+/// What `work` calls must be inlined, else it stays compiled for the target's oldest processor.
+#[inline(always)]
+fn wide<R>(work: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx2) = pulp::x86::V3::try_new() {
+        return avx2.vectorize(work);
+    }
+    work()
+}
+
+#[inline(always)]
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0f32; 16];
-    let (a_chunks, b_chunks) = (a.chunks_exact(16), b.chunks_exact(16));
+    let mut lanes = [0f32; LANES];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let tail: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
     for (a, b) in a_chunks.zip(b_chunks) {
-        for i in 0..16 {
+        for i in 0..LANES {
             lanes[i] += a[i] * b[i];
         }
     }
     lanes.iter().sum::<f32>() + tail
 }
 
+#[inline(always)]
 fn sum(x: &[f32]) -> f32 {
-    let mut lanes = [0f32; 16];
-    let chunks = x.chunks_exact(16);
+    let mut lanes = [0f32; LANES];
+    let chunks = x.chunks_exact(LANES);
     let tail: f32 = chunks.remainder().iter().sum();
     for chunk in chunks {
-        for i in 0..16 {
+        for i in 0..LANES {
             lanes[i] += chunk[i];
         }
     }
     lanes.iter().sum::<f32>() + tail
 }
 
+#[inline(always)]
 fn maximum(x: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; 16];
-    let chunks = x.chunks_exact(16);
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = x.chunks_exact(LANES);
     let tail = chunks.remainder().iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
     for chunk in chunks {
-        for i in 0..16 {
+        for i in 0..LANES {
             lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
         }
     }
@@ -84,33 +105,42 @@ pub(crate) fn exp(x: f32) -> f32 {
 pub(crate) fn rms_norm(x: &[f32], gain: &[f32], eps: f32, y: &mut [f32], inverse: &mut [f32]) {
     let d = gain.len();
     let rows = rows_per_task(inverse.len());
-    y.par_chunks_mut(rows * d)
-        .zip(x.par_chunks(rows * d))
-        .zip(inverse.par_chunks_mut(rows))
-        .for_each(|((y, x), inverse)| {
-            let rows = y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(inverse);
-            for ((y, x), inverse) in rows {
-                *inverse = 1.0 / (dot(x, x) / d as f32 + eps).sqrt();
-                for i in 0..d {
-                    y[i] = x[i] * *inverse * gain[i];
+    let tasks = y.par_chunks_mut(rows * d).zip(x.par_chunks(rows * d));
+    tasks.zip(inverse.par_chunks_mut(rows)).for_each(|((y, x), inverse)| {
+        wide(
+            #[inline(always)]
+            || {
+                for ((y, x), inverse) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(inverse) {
+                    *inverse = 1.0 / (dot(x, x) / d as f32 + eps).sqrt();
+                    scale_row(x, *inverse, gain, y);
                 }
-            }
-        });
+            },
+        );
+    });
 }
 
 /// `y = x * inverse * gain`: the norm again, from the saved factor.
 pub(crate) fn rms_norm_again(x: &[f32], gain: &[f32], inverse: &[f32], y: &mut [f32]) {
     let d = gain.len();
     let rows = rows_per_task(inverse.len());
-    y.par_chunks_mut(rows * d).zip(x.par_chunks(rows * d)).zip(inverse.par_chunks(rows)).for_each(
-        |((y, x), inverse)| {
-            for ((y, x), inverse) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(inverse) {
-                for i in 0..d {
-                    y[i] = x[i] * inverse * gain[i];
+    let tasks = y.par_chunks_mut(rows * d).zip(x.par_chunks(rows * d));
+    tasks.zip(inverse.par_chunks(rows)).for_each(|((y, x), inverse)| {
+        wide(
+            #[inline(always)]
+            || {
+                for ((y, x), inverse) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(inverse) {
+                    scale_row(x, *inverse, gain, y);
                 }
-            }
-        },
-    );
+            },
+        );
+    });
+}
+
+#[inline(always)]
+fn scale_row(x: &[f32], inverse: f32, gain: &[f32], y: &mut [f32]) {
+    for ((y, x), gain) in y.iter_mut().zip(x).zip(gain) {
+        *y = x * inverse * gain;
+    }
 }
 
 /// `dx += ` the gradient of the norm's input, from `dy` of its output.
@@ -123,51 +153,64 @@ pub(crate) fn rms_norm_backward(
 ) {
     let d = gain.len();
     let rows = rows_per_task(inverse.len());
-    dx.par_chunks_mut(rows * d)
-        .zip(x.par_chunks(rows * d))
-        .zip(dy.par_chunks(rows * d))
-        .zip(inverse.par_chunks(rows))
-        .for_each(|(((dx, x), dy), inverse)| {
-            let rows = dx.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(dy.chunks_exact(d));
-            let mut scaled = vec![0f32; d];
-            for (((dx, x), dy), &s) in rows.zip(inverse) {
-                for i in 0..d {
-                    scaled[i] = dy[i] * gain[i];
+    let tasks = dx.par_chunks_mut(rows * d).zip(x.par_chunks(rows * d));
+    let tasks = tasks.zip(dy.par_chunks(rows * d)).zip(inverse.par_chunks(rows));
+    tasks.for_each(|(((dx, x), dy), inverse)| {
+        let mut scaled = vec![0f32; d];
+        wide(
+            #[inline(always)]
+            || {
+                let rows = dx.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(dy.chunks_exact(d));
+                for (((dx, x), dy), &s) in rows.zip(inverse) {
+                    scale_row(dy, 1.0, gain, &mut scaled);
+                    let along = dot(x, &scaled) * s * s * s / d as f32;
+                    for ((dx, x), scaled) in dx.iter_mut().zip(x).zip(&scaled) {
+                        *dx += s * scaled - along * x;
+                    }
                 }
-                let along = dot(x, &scaled) * s * s * s / d as f32;
-                for i in 0..d {
-                    dx[i] += s * scaled[i] - along * x[i];
-                }
-            }
-        });
+            },
+        );
+    });
 }
 
 /// `h = silu(gate) * up`; `gate_up` is `[N, 2 F]`, `h` `[N, F]`.
 pub(crate) fn swiglu(gate_up: &[f32], h: &mut [f32], f: usize) {
     let rows = rows_per_task(h.len() / f);
-    h.par_chunks_mut(rows * f).zip(gate_up.par_chunks(rows * 2 * f)).for_each(|(h, gate_up)| {
-        for (h, gate_up) in h.chunks_exact_mut(f).zip(gate_up.chunks_exact(2 * f)) {
-            let (gate, up) = gate_up.split_at(f);
-            for i in 0..f {
-                h[i] = gate[i] / (1.0 + exp(-gate[i])) * up[i];
-            }
-        }
+    let tasks = h.par_chunks_mut(rows * f).zip(gate_up.par_chunks(rows * 2 * f));
+    tasks.for_each(|(h, gate_up)| {
+        wide(
+            #[inline(always)]
+            || {
+                for (h, gate_up) in h.chunks_exact_mut(f).zip(gate_up.chunks_exact(2 * f)) {
+                    let (gate, up) = gate_up.split_at(f);
+                    for ((h, gate), up) in h.iter_mut().zip(gate).zip(up) {
+                        *h = gate / (1.0 + exp(-gate)) * up;
+                    }
+                }
+            },
+        );
     });
 }
 
 /// In place: `gate_up` becomes its own gradient, from `dh` of `h`.
 pub(crate) fn swiglu_backward(gate_up: &mut [f32], dh: &[f32], f: usize) {
     let rows = rows_per_task(dh.len() / f);
-    gate_up.par_chunks_mut(rows * 2 * f).zip(dh.par_chunks(rows * f)).for_each(|(gate_up, dh)| {
-        for (gate_up, dh) in gate_up.chunks_exact_mut(2 * f).zip(dh.chunks_exact(f)) {
-            let (gate, up) = gate_up.split_at_mut(f);
-            for i in 0..f {
-                let sigmoid = 1.0 / (1.0 + exp(-gate[i]));
-                let silu = gate[i] * sigmoid;
-                gate[i] = dh[i] * up[i] * (sigmoid + silu * (1.0 - sigmoid));
-                up[i] = dh[i] * silu;
-            }
-        }
+    let tasks = gate_up.par_chunks_mut(rows * 2 * f).zip(dh.par_chunks(rows * f));
+    tasks.for_each(|(gate_up, dh)| {
+        wide(
+            #[inline(always)]
+            || {
+                for (gate_up, dh) in gate_up.chunks_exact_mut(2 * f).zip(dh.chunks_exact(f)) {
+                    let (gate, up) = gate_up.split_at_mut(f);
+                    for ((gate, up), dh) in gate.iter_mut().zip(up).zip(dh) {
+                        let sigmoid = 1.0 / (1.0 + exp(-*gate));
+                        let silu = *gate * sigmoid;
+                        *gate = dh * *up * (sigmoid + silu * (1.0 - sigmoid));
+                        *up = dh * silu;
+                    }
+                }
+            },
+        );
     });
 }
 
@@ -225,17 +268,25 @@ pub(crate) fn rope(qkv: &mut [f32], shape: &Shape, cos: &[f32], sin: &[f32], tur
     let (stride, width, half) = (shape.qkv(), shape.head_dim, shape.head_dim / 2);
     let rotated = (shape.heads + shape.kv_heads) * width;
     let sign = if turn == Turn::Forward { 1.0 } else { -1.0 };
-    qkv.par_chunks_exact_mut(stride).enumerate().for_each(|(row, numbers)| {
-        let at = row % shape.tokens * half;
-        let (cos, sin) = (&cos[at..at + half], &sin[at..at + half]);
-        for head in numbers[..rotated].chunks_exact_mut(width) {
-            let (low, high) = head.split_at_mut(half);
-            for i in 0..half {
-                let (a, b, s) = (low[i], high[i], sin[i] * sign);
-                low[i] = a * cos[i] - b * s;
-                high[i] = b * cos[i] + a * s;
-            }
-        }
+    let rows = rows_per_task(qkv.len() / stride);
+    qkv.par_chunks_mut(rows * stride).enumerate().for_each(|(task, numbers)| {
+        wide(
+            #[inline(always)]
+            || {
+                for (row, numbers) in numbers.chunks_exact_mut(stride).enumerate() {
+                    let at = (task * rows + row) % shape.tokens * half;
+                    let (cos, sin) = (&cos[at..at + half], &sin[at..at + half]);
+                    for head in numbers[..rotated].chunks_exact_mut(width) {
+                        let (low, high) = head.split_at_mut(half);
+                        for i in 0..half {
+                            let (a, b, s) = (low[i], high[i], sin[i] * sign);
+                            low[i] = a * cos[i] - b * s;
+                            high[i] = b * cos[i] + a * s;
+                        }
+                    }
+                }
+            },
+        );
     });
 }
 
@@ -257,9 +308,14 @@ pub(crate) fn attention(shape: &Shape, qkv: &[f32], out: &mut [f32], lse: &mut [
                     let keys = View::new(&qkv[k..], seen, width, stride).transposed();
                     matmul(&mut scores, seen, q, keys, shape.scale(), Into::Replace, Threads::One);
                     let tile = scores.chunks_exact_mut(seen).zip(&mut lse[start..start + rows]);
-                    for (row, (scores, lse)) in tile.enumerate() {
-                        *lse = softmax_causal(scores, start + row + 1);
-                    }
+                    wide(
+                        #[inline(always)]
+                        || {
+                            for (row, (scores, lse)) in tile.enumerate() {
+                                *lse = softmax_causal(scores, start + row + 1);
+                            }
+                        },
+                    );
                     let values = View::new(&qkv[v..], seen, width, stride);
                     let probabilities = View::dense(&scores, rows, seen);
                     let out = &mut out[start * q_width + head * width..];
@@ -270,6 +326,7 @@ pub(crate) fn attention(shape: &Shape, qkv: &[f32], out: &mut [f32], lse: &mut [
 }
 
 /// Turns the first `seen` scores into probabilities and the rest into zero; gives the log-sum-exp.
+#[inline(always)]
 fn softmax_causal(scores: &mut [f32], seen: usize) -> f32 {
     let (past, future) = scores.split_at_mut(seen);
     let highest = maximum(past);
@@ -277,8 +334,9 @@ fn softmax_causal(scores: &mut [f32], seen: usize) -> f32 {
         *score = exp(*score - highest);
     }
     let total = sum(past);
+    let share = 1.0 / total;
     for score in past {
-        *score /= total;
+        *score *= share;
     }
     future.fill(0.0);
     highest + total.ln()
@@ -344,19 +402,25 @@ impl Sequence<'_> {
         let one = Threads::One;
         matmul(tile, seen, queries, keys.transposed(), scale, Into::Replace, one);
         matmul(slopes, seen, douts, values.transposed(), 1.0, Into::Replace, one);
-        for row in 0..rows {
-            let at = o + row * q_width;
-            let along = dot(&self.out[at..at + width], &self.dout[at..at + width]);
-            let lse = self.lse[head * t + start + row];
-            let (past, future) = tile[row * seen..(row + 1) * seen].split_at_mut(start + row + 1);
-            let (slope, unseen) = slopes[row * seen..(row + 1) * seen].split_at_mut(past.len());
-            for (score, slope) in past.iter_mut().zip(slope) {
-                *score = exp(*score - lse);
-                *slope = *score * (*slope - along) * scale;
-            }
-            future.fill(0.0);
-            unseen.fill(0.0);
-        }
+        wide(
+            #[inline(always)]
+            || {
+                for row in 0..rows {
+                    let at = o + row * q_width;
+                    let along = dot(&self.out[at..at + width], &self.dout[at..at + width]);
+                    let lse = self.lse[head * t + start + row];
+                    let (row, past) = (row * seen..(row + 1) * seen, start + row + 1);
+                    let (scores, future) = tile[row.clone()].split_at_mut(past);
+                    let (slopes, unseen) = slopes[row].split_at_mut(past);
+                    for (score, slope) in scores.iter_mut().zip(slopes) {
+                        *score = exp(*score - lse);
+                        *slope = *score * (*slope - along) * scale;
+                    }
+                    future.fill(0.0);
+                    unseen.fill(0.0);
+                }
+            },
+        );
         let probabilities = View::dense(tile, rows, seen);
         let slopes = View::dense(slopes, rows, seen);
         matmul(&mut dqkv[v..], stride, probabilities.transposed(), douts, 1.0, Into::Add, one);
@@ -367,28 +431,68 @@ impl Sequence<'_> {
 
 /// Cross-entropy of rows of logits `[n, V]` against `targets` `[n]`, in nats, into `nats` `[n]`.
 ///
-/// With `differentiate`, each row of logits becomes the gradient of its own nats.
+/// With `shares` `[n]`, each row of logits becomes its share of the gradient of its own nats.
 pub(crate) fn cross_entropy(
     logits: &mut [f32],
     vocab: usize,
     targets: &[u32],
+    shares: Option<&[f32]>,
     nats: &mut [f32],
-    differentiate: bool,
 ) {
-    let rows = logits.par_chunks_exact_mut(vocab).zip(targets).zip(nats);
-    rows.for_each(|((logits, &target), nats)| {
-        let highest = maximum(logits);
-        let chosen = logits[target as usize];
+    let rows = logits.par_chunks_exact_mut(vocab).zip(targets).zip(nats).enumerate();
+    rows.for_each(|(row, ((logits, &target), nats))| {
+        let share = shares.map(|shares| shares[row]);
+        wide(
+            #[inline(always)]
+            || *nats = cross_entropy_row(logits, target as usize, share),
+        );
+    });
+}
+
+#[inline(always)]
+fn cross_entropy_row(logits: &mut [f32], target: usize, share: Option<f32>) -> f32 {
+    let highest = maximum(logits);
+    let chosen = logits[target];
+    for logit in &mut *logits {
+        *logit = exp(*logit - highest);
+    }
+    let total = sum(logits);
+    if let Some(share) = share {
+        let factor = share / total;
         for logit in &mut *logits {
-            *logit = exp(*logit - highest);
+            *logit *= factor;
         }
-        let total = sum(logits);
-        *nats = total.ln() + highest - chosen;
-        if differentiate {
-            for logit in &mut *logits {
-                *logit /= total;
-            }
-            logits[target as usize] -= 1.0;
-        }
+        logits[target] -= share;
+    }
+    total.ln() + highest - chosen
+}
+/// `slow - fast` becomes, in place of `slow` `[N, D]`, the gradient of `factor` times its squares
+/// for `fast`; `squares` `[N]` gets each row's sum of squares.
+///
+/// Rows where `real` is false count for nothing; with `one_sided`, neither do negative distances.
+pub(crate) fn squared_distance(
+    slow: &mut [f32],
+    fast: &[f32],
+    real: &[bool],
+    factor: f32,
+    one_sided: bool,
+    squares: &mut [f32],
+) {
+    let d = slow.len() / real.len().max(1);
+    let floor = if one_sided { 0.0 } else { f32::NEG_INFINITY };
+    let rows = slow.par_chunks_exact_mut(d.max(1)).zip(fast.par_chunks_exact(d.max(1)));
+    rows.zip(real).zip(squares).for_each(|(((slow, fast), &real), squares)| {
+        wide(
+            #[inline(always)]
+            || {
+                for (slow, fast) in slow.iter_mut().zip(fast) {
+                    let distance = *slow - fast;
+                    *slow = if distance < floor { floor } else { distance };
+                }
+                *squares = if real { dot(slow, slow) } else { 0.0 };
+                let slope = if real { -2.0 * factor } else { 0.0 };
+                slow.iter_mut().for_each(|distance| *distance *= slope);
+            },
+        );
     });
 }

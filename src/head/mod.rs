@@ -6,7 +6,7 @@
 //! - Invariant: padding stands at the end of a sequence, so causal attention never sees it; it
 //!   takes no part in cross-entropy or MSE either.
 //!
-//! Source: I-LoRA, arXiv 2402.18865. CPU tensors run the fused layer, others candle's ops.
+//! Source: I-LoRA, arXiv 2402.18865. The CPU runs the step by hand, others candle's autograd.
 
 mod entropy;
 mod fused;
@@ -14,7 +14,9 @@ mod gemm;
 mod kernels;
 mod layer;
 mod objective;
+mod pool;
 mod reference;
+mod tape;
 
 pub use crate::settings::EmbeddingLayers;
 pub use objective::{Group, Losses, Objective};
@@ -23,11 +25,9 @@ use crate::adapter::{Adapter, Slot};
 use crate::base::{Base, BaseError, Config};
 use crate::settings::Device as Choice;
 use candle_core::{Device, Tensor, Var};
-use fused::FusedLayer;
-use kernels::Shape;
 use layer::{Layer, Rotary};
+use pool::Pool;
 use reference::{Cache, ReferenceLayer};
-use std::sync::Arc;
 
 /// What can go wrong in the head.
 #[derive(Debug, thiserror::Error)]
@@ -66,12 +66,12 @@ pub enum HeadError {
     },
 }
 
-/// Which code computes a decoder layer.
+/// Which code computes the layers, their loss and its gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernels {
-    /// One op per layer with a hand-written backward pass; CPU only.
+    /// Our own kernels and a hand-written backward pass; CPU only.
     Fused,
-    /// candle's own ops: any device, and the oracle of the fused layer.
+    /// candle's own ops and autograd: any device, and the oracle of the other.
     Reference,
 }
 
@@ -127,17 +127,16 @@ pub struct Head {
     tap: usize,
     device: Device,
     kernels: Kernels,
-    layers: Vec<Arc<Layer>>,
+    layers: Vec<Layer>,
     norm: Tensor,
     lm_head: Tensor,
-    rotary: Arc<Rotary>,
+    rotary: Rotary,
+    pool: Pool,
 }
 
 /// An adapter's numbers on the device: one tensor a layer of the head, empty for layers without.
 struct Factors {
     layers: Vec<(Vec<Slot>, Tensor)>,
-    /// The lowest layer (in the head) that is adapted; L - tap when none is.
-    first: usize,
 }
 
 impl Head {
@@ -158,16 +157,16 @@ impl Head {
         }
         let device = place.0.clone();
         let kernels = if device.is_cpu() { Kernels::Fused } else { Kernels::Reference };
-        let layers: Result<Vec<_>, _> = (tap..config.layers)
-            .map(|index| Layer::load(base, index, &device).map(Arc::new))
-            .collect();
+        let layers: Result<Vec<_>, _> =
+            (tap..config.layers).map(|index| Layer::load(base, index, &device)).collect();
         Ok(Self {
             tap,
             kernels,
             layers: layers?,
             norm: layer::tensor(base, "model.norm.weight", &device)?,
             lm_head: layer::tensor(base, "lm_head.weight", &device)?,
-            rotary: Arc::new(Rotary::new(&config, tokens_max, &device)?),
+            rotary: Rotary::new(&config, tokens_max, &device)?,
+            pool: Pool::default(),
             device,
             config,
         })
@@ -216,8 +215,7 @@ impl Head {
             };
             layers.push((slots, values));
         }
-        let first = layers.iter().position(|(slots, _)| !slots.is_empty()).unwrap_or(layers.len());
-        Ok((Factors { layers, first }, vars))
+        Ok((Factors { layers }, vars))
     }
 
     fn check(&self, adapter: &Adapter) -> Result<(), HeadError> {
@@ -232,29 +230,17 @@ impl Head {
         Ok(())
     }
 
-    /// The residual stream after each layer that `visit` wants to see, and after the last.
+    /// The residual stream after the last layer by candle's ops; `visit` sees that of each.
     fn forward(
         &self,
         x: &Tensor,
         factors: &Factors,
-        train: bool,
         mut visit: impl FnMut(usize, &Tensor) -> candle_core::Result<()>,
     ) -> candle_core::Result<Tensor> {
         let mut x = x.clone();
-        for (index, (layer, (slots, values))) in self.layers.iter().zip(&factors.layers).enumerate()
-        {
-            let learns = train && index >= factors.first;
-            x = match self.kernels {
-                Kernels::Fused => {
-                    let (shape, below) = (self.shape(&x)?, index > factors.first);
-                    let op = FusedLayer::new(layer, &self.rotary, slots, shape, learns, below);
-                    match learns {
-                        true => x.contiguous()?.apply_op2(values, op)?,
-                        false => x.contiguous()?.apply_op2_no_bwd(values, &op)?,
-                    }
-                }
-                Kernels::Reference => self.reference(layer, slots, values).forward(&x, 0, None)?,
-            };
+        let layers = self.layers.iter().zip(&factors.layers);
+        for (index, (layer, (slots, values))) in layers.enumerate() {
+            x = self.reference(layer, slots, values).forward(&x, 0, None)?;
             visit(index, &x)?;
         }
         Ok(x)
@@ -269,20 +255,9 @@ impl Head {
         ReferenceLayer { config: &self.config, layer, rotary: &self.rotary, slots, factors }
     }
 
-    fn shape(&self, x: &Tensor) -> candle_core::Result<Shape> {
-        let (batch, tokens, _) = x.dims3()?;
-        let Config { heads, kv_heads, head_dim, .. } = self.config;
-        Ok(Shape { batch, tokens, heads, kv_heads, head_dim })
-    }
-
-    /// The final norm of rows `[N, D]`.
+    /// The final norm of rows `[N, D]` by candle's ops.
     fn normed(&self, rows: &Tensor) -> candle_core::Result<Tensor> {
-        match self.kernels {
-            Kernels::Fused => rows
-                .contiguous()?
-                .apply_op1(entropy::FusedNorm::new(&self.norm, self.config.norm_eps)),
-            Kernels::Reference => reference::rms_norm(rows, &self.norm, self.config.norm_eps),
-        }
+        reference::rms_norm(rows, &self.norm, self.config.norm_eps)
     }
 
     /// Logits `[V]` of the token after the last of `hidden` `[1, T, D]`, and the cache of all seen.
@@ -305,8 +280,7 @@ impl Head {
         }
         session.seen += t;
         let last = x.narrow(1, t - 1, 1)?.squeeze(1)?;
-        let normed = reference::rms_norm(&last, &self.norm, self.config.norm_eps)?;
-        Ok(normed.matmul(&self.lm_head)?.squeeze(0)?.to_vec1()?)
+        Ok(self.normed(&last)?.matmul(&self.lm_head)?.squeeze(0)?.to_vec1()?)
     }
 
     /// A new, empty generation with an adapter, or with the bare base.

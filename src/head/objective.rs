@@ -24,10 +24,6 @@ pub struct Group<'a> {
 }
 
 impl Group<'_> {
-    fn labels(&self) -> usize {
-        self.blocks.iter().map(|block| block.labels()).sum()
-    }
-
     /// Rows of `[B * T]` that predict a label, and the labels; `first` is the group's first block.
     fn predictions(&self, first: usize, tokens: usize) -> (Vec<u32>, Vec<u32>) {
         let (mut rows, mut targets) = (Vec::new(), Vec::new());
@@ -75,6 +71,22 @@ pub(super) fn tensor3(hidden: &Array3<f32>, device: &Device) -> candle_core::Res
     }
 }
 
+/// Rows of both groups' `[B * T]` that predict a label, the labels, and how many are fresh.
+pub(super) fn labels(
+    fresh: &Group<'_>,
+    replay: Option<&Group<'_>>,
+    tokens: usize,
+) -> (Vec<u32>, Vec<u32>, usize) {
+    let (mut rows, mut targets) = fresh.predictions(0, tokens);
+    let fresh_labels = targets.len();
+    if let Some(group) = replay {
+        let (more_rows, more_targets) = group.predictions(fresh.blocks.len(), tokens);
+        rows.extend(more_rows);
+        targets.extend(more_targets);
+    }
+    (rows, targets, fresh_labels)
+}
+
 /// Hidden states padded to `tokens` rows a sequence.
 fn padded(group: &Group<'_>, tokens: usize, device: &Device) -> candle_core::Result<Tensor> {
     tensor3(group.hidden, device)?.pad_with_zeros(1, 0, tokens - group.hidden.dim().1)
@@ -96,6 +108,25 @@ impl Head {
     ) -> Result<(Losses, Vec<f32>), HeadError> {
         let tokens = fresh.hidden.dim().1.max(replay.map_or(0, |(group, _)| group.hidden.dim().1));
         self.check_length(tokens)?;
+        match self.kernels {
+            Kernels::Fused => {
+                self.check(fast)?;
+                replay.map_or(Ok(()), |(_, slow)| self.check(slow))?;
+                self.gradient_by_hand(fast, fresh, replay, objective, tokens)
+            }
+            Kernels::Reference => self.gradient_by_autograd(fast, fresh, replay, objective, tokens),
+        }
+    }
+
+    /// [`Head::gradient`] by candle's ops and autograd, on any device: the oracle of the other.
+    fn gradient_by_autograd(
+        &self,
+        fast: &Adapter,
+        fresh: &Group<'_>,
+        replay: Option<(&Group<'_>, &Adapter)>,
+        objective: &Objective,
+        tokens: usize,
+    ) -> Result<(Losses, Vec<f32>), HeadError> {
         let mut x = padded(fresh, tokens, &self.device)?;
         let fresh_blocks = fresh.blocks.len();
         let mut replayed = None;
@@ -111,20 +142,15 @@ impl Head {
             EmbeddingLayers::Last => index == last,
             EmbeddingLayers::All => true,
         };
-        let out = self.forward(&x, &factors, true, |index, h| {
+        let out = self.forward(&x, &factors, |index, h| {
             if wanted(index) && replayed.is_some() && objective.gamma != 0.0 {
                 compared.push(h.clone());
             }
             Ok(())
         })?;
 
-        let (mut rows, mut targets) = fresh.predictions(0, tokens);
-        let fresh_labels = targets.len();
-        if let Some((group, _, _)) = &replayed {
-            let (more_rows, more_targets) = group.predictions(fresh_blocks, tokens);
-            rows.extend(more_rows);
-            targets.extend(more_targets);
-        }
+        let replay_group = replay.map(|(group, _)| group);
+        let (rows, targets, fresh_labels) = labels(fresh, replay_group, tokens);
         let (mut loss, mut losses) =
             self.entropy(&out, &rows, &targets, fresh_labels, replayed.is_some())?;
         if let Some((group, slow, hidden)) = &replayed
@@ -159,8 +185,7 @@ impl Head {
         }
         let rows = Tensor::from_slice(rows, rows.len(), &self.device)?;
         let labelled = out.reshape((b * t, d))?.index_select(&rows, 0)?;
-        let fused = self.kernels == Kernels::Fused;
-        let nats = entropy::nats(&self.normed(&labelled)?, &self.lm_head, targets, fused)?;
+        let nats = entropy::nats(&self.normed(&labelled)?, &self.lm_head, targets)?;
         let replay_labels = targets.len() - fresh_labels;
         let mean = |from: usize, labels: usize| match labels {
             0 => nats.sum_all()? * 0.0,
@@ -195,7 +220,7 @@ impl Head {
         let last = self.layers.len().saturating_sub(1);
         let mut compared = fast.iter();
         let mut total: Option<Tensor> = None;
-        self.forward(hidden, slow, false, |index, h| {
+        self.forward(hidden, slow, |index, h| {
             if objective.layers == EmbeddingLayers::Last && index != last {
                 return Ok(());
             }
@@ -242,6 +267,24 @@ impl Head {
         if tokens > max { Err(HeadError::Length { got: tokens, max }) } else { Ok(()) }
     }
 
+    /// The residual stream above the layers, `[B * T, D]`; no gradient.
+    fn outputs(&self, adapter: Option<&Adapter>, group: &Group<'_>) -> Result<Tensor, HeadError> {
+        let (b, t, d) = group.hidden.dim();
+        let out = match self.kernels {
+            Kernels::Fused => {
+                adapter.map_or(Ok(()), |adapter| self.check(adapter))?;
+                let out = self.stream(adapter, group, t, |_, _| ())?;
+                Tensor::from_vec(out, (b * t, d), &self.device)?
+            }
+            Kernels::Reference => {
+                let (factors, _) = self.factors(adapter, false)?;
+                let x = tensor3(group.hidden, &self.device)?;
+                self.forward(&x, &factors, |_, _| Ok(()))?.reshape((b * t, d))?
+            }
+        };
+        Ok(out)
+    }
+
     /// The sum of nats over the labels of each block, `[B]`; no gradient.
     ///
     /// # Errors
@@ -253,18 +296,22 @@ impl Head {
     ) -> Result<Vec<f64>, HeadError> {
         let tokens = group.hidden.dim().1;
         self.check_length(tokens)?;
-        let (factors, _) = self.factors(adapter, false)?;
-        let x = tensor3(group.hidden, &self.device)?;
-        let out = self.forward(&x, &factors, false, |_, _| Ok(()))?;
         let (rows, targets) = group.predictions(0, tokens);
         let mut sums = vec![0f64; group.blocks.len()];
-        if group.labels() == 0 {
+        if targets.is_empty() {
             return Ok(sums);
         }
-        let (b, t, d) = out.dims3()?;
-        let picked = Tensor::from_slice(&rows, rows.len(), &self.device)?;
-        let labelled = out.reshape((b * t, d))?.index_select(&picked, 0)?;
-        let nats = entropy::nats_only(&self.normed(&labelled)?, &self.lm_head, &targets)?;
+        let nats = match self.kernels {
+            Kernels::Fused => {
+                adapter.map_or(Ok(()), |adapter| self.check(adapter))?;
+                self.nats_by_hand(adapter, group, &rows, &targets)?
+            }
+            Kernels::Reference => {
+                let rows = Tensor::from_slice(&rows, rows.len(), &self.device)?;
+                let out = self.outputs(adapter, group)?.index_select(&rows, 0)?;
+                entropy::nats(&self.normed(&out)?, &self.lm_head, &targets)?.to_vec1()?
+            }
+        };
         for (row, nats) in rows.iter().zip(nats) {
             sums[*row as usize / tokens] += f64::from(nats);
         }
@@ -280,11 +327,9 @@ impl Head {
         adapter: Option<&Adapter>,
         hidden: &Array3<f32>,
     ) -> Result<Array3<f32>, HeadError> {
-        let (b, t, d) = hidden.dim();
+        let (b, t, _) = hidden.dim();
         self.check_length(t)?;
-        let (factors, _) = self.factors(adapter, false)?;
-        let out = self.forward(&tensor3(hidden, &self.device)?, &factors, false, |_, _| Ok(()))?;
-        let normed = self.normed(&out.reshape((b * t, d))?)?;
+        let normed = self.normed(&self.outputs(adapter, &Group { blocks: &[], hidden })?)?;
         let logits = normed.matmul(&self.lm_head)?.flatten_all()?.to_vec1()?;
         Array3::from_shape_vec((b, t, self.config.vocab), logits)
             .map_err(|error| candle_core::Error::Msg(error.to_string()).into())

@@ -1,0 +1,261 @@
+//! The step on the CPU by hand: forward with a tape of what the layers saved, then back along it.
+//!
+//! - In: plain numbers; candle only holds the weights. Out: losses, gradient, nats, hidden states.
+//! - The slow pass runs first and saves nothing, so the fast pass reuses its buffers.
+//! - Invariant: a sum whose result anyone sees is taken in one order at any number of threads.
+//! - Oracle: the same loss by candle's autograd (`objective.rs`).
+
+use super::entropy::Above;
+use super::fused::{FusedLayer, Saved};
+use super::kernels::{self, Shape};
+use super::{Group, Head, HeadError, Losses, Objective, objective};
+use crate::adapter::{Adapter, Slot};
+use crate::settings::EmbeddingLayers;
+use candle_core::Result;
+
+/// One layer's entry on the tape.
+struct Entry {
+    index: usize,
+    x: Vec<f32>,
+    saved: Saved,
+}
+
+/// The replayed rows' part of the loss: what fast is compared with, then its gradient.
+struct Embedding {
+    /// One entry a layer, `[N, D]` of the replayed blocks; empty where nothing is compared.
+    distances: Vec<Vec<f32>>,
+    /// Which of the N rows are not padding.
+    real: Vec<bool>,
+    /// Numbers that the mean is over.
+    count: f64,
+    /// The sum of squares so far.
+    squares: f64,
+}
+
+/// The slots of one layer, and where its factors lie in the adapter.
+fn part(adapter: &Adapter, layer: usize) -> (&[Slot], std::ops::Range<usize>) {
+    let slots = &adapter.spec.slots;
+    let from = slots.partition_point(|slot| slot.layer < layer);
+    let slots = &slots[from..slots.partition_point(|slot| slot.layer <= layer)];
+    (slots, slots.first().map_or(0, |slot| slot.a.start)..slots.last().map_or(0, |slot| slot.b.end))
+}
+
+impl Head {
+    fn fused<'a>(
+        &'a self,
+        index: usize,
+        adapter: Option<&'a Adapter>,
+        shape: Shape,
+    ) -> FusedLayer<'a> {
+        let (slots, factors) = match adapter {
+            Some(adapter) => {
+                let (slots, span) = part(adapter, self.tap + index);
+                (slots, &adapter.values[span])
+            }
+            None => (&[][..], &[][..]),
+        };
+        let (layer, rotary, pool) = (&self.layers[index], &self.rotary, &self.pool);
+        FusedLayer { layer, rotary, pool, slots, factors, shape }
+    }
+
+    fn shape(&self, batch: usize, tokens: usize) -> Shape {
+        let crate::base::Config { heads, kv_heads, head_dim, .. } = self.config;
+        Shape { batch, tokens, heads, kv_heads, head_dim }
+    }
+
+    fn above(&self) -> Above<'_> {
+        let (norm, eps) = (&self.norm, self.config.norm_eps);
+        Above { norm, eps, lm_head: &self.lm_head, pool: &self.pool }
+    }
+
+    /// Hidden states padded to `tokens` rows a sequence, into `x`.
+    fn fill(&self, group: &Group<'_>, tokens: usize, x: &mut [f32]) {
+        let d = self.config.hidden;
+        let sequences = x.chunks_exact_mut(tokens * d).zip(group.hidden.outer_iter());
+        for (x, hidden) in sequences {
+            for (x, hidden) in x.chunks_exact_mut(d).zip(hidden.outer_iter()) {
+                x.iter_mut().zip(hidden).for_each(|(x, hidden)| *x = *hidden);
+            }
+            x[hidden.nrows() * d..].fill(0.0);
+        }
+    }
+
+    /// The residual stream above a group's hidden states, `[B * T, D]`; `visit` sees each layer's.
+    pub(super) fn stream(
+        &self,
+        adapter: Option<&Adapter>,
+        group: &Group<'_>,
+        tokens: usize,
+        mut visit: impl FnMut(usize, &[f32]),
+    ) -> Result<Vec<f32>> {
+        let batch = group.hidden.dim().0;
+        let mut x = self.pool.take(batch * tokens * self.config.hidden);
+        self.fill(group, tokens, &mut x);
+        for index in 0..self.layers.len() {
+            let layer = self.fused(index, adapter, self.shape(batch, tokens));
+            let (y, _) = layer.forward(&x, false)?;
+            self.pool.give([std::mem::replace(&mut x, y)]);
+            visit(index, &x);
+        }
+        Ok(x)
+    }
+
+    /// The nats of labelled `rows` of a group, no gradient.
+    pub(super) fn nats_by_hand(
+        &self,
+        adapter: Option<&Adapter>,
+        group: &Group<'_>,
+        rows: &[u32],
+        targets: &[u32],
+    ) -> std::result::Result<Vec<f32>, HeadError> {
+        let out = self.stream(adapter, group, group.hidden.dim().1, |_, _| ())?;
+        let mut labelled = self.gather(&out, rows);
+        let nats = self.above().nats(&mut labelled, targets, None)?;
+        self.pool.give([out, labelled]);
+        self.pool.settle();
+        Ok(nats)
+    }
+
+    fn gather(&self, x: &[f32], rows: &[u32]) -> Vec<f32> {
+        let d = self.config.hidden;
+        let mut picked = self.pool.take(rows.len() * d);
+        for (picked, &row) in picked.chunks_exact_mut(d).zip(rows) {
+            picked.copy_from_slice(&x[row as usize * d..][..d]);
+        }
+        picked
+    }
+
+    /// [`Head::gradient`] without candle: `tokens` is T of the longer group.
+    pub(super) fn gradient_by_hand(
+        &self,
+        fast: &Adapter,
+        fresh: &Group<'_>,
+        replay: Option<(&Group<'_>, &Adapter)>,
+        objective: &Objective,
+        tokens: usize,
+    ) -> std::result::Result<(Losses, Vec<f32>), HeadError> {
+        let mut embedding = match replay {
+            Some((group, slow)) if objective.gamma != 0.0 => {
+                Some(self.slow_side(group, slow, objective, tokens)?)
+            }
+            _ => None,
+        };
+        let replay = replay.map(|(group, _)| group);
+        let batch = fresh.hidden.dim().0 + replay.map_or(0, |group| group.hidden.dim().0);
+        let fresh_len = fresh.hidden.dim().0 * tokens * self.config.hidden;
+        let mut x = self.pool.take(batch * tokens * self.config.hidden);
+        self.fill(fresh, tokens, &mut x[..fresh_len]);
+        if let Some(group) = replay {
+            self.fill(group, tokens, &mut x[fresh_len..]);
+        }
+        let shape = self.shape(batch, tokens);
+        let lowest = fast.spec.slots.first().map_or(self.layers.len(), |s| s.layer - self.tap);
+        let mut tape = Vec::new();
+        for index in 0..self.layers.len() {
+            let learns = index >= lowest;
+            let (y, saved) = self.fused(index, Some(fast), shape).forward(&x, learns)?;
+            let below = std::mem::replace(&mut x, y);
+            match saved {
+                Some(saved) => tape.push(Entry { index, x: below, saved }),
+                None => self.pool.give([below]),
+            }
+            if let Some(embedding) = &mut embedding {
+                self.compare(embedding, index, &x[fresh_len..], objective);
+            }
+        }
+
+        let (mut losses, mut dy) = self.entropy_by_hand(x, fresh, replay, tokens)?;
+        if let Some(embedding) = &embedding {
+            let mean = (embedding.squares / embedding.count) as f32;
+            losses.embedding = Some(mean);
+            losses.total += objective.gamma * mean;
+        }
+        let mut gradient = vec![0f32; fast.values.len()];
+        while let Some(Entry { index, x, saved }) = tape.pop() {
+            if let Some(embedding) = &mut embedding {
+                let slopes = std::mem::take(&mut embedding.distances[index]);
+                dy[fresh_len..].iter_mut().zip(&slopes).for_each(|(dy, slope)| *dy += slope);
+                self.pool.give([slopes]);
+            }
+            let span = part(fast, self.tap + index).1;
+            let layer = self.fused(index, Some(fast), shape);
+            dy = layer.backward(&x, dy, saved, &mut gradient[span], index > lowest)?;
+            self.pool.give([x]);
+        }
+        self.pool.give([dy]);
+        self.pool.give(embedding.into_iter().flat_map(|embedding| embedding.distances));
+        self.pool.settle();
+        Ok((losses, gradient))
+    }
+
+    /// Slow's hidden states on the replayed blocks, where the objective compares them.
+    fn slow_side(
+        &self,
+        group: &Group<'_>,
+        slow: &Adapter,
+        objective: &Objective,
+        tokens: usize,
+    ) -> Result<Embedding> {
+        let mut distances = vec![Vec::new(); self.layers.len()];
+        let last = self.layers.len().saturating_sub(1);
+        let out = self.stream(Some(slow), group, tokens, |index, h| {
+            if objective.layers == EmbeddingLayers::All || index == last {
+                distances[index] = self.pool.copy(h);
+            }
+        })?;
+        self.pool.give([out]);
+        let mut real = vec![false; group.hidden.dim().0 * tokens];
+        for (block, real) in group.blocks.iter().zip(real.chunks_exact_mut(tokens)) {
+            real[..block.tokens.len()].fill(true);
+        }
+        let positions = real.iter().filter(|&&real| real).count();
+        let compared = distances.iter().filter(|distance| !distance.is_empty()).count();
+        let count = (positions * self.config.hidden * compared) as f64;
+        Ok(Embedding { distances, real, count: count.max(1.0), squares: 0.0 })
+    }
+
+    /// Adds a layer's squares to the MSE and turns slow's hidden states into fast's gradient.
+    fn compare(&self, side: &mut Embedding, index: usize, fast: &[f32], objective: &Objective) {
+        let slow = &mut side.distances[index];
+        if slow.is_empty() {
+            return;
+        }
+        let mut squares = self.pool.zeros(side.real.len());
+        let factor = (f64::from(objective.gamma) / side.count) as f32;
+        let one_sided = objective.one_sided;
+        kernels::squared_distance(slow, fast, &side.real, factor, one_sided, &mut squares);
+        side.squares += squares.iter().copied().map(f64::from).sum::<f64>();
+        self.pool.give([squares]);
+    }
+
+    /// Cross-entropy of both groups, and its gradient for the last residual stream, in its place.
+    fn entropy_by_hand(
+        &self,
+        mut out: Vec<f32>,
+        fresh: &Group<'_>,
+        replay: Option<&Group<'_>>,
+        tokens: usize,
+    ) -> Result<(Losses, Vec<f32>)> {
+        let (rows, targets, fresh_labels) = objective::labels(fresh, replay, tokens);
+        let replay_labels = targets.len() - fresh_labels;
+        let half = if replay.is_some() { 0.5 } else { 1.0 };
+        let mut shares = vec![half / fresh_labels.max(1) as f32; fresh_labels];
+        shares.resize(targets.len(), half / replay_labels.max(1) as f32);
+        let mut labelled = self.gather(&out, &rows);
+        let nats = self.above().nats(&mut labelled, &targets, Some(&shares))?;
+        out.fill(0.0);
+        let d = self.config.hidden;
+        for (slope, &row) in labelled.chunks_exact(d).zip(&rows) {
+            out[row as usize * d..][..d].copy_from_slice(slope);
+        }
+        self.pool.give([labelled]);
+        let mean = |nats: &[f32]| {
+            let sum: f64 = nats.iter().copied().map(f64::from).sum();
+            (sum / nats.len().max(1) as f64) as f32
+        };
+        let (fresh, old) = (mean(&nats[..fresh_labels]), mean(&nats[fresh_labels..]));
+        let replay = (replay.is_some() && !targets.is_empty()).then_some(old);
+        let total = replay.map_or(fresh, |replay| 0.5 * (fresh + replay));
+        Ok((Losses { fresh, replay, embedding: None, total }, out))
+    }
+}
