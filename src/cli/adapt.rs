@@ -12,7 +12,9 @@ use sapwood::ports::Disk;
 use sapwood::settings::{Overrides, Settings};
 use sapwood::state::State;
 use sapwood::tokenise::Tokeniser;
+use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +23,9 @@ use std::sync::Arc;
 const GENERAL: &str = "general.jsonl";
 /// The state folder when nobody names one.
 const STATE: &str = "sapwood-state";
+/// What may lie in a state folder before its first commit; a new file system brings the last one.
+const PARTS: [&str; 7] =
+    ["adapters", "learner", "checkpoint", "reservoir", "lock", "inbox", "lost+found"];
 
 /// Learns, and says what came of it.
 pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
@@ -68,6 +73,7 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
 
 /// Opens a state folder for this process alone; what recovery found is told.
 pub(crate) fn open(folder: &Path, console: &Console) -> anyhow::Result<State> {
+    check_own(folder)?;
     let state = State::open(Arc::new(Disk::exclusive(folder)?))
         .with_context(|| format!("state folder {}", folder.display()))?;
     let recovery = state.recovery();
@@ -75,6 +81,25 @@ pub(crate) fn open(folder: &Path, console: &Console) -> anyhow::Result<State> {
         console.warn(line)?;
     }
     Ok(state)
+}
+
+/// Refuses a folder of other things, which a mistyped name may lead to.
+fn check_own(folder: &Path) -> anyhow::Result<()> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let names: BTreeSet<String> = names.collect::<io::Result<_>>()?;
+    if names.iter().any(|name| name.starts_with("manifest.")) {
+        return Ok(());
+    }
+    let own =
+        |name: &String| name.starts_with('.') || PARTS.contains(&name.trim_end_matches(".new"));
+    match names.iter().find(|name| !own(name)) {
+        None => Ok(()),
+        Some(name) => anyhow::bail!(
+            "{} is no state folder, it holds {name}: expected an empty folder or a new one; nothing was changed",
+            folder.display()
+        ),
+    }
 }
 
 /// Data as blocks, with general text for the gate when there is some.
