@@ -89,7 +89,8 @@ pub enum StateError {
     },
     /// The record was made under other conditions.
     #[error(
-        "the state was made with another {what}: expected {expected}, got {got}; it is unchanged"
+        "the state was made with another {what}: expected {expected}, got {got}; it is unchanged \
+         (go on as it was made, or choose another --state)"
     )]
     Differs {
         /// Which condition.
