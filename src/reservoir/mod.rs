@@ -47,7 +47,8 @@ pub enum ReservoirError {
     Record(#[from] RecordError),
     /// The file is of other sizes than asked for.
     #[error(
-        "reservoir has other sizes than the settings: expected {expected:?}, got {got:?}; use its own settings, or a new state folder"
+        "reservoir has other sizes than the settings: expected {expected}, got {got}; it is unchanged \
+         (use its own settings, or another --state)"
     )]
     Geometry {
         /// What the settings say.
