@@ -33,7 +33,11 @@ pub(crate) fn find(storage: &dyn Storage) -> Result<Found, StateError> {
         match Manifest::read(storage, name) {
             Ok(Some(manifest)) => read.push((slot, manifest)),
             Ok(None) => {}
-            Err(error) if error.is_damage() => reasons.push(format!("{name}: {error}")),
+            Err(error) if error.is_damage() => {
+                let reason = error.to_string();
+                let named = reason.starts_with(name);
+                reasons.push(if named { reason } else { format!("{name}: {reason}") });
+            }
             Err(error) => return Err(error),
         }
     }
