@@ -57,13 +57,20 @@ pub(crate) fn adapter_at(
     peft::read(files, config, base_hash).with_context(|| format!("adapter {}", folder.display()))
 }
 
+/// A state folder to look into: none is made, nothing is changed.
+pub(crate) fn look(folder: &Path) -> anyhow::Result<State> {
+    let named = folder.display();
+    anyhow::ensure!(folder.exists(), "there is no state folder {named}; `sapwood adapt` makes one");
+    State::look(Arc::new(Disk::look(folder)?)).with_context(|| format!("state folder {named}"))
+}
+
 /// The adapter that `--adapter-path` or `--state` names, or none.
 pub(crate) fn adapter(choice: &Choice, base: &Base) -> anyhow::Result<Option<Adapter>> {
     if let Some(folder) = &choice.adapter_path {
         return Ok(Some(adapter_at(folder, base.config(), Some(base.hash()))?.0));
     }
     let Some(folder) = &choice.state else { return Ok(None) };
-    let state = State::look(Arc::new(Disk::look(folder)?))?;
+    let state = look(folder)?;
     let Some(current) = state.current() else {
         anyhow::bail!("{} holds no committed adapter yet", folder.display());
     };

@@ -67,7 +67,7 @@ pub enum ReservoirError {
         got: u64,
     },
     /// The byte budget is too small for one block.
-    #[error("replay budget of {got} bytes holds no block: expected at least {least}")]
+    #[error("--replay-bytes: {got} bytes hold no block, expected at least {least}")]
     Budget {
         /// Bytes of the smallest file of these sizes.
         least: u64,

@@ -46,7 +46,10 @@ fn a_broken_line_is_named_by_its_number() {
     let broken =
         |second: &str| format!("{{\"text\":\"one\"}}\n\n{second}\n{{\"text\":\"four\"}}\n");
     for (line, names) in [
-        ("{\"text\":\"two", ["a.jsonl, line 3", "not a JSON object"]),
+        (
+            "{\"text\":\"two",
+            ["a.jsonl, line 3", "not a JSON object: EOF while parsing a string at column"],
+        ),
         ("[1, 2]", ["a.jsonl, line 3", "not a JSON object"]),
         ("{\"txt\":\"two\"}", ["a.jsonl, line 3", "got txt"]),
         ("{\"text\":2}", ["a.jsonl, line 3", "text: expected a string, got 2"]),

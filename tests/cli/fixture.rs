@@ -201,7 +201,6 @@ pub(crate) fn refusal(output: &Output, names: &[&str]) -> String {
     for name in names {
         assert!(found[0].contains(name), "expected {name:?} in: {}", found[0]);
     }
-    println!("{}", found[0]);
     found[0].to_owned()
 }
 

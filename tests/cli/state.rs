@@ -29,9 +29,12 @@ fn a_state_that_is_not_there_is_not_made_by_looking() {
     let place = tempfile::tempdir().unwrap();
     let state = place.path().join("nope").display().to_string();
     let model = fixture().text("model");
-    refused(&["replay", "stats", "--state", &state], &["nope"]);
-    refused(&["rollback", "--state", &state], &["nope"]);
-    refused(&["generate", "--model", &model, "--state", &state, "-p", "x"], &["nope"]);
+    refused(&["replay", "stats", "--state", &state], &["there is no state folder", "nope"]);
+    refused(&["rollback", "--state", &state], &["there is no state folder", "nope"]);
+    refused(
+        &["generate", "--model", &model, "--state", &state, "-p", "x"],
+        &["there is no state folder", "nope"],
+    );
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
 }
 
