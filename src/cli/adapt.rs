@@ -44,6 +44,7 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
     let model = chosen::model(settings.model.as_ref())?;
     let data = settings.data.as_deref().context("--data is missing: a folder, a file, or `-`")?;
     let folder = settings.state.clone().unwrap_or_else(|| PathBuf::from(STATE));
+    settings.adapter_path.as_deref().map_or(Ok(()), check_adapter_place)?;
     // The cheap refusals come first: data and state are looked at before the model is loaded.
     let dataset = chosen::data(data)?;
     let mut state = open(&folder, console)?;
@@ -166,6 +167,15 @@ pub(crate) fn job(
     }
 }
 
+/// Refuses to replace anything but an adapter.
+fn check_adapter_place(folder: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(folder.file_name().is_some(), "--adapter-path: expected a folder's name");
+    let is_adapter = folder.join(sapwood::adapter::peft::CONFIG_FILE).is_file();
+    let is_free = !folder.exists() || is_adapter;
+    anyhow::ensure!(is_free, "{} exists and is no adapter; it is unchanged", folder.display());
+    Ok(())
+}
+
 /// Writes the adapter in use to a folder of the user's, whole or not at all.
 fn write_adapter(state: &State, folder: &Path) -> anyhow::Result<()> {
     let current = state.current().context("nothing is committed")?;
@@ -175,18 +185,16 @@ fn write_adapter(state: &State, folder: &Path) -> anyhow::Result<()> {
     fresh.push(".new");
     let fresh = folder.with_file_name(fresh);
     let failed = |what: &str, path: &Path| format!("cannot {what} {}", path.display());
+    check_adapter_place(folder)?;
+    if fresh.exists() {
+        fs::remove_dir_all(&fresh).with_context(|| failed("remove what was left of", &fresh))?;
+    }
     fs::create_dir_all(&fresh).with_context(|| failed("make", &fresh))?;
     for (name, bytes) in files {
         let path = fresh.join(name);
         fs::write(&path, bytes).with_context(|| failed("write", &path))?;
     }
     if folder.exists() {
-        let is_adapter = folder.join(sapwood::adapter::peft::CONFIG_FILE).is_file();
-        anyhow::ensure!(
-            is_adapter,
-            "{} exists and is no adapter; it is unchanged",
-            folder.display()
-        );
         fs::remove_dir_all(folder).with_context(|| failed("replace", folder))?;
     }
     fs::rename(&fresh, folder).with_context(|| failed("rename to", folder))
