@@ -34,6 +34,9 @@ pub(crate) fn data(path: &Path) -> anyhow::Result<Dataset> {
 
 /// What a data set is called in reports: the last part of its path.
 pub(crate) fn name(path: &Path) -> String {
+    if path.as_os_str() == "-" {
+        return "stdin".to_owned();
+    }
     let stem = path.file_stem().or(path.file_name());
     stem.map_or_else(|| "data".to_owned(), |stem| stem.to_string_lossy().into_owned())
 }
@@ -72,6 +75,10 @@ pub(crate) fn adapter(choice: &Choice, base: &Base) -> anyhow::Result<Option<Ada
     let Some(folder) = &choice.state else { return Ok(None) };
     let state = look(folder)?;
     let Some(current) = state.current() else {
+        // A rollback to generation 0 is the user's wish for the bare base.
+        if !state.generations().is_empty() {
+            return Ok(None);
+        }
         anyhow::bail!("{} holds no committed adapter yet", folder.display());
     };
     let place = folder.join("adapters").join(current.number.to_string());

@@ -57,7 +57,10 @@ pub enum StateError {
         known: Vec<u64>,
     },
     /// There is no generation before the one in use.
-    #[error("no earlier generation is kept: nothing to roll back to; the one in use stays")]
+    #[error(
+        "no earlier generation is kept: nothing to roll back to; the one in use stays \
+         (--to 0 is the bare base)"
+    )]
     NothingBefore,
     /// Something too long to be kept.
     #[error("{what}: expected at most {limit}, got {got}; nothing was committed")]

@@ -75,6 +75,8 @@ fn a_user_exports_learns_twice_looks_scores_writes_and_goes_back() {
     accepted(&["rollback", "--state", &text, "--to", "2"]);
     assert!((score(&["--state", &text]) - adapted).abs() < 1e-9, "the same numbers give the same");
     refused(&["rollback", "--state", &text, "--to", "9"], &["generation 9", "[1, 2]"]);
+    accepted(&["rollback", "--state", &text, "--to", "0"]);
+    assert!((score(&["--state", &text]) - base).abs() < 1e-9, "generation 0 is the bare base");
 }
 
 #[test]

@@ -189,6 +189,19 @@ fn a_loss_that_is_no_number_stops_the_job_and_the_generation_before_stays() {
 }
 
 #[test]
+fn a_folder_of_other_things_is_not_replaced_by_an_adapter() {
+    let held = fixture().learned();
+    let mine = held.place.path().join("mine");
+    fs::create_dir(&mine).unwrap();
+    fs::write(mine.join("notes.txt"), "mine").unwrap();
+    let path = mine.display().to_string();
+    refused(&job(&held, &["--adapter-path", &path]), &["mine exists and is no adapter"]);
+    held.assert_untouched();
+    assert_eq!(fs::read(mine.join("notes.txt")).unwrap(), b"mine");
+    assert_eq!(fs::read_dir(held.place.path()).unwrap().count(), 2, "nothing is left beside it");
+}
+
+#[test]
 fn an_adapter_that_the_gate_drops_leaves_the_one_before() {
     let held = fixture().learned();
     let adapter = held.place.path().join("out");
