@@ -212,7 +212,7 @@ pub enum BaseError {
         what: String,
     },
     /// The base has no weight of that name.
-    #[error("the base has no weight {name:?}")]
+    #[error("the base has no weight {name:?}; config.json must be of the same model")]
     NoWeight {
         /// The Hugging Face name asked for.
         name: String,

@@ -12,7 +12,9 @@ use sapwood::ports::Disk;
 use sapwood::settings::{Overrides, Settings};
 use sapwood::state::State;
 use sapwood::tokenise::Tokeniser;
+use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +23,9 @@ use std::sync::Arc;
 const GENERAL: &str = "general.jsonl";
 /// The state folder when nobody names one.
 const STATE: &str = "sapwood-state";
+/// What may lie in a state folder before its first commit; a new file system brings the last one.
+const PARTS: [&str; 7] =
+    ["adapters", "learner", "checkpoint", "reservoir", "lock", "inbox", "lost+found"];
 
 /// Learns, and says what came of it.
 pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
@@ -39,6 +44,7 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
     let model = chosen::model(settings.model.as_ref())?;
     let data = settings.data.as_deref().context("--data is missing: a folder, a file, or `-`")?;
     let folder = settings.state.clone().unwrap_or_else(|| PathBuf::from(STATE));
+    settings.adapter_path.as_deref().map_or(Ok(()), check_adapter_place)?;
     // The cheap refusals come first: data and state are looked at before the model is loaded.
     let dataset = chosen::data(data)?;
     let mut state = open(&folder, console)?;
@@ -68,6 +74,7 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
 
 /// Opens a state folder for this process alone; what recovery found is told.
 pub(crate) fn open(folder: &Path, console: &Console) -> anyhow::Result<State> {
+    check_own(folder)?;
     let state = State::open(Arc::new(Disk::exclusive(folder)?))
         .with_context(|| format!("state folder {}", folder.display()))?;
     let recovery = state.recovery();
@@ -75,6 +82,25 @@ pub(crate) fn open(folder: &Path, console: &Console) -> anyhow::Result<State> {
         console.warn(line)?;
     }
     Ok(state)
+}
+
+/// Refuses a folder of other things, which a mistyped name may lead to.
+fn check_own(folder: &Path) -> anyhow::Result<()> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let names: BTreeSet<String> = names.collect::<io::Result<_>>()?;
+    if names.iter().any(|name| name.starts_with("manifest.")) {
+        return Ok(());
+    }
+    let own =
+        |name: &String| name.starts_with('.') || PARTS.contains(&name.trim_end_matches(".new"));
+    match names.iter().find(|name| !own(name)) {
+        None => Ok(()),
+        Some(name) => anyhow::bail!(
+            "{} is no state folder, it holds {name}: expected an empty folder or a new one; nothing was changed",
+            folder.display()
+        ),
+    }
 }
 
 /// Data as blocks, with general text for the gate when there is some.
@@ -141,6 +167,15 @@ pub(crate) fn job(
     }
 }
 
+/// Refuses to replace anything but an adapter.
+fn check_adapter_place(folder: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(folder.file_name().is_some(), "--adapter-path: expected a folder's name");
+    let is_adapter = folder.join(sapwood::adapter::peft::CONFIG_FILE).is_file();
+    let is_free = !folder.exists() || is_adapter;
+    anyhow::ensure!(is_free, "{} exists and is no adapter; it is unchanged", folder.display());
+    Ok(())
+}
+
 /// Writes the adapter in use to a folder of the user's, whole or not at all.
 fn write_adapter(state: &State, folder: &Path) -> anyhow::Result<()> {
     let current = state.current().context("nothing is committed")?;
@@ -150,18 +185,16 @@ fn write_adapter(state: &State, folder: &Path) -> anyhow::Result<()> {
     fresh.push(".new");
     let fresh = folder.with_file_name(fresh);
     let failed = |what: &str, path: &Path| format!("cannot {what} {}", path.display());
+    check_adapter_place(folder)?;
+    if fresh.exists() {
+        fs::remove_dir_all(&fresh).with_context(|| failed("remove what was left of", &fresh))?;
+    }
     fs::create_dir_all(&fresh).with_context(|| failed("make", &fresh))?;
     for (name, bytes) in files {
         let path = fresh.join(name);
         fs::write(&path, bytes).with_context(|| failed("write", &path))?;
     }
     if folder.exists() {
-        let is_adapter = folder.join(sapwood::adapter::peft::CONFIG_FILE).is_file();
-        anyhow::ensure!(
-            is_adapter,
-            "{} exists and is no adapter; it is unchanged",
-            folder.display()
-        );
         fs::remove_dir_all(folder).with_context(|| failed("replace", folder))?;
     }
     fs::rename(&fresh, folder).with_context(|| failed("rename to", folder))

@@ -34,6 +34,9 @@ pub(crate) fn data(path: &Path) -> anyhow::Result<Dataset> {
 
 /// What a data set is called in reports: the last part of its path.
 pub(crate) fn name(path: &Path) -> String {
+    if path.as_os_str() == "-" {
+        return "stdin".to_owned();
+    }
     let stem = path.file_stem().or(path.file_name());
     stem.map_or_else(|| "data".to_owned(), |stem| stem.to_string_lossy().into_owned())
 }
@@ -57,14 +60,25 @@ pub(crate) fn adapter_at(
     peft::read(files, config, base_hash).with_context(|| format!("adapter {}", folder.display()))
 }
 
+/// A state folder to look into: none is made, nothing is changed.
+pub(crate) fn look(folder: &Path) -> anyhow::Result<State> {
+    let named = folder.display();
+    anyhow::ensure!(folder.exists(), "there is no state folder {named}; `sapwood adapt` makes one");
+    State::look(Arc::new(Disk::look(folder)?)).with_context(|| format!("state folder {named}"))
+}
+
 /// The adapter that `--adapter-path` or `--state` names, or none.
 pub(crate) fn adapter(choice: &Choice, base: &Base) -> anyhow::Result<Option<Adapter>> {
     if let Some(folder) = &choice.adapter_path {
         return Ok(Some(adapter_at(folder, base.config(), Some(base.hash()))?.0));
     }
     let Some(folder) = &choice.state else { return Ok(None) };
-    let state = State::look(Arc::new(Disk::look(folder)?))?;
+    let state = look(folder)?;
     let Some(current) = state.current() else {
+        // A rollback to generation 0 is the user's wish for the bare base.
+        if !state.generations().is_empty() {
+            return Ok(None);
+        }
         anyhow::bail!("{} holds no committed adapter yet", folder.display());
     };
     let place = folder.join("adapters").join(current.number.to_string());

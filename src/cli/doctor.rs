@@ -18,7 +18,8 @@ pub(crate) fn run(args: &Doctor, console: &Console) -> anyhow::Result<()> {
         .map(|device| {
             let found =
                 Place::open(device).map_or_else(|error| error.to_string(), |_| "ready".into());
-            (device.to_string(), found)
+            let named = format!("device {device}: ");
+            (device.to_string(), found.trim_start_matches(&named).to_owned())
         })
         .collect();
     let available = host::available_bytes();

@@ -2,18 +2,10 @@
 
 use super::adapt::open;
 use super::args::{Replay, Rollback};
+use super::chosen::look;
 use super::console::{Console, bytes};
 use anyhow::Context;
-use sapwood::ports::Disk;
-use sapwood::state::State;
 use serde_json::json;
-use std::path::Path;
-use std::sync::Arc;
-
-fn look(folder: &Path) -> anyhow::Result<State> {
-    State::look(Arc::new(Disk::look(folder)?))
-        .with_context(|| format!("state folder {}", folder.display()))
-}
 
 /// Shows or checks the reservoir of the last commit.
 pub(crate) fn replay(action: &Replay, console: &Console) -> anyhow::Result<()> {

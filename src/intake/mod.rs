@@ -156,7 +156,7 @@ pub enum IntakeError {
 #[derive(Debug, thiserror::Error)]
 pub enum LineProblem {
     /// Not JSON.
-    #[error("not a JSON object: {0}")]
+    #[error("not a JSON object: {}", in_line(.0))]
     Json(#[from] serde_json::Error),
     /// JSON, but not of a known kind.
     #[error(
@@ -182,6 +182,11 @@ pub enum LineProblem {
         /// Its length.
         bytes: usize,
     },
+}
+
+/// What is wrong with a line as JSON; its number there is always 1, and only the column helps.
+fn in_line(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column ", " at column ")
 }
 
 impl Example {

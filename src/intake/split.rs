@@ -11,11 +11,14 @@ pub(super) fn hold_out(train: &mut Vec<Example>) -> (Vec<Example>, HeldOut) {
     let wanted = (total / 10).clamp(1, HELD_OUT_BYTES_MAX);
     let (mut held, mut bytes) = (Vec::new(), 0);
     while bytes < wanted {
+        let only = train.len() == 1;
         let Some(last) = train.last_mut() else { break };
         let size = last.bytes();
         let room = wanted - bytes;
         if size > room {
-            if let Some(tail) = tail_of(last, room) {
+            // A short text among many stays whole: a piece of a line is nothing to judge by.
+            let tail = if size > wanted || only { tail_of(last, room) } else { None };
+            if let Some(tail) = tail {
                 bytes += tail.len();
                 held.push(Example::Text(tail));
                 break;
@@ -24,7 +27,7 @@ pub(super) fn hold_out(train: &mut Vec<Example>) -> (Vec<Example>, HeldOut) {
                 break;
             }
         }
-        if train.len() == 1 {
+        if only {
             break;
         }
         bytes += size;

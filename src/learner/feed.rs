@@ -7,7 +7,6 @@
 use crate::block::Block;
 use crate::trunk::{Trunk, TrunkError};
 use ndarray::{Array2, Array3, Axis, s};
-use std::collections::BTreeMap;
 
 /// The trunk and what it has computed for a fixed list of blocks.
 pub struct Feed<'a> {
@@ -72,31 +71,18 @@ impl<'a> Feed<'a> {
 
 /// Hidden states at the tap of any blocks, `[B, T, D]`, T the longest; zeros past a block's end.
 ///
-/// Blocks of one length go through the trunk together: padding would change the order of its sums,
-/// and a job that goes on after a cut must meet the same numbers.
+/// Each block goes through the trunk alone: beside others, where its rows lie in memory changes the
+/// order of sums, and a job that goes on after a cut must meet the same numbers.
 ///
 /// # Errors
 /// [`TrunkError`] when the trunk fails.
 pub(super) fn hidden(trunk: &Trunk, blocks: &[&Block]) -> Result<Array3<f32>, TrunkError> {
-    let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (row, block) in blocks.iter().enumerate() {
-        by_length.entry(block.tokens.len()).or_default().push(row);
-    }
-    let longest = by_length.keys().last().copied().unwrap_or(0);
-    if by_length.len() == 1 {
-        return trunk.hidden(&ids(blocks, longest));
-    }
+    let longest = blocks.iter().map(|block| block.tokens.len()).max().unwrap_or(0);
     let mut all = Array3::zeros((blocks.len(), longest, trunk.width()));
-    for (length, rows) in by_length {
-        let group: Vec<&Block> = rows.iter().map(|&row| blocks[row]).collect();
-        let part = trunk.hidden(&ids(&group, length))?;
-        for (from, &row) in rows.iter().enumerate() {
-            all.slice_mut(s![row, ..length, ..]).assign(&part.slice(s![from, .., ..]));
-        }
+    for (row, block) in blocks.iter().enumerate() {
+        let length = block.tokens.len();
+        let ids = Array2::from_shape_fn((1, length), |(_, t)| block.tokens[t]);
+        all.slice_mut(s![row, ..length, ..]).assign(&trunk.hidden(&ids)?.slice(s![0, .., ..]));
     }
     Ok(all)
-}
-
-fn ids(blocks: &[&Block], length: usize) -> Array2<u32> {
-    Array2::from_shape_fn((blocks.len(), length), |(row, t)| blocks[row].tokens[t])
 }

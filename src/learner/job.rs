@@ -93,11 +93,7 @@ pub fn adapt(
         material.train.iter().map(|block| Block { domain, ..block.clone() }).collect();
     let reservoir = match settings.replay_batch_size {
         0 => None,
-        _ => Some(state.reservoir(
-            geometry(engines, settings)?,
-            seed_bytes(settings.seed),
-            checkpoint.as_ref(),
-        )?),
+        _ => Some(reservoir(engines, state, settings, checkpoint.as_ref())?),
     };
     let old = heritage.blocks_but(&material.name);
     let texts = [
@@ -131,6 +127,22 @@ pub fn adapt(
         feed: Feed::new(&engines.trunk, &train, HIDDEN_BYTES_MAX as usize),
     };
     job.run(cursor, tell)
+}
+
+/// The state's reservoir, with room for the fresh blocks of a step.
+fn reservoir(
+    engines: &Engines,
+    state: &mut State,
+    settings: &Settings,
+    checkpoint: Option<&Checkpoint>,
+) -> Result<Reservoir, LearnError> {
+    let wanted = geometry(engines, settings)?;
+    let reservoir = state.reservoir(wanted, seed_bytes(settings.seed), checkpoint)?;
+    let (room, fresh) = (reservoir.geometry().room, settings.fresh_blocks());
+    if room < fresh {
+        return Err(LearnError::Room { fresh, room });
+    }
+    Ok(reservoir)
 }
 
 /// Where a job begins.

@@ -92,6 +92,17 @@ pub enum LearnError {
     /// `--resume` without a checkpoint.
     #[error("there is no interrupted job to go on with; leave --resume out")]
     NothingToResume,
+    /// The reservoir was made for smaller batches.
+    #[error(
+        "a step has {fresh} fresh blocks, expected at most {room}: the state's reservoir was made \
+         for smaller batches (lower --batch-size, or choose another --state)"
+    )]
+    Room {
+        /// Blocks of a batch times batches of a step.
+        fresh: u32,
+        /// Places that the reservoir keeps free.
+        room: u32,
+    },
     /// A stored hidden state of another size.
     #[error("a replayed hidden state has {got} numbers, expected {expected}; it was not used")]
     Hidden {

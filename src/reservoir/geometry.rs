@@ -8,6 +8,7 @@ use sapwood_protocol::limits::{
     HIDDEN_MAX, RESERVOIR_BLOCKS_MAX, RESERVOIR_BYTES_MAX, RESERVOIR_ROOM_MAX, SLOT_BYTES_MAX,
     TOKENS_MAX,
 };
+use std::fmt;
 
 /// Which blocks are kept.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,7 +35,20 @@ pub struct Geometry {
     pub room: u32,
 }
 
+impl fmt::Display for Geometry {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { capacity, tokens_max, vocab, .. } = self;
+        let hidden = if self.hidden.is_some() { "with" } else { "without" };
+        write!(to, "{capacity} blocks of {tokens_max} tokens below {vocab}, {hidden} hidden states")
+    }
+}
+
 impl Geometry {
+    /// Whether a reservoir of this geometry is what `wanted` asks for; its room may be another.
+    pub fn serves(&self, wanted: &Self) -> bool {
+        Self { room: wanted.room, ..*self } == *wanted
+    }
+
     /// The most blocks that fit a file of `replay_bytes`.
     ///
     /// The file holds each block's place twice, since a replacement is staged beside the committed

@@ -47,7 +47,8 @@ pub enum ReservoirError {
     Record(#[from] RecordError),
     /// The file is of other sizes than asked for.
     #[error(
-        "reservoir has other sizes than the settings: expected {expected:?}, got {got:?}; use its own settings, or a new state folder"
+        "reservoir has other sizes than the settings: expected {expected}, got {got}; it is unchanged \
+         (use its own settings, or another --state)"
     )]
     Geometry {
         /// What the settings say.
@@ -66,7 +67,7 @@ pub enum ReservoirError {
         got: u64,
     },
     /// The byte budget is too small for one block.
-    #[error("replay budget of {got} bytes holds no block: expected at least {least}")]
+    #[error("--replay-bytes: {got} bytes hold no block, expected at least {least}")]
     Budget {
         /// Bytes of the smallest file of these sizes.
         least: u64,

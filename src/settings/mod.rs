@@ -54,7 +54,7 @@ impl Settings {
             let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
             let problem = match error.message().split_once(", expected one of") {
                 Some((unknown, _)) => {
-                    format!("{unknown}; settings have the names of the flags, see `sapwood --help`")
+                    format!("{unknown}; settings have the names of the flags, see `sapwood adapt --help`")
                 }
                 None => error.message().lines().collect::<Vec<_>>().join(" "),
             };

@@ -57,7 +57,10 @@ pub enum StateError {
         known: Vec<u64>,
     },
     /// There is no generation before the one in use.
-    #[error("no earlier generation is kept: nothing to roll back to; the one in use stays")]
+    #[error(
+        "no earlier generation is kept: nothing to roll back to; the one in use stays \
+         (--to 0 is the bare base)"
+    )]
     NothingBefore,
     /// Something too long to be kept.
     #[error("{what}: expected at most {limit}, got {got}; nothing was committed")]
@@ -89,7 +92,8 @@ pub enum StateError {
     },
     /// The record was made under other conditions.
     #[error(
-        "the state was made with another {what}: expected {expected}, got {got}; it is unchanged"
+        "the state was made with another {what}: expected {expected}, got {got}; it is unchanged \
+         (go on as it was made, or choose another --state)"
     )]
     Differs {
         /// Which condition.

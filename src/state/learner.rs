@@ -8,7 +8,7 @@ use crate::adapter::{Spec, Target};
 use crate::block::Block;
 use crate::reservoir::ChanceState;
 use rkyv::{Archive, Deserialize, Serialize};
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 /// One adapted linear layer.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
@@ -40,6 +40,17 @@ pub struct Cursor {
     pub step: u64,
     /// Where the job's own chance stands.
     pub chance: ChanceState,
+}
+
+impl Display for Shape {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { layer, rank, scale, fan_in, fan_out, .. } = self;
+        let target = Target::ALL.get(usize::from(self.target)).map_or("?", |target| target.name());
+        write!(
+            to,
+            "{target} of layer {layer} with rank {rank}, scale {scale}, {fan_in} x {fan_out}"
+        )
+    }
 }
 
 /// A learner between two optimiser steps.
@@ -152,7 +163,7 @@ impl LearnerRecord {
             return Ok(());
         }
         match self.shapes.iter().zip(&now).find(|(was, now)| was != now) {
-            Some((was, now)) => differs("adapter", format!("{was:?}"), format!("{now:?}")),
+            Some((was, now)) => differs("adapter", was, now),
             None => differs("number of adapted layers", self.shapes.len(), now.len()),
         }
     }

@@ -194,7 +194,7 @@ impl State {
     }
 
     /// The reservoir to learn with: as of the newest commit, and of `checkpoint` if the job goes on
-    /// from one; made when there is none.
+    /// from one; made when there is none. One that exists keeps the room it was made with.
     ///
     /// Without `checkpoint` one that is on disk is given up.
     /// # Errors
@@ -215,8 +215,8 @@ impl State {
         let staged = checkpoint.and_then(|checkpoint| checkpoint.ledger.as_ref());
         let ledger = self.manifest.ledger.as_ref();
         let reservoir = Reservoir::open(self.storage.clone(), ledger, staged)?;
-        let (expected, got) = (Box::new(geometry), Box::new(*reservoir.geometry()));
-        if expected != got {
+        if !reservoir.geometry().serves(&geometry) {
+            let (expected, got) = (Box::new(geometry), Box::new(*reservoir.geometry()));
             return Err(ReservoirError::Geometry { expected, got }.into());
         }
         Ok(reservoir)

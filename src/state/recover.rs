@@ -33,7 +33,11 @@ pub(crate) fn find(storage: &dyn Storage) -> Result<Found, StateError> {
         match Manifest::read(storage, name) {
             Ok(Some(manifest)) => read.push((slot, manifest)),
             Ok(None) => {}
-            Err(error) if error.is_damage() => reasons.push(format!("{name}: {error}")),
+            Err(error) if error.is_damage() => {
+                let reason = error.to_string();
+                let named = reason.starts_with(name);
+                reasons.push(if named { reason } else { format!("{name}: {reason}") });
+            }
             Err(error) => return Err(error),
         }
     }
@@ -125,13 +129,17 @@ pub(crate) fn sweep(storage: &dyn Storage, named: &[u64]) -> Vec<String> {
             gone(name, result);
         }
     }
-    let is_named = |name: &String| name.parse().is_ok_and(|number| named.contains(&number));
-    for name in storage.list("adapters").unwrap_or_default().iter().filter(|name| !is_named(name)) {
+    // Only a number is a name of ours: what else lies there is another's.
+    let spare = |name: &String| {
+        let number = name.strip_suffix(NEW).unwrap_or(name).parse::<u64>();
+        number.is_ok_and(|number| name.ends_with(NEW) || !named.contains(&number))
+    };
+    for name in storage.list("adapters").unwrap_or_default().iter().filter(|name| spare(name)) {
         let path = format!("adapters/{name}");
         let result = storage.remove_dir_all(&path);
         gone(path, result);
     }
-    for name in storage.list("learner").unwrap_or_default().iter().filter(|name| !is_named(name)) {
+    for name in storage.list("learner").unwrap_or_default().iter().filter(|name| spare(name)) {
         let path = format!("learner/{name}");
         let result = storage.remove(&path);
         gone(path, result);

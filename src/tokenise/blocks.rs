@@ -90,10 +90,10 @@ impl fmt::Display for Warning {
                 write!(to, "only {labels} of {tokens} tokens are learned, under 5 %")
             }
             Self::Cut { examples, tokens } => {
-                write!(to, "{examples} examples were too long, {tokens} tokens of them were cut")
+                write!(to, "too long examples: {examples}; cut from them: {tokens} tokens")
             }
             Self::Unlabelled { examples } => {
-                write!(to, "{examples} examples have nothing to learn and were left out")
+                write!(to, "examples with nothing to learn, which were left out: {examples}")
             }
             Self::TurnsLost { turns } => write!(
                 to,

@@ -78,7 +78,7 @@ pub enum TokeniseError {
         least: usize,
     },
     /// Nothing to learn from.
-    #[error("no token is trainable: {examples} examples gave no label; {hint}")]
+    #[error("no token is trainable in any of the examples ({examples}); {hint}")]
     NothingTrainable {
         /// Examples read.
         examples: usize,

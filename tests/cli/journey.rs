@@ -1,0 +1,139 @@
+//! The whole way of a user: export, learn twice, look, score, write, go back.
+
+use super::fixture::{accepted, fixture, refused};
+use serde_json::Value;
+
+/// The lines of `--json`, each an object with the name of its event.
+fn events(text: &str) -> Vec<Value> {
+    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(events.iter().all(|event| event["event"].is_string()), "{text}");
+    events
+}
+
+fn one(text: &str) -> Value {
+    let events = events(text);
+    assert_eq!(events.len(), 1, "{text}");
+    events.into_iter().next().unwrap()
+}
+
+#[test]
+fn a_user_exports_learns_twice_looks_scores_writes_and_goes_back() {
+    let fixture = fixture();
+    let place = tempfile::tempdir().unwrap();
+    let state = place.path().join("state");
+    let text = state.display().to_string();
+    let (model, door) = (fixture.text("model"), fixture.at("door.jsonl"));
+
+    let said = fixture.adapt(&state, &fixture.at("pump.jsonl"), &["--json"]);
+    let told = events(&said);
+    let of = |name: &str| told.iter().filter(|event| event["event"] == name).collect::<Vec<_>>();
+    let ready = of("ready")[0];
+    assert_eq!((&ready["domain"], &ready["iters"]), (&"pump".into(), &12.into()));
+    assert!(ready["memory"]["step"].as_u64().unwrap() > 0);
+    let steps: Vec<_> = of("step").iter().map(|event| event["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [4, 8, 12]);
+    let loss = |index: usize| of("step")[index]["loss"].as_f64().unwrap();
+    assert!(loss(2) < loss(0), "it learns: {} then {}", loss(0), loss(2));
+    assert!(of("step")[2]["held"].as_u64().unwrap() > 0, "the reservoir fills");
+    assert_eq!(of("scores").len(), 2);
+    let verdict = told.last().unwrap();
+    assert_eq!((&verdict["event"], &verdict["kept"]), (&"verdict".into(), &true.into()));
+    assert_eq!(verdict["generation"], 1);
+
+    fixture.adapt(&state, &door, &["--domain", "doors"]);
+    let stats = one(&accepted(&["--json", "replay", "stats", "--state", &text]));
+    let held = |name: &str| stats["domains"][name].as_u64().unwrap();
+    assert_eq!(held("pump") + held("doors"), stats["held"].as_u64().unwrap());
+    assert!(held("pump") > 0 && held("doors") > 0, "{stats}");
+    let sound = one(&accepted(&["replay", "verify", "--state", &text, "--json"]));
+    assert_eq!(sound["sound"], stats["held"]);
+
+    let score = |more: &[&str]| {
+        let data = door.display().to_string();
+        let args = ["eval", "--model", &model, "--data", &data, "--max-seq-length", "32", "--json"];
+        let event = one(&accepted(&[&args[..], more].concat()));
+        event["bits_per_byte"].as_f64().unwrap()
+    };
+    let (base, adapted) = (score(&[]), score(&["--state", &text]));
+    assert!(adapted < base, "the adapter knows the data better: {base} then {adapted}");
+
+    let write =
+        ["generate", "--model", &model, "--state", &text, "-p", "the ", "--max-tokens", "5"];
+    let written = one(&accepted(&[&write[..], &["--json"]].concat()));
+    assert!(accepted(&write).trim_end() == written["text"].as_str().unwrap().trim_end());
+
+    let folders =
+        ["1", "2"].map(|number| state.join("adapters").join(number).display().to_string());
+    let shape = one(&accepted(&["adapter", "inspect", &folders[1], "--json"]));
+    assert_eq!((&shape["generation"], &shape["steps"]), (&2.into(), &24.into()));
+    let diff = one(&accepted(&["adapter", "diff", &folders[0], &folders[1], "--json"]));
+    assert!(diff["total"]["difference"].as_f64().unwrap() > 0.0, "{diff}");
+
+    let back = one(&accepted(&["rollback", "--state", &text, "--json"]));
+    assert_eq!((&back["before"], &back["generation"]), (&2.into(), &1.into()));
+    fixture.assert_works(&state);
+    accepted(&["rollback", "--state", &text, "--to", "2"]);
+    assert!((score(&["--state", &text]) - adapted).abs() < 1e-9, "the same numbers give the same");
+    refused(&["rollback", "--state", &text, "--to", "9"], &["generation 9", "[1, 2]"]);
+    accepted(&["rollback", "--state", &text, "--to", "0"]);
+    assert!((score(&["--state", &text]) - base).abs() < 1e-9, "generation 0 is the bare base");
+}
+
+#[test]
+fn the_adapter_of_a_state_and_the_one_written_beside_it_say_the_same() {
+    let fixture = fixture();
+    let (model, adapter) = (fixture.text("model"), fixture.text("adapter"));
+    let beside = accepted(&[
+        "generate",
+        "--model",
+        &model,
+        "--adapter-path",
+        &adapter,
+        "-p",
+        "the ",
+        "--max-tokens",
+        "8",
+    ]);
+    assert_eq!(beside, fixture.says(&fixture.at("state")));
+    let bare = accepted(&["generate", "--model", &model, "-p", "the ", "--max-tokens", "8"]);
+    assert_ne!(beside, bare, "an adapter that changes nothing would prove nothing");
+}
+
+#[test]
+fn a_job_with_settings_of_a_file_is_the_job_with_the_same_flags() {
+    let fixture = fixture();
+    let place = tempfile::tempdir().unwrap();
+    let config = place.path().join("job.toml");
+    std::fs::write(&config, "rank = 2\nsave-every = 3\ntarget-modules = ['o_proj', 'up_proj']\n")
+        .unwrap();
+    let learn = |name: &str, more: &[&str]| {
+        let state = place.path().join(name);
+        fixture.adapt(&state, &fixture.at("pump.jsonl"), more);
+        std::fs::read(state.join("adapters/1/adapter_model.safetensors")).unwrap()
+    };
+    let config = config.display().to_string();
+    let (file, flags) = (
+        learn("file", &["-c", &config]),
+        learn("flags", &["--rank", "2", "--target-modules", "o_proj,up_proj"]),
+    );
+    assert!(file == flags);
+    let other = learn("other", &["-c", &config, "--rank", "3"]);
+    assert_ne!(file.len(), other.len(), "flags win over the file");
+}
+
+#[test]
+fn a_stream_of_two_domains_writes_its_tables() {
+    let fixture = fixture();
+    let place = tempfile::tempdir().unwrap();
+    let out = place.path().join("out").display().to_string();
+    let (model, pump, door) =
+        (fixture.text("model"), fixture.text("pump.jsonl"), fixture.text("door.jsonl"));
+    let flags = ["--iters", "4", "--num-layers", "2", "--max-seq-length", "32", "--threads", "1"];
+    let named = ["stream", "--model", &model, "--methods", "sequential,ilora", "--out", &out];
+    let said = accepted(&[&named[..], &flags, &["--json", &pump, &door]].concat());
+    let methods: Vec<_> = events(&said).iter().map(|e| e["method"].clone()).collect();
+    assert!(methods.iter().filter(|method| method.is_string()).count() >= 2, "{said}");
+    for name in ["matrix.csv", "stream.json", "table.md"] {
+        assert!(std::fs::metadata(place.path().join("out").join(name)).unwrap().len() > 0);
+    }
+}

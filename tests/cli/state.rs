@@ -1,0 +1,295 @@
+//! State folders that are refused, and jobs that fail: what was committed before still works.
+
+use super::fixture::{Held, accepted, copy, files, fixture, refusal, refused};
+use super::tiny;
+use sapwood::ports::Disk;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A job on the state that has learned, over the second domain.
+fn job(held: &Held, more: &[&str]) -> Vec<String> {
+    fixture().job(&held.state, &fixture().at("door.jsonl"), more)
+}
+
+#[test]
+fn a_second_process_on_the_same_state_is_refused() {
+    let held = fixture().learned();
+    let first = Disk::exclusive(&held.state).unwrap();
+    refused(&job(&held, &[]), &["in use by another process"]);
+    let state = held.state.display().to_string();
+    refused(&["rollback", "--state", &state], &["in use by another process"]);
+    fixture().assert_works(&held.state);
+    drop(first);
+    accepted(&job(&held, &["--iters", "2"]));
+}
+
+#[test]
+fn a_state_that_is_not_there_is_not_made_by_looking() {
+    let place = tempfile::tempdir().unwrap();
+    let state = place.path().join("nope").display().to_string();
+    let model = fixture().text("model");
+    refused(&["replay", "stats", "--state", &state], &["there is no state folder", "nope"]);
+    refused(&["rollback", "--state", &state], &["there is no state folder", "nope"]);
+    refused(
+        &["generate", "--model", &model, "--state", &state, "-p", "x"],
+        &["there is no state folder", "nope"],
+    );
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_state_before_its_first_commit_says_so() {
+    let place = tempfile::tempdir().unwrap();
+    let state = place.path().display().to_string();
+    let model = fixture().text("model");
+    refused(&["replay", "stats", "--state", &state], &["no reservoir yet"]);
+    refused(
+        &["generate", "--model", &model, "--state", &state, "-p", "x"],
+        &["no committed adapter"],
+    );
+    refused(&["rollback", "--state", &state], &["nothing to roll back to"]);
+}
+
+#[test]
+fn a_folder_of_other_things_is_no_state_and_loses_none_of_them() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("mine");
+    fs::create_dir_all(folder.join("adapters/precious")).unwrap();
+    for name in ["notes.txt", "checkpoint", "adapters/precious/adapter_model.safetensors"] {
+        fs::write(folder.join(name), "mine").unwrap();
+    }
+    let before = files(&folder);
+    let job = fixture().job(&folder, &fixture().at("pump.jsonl"), &[]);
+    refused(&job, &["mine", "notes.txt", "no state folder"]);
+    assert!(files(&folder) == before);
+}
+
+#[test]
+fn a_file_where_the_state_should_be_is_refused() {
+    let held = fixture().learned();
+    let file = held.place.path().join("file");
+    fs::write(&file, "mine").unwrap();
+    refused(&fixture().job(&file, &fixture().at("pump.jsonl"), &[]), &["file"]);
+    assert_eq!(fs::read(&file).unwrap(), b"mine");
+    // The same for a part of it: a folder that cannot be written to.
+    fs::remove_dir_all(held.state.join("learner")).unwrap();
+    fs::write(held.state.join("learner"), "").unwrap();
+    refused(&job(&held, &[]), &["learner"]);
+}
+
+#[test]
+fn a_damaged_generation_falls_back_and_a_lost_one_is_named() {
+    let held = fixture().learned();
+    accepted(&job(&held, &[]));
+    fs::write(held.state.join("adapters/2/adapter_model.safetensors"), "x").unwrap();
+    fixture().assert_works(&held.state);
+    for name in ["manifest.a", "manifest.b"] {
+        fs::write(held.state.join(name), "x").unwrap();
+    }
+    let line = refused(&job(&held, &[]), &["no generation", "nothing was changed"]);
+    assert!(line.contains("manifest.a") && line.contains("manifest.b"), "{line}");
+}
+
+#[test]
+fn a_state_made_with_other_settings_says_which() {
+    let held = fixture().learned();
+    refused(&job(&held, &["--rank", "4"]), &["rank 8", "rank 4", "unchanged"]);
+    refused(&job(&held, &["--target-modules", "q_proj"]), &["unchanged"]);
+    refused(&job(&held, &["--num-layers", "1"]), &["unchanged"]);
+    refused(&job(&held, &["--replay-blocks", "32"]), &["reservoir", "16", "32"]);
+    refused(&job(&held, &["--replay-hidden"]), &["reservoir"]);
+    fixture().assert_works(&held.state);
+    // What may change from job to job does.
+    accepted(&job(&held, &["--batch-size", "6", "--grad-accumulation-steps", "2", "--iters", "2"]));
+}
+
+#[test]
+fn there_is_nothing_to_resume_without_an_interrupted_job() {
+    let held = fixture().learned();
+    refused(&job(&held, &["--resume"]), &["no interrupted job", "--resume"]);
+    held.assert_untouched();
+}
+
+/// Runs a job whose reader goes away at once, which stops it at its first report.
+fn interrupted(held: &Held) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sapwood"))
+        .args(job(held, &["--json"]))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    refusal(&child.wait_with_output().unwrap(), &["cannot report progress", "--resume"]);
+    assert!(held.state.join("checkpoint").exists());
+}
+
+#[test]
+fn an_interrupted_job_resumes_with_its_own_data_and_settings_only() {
+    let (held, whole) = (fixture().learned(), fixture().learned());
+    interrupted(&held);
+    fixture().assert_works(&held.state);
+    refused(&job(&held, &["--resume", "--gamma", "2"]), &["--gamma", "2.0"]);
+    let other = fixture().job(&held.state, &fixture().at("pump.jsonl"), &["--resume"]);
+    refused(&other, &["another data set"]);
+    accepted(&job(&held, &["--resume"]));
+    accepted(&job(&whole, &[]));
+    let made =
+        |held: &Held| fs::read(held.state.join("adapters/2/adapter_model.safetensors")).unwrap();
+    assert!(made(&held) == made(&whole), "the same numbers as without the interruption");
+}
+
+#[test]
+fn an_interrupted_job_that_is_given_up_is_told() {
+    let held = fixture().learned();
+    interrupted(&held);
+    let said = accepted(&job(&held, &["--json"]));
+    assert!(
+        said.lines().any(|line| line.contains("warning") && line.contains("--resume")),
+        "{said}"
+    );
+}
+
+/// A base that computes as any other, until an adapter of the query and key layers has grown: what
+/// these read is so large that an adapter's share of it leaves the range of f32.
+fn explosive(place: &Path) -> String {
+    let (hf, model) = (place.join("hf"), place.join("model"));
+    let scale = |name: &str| match name {
+        _ if name.contains("input_layernorm") => 1e30,
+        _ if ["q_proj", "k_proj", "v_proj"].iter().any(|part| name.contains(part)) => 1e-30,
+        _ => 1.0,
+    };
+    tiny::write_scaled(&hf, 9, tiny::VOCAB, scale).unwrap();
+    sapwood::base::export(&hf, &model, sapwood::base::ExportOptions::default()).unwrap();
+    model.display().to_string()
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_job_and_the_generation_before_stays() {
+    let place = tempfile::tempdir().unwrap();
+    let (state, model) = (place.path().join("state"), explosive(place.path()));
+    let job = |rate: &str| {
+        let flags = ["--target-modules", "q_proj,k_proj", "--save-every", "1"];
+        let rate = ["--learning-rate", rate, "--warmup", "0", "--weight-decay", "0"];
+        let mut job =
+            fixture().job(&state, &fixture().at("door.jsonl"), &[&flags[..], &rate].concat());
+        job[2].clone_from(&model);
+        job
+    };
+    accepted(&job("1e-36"));
+    let (text, data) = (state.display().to_string(), fixture().text("door.jsonl"));
+    let ask = ["eval", "--model", &model, "--state", &text, "--data", &data, "--max-seq-length"];
+    let score = || accepted(&[&ask[..], &["32"]].concat());
+    let before = score();
+    refused(&job("1"), &["loss", "must be finite", "--learning-rate"]);
+    assert_eq!(score(), before);
+    let said = accepted(&job("1e-36"));
+    assert!(said.contains("generation in use: 2"), "the next job goes on from it: {said}");
+}
+
+#[test]
+fn a_folder_of_other_things_is_not_replaced_by_an_adapter() {
+    let held = fixture().learned();
+    let mine = held.place.path().join("mine");
+    fs::create_dir(&mine).unwrap();
+    fs::write(mine.join("notes.txt"), "mine").unwrap();
+    let path = mine.display().to_string();
+    refused(&job(&held, &["--adapter-path", &path]), &["mine exists and is no adapter"]);
+    held.assert_untouched();
+    assert_eq!(fs::read(mine.join("notes.txt")).unwrap(), b"mine");
+    assert_eq!(fs::read_dir(held.place.path()).unwrap().count(), 2, "nothing is left beside it");
+}
+
+#[test]
+fn an_adapter_that_the_gate_drops_leaves_the_one_before() {
+    let held = fixture().learned();
+    let adapter = held.place.path().join("out");
+    let path = adapter.display().to_string();
+    let said = accepted(&job(&held, &["--gate-new", "1", "--adapter-path", &path]));
+    assert!(said.contains("generation in use: 1"), "{said}");
+    assert!(!adapter.exists(), "what was dropped is not written");
+    fixture().assert_works(&held.state);
+}
+
+/// Runs under a limit on the size of any file, which meets a write as a full disk does.
+#[cfg(unix)]
+fn with_files_below(kib: u64, args: &[String]) -> std::process::Output {
+    let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", kib * 2);
+    Command::new("sh")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_sapwood")])
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn a_write_that_fails_leaves_the_generation_before() {
+    let held = fixture().learned();
+    // The learner's record and a checkpoint are larger than this, an adapter is not.
+    let output = with_files_below(8, &job(&held, &[]));
+    refusal(&output, &["cannot write", "unchanged"]);
+    fixture().assert_works(&held.state);
+    accepted(&job(&held, &["--iters", "2"]));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reservoir_that_finds_no_space_leaves_an_empty_state() {
+    let place = tempfile::tempdir().unwrap();
+    let state = place.path().join("state");
+    let job = fixture().job(&state, &fixture().at("pump.jsonl"), &[]);
+    refusal(&with_files_below(2, &job), &["cannot reserve space", "reservoir"]);
+    accepted(&job);
+    fixture().assert_works(&state);
+}
+
+/// A small file system of its own; none where this user may not mount.
+struct Mounted<'a>(&'a Path);
+
+impl<'a> Mounted<'a> {
+    fn new(place: &'a Path, kib: u64) -> Option<Self> {
+        let size = format!("size={kib}k");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "sapwood-test"]).arg(place);
+        let output = mount.output().ok()?;
+        output.status.success().then(|| Self(place))
+    }
+
+    fn read_only(&self) -> bool {
+        let remount = Command::new("mount").args(["-o", "remount,ro"]).arg(self.0).status();
+        remount.is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_and_a_read_only_one_leave_the_generation_before() {
+    let held = fixture().learned();
+    let mount = held.place.path().join("mount");
+    fs::create_dir(&mount).unwrap();
+    // A file takes whole pages, a folder none: what the state needs, and too little for one more.
+    let pages: u64 =
+        files(&held.state).values().map(|bytes| (bytes.len() as u64).div_ceil(4096)).sum();
+    let Some(mounted) = Mounted::new(&mount, 4 * (pages + 2)) else {
+        eprintln!("skipped: this user may not mount a small file system");
+        return;
+    };
+    let state = mount.join("state");
+    copy(&held.state, &state);
+    let job = fixture().job(&state, &fixture().at("door.jsonl"), &[]);
+    refused(&job, &["No space left on device", "unchanged"]);
+    fixture().assert_works(&state);
+    if mounted.read_only() {
+        refused(&job, &["Read-only file system", "unchanged"]);
+        refused(&["rollback", "--state", &state.display().to_string()], &["Read-only"]);
+        fixture().assert_works(&state);
+    }
+}

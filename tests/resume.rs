@@ -1,0 +1,262 @@
+//! A job that is cut anywhere ends bit for bit as the one that was not, and replay is what remembers.
+//!
+//! The base is noise and the blocks are number games: what is tested is the bookkeeping, not language.
+#![cfg(feature = "engine")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+#[path = "common/tiny.rs"]
+mod tiny;
+
+use ndarray::s;
+use sapwood::block::Block;
+use sapwood::learner::{
+    Domains, Engines, Event, Feed, LearnError, Material, Outcome, Stream, adapt,
+};
+use sapwood::ports::Memory;
+use sapwood::settings::{Method, Settings};
+use sapwood::state::{Generation, LearnerRecord, State};
+use std::ops::ControlFlow;
+use std::sync::{Arc, OnceLock};
+
+/// Blocks to learn; with batches of four, twelve steps are two passes over them and a half.
+const BLOCKS: usize = 18;
+/// Optimiser steps of a job.
+const STEPS: u64 = 12;
+
+fn settings() -> Settings {
+    Settings {
+        iters: STEPS,
+        batch_size: 4,
+        replay_batch_size: 3,
+        replay_blocks: 7,
+        num_layers: 2,
+        max_seq_length: 16,
+        learning_rate: 1e-2,
+        rank: 4,
+        threads: 1,
+        steps_per_report: 1,
+        save_every: 0,
+        gate_new: -1.0,
+        gate_old: 10.0,
+        seed: 11,
+        ..Settings::default()
+    }
+}
+
+/// The one base of all tests; the models they ask for differ in nothing that it depends on.
+fn engines() -> &'static Engines {
+    static ENGINES: OnceLock<(tempfile::TempDir, Engines)> = OnceLock::new();
+    let made = || {
+        let place = tempfile::tempdir().unwrap();
+        let (hf, model) = (place.path().join("hf"), place.path().join("model"));
+        tiny::write(&hf, 7, tiny::VOCAB).unwrap();
+        sapwood::base::export(&hf, &model, sapwood::base::ExportOptions::default()).unwrap();
+        let engines = Engines::load(&model, &settings()).unwrap();
+        (place, engines)
+    };
+    &ENGINES.get_or_init(made).1
+}
+
+/// Blocks of `from, from + 1, ...`, each of another length and start: a rule that can be learned.
+fn blocks(from: u32, count: usize) -> Vec<Block> {
+    let block = |i: usize| {
+        let length = 5 + i * 7 % 11;
+        let tokens = (0..length).map(|t| from + ((i * 3 + t) % 20) as u32).collect();
+        let learn = (0..length).map(|t| t > 0).collect();
+        Block { tokens, learn, bytes: length as u32 - 1, domain: 0 }
+    };
+    (0..count).map(block).collect()
+}
+
+fn material(name: &str, from: u32) -> Material {
+    Material {
+        name: name.to_owned(),
+        hash: [from as u8; 32],
+        train: blocks(from, BLOCKS),
+        valid: blocks(from, 5),
+        general: blocks(200, 3),
+    }
+}
+
+/// Learns until `stop` steps of the job are done, or to the end.
+fn learn(
+    state: &mut State,
+    material: &Material,
+    settings: &Settings,
+    stop: Option<u64>,
+) -> Result<Outcome, LearnError> {
+    let mut tell = |event: &Event| match event {
+        Event::Step { step, .. } if Some(*step) == stop => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    adapt(engines(), state, material, settings, None, &mut tell)
+}
+
+/// Everything that a device has after a job.
+#[derive(Debug, PartialEq)]
+struct After {
+    generation: Generation,
+    learner: LearnerRecord,
+    files: Vec<(String, Vec<u8>)>,
+    /// Seen, held, and the next draw of all that is held, in the order of chance.
+    reservoir: Option<(u64, u32, Vec<Block>)>,
+}
+
+fn after(storage: &Arc<Memory>) -> After {
+    let state = State::look(storage.clone()).unwrap();
+    let generation = state.current().unwrap().clone();
+    let reservoir = state.committed_reservoir().unwrap().map(|mut reservoir| {
+        let stats = reservoir.stats();
+        let drawn = reservoir.draw(stats.held as usize).unwrap();
+        (stats.seen, stats.held, drawn.into_iter().map(|drawn| drawn.block).collect())
+    });
+    After {
+        learner: state.learner().unwrap().unwrap(),
+        files: state.adapter(generation.number).unwrap(),
+        generation,
+        reservoir,
+    }
+}
+
+/// A device that has learned one domain and now learns a second; `cuts` are the steps where power
+/// fails, each followed by a new start. Gives what it has at the end, and the verdict's scores.
+fn device(settings: &Settings, cuts: &[u64]) -> (After, Outcome) {
+    let storage = Arc::new(Memory::default());
+    let mut state = State::open(storage.clone()).unwrap();
+    learn(&mut state, &material("first", 10), settings, None).unwrap();
+    drop(state);
+    let second = material("second", 50);
+    let mut begun = false;
+    for &cut in cuts {
+        let mut state = State::open(storage.clone()).unwrap();
+        let settings = Settings { resume: begun, ..settings.clone() };
+        let outcome = learn(&mut state, &second, &settings, Some(cut)).unwrap();
+        assert_eq!(outcome, Outcome::Stopped);
+        begun = true;
+    }
+    let mut state = State::open(storage.clone()).unwrap();
+    let settings = Settings { resume: begun, ..settings.clone() };
+    let outcome = learn(&mut state, &second, &settings, None).unwrap();
+    (after(&storage), outcome)
+}
+
+/// Every single cut, and three in one job.
+fn every_cut_ends_as_none(settings: &Settings) {
+    let whole = device(settings, &[]);
+    assert_eq!(device(settings, &[]), whole, "the job itself is not reproducible");
+    for step in 1..STEPS {
+        assert!(device(settings, &[step]) == whole, "cut after step {step}");
+    }
+    assert!(device(settings, &[2, 3, 9]) == whole, "three cuts");
+}
+
+#[test]
+fn a_job_without_replay_resumes_bit_for_bit() {
+    every_cut_ends_as_none(&Settings { replay_batch_size: 0, ..settings() });
+}
+
+#[test]
+fn a_job_with_replay_resumes_bit_for_bit() {
+    every_cut_ends_as_none(&settings());
+}
+
+#[test]
+fn a_job_that_replays_hidden_states_resumes_bit_for_bit() {
+    every_cut_ends_as_none(&Settings { replay_hidden: true, ..settings() });
+}
+
+#[test]
+fn a_job_that_accumulates_gradients_resumes_bit_for_bit() {
+    every_cut_ends_as_none(&Settings { grad_accumulation_steps: 2, ..settings() });
+}
+
+#[test]
+fn the_tests_of_resuming_see_a_difference_of_one_seed() {
+    let other = device(&Settings { seed: 12, ..settings() }, &[]);
+    assert!(other != device(&settings(), &[]));
+}
+
+#[test]
+fn a_cut_between_two_checkpoints_costs_the_steps_since_and_nothing_else() {
+    let settings = Settings { save_every: 5, ..settings() };
+    let whole = device(&settings, &[]);
+    let storage = Arc::new(Memory::default());
+    learn(&mut State::open(storage.clone()).unwrap(), &material("first", 10), &settings, None)
+        .unwrap();
+    let second = material("second", 50);
+    // Power fails in step 8: the listener never comes back, the state never hears of it.
+    let cut = std::panic::catch_unwind(|| {
+        let mut state = State::open(storage.clone()).unwrap();
+        let mut tell = |event: &Event| match event {
+            Event::Step { step: 8, .. } => std::panic::resume_unwind(Box::new("power")),
+            _ => ControlFlow::Continue(()),
+        };
+        adapt(engines(), &mut state, &second, &settings, None, &mut tell).map(drop)
+    });
+    assert!(cut.is_err());
+    let mut state = State::open(storage.clone()).unwrap();
+    assert_eq!(state.take_checkpoint().unwrap().unwrap().learner.cursor.step, 5);
+    let resumed = Settings { resume: true, ..settings };
+    let outcome = learn(&mut state, &second, &resumed, None).unwrap();
+    assert!((after(&storage), outcome) == whole);
+}
+
+#[test]
+fn a_job_resumes_with_its_own_data_and_settings_only() {
+    let storage = Arc::new(Memory::default());
+    let mut state = State::open(storage).unwrap();
+    let first = material("first", 10);
+    let resumed = Settings { resume: true, ..settings() };
+    let none = learn(&mut state, &first, &resumed, None);
+    assert!(matches!(none, Err(LearnError::NothingToResume)));
+    learn(&mut state, &first, &settings(), Some(3)).unwrap();
+    for (material, settings, name) in [
+        (material("first", 11), resumed.clone(), "data set"),
+        (first.clone(), Settings { gamma: 2.0, ..resumed.clone() }, "--gamma"),
+        (first.clone(), Settings { rank: 8, ..resumed.clone() }, "rank 4"),
+    ] {
+        let error = learn(&mut state, &material, &settings, None).unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+    }
+    assert!(matches!(learn(&mut state, &first, &resumed, None).unwrap(), Outcome::Judged { .. }));
+}
+
+/// Bits per byte that the first domain lost while the second was learned, and those it had gained.
+fn lost_and_gained(method: Method) -> (f64, f64) {
+    let mut domains = Domains::new();
+    for (name, from) in [("first", 10), ("second", 50)] {
+        domains.push(name.to_owned(), blocks(from, BLOCKS), blocks(from, 6), 100, 100);
+    }
+    let settings =
+        Settings { iters: 60, replay_batch_size: 4, replay_blocks: 64, retain: 0.5, ..settings() };
+    let mut stream = Stream::new(engines(), &domains, 1 << 20).unwrap();
+    let matrix = stream.run(method, &settings, |_, _| {}).unwrap();
+    let (learned, end) = (matrix.rows[0][0], matrix.rows[1][0]);
+    (end - learned, matrix.before[0] - learned)
+}
+
+#[test]
+fn what_was_learned_is_lost_without_replay_and_kept_with_it() {
+    let (lost, gained) = lost_and_gained(Method::Sequential);
+    assert!(gained > 1.0, "the first domain is learned: {gained} bits per byte");
+    assert!(lost > gained / 2.0, "without replay it is lost: {lost} of {gained}");
+    for method in [Method::Replay, Method::Ilora] {
+        let (kept_lost, gained) = lost_and_gained(method);
+        assert!(gained > 1.0, "{method:?} learns the first domain: {gained}");
+        assert!(kept_lost < lost / 2.0, "{method:?} keeps it: {kept_lost} of {lost} are lost");
+    }
+}
+
+/// What resuming rests on: a job that goes on meets its blocks in other batches.
+#[test]
+fn a_block_has_the_same_hidden_state_in_every_batch() {
+    let blocks = blocks(10, BLOCKS);
+    let feed = || Feed::new(&engines().trunk, &blocks, 0);
+    let all: Vec<usize> = (0..BLOCKS).collect();
+    let (_, together) = feed().batch(&all).unwrap();
+    for &index in &all {
+        let (_, alone) = feed().batch(&[index]).unwrap();
+        let length = blocks[index].tokens.len();
+        assert!(together.slice(s![index, ..length, ..]) == alone.slice(s![0, .., ..]), "{index}");
+    }
+}
