@@ -1,5 +1,4 @@
 //! What the golden tests share: tensors of the oracle's files, closeness, and a base to learn on.
-#![expect(dead_code, reason = "each test crate uses its own part")]
 
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
