@@ -6,8 +6,9 @@
 //! - Invariant: every buffer comes from the pool and goes back as soon as it is spent.
 //! - Never here: other devices (`reference.rs`), the loss (`tape.rs`).
 
+use super::attention::{self, Shape, Turn};
 use super::gemm::{Into, Threads, View, matmul};
-use super::kernels::{self, Shape, Turn};
+use super::kernels;
 use super::layer::{Layer, LinearWeight, Rotary};
 use super::pool::Pool;
 use crate::adapter::{Slot, Target};
@@ -187,10 +188,10 @@ impl FusedLayer<'_> {
         for (target, at) in places {
             self.linear(target, &normed, (&mut qkv[at..], stride, Into::Replace), &mut narrow)?;
         }
-        kernels::rope(&mut qkv, shape, &self.rotary.cos, &self.rotary.sin, Turn::Forward);
+        attention::rope(&mut qkv, shape, &self.rotary.cos, &self.rotary.sin, Turn::Forward);
         let mut attended = self.pool.take(rows * shape.q());
         let mut lse = self.pool.take(shape.batch * shape.heads * shape.tokens);
-        kernels::attention(shape, &qkv, &mut attended, &mut lse);
+        attention::attention(shape, &qkv, &mut attended, &mut lse);
         let mut middle = self.pool.copy(x);
         self.linear(Target::O, &attended, (&mut middle, d, Into::Add), &mut narrow)?;
 
@@ -241,9 +242,9 @@ impl FusedLayer<'_> {
         let dout = View::dense(&stream, rows, d);
         self.linear_backward(Target::O, &attended, dout, &mut pass, dx)?;
         let mut dqkv = self.pool.take(qkv.len());
-        kernels::attention_backward(shape, &qkv, &attended, &lse, &dattended, &mut dqkv);
+        attention::attention_backward(shape, &qkv, &attended, &lse, &dattended, &mut dqkv);
         self.pool.give([qkv, attended, dattended, lse]);
-        kernels::rope(&mut dqkv, shape, &self.rotary.cos, &self.rotary.sin, Turn::Back);
+        attention::rope(&mut dqkv, shape, &self.rotary.cos, &self.rotary.sin, Turn::Back);
 
         let adapted = self.adapts(&[Target::Q, Target::K, Target::V]);
         let gain = &self.layer.input_norm;

@@ -8,6 +8,7 @@
 //!
 //! Source: I-LoRA, arXiv 2402.18865. The CPU runs the step by hand, others candle's autograd.
 
+mod attention;
 mod entropy;
 mod fused;
 mod gemm;

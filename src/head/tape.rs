@@ -5,9 +5,10 @@
 //! - Invariant: a sum whose result anyone sees is taken in one order at any number of threads.
 //! - Oracle: the same loss by candle's autograd (`objective.rs`).
 
+use super::attention::Shape;
 use super::entropy::Above;
 use super::fused::{FusedLayer, Saved};
-use super::kernels::{self, Shape};
+use super::kernels;
 use super::{Group, Head, HeadError, Losses, Objective, objective};
 use crate::adapter::{Adapter, Slot};
 use crate::settings::EmbeddingLayers;
