@@ -3,7 +3,7 @@
 //! - In: an opened [`Base`], the tap, ids `[B, T]`. Out: the residual stream `[B, T, D]` that enters
 //!   layer `tap`; 0 is the embedding's output, L what the last layer leaves.
 //! - [`Whole`] runs everything up to the logits: the oracle of trunk and head together.
-//! - The graph is the [canonical](crate::base::canonical) one, never the file's own, and its weights
+//! - The graph is the canonical one, never the file's own, and its weights
 //!   are f32 whatever the file stores. Weights are handed over one at a time, so that loading takes
 //!   about the memory of the loaded model.
 //! - Never here: gradients, adapters, padding. This file is the only one that names tract.
