@@ -10,7 +10,7 @@ use sapwood::adapter::Adapter;
 use sapwood::adapter::peft::{self, Files, Meta, Role};
 use sapwood::base::Base;
 use sapwood::head::{Head, Kernels, Place};
-use sapwood::trunk::Trunk;
+use sapwood::trunk::{Trunk, Whole};
 use std::fs;
 
 const F32: Within = Within { relative: 1e-4, because: "f32 sums in another order" };
@@ -62,6 +62,25 @@ fn every_family_in_the_head_gives_the_logits_of_transformers() -> Result<(), Sur
             let logits: Vec<f32> = head.logits(None, &hidden)?.iter().copied().collect();
             assert_close(family, &logits, &expected.f32("logits")?, &F32);
         }
+    }
+    Ok(())
+}
+
+/// Goal: the exporter's files mean to ONNX Runtime what they mean to tract, and do not change.
+/// Oracle: `tools/golden/exported.py` (onnxruntime 1.31), on the very bytes that are compared here.
+#[test]
+fn an_exported_file_has_the_bytes_and_logits_that_onnx_runtime_saw() -> Result<(), Surprise> {
+    let (place, base) = exported("step/base")?;
+    let written = fs::read(place.path().join("model/model.onnx"))?;
+    assert!(written == fs::read(golden("exported/model.onnx"))?, "the exporter writes other bytes");
+    let expected = Golden::load("exported/expected")?;
+    let whole = Whole::load(&base, 1)?;
+    for (rows, length) in [(1, 1), (1, 2), (2, 3), (2, 9)] {
+        let ids = expected.i64(&format!("input_ids.{rows}x{length}"))?;
+        let ids = Array2::from_shape_vec((rows, length), ids)?.mapv(|id| id as u32);
+        let logits: Vec<f32> = whole.logits(&ids)?.iter().copied().collect();
+        let wanted = expected.f32(&format!("logits.{rows}x{length}"))?;
+        assert_close("logits", &logits, &wanted, &F32);
     }
     Ok(())
 }
