@@ -142,6 +142,19 @@ fn softmax_causal(scores: &mut [f32], seen: usize) -> f32 {
     highest + total.ln()
 }
 
+/// Scores become probabilities; the slopes of these, slopes of the scores.
+///
+/// Two loops: in one, the compiler does not know that the slices do not overlap.
+#[inline(always)]
+fn softmax_backward_row(scores: &mut [f32], slopes: &mut [f32], lse: f32, along: f32, scale: f32) {
+    for score in &mut *scores {
+        *score = exp(*score - lse);
+    }
+    for (slope, score) in slopes.iter_mut().zip(scores) {
+        *slope = *score * (*slope - along) * scale;
+    }
+}
+
 /// The gradient `dqkv` of rotated `qkv`, from `dout` of the attention's output `out`.
 pub(crate) fn attention_backward(
     shape: &Shape,
@@ -212,10 +225,7 @@ impl Sequence<'_> {
                     let (row, past) = (row * seen..(row + 1) * seen, start + row + 1);
                     let (scores, future) = tile[row.clone()].split_at_mut(past);
                     let (slopes, unseen) = slopes[row].split_at_mut(past);
-                    for (score, slope) in scores.iter_mut().zip(slopes) {
-                        *score = exp(*score - lse);
-                        *slope = *score * (*slope - along) * scale;
-                    }
+                    softmax_backward_row(scores, slopes, lse, along, scale);
                     future.fill(0.0);
                     unseen.fill(0.0);
                 }

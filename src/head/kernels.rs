@@ -10,8 +10,8 @@
 
 use rayon::prelude::*;
 
-/// Partial results a reduction keeps: four AVX2 registers hide the latency of an addition.
-const LANES: usize = 32;
+/// Partial results a reduction keeps: two AVX2 registers, and short rows leave few numbers over.
+const LANES: usize = 16;
 
 /// Rows a parallel task takes, so that small inputs still split.
 pub(crate) fn rows_per_task(rows: usize) -> usize {
@@ -191,21 +191,40 @@ pub(crate) fn swiglu_backward(gate_up: &mut [f32], dh: &[f32], f: usize) {
     let rows = rows_per_task(dh.len() / f);
     let tasks = gate_up.par_chunks_mut(rows * 2 * f).zip(dh.par_chunks(rows * f));
     tasks.for_each(|(gate_up, dh)| {
+        let (mut sigmoid, mut silu) = (vec![0f32; f], vec![0f32; f]);
         wide(
             #[inline(always)]
             || {
                 for (gate_up, dh) in gate_up.chunks_exact_mut(2 * f).zip(dh.chunks_exact(f)) {
                     let (gate, up) = gate_up.split_at_mut(f);
-                    for ((gate, up), dh) in gate.iter_mut().zip(up).zip(dh) {
-                        let sigmoid = 1.0 / (1.0 + exp(-*gate));
-                        let silu = *gate * sigmoid;
-                        *gate = dh * *up * (sigmoid + silu * (1.0 - sigmoid));
-                        *up = dh * silu;
-                    }
+                    swiglu_backward_row((gate, up), dh, (&mut sigmoid, &mut silu));
                 }
             },
         );
     });
+}
+
+/// Four loops that write one slice each: with two, the compiler cannot rule out that they overlap
+/// and vectorises nothing. `sigmoid` and `silu` are scratch, `[F]`.
+#[inline(always)]
+fn swiglu_backward_row(
+    (gate, up): (&mut [f32], &mut [f32]),
+    dh: &[f32],
+    (sigmoid, silu): (&mut [f32], &mut [f32]),
+) {
+    for (sigmoid, gate) in sigmoid.iter_mut().zip(&*gate) {
+        *sigmoid = 1.0 / (1.0 + exp(-gate));
+    }
+    for ((silu, gate), sigmoid) in silu.iter_mut().zip(&*gate).zip(&*sigmoid) {
+        *silu = gate * sigmoid;
+    }
+    let slopes = sigmoid.iter().zip(&*silu).zip(dh);
+    for ((gate, up), ((sigmoid, silu), dh)) in gate.iter_mut().zip(&*up).zip(slopes) {
+        *gate = dh * up * (sigmoid + silu * (1.0 - sigmoid));
+    }
+    for ((up, dh), silu) in up.iter_mut().zip(dh).zip(&*silu) {
+        *up = dh * silu;
+    }
 }
 
 /// Cross-entropy of rows of logits `[n, V]` against `targets` `[n]`, in nats, into `nats` `[n]`.
