@@ -8,7 +8,7 @@ use anyhow::Context;
 use sapwood::block::Block;
 use sapwood::intake;
 use sapwood::learner::{self, Engines, Event, Material, Outcome};
-use sapwood::ports::Disk;
+use sapwood::ports::{Disk, StorageError};
 use sapwood::settings::{Overrides, Settings};
 use sapwood::state::State;
 use sapwood::tokenise::Tokeniser;
@@ -18,9 +18,14 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Where general text lies in a model folder that brings some.
 const GENERAL: &str = "general.jsonl";
+/// How often a folder in use is tried again: a killed process needs a moment to let go of it.
+const LOCK_TRIES: usize = 10;
+/// How long to wait in between.
+const LOCK_WAIT: Duration = Duration::from_millis(100);
 /// The state folder when nobody names one.
 const STATE: &str = "sapwood-state";
 /// What may lie in a state folder before its first commit; a new file system brings the last one.
@@ -75,13 +80,29 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
 /// Opens a state folder for this process alone; what recovery found is told.
 pub(crate) fn open(folder: &Path, console: &Console) -> anyhow::Result<State> {
     check_own(folder)?;
-    let state = State::open(Arc::new(Disk::exclusive(folder)?))
+    let state = State::open(Arc::new(exclusive(folder)?))
         .with_context(|| format!("state folder {}", folder.display()))?;
     let recovery = state.recovery();
     for line in recovery.fell_back.iter().chain(&recovery.checkpoint_lost) {
         console.warn(line)?;
     }
     Ok(state)
+}
+
+/// Takes the folder's lock; one that a process just killed still holds is waited for.
+fn exclusive(folder: &Path) -> anyhow::Result<Disk> {
+    for _ in 0..LOCK_TRIES {
+        match Disk::exclusive(folder) {
+            Err(StorageError::Locked { .. }) => wait(),
+            other => return Ok(other?),
+        }
+    }
+    Ok(Disk::exclusive(folder)?)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command may wait for its user's sake")]
+fn wait() {
+    std::thread::sleep(LOCK_WAIT);
 }
 
 /// Refuses a folder of other things, which a mistyped name may lead to.

@@ -6,6 +6,7 @@ use super::{chosen, host, plot};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use sapwood::gate::{Report, Run};
+use sapwood::intake::Example;
 use sapwood::learner::{Domains, Engines, Stream};
 use sapwood::settings::{Method, Settings};
 use sapwood::tokenise::Tokeniser;
@@ -88,8 +89,11 @@ fn domains(
         let test = if data.test.is_empty() { &data.valid } else { &data.test };
         let name = chosen::name(path);
         let warn = |text: &str| console.warn(&format!("{name}: {text}"));
-        let train = chosen::blocks(tokeniser, &data.train, settings, 0, warn)?;
-        let test = chosen::blocks(tokeniser, test, settings, 0, warn)?;
+        let cut = |examples: &[Example], part: &str| {
+            let blocks = chosen::blocks(tokeniser, examples, settings, 0, warn);
+            blocks.with_context(|| format!("{}, {part}", path.display()))
+        };
+        let (train, test) = (cut(&data.train, "to learn")?, cut(test, "held out")?);
         domains.push(name, train, test, train_max, args.eval_blocks);
     }
     Ok(domains)
