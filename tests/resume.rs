@@ -89,7 +89,7 @@ fn learn(
         Event::Step { step, .. } if Some(*step) == stop => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     };
-    adapt(engines(), state, material, settings, None, &mut tell)
+    adapt(engines(), state, material, settings, &mut tell)
 }
 
 /// Everything that a device has after a job.
@@ -191,7 +191,7 @@ fn a_cut_between_two_checkpoints_costs_the_steps_since_and_nothing_else() {
             Event::Step { step: 8, .. } => std::panic::resume_unwind(Box::new("power")),
             _ => ControlFlow::Continue(()),
         };
-        adapt(engines(), &mut state, &second, &settings, None, &mut tell).map(drop)
+        adapt(engines(), &mut state, &second, &settings, &mut tell).map(drop)
     });
     assert!(cut.is_err());
     let mut state = State::open(storage.clone()).unwrap();
@@ -259,4 +259,16 @@ fn a_block_has_the_same_hidden_state_in_every_batch() {
         let length = blocks[index].tokens.len();
         assert!(together.slice(s![index, ..length, ..]) == alone.slice(s![0, .., ..]), "{index}");
     }
+}
+
+/// A byte less than the estimate is refused, the estimate itself is not.
+#[test]
+fn a_job_that_cannot_fit_is_refused_with_both_figures() {
+    let model = &engines().model;
+    let refused = Engines::load_within(model, &settings(), Some(1));
+    let Err(LearnError::Memory { needed, available: 1 }) = refused else {
+        unreachable!("one byte must not be enough");
+    };
+    assert!(Engines::load_within(model, &settings(), Some(needed - 1)).is_err());
+    assert!(Engines::load_within(model, &settings(), Some(needed)).is_ok());
 }

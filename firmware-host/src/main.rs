@@ -123,7 +123,7 @@ fn now(args: &Now) -> anyhow::Result<()> {
         Ok(Ok(())) => ControlFlow::Continue(()),
         _ => ControlFlow::Break(()),
     };
-    let outcome = learner::adapt(&engines, &mut state, &material, &settings, None, &mut listen)?;
+    let outcome = learner::adapt(&engines, &mut state, &material, &settings, &mut listen)?;
     if let Outcome::Judged { .. } = outcome {
         put_away(&args.inbox)?;
     }

@@ -180,8 +180,7 @@ pub(crate) fn job(
             ControlFlow::Break(())
         }
     };
-    let outcome =
-        learner::adapt(engines, state, material, settings, host::available_bytes(), &mut tell)?;
+    let outcome = learner::adapt(engines, state, material, settings, &mut tell)?;
     match failed {
         Some(error) => Err(error).context("cannot report progress; go on with --resume"),
         None => Ok(outcome),

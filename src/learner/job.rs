@@ -64,8 +64,6 @@ pub type Listener<'l> = dyn FnMut(&Event) -> ControlFlow<()> + 'l;
 
 /// Learns `material` and commits what the gate keeps.
 ///
-/// `memory_max`: bytes that may be used, when the host says so.
-///
 /// # Errors
 /// [`LearnError`]; whatever it is, the generation in use stays in use. After a loss that is not
 /// finite the last checkpoint stays too.
@@ -74,7 +72,6 @@ pub fn adapt(
     state: &mut State,
     material: &Material,
     settings: &Settings,
-    memory_max: Option<u64>,
     tell: &mut Listener<'_>,
 ) -> Result<Outcome, LearnError> {
     if material.train.is_empty() || material.valid.is_empty() {
@@ -83,9 +80,6 @@ pub fn adapt(
     let config = engines.base.config();
     let spec = spec(config, settings)?;
     let memory = Memory::estimate(config, &spec, settings, material.train.len() as u64);
-    if let Some(available) = memory_max.filter(|&available| memory.total() > available) {
-        return Err(LearnError::Memory { needed: memory.total(), available });
-    }
     let start = Start::find(engines, state, material, settings, &spec, tell)?;
     let Start { learners, heritage, cursor, before, checkpoint } = start;
     let domain = heritage.tag(&material.name);
