@@ -9,7 +9,7 @@ use ndarray::Array3;
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::Base;
 use sapwood::block::Block;
-use sapwood::head::{Group, Head, Kernels, Objective, Place};
+use sapwood::head::{Group, Head, Keep, Kernels, Objective, Place};
 use sapwood::settings::EmbeddingLayers;
 use sapwood::train::{self, AdamW, Batch, Learners, Moments, Rules};
 
@@ -69,7 +69,7 @@ impl Owned {
 }
 
 fn head(base: &Base, kernels: Kernels) -> Result<Head, Surprise> {
-    let mut head = Head::load(base, 1, &Place::cpu(), 12)?;
+    let mut head = Head::load(base, 1, &Place::cpu(), 12, Keep::default())?;
     head.use_kernels(kernels);
     Ok(head)
 }
@@ -261,7 +261,7 @@ fn fused_and_reference_kernels_agree_on_odd_shapes_and_masks() -> Result<(), Sur
             let group = Group { blocks: &blocks, hidden: &hidden };
             let mut results = Vec::new();
             for kernels in KERNELS {
-                let mut head = Head::load(&base, 0, &Place::cpu(), 24)?;
+                let mut head = Head::load(&base, 0, &Place::cpu(), 24, Keep::default())?;
                 head.use_kernels(kernels);
                 let objective = objective(0.7, EmbeddingLayers::All);
                 let got = head.gradient(&fast, &group, Some((&group, &slow)), &objective)?;

@@ -4,7 +4,9 @@
 //! - Never here: any work.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sapwood::settings::{Device, EmbeddingLayers, Method, Overrides, Schedule};
+use sapwood::settings::{
+    Activations, Device, EmbeddingLayers, HeadWeights, Method, Overrides, Schedule,
+};
 use std::path::PathBuf;
 
 /// A language model that keeps learning on the device it runs on, without forgetting.
@@ -146,6 +148,12 @@ pub(crate) struct LearnFlags {
     /// auto, cpu, cuda:N or metal [auto].
     #[arg(long)]
     pub device: Option<Device>,
+    /// How the frozen weights of the head are kept on the CPU [auto].
+    #[arg(long, value_enum)]
+    pub head_weights: Option<WeightsName>,
+    /// What the forward pass keeps for the backward pass on the CPU [f32].
+    #[arg(long, value_enum)]
+    pub activations: Option<ActivationsName>,
     /// Threads; 0 is one per core [0].
     #[arg(long)]
     pub threads: Option<usize>,
@@ -187,6 +195,8 @@ impl LearnFlags {
             replay_hidden: on(self.replay_hidden),
             as_published: on(self.as_published),
             device: self.device,
+            head_weights: self.head_weights.map(Into::into),
+            activations: self.activations.map(Into::into),
             threads: self.threads,
             steps_per_report: self.steps_per_report,
             steps_per_eval: self.steps_per_eval,
@@ -425,6 +435,49 @@ impl From<EmbeddingName> for EmbeddingLayers {
         match name {
             EmbeddingName::Last => Self::Last,
             EmbeddingName::All => Self::All,
+        }
+    }
+}
+
+/// [`HeadWeights`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum WeightsName {
+    /// bf16 or f16 where nothing is lost, else f32.
+    Auto,
+    F32,
+    /// Rounded.
+    Bf16,
+    /// Rounded to 8 bits, and so are the products on processors with AVX-512 VNNI.
+    Int8,
+}
+
+impl From<WeightsName> for HeadWeights {
+    fn from(name: WeightsName) -> Self {
+        match name {
+            WeightsName::Auto => Self::Auto,
+            WeightsName::F32 => Self::F32,
+            WeightsName::Bf16 => Self::Bf16,
+            WeightsName::Int8 => Self::Int8,
+        }
+    }
+}
+
+/// [`Activations`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ActivationsName {
+    F32,
+    /// Rounded.
+    Bf16,
+    /// Nothing: every layer runs twice.
+    Recompute,
+}
+
+impl From<ActivationsName> for Activations {
+    fn from(name: ActivationsName) -> Self {
+        match name {
+            ActivationsName::F32 => Self::F32,
+            ActivationsName::Bf16 => Self::Bf16,
+            ActivationsName::Recompute => Self::Recompute,
         }
     }
 }

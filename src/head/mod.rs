@@ -10,12 +10,15 @@
 
 mod attention;
 mod entropy;
+mod frozen;
 mod fused;
 mod gemm;
 mod kernels;
 mod layer;
 mod objective;
 mod pool;
+#[cfg(target_arch = "x86_64")]
+mod product;
 mod reference;
 mod tape;
 
@@ -24,9 +27,9 @@ pub use objective::{Group, Losses, Objective};
 
 use crate::adapter::{Adapter, Slot};
 use crate::base::{Base, BaseError, Config};
-use crate::settings::Device as Choice;
+use crate::settings::{Activations, Device as Choice, HeadWeights};
 use candle_core::{Device, Tensor, Var};
-use layer::{Layer, Rotary};
+use layer::{Kept, Layer, Rotary};
 use pool::Pool;
 use reference::{Cache, ReferenceLayer};
 
@@ -74,6 +77,20 @@ pub enum Kernels {
     Fused,
     /// candle's own ops and autograd: any device, and the oracle of the other.
     Reference,
+}
+
+/// Rows of logits `[V]` that a step holds at a time.
+pub fn logit_rows(activations: Activations) -> usize {
+    entropy::rows_at_once(activations)
+}
+
+/// What the CPU's kernels keep in memory, and how; other devices keep f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// The frozen linear weights.
+    pub weights: HeadWeights,
+    /// What the forward pass leaves for the backward pass.
+    pub activations: Activations,
 }
 
 /// Where the head runs.
@@ -128,9 +145,10 @@ pub struct Head {
     tap: usize,
     device: Device,
     kernels: Kernels,
+    activations: Activations,
     layers: Vec<Layer>,
     norm: Tensor,
-    lm_head: Tensor,
+    lm_head: Kept,
     rotary: Rotary,
     pool: Pool,
 }
@@ -151,21 +169,47 @@ impl Head {
         tap: usize,
         place: &Place,
         tokens_max: usize,
+        keep: Keep,
+    ) -> Result<Self, HeadError> {
+        let kernels = if place.0.is_cpu() { Kernels::Fused } else { Kernels::Reference };
+        Self::load_for(kernels, base, tap, (place, tokens_max), keep)
+    }
+
+    /// The same with every weight as a tensor of candle's, which is what generating needs.
+    ///
+    /// # Errors
+    /// As [`Head::load`].
+    pub fn load_for_generating(
+        base: &Base,
+        tap: usize,
+        place: &Place,
+        tokens_max: usize,
+    ) -> Result<Self, HeadError> {
+        Self::load_for(Kernels::Reference, base, tap, (place, tokens_max), Keep::default())
+    }
+
+    fn load_for(
+        kernels: Kernels,
+        base: &Base,
+        tap: usize,
+        (place, tokens_max): (&Place, usize),
+        keep: Keep,
     ) -> Result<Self, HeadError> {
         let config = base.config().clone();
         if tokens_max > config.context {
             return Err(HeadError::Length { got: tokens_max, max: config.context });
         }
         let device = place.0.clone();
-        let kernels = if device.is_cpu() { Kernels::Fused } else { Kernels::Reference };
+        let kept = (kernels == Kernels::Fused).then_some(keep.weights);
         let layers: Result<Vec<_>, _> =
-            (tap..config.layers).map(|index| Layer::load(base, index, &device)).collect();
+            (tap..config.layers).map(|index| Layer::load(base, index, &device, kept)).collect();
         Ok(Self {
             tap,
             kernels,
+            activations: keep.activations,
             layers: layers?,
             norm: layer::tensor(base, "model.norm.weight", &device)?,
-            lm_head: layer::tensor(base, "lm_head.weight", &device)?,
+            lm_head: layer::matrix(base, "lm_head.weight", &device, kept)?,
             rotary: Rotary::new(&config, tokens_max, &device)?,
             pool: Pool::default(),
             device,
@@ -173,9 +217,10 @@ impl Head {
         })
     }
 
-    /// Chooses the code of a layer; [`Kernels::Fused`] is ignored off the CPU.
+    /// Chooses the code of a layer; [`Kernels::Fused`] is ignored where the weights are tensors.
     pub fn use_kernels(&mut self, kernels: Kernels) {
-        self.kernels = if self.device.is_cpu() { kernels } else { Kernels::Reference };
+        let fused = matches!(self.lm_head, Kept::Frozen(_));
+        self.kernels = if fused { kernels } else { Kernels::Reference };
     }
 
     /// The base's configuration.
@@ -281,7 +326,7 @@ impl Head {
         }
         session.seen += t;
         let last = x.narrow(1, t - 1, 1)?.squeeze(1)?;
-        Ok(self.normed(&last)?.matmul(&self.lm_head)?.squeeze(0)?.to_vec1()?)
+        Ok(self.normed(&last)?.matmul(&self.lm_head.tensor()?)?.squeeze(0)?.to_vec1()?)
     }
 
     /// A new, empty generation with an adapter, or with the bare base.
