@@ -125,8 +125,8 @@ impl Frozen {
     }
 
     /// `dx (+)= dy Wᵀ`: dy `[rows, out]`; dx `[rows, in]` without gaps.
-    pub(crate) fn backward(&self, dy: View<'_>, dx: (&mut [f32], Into), pool: &Pool) {
-        self.product(Side::Turned, dy, (dx.0, self.fan_in, dx.1), pool);
+    pub(crate) fn backward(&self, dy: View<'_>, (dx, into): (&mut [f32], Into), pool: &Pool) {
+        self.product(Side::Turned, dy, (dx, self.fan_in, into), pool);
     }
 
     fn floats(&self) -> Floats<'_> {
@@ -243,3 +243,6 @@ fn int8(numbers: &[f32], fan_out: usize) -> Numbers {
         .map(|(number, inverse)| (number * inverse).round().clamp(-CODE_MAX, CODE_MAX) as i8);
     Numbers::Int8 { codes: codes.collect(), scales }
 }
+
+#[cfg(test)]
+mod tests;

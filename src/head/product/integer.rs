@@ -184,7 +184,7 @@ impl<'a> Integer<'a> {
     fn pack_turned(&self, columns: Range<usize>, depth: Range<usize>, lines: &mut [u8]) {
         let width = self.scales.len();
         let codes: &[u8] = bytemuck::cast_slice(self.codes);
-        if columns.len() < COLUMNS || depth.len() % STEP != 0 {
+        if columns.len() < COLUMNS || !depth.len().is_multiple_of(STEP) {
             lines.fill(0);
         }
         let (lines, _) = lines.as_chunks_mut::<STEP>();

@@ -118,14 +118,14 @@ struct Share {
 /// # Panics
 /// When `out` does not hold the matrix: a bug of the caller, never of input.
 fn product<S: Sides>(sides: &S, sizes: Sizes, out: Out<'_>) {
-    let Sizes { rows, depth, columns } = sizes;
+    let (Sizes { rows, depth, columns }, Out { numbers, stride, into }) = (sizes, out);
     if rows == 0 || columns == 0 {
         return;
     }
-    let reach = (rows - 1) * out.stride + columns;
-    assert!(out.stride >= columns && reach <= out.numbers.len(), "the output is too small");
-    let place = Shared(out.numbers.as_mut_ptr());
-    let keep = out.into == Into::Add;
+    let reach = (rows - 1) * stride + columns;
+    assert!(stride >= columns && reach <= numbers.len(), "the output is too small");
+    let place = Shared(numbers.as_mut_ptr());
+    let keep = into == Into::Add;
     let step = piece::<S>(depth);
     let place = &place;
     shares(rows, columns.div_ceil(COLUMNS)).into_par_iter().with_max_len(1).for_each(|share| {
@@ -146,9 +146,8 @@ fn product<S: Sides>(sides: &S, sizes: Sizes, out: Out<'_>) {
                         let at = panel_columns(panel, columns);
                         for row in near.clone().step_by(ROWS) {
                             // SAFETY: row and first column lie in the output, as asserted above.
-                            let out_at = unsafe { place.0.add(row * out.stride + at.start) };
-                            let (stride, columns) = (out.stride, at.len());
-                            let add = keep || start > 0;
+                            let out_at = unsafe { place.0.add(row * stride + at.start) };
+                            let (columns, add) = (at.len(), keep || start > 0);
                             let tile = Tile { out: out_at, stride, columns, add };
                             let rows = row..near.end.min(row + ROWS);
                             // SAFETY: packed above; no two shares hold the same tile.
