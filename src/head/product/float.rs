@@ -2,15 +2,18 @@
 
 use super::super::frozen::{Floats, Side};
 use super::super::gemm::View;
-use super::{COLUMNS, Out, ROWS, Sides, Sizes, Tile, every_row, product};
+use super::{COLUMNS, Out, ROWS, Sides, Sizes, Tile, every_row, mask, product};
 use std::arch::x86_64::{
-    _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_set1_ps, _mm512_setzero_ps,
+    __m256i, __m512, _mm256_loadu_si256, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd,
+    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_unpackhi_pd,
+    _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 use std::ops::Range;
 
-/// Numbers of a frozen row that are turned at a time.
-const TURNED: usize = 16;
+/// Rows and columns that are turned at a time: as many registers.
+const SQUARE: usize = 16;
 
 /// `left [rows, depth] x W` or `x Wᵀ`.
 pub(in super::super) struct Float<'a> {
@@ -53,30 +56,9 @@ impl Sides for Float<'_> {
     }
 
     fn pack(&self, columns: Range<usize>, depth: Range<usize>, panel: &mut [f32]) {
-        match self.side {
-            Side::Straight => {
-                for (k, row) in depth.zip(panel.chunks_exact_mut(COLUMNS)) {
-                    let (row, rest) = row.split_at_mut(columns.len());
-                    self.right.widen(k * self.width + columns.start, row);
-                    rest.fill(0.0);
-                }
-            }
-            Side::Turned => {
-                let mut rows = [[0f32; TURNED]; COLUMNS];
-                for at in (depth.start..depth.end).step_by(TURNED) {
-                    let numbers = TURNED.min(depth.end - at);
-                    for (column, row) in columns.clone().zip(&mut rows) {
-                        self.right.widen(column * self.width + at, &mut row[..numbers]);
-                    }
-                    let panel = &mut panel[(at - depth.start) * COLUMNS..][..numbers * COLUMNS];
-                    for (k, out) in panel.chunks_exact_mut(COLUMNS).enumerate() {
-                        for (out, row) in out.iter_mut().zip(&rows) {
-                            *out = row[k];
-                        }
-                    }
-                }
-            }
-        }
+        let right = Right { width: self.width, side: self.side, columns, depth };
+        // SAFETY: this type is only built where the processor has AVX-512 F.
+        unsafe { pack(self.right, &right, panel) }
     }
 
     unsafe fn tile(&self, rows: Range<usize>, depth: Range<usize>, panel: &[f32], tile: &Tile) {
@@ -97,6 +79,124 @@ impl Sides for Float<'_> {
                 _ => columns::<ROWS>(left, stride, panel, depth, tile),
             }
         }
+    }
+}
+
+/// Which part of the frozen matrix a panel gets.
+struct Right {
+    width: usize,
+    side: Side,
+    columns: Range<usize>,
+    depth: Range<usize>,
+}
+
+/// Widens and packs.
+#[target_feature(enable = "avx512f")]
+fn pack(numbers: Floats<'_>, right: &Right, panel: &mut [f32]) {
+    match numbers {
+        Floats::F32(numbers) => right.pack(panel, |at, count| {
+            // SAFETY: the slice holds all that the mask leaves.
+            unsafe { _mm512_maskz_loadu_ps(mask(count), numbers[at..at + count].as_ptr()) }
+        }),
+        Floats::Bf16(numbers) => right.pack(panel, |at, count| {
+            let halves = some(bytemuck::cast_slice(&numbers[at..at + count]));
+            let bits = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves));
+            _mm512_castsi512_ps(bits)
+        }),
+        Floats::F16(numbers) => right.pack(panel, |at, count| {
+            _mm512_cvtph_ps(some(bytemuck::cast_slice(&numbers[at..at + count])))
+        }),
+        Floats::Int8(..) => right.pack(panel, |at, count| {
+            let mut wide = [0f32; SQUARE];
+            numbers.widen(at, &mut wide[..count]);
+            // SAFETY: 16 numbers.
+            unsafe { _mm512_loadu_ps(wide.as_ptr()) }
+        }),
+    }
+}
+
+/// Sixteen halves, zeros where there are fewer.
+#[target_feature(enable = "avx512f")]
+fn some(halves: &[u16]) -> __m256i {
+    let mut all = [0u16; SQUARE];
+    let all = match halves.len() {
+        SQUARE => halves.as_ptr(),
+        count => {
+            all[..count].copy_from_slice(halves);
+            all.as_ptr()
+        }
+    };
+    // SAFETY: 16 halves either way.
+    unsafe { _mm256_loadu_si256(all.cast()) }
+}
+
+impl Right {
+    /// `load` gives up to 16 numbers of a row from a place on, zeros after them.
+    #[target_feature(enable = "avx512f")]
+    fn pack(&self, panel: &mut [f32], load: impl Fn(usize, usize) -> __m512) {
+        let columns = self.columns.len();
+        for first in (0..COLUMNS).step_by(SQUARE) {
+            let count = SQUARE.min(columns.saturating_sub(first));
+            let column = self.columns.start + first;
+            if self.side == Side::Straight {
+                for (k, out) in self.depth.clone().zip(panel.chunks_exact_mut(COLUMNS)) {
+                    let numbers = match count {
+                        0 => _mm512_setzero_ps(),
+                        _ => load(k * self.width + column, count),
+                    };
+                    // SAFETY: the slicing leaves 16 numbers.
+                    unsafe { _mm512_storeu_ps(out[first..][..SQUARE].as_mut_ptr(), numbers) };
+                }
+                continue;
+            }
+            for at in (0..self.depth.len()).step_by(SQUARE) {
+                let numbers = SQUARE.min(self.depth.len() - at);
+                let from = column * self.width + self.depth.start + at;
+                let mut square = [_mm512_setzero_ps(); SQUARE];
+                for (row, square) in square.iter_mut().enumerate().take(count) {
+                    *square = load(from + row * self.width, numbers);
+                }
+                turn(&square, &mut panel[at * COLUMNS + first..], numbers);
+            }
+        }
+    }
+}
+
+/// Writes the first `count` columns of a square as rows of a panel, `COLUMNS` apart.
+///
+/// Pairs, fours, then quarters of registers change places: 64 shuffles for 256 numbers.
+#[target_feature(enable = "avx512f")]
+fn turn(rows: &[__m512; SQUARE], panel: &mut [f32], count: usize) {
+    let pairs: [__m512; SQUARE] = std::array::from_fn(|i| match i % 2 {
+        0 => _mm512_unpacklo_ps(rows[i], rows[i + 1]),
+        _ => _mm512_unpackhi_ps(rows[i - 1], rows[i]),
+    });
+    let fours: [__m512; SQUARE] = std::array::from_fn(|i| {
+        let (first, half) = (i / 4 * 4, i % 4 / 2);
+        let low = _mm512_castps_pd(pairs[first + half]);
+        let high = _mm512_castps_pd(pairs[first + half + 2]);
+        _mm512_castpd_ps(match i % 2 {
+            0 => _mm512_unpacklo_pd(low, high),
+            _ => _mm512_unpackhi_pd(low, high),
+        })
+    });
+    let quarters: [__m512; SQUARE] = std::array::from_fn(|i| {
+        let (half, column) = (i / 8 * 8, i % 4);
+        let (low, high) = (fours[half + column], fours[half + column + 4]);
+        match i % 8 / 4 {
+            0 => _mm512_shuffle_f32x4::<0x88>(low, high),
+            _ => _mm512_shuffle_f32x4::<0xdd>(low, high),
+        }
+    });
+    for (k, out) in panel.chunks_mut(COLUMNS).take(count).enumerate() {
+        // Quarters 0 and 2 of the columns, or 1 and 3, lie in one register.
+        let (low, high) = (quarters[k % 8], quarters[k % 8 + 8]);
+        let row = match k / 8 {
+            0 => _mm512_shuffle_f32x4::<0x88>(low, high),
+            _ => _mm512_shuffle_f32x4::<0xdd>(low, high),
+        };
+        // SAFETY: the slicing leaves 16 numbers.
+        unsafe { _mm512_storeu_ps(out[..SQUARE].as_mut_ptr(), row) };
     }
 }
 

@@ -8,15 +8,17 @@
 
 use super::super::frozen::{CODE_MAX, Side};
 use super::super::gemm::View;
-use super::super::kernels::{rows_per_task, wide};
+use super::super::kernels::rows_per_task;
 use super::super::pool::Pool;
-use super::{COLUMNS, Out, ROWS, Sides, Sizes, Tile, every_row, piece, product};
+use super::{COLUMNS, Out, ROWS, Sides, Sizes, Tile, every_row, mask, piece, product};
 use rayon::prelude::*;
 use std::arch::x86_64::{
     __m128i, _mm_loadu_si128, _mm_storeu_si128, _mm_unpackhi_epi8, _mm_unpackhi_epi16,
-    _mm_unpacklo_epi8, _mm_unpacklo_epi16, _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm_unpacklo_epi8, _mm_unpacklo_epi16, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps,
+    _mm512_cvtepi32_ps, _mm512_cvtps_epi32, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_ps,
+    _mm512_reduce_max_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
     _mm512_setzero_si512, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_sub_epi32,
 };
 use std::ops::Range;
@@ -52,17 +54,15 @@ impl Quantised {
             .zip(scales.par_chunks_mut(task * pieces))
             .enumerate()
             .for_each(|(index, (codes, scales))| {
-                let (codes, scales) =
-                    (codes.chunks_exact_mut(stride), scales.chunks_exact_mut(pieces));
-                wide(
-                    #[inline(always)]
-                    || {
-                        for (row, (codes, scales)) in codes.zip(scales).enumerate() {
-                            let row = rows.row(index * task + row);
-                            round_row(row, factors, step, codes, scales);
-                        }
-                    },
-                );
+                let codes = codes.chunks_exact_mut(stride).zip(scales.chunks_exact_mut(pieces));
+                for (row, (codes, scales)) in (index * task..).zip(codes) {
+                    let row = rows.row(row).chunks(step).enumerate();
+                    for (((at, row), codes), scale) in row.zip(codes.chunks_mut(step)).zip(scales) {
+                        let factors = factors.map(|factors| &factors[at * step..][..row.len()]);
+                        // SAFETY: only built where the processor has these instructions.
+                        *scale = unsafe { round(row, factors, codes) };
+                    }
+                }
             });
         Self { rows: count, depth, codes, scales }
     }
@@ -77,52 +77,48 @@ impl Quantised {
     }
 }
 
-#[inline(always)]
-fn round_row(
-    row: &[f32],
-    factors: Option<&[f32]>,
-    step: usize,
-    codes: &mut [u8],
-    scales: &mut [f32],
-) {
-    let mut scaled = [0f32; 256];
-    let pieces = row.chunks(step).zip(codes.chunks_mut(step)).zip(scales).enumerate();
-    for (index, ((row, codes), scale)) in pieces {
-        let scaled = &mut scaled[..row.len()];
-        match factors {
-            Some(factors) => {
-                let factors = &factors[index * step..][..row.len()];
-                for ((scaled, number), factor) in scaled.iter_mut().zip(row).zip(factors) {
-                    *scaled = number * factor;
+/// Rounds numbers, each times its factor, to codes plus 128 and gives their scale: not a number
+/// when one of them is none. `codes` may be longer; the rest becomes zeros.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[target_feature(enable = "avx512f")]
+unsafe fn round(numbers: &[f32], factors: Option<&[f32]>, codes: &mut [u8]) -> f32 {
+    assert!(factors.is_none_or(|factors| factors.len() == numbers.len()), "a factor each");
+    assert!(codes.len() >= numbers.len(), "a code each");
+    let load = |at: usize| {
+        let mask = mask(numbers.len() - at);
+        // SAFETY: the mask leaves what lies in the slices; both are as long.
+        unsafe {
+            let some = _mm512_maskz_loadu_ps(mask, numbers.as_ptr().wrapping_add(at));
+            match factors {
+                Some(factors) => {
+                    let factors = factors.as_ptr().wrapping_add(at);
+                    _mm512_mul_ps(some, _mm512_maskz_loadu_ps(mask, factors))
                 }
+                None => some,
             }
-            None => scaled.copy_from_slice(row),
         }
-        *scale = round(scaled, codes);
+    };
+    let (mut largest, mut taint) = (_mm512_setzero_ps(), _mm512_setzero_ps());
+    for at in (0..numbers.len()).step_by(16) {
+        let some = load(at);
+        largest = _mm512_max_ps(_mm512_abs_ps(some), largest);
+        taint = _mm512_fmadd_ps(some, _mm512_setzero_ps(), taint);
     }
-}
-
-/// Rounds numbers to codes plus 128 and gives their scale: not a number when one of them is not.
-#[inline(always)]
-fn round(numbers: &[f32], codes: &mut [u8]) -> f32 {
-    // Adding 1.5 * 2^23 rounds to the nearest whole number and leaves it in the low mantissa bits.
-    const SHIFT: f32 = 12_582_912.0;
-    let mut largest = [0f32; 16];
-    let mut taint = [0f32; 16];
-    for numbers in numbers.chunks(16) {
-        for ((largest, taint), number) in largest.iter_mut().zip(&mut taint).zip(numbers) {
-            let size = number.abs();
-            *largest = if size > *largest { size } else { *largest };
-            *taint += number * 0.0;
+    let largest = _mm512_reduce_max_ps(largest);
+    let inverse = _mm512_set1_ps(if largest > 0.0 { CODE_MAX / largest } else { 0.0 });
+    for at in (0..numbers.len()).step_by(16) {
+        let some = _mm512_cvtps_epi32(_mm512_mul_ps(load(at), inverse));
+        let some = _mm512_add_epi32(some, _mm512_set1_epi32(128));
+        // SAFETY: the mask leaves what lies in `codes`, which is at least as long.
+        unsafe {
+            let out = codes.as_mut_ptr().wrapping_add(at).cast();
+            _mm512_mask_cvtepi32_storeu_epi8(out, mask(numbers.len() - at), some);
         }
-    }
-    let largest = largest.iter().fold(0f32, |a, &b| a.max(b));
-    let inverse = if largest > 0.0 { CODE_MAX / largest } else { 0.0 };
-    for (code, number) in codes.iter_mut().zip(numbers) {
-        *code = (number * inverse + SHIFT).to_bits().wrapping_add(128) as u8;
     }
     codes[numbers.len()..].fill(128);
-    largest / CODE_MAX + taint.iter().sum::<f32>()
+    largest / CODE_MAX + _mm512_reduce_add_ps(taint)
 }
 
 /// `rows x W` or `rows x Wᵀ` with W's codes and the scales of its outputs.

@@ -58,11 +58,13 @@ struct Tile {
 impl Tile {
     /// Which of 48 columns the tile has, 16 to a mask.
     fn masks(&self) -> [u16; 3] {
-        [0, 16, 32].map(|from| match self.columns.saturating_sub(from) {
-            columns @ 0..16 => (1 << columns) - 1,
-            _ => u16::MAX,
-        })
+        [0, 16, 32].map(|from| mask(self.columns.saturating_sub(from)))
     }
+}
+
+/// The first `count` of 16.
+fn mask(count: usize) -> u16 {
+    if count < 16 { (1 << count) - 1 } else { u16::MAX }
 }
 
 /// A product's two sides, as a kernel wants them.
