@@ -95,6 +95,14 @@ fn what_a_checkpoint_keeps_changes_with_the_numbers_only() -> Result<(), Setting
     let other = Settings { rank: 16, ..Settings::default() }.identity()?;
     let changed: Vec<_> = other.iter().zip(&begun).filter(|(now, was)| now != was).collect();
     assert!(matches!(changed[..], [((name, _), _)] if name == "--rank"), "{changed:?}");
+    let exact = Settings {
+        head_weights: HeadWeights::F32,
+        activations: Activations::Recompute,
+        ..Settings::default()
+    };
+    assert_eq!(exact.identity()?, begun);
+    let rounded = Settings { head_weights: HeadWeights::Int8, ..Settings::default() };
+    assert_ne!(rounded.identity()?, begun);
     Ok(())
 }
 
