@@ -1,9 +1,9 @@
 //! A frozen weight matrix on the CPU, as wide as its numbers need, and its two products.
 //!
 //! - In: numbers `[in, out]` in f32 and how to keep them. Out: `x W` and `dy Wᵀ`, in f32.
-//! - `Auto` keeps bf16 or f16 where every number survives it, else f32: the results are the same
-//!   bits. `Bf16` rounds; `Int8` keeps codes of -127..=127 and one scale for each output.
-//! - On processors with AVX-512 VNNI, int8 multiplies whole numbers: the rows are rounded too, in
+//! - `Auto` keeps bf16 or f16 where every number survives it and the processor widens on the way
+//!   (x86-64 with AVX2), else f32: the results are the same. `Bf16` rounds; `Int8` keeps codes of -127..=127 and one scale for each output.
+//! - On processors with AVX-512 VNNI int8 multiplies whole numbers: the rows are rounded too, in
 //!   blocks of 256 with a scale each. Elsewhere the codes are widened and multiplied in f32.
 //! - Never here: LoRA, biases, which layer this is.
 
@@ -17,8 +17,9 @@ use half::{bf16, f16};
 
 /// Largest code of an int8 weight or row.
 pub(super) const CODE_MAX: f32 = 127.0;
-/// Numbers that are widened at a time where no kernel does it on the way: 1 MiB of f32.
-const WIDE_AT_ONCE: usize = 1 << 18;
+/// Columns that are widened at a time where no kernel does it on the way: the product packs its
+/// left side for each of them.
+const WIDE_AT_ONCE: usize = 256;
 
 /// A frozen matrix `[in, out]`.
 pub(crate) struct Frozen {
@@ -97,8 +98,8 @@ impl Frozen {
         let (fan_in, fan_out) = fans;
         assert_eq!(numbers.len(), fan_in * fan_out, "a weight of other sizes");
         let numbers = match kept {
-            HeadWeights::F32 => Numbers::F32(numbers),
-            HeadWeights::Auto => narrowest(numbers),
+            HeadWeights::Auto if widens() => narrowest(numbers),
+            HeadWeights::F32 | HeadWeights::Auto => Numbers::F32(numbers),
             HeadWeights::Bf16 => Numbers::Bf16(numbers.into_iter().map(bf16::from_f32).collect()),
             HeadWeights::Int8 => int8(&numbers, fan_out),
         };
@@ -184,9 +185,9 @@ impl Frozen {
             Side::Straight => (self.fan_in, self.fan_out),
             Side::Turned => (self.fan_out, self.fan_in),
         };
-        let most = (WIDE_AT_ONCE / depth.max(1)).clamp(1, columns.max(1));
+        let most = WIDE_AT_ONCE.min(columns);
         let mut wide = pool.take(most * depth);
-        for start in (0..columns).step_by(most) {
+        for start in (0..columns).step_by(most.max(1)) {
             let count = most.min(columns - start);
             let wide = &mut wide[..count * depth];
             match side {
@@ -209,6 +210,14 @@ impl Frozen {
         }
         pool.give([wide]);
     }
+}
+
+/// Whether products widen what is kept on the way, at no cost.
+fn widens() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return product::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// bf16 or f16 when every number survives it, else f32.

@@ -2,6 +2,8 @@
 
 use super::super::frozen::{Floats, Side};
 use super::super::gemm::View;
+use super::super::kernels::wide;
+use super::avx2;
 use super::{COLUMNS, Out, ROWS, Sides, Sizes, Tile, every_row, mask, product};
 use std::arch::x86_64::{
     __m256i, __m512, _mm256_loadu_si256, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd,
@@ -22,6 +24,8 @@ pub(in super::super) struct Float<'a> {
     side: Side,
     /// Numbers of a stored row of W.
     width: usize,
+    /// Whether to use AVX-512, else AVX2.
+    wide: bool,
 }
 
 impl<'a> Float<'a> {
@@ -32,7 +36,13 @@ impl<'a> Float<'a> {
         width: usize,
         side: Side,
     ) -> Self {
-        Self { left, right, side, width }
+        Self { left, right, side, width, wide: is_x86_feature_detected!("avx512f") }
+    }
+
+    /// The same with AVX2 whatever the processor has.
+    #[cfg(test)]
+    pub(in super::super) fn with_avx2(self) -> Self {
+        Self { wide: false, ..self }
     }
 
     /// `out (+)= left x right`, `columns` of them.
@@ -57,8 +67,14 @@ impl Sides for Float<'_> {
 
     fn pack(&self, columns: Range<usize>, depth: Range<usize>, panel: &mut [f32]) {
         let right = Right { width: self.width, side: self.side, columns, depth };
-        // SAFETY: this type is only built where the processor has AVX-512 F.
-        unsafe { pack(self.right, &right, panel) }
+        if self.wide {
+            // SAFETY: the processor was asked.
+            return unsafe { pack(self.right, &right, panel) };
+        }
+        wide(
+            #[inline(always)]
+            || right.pack_plainly(self.right, panel),
+        );
     }
 
     unsafe fn tile(&self, rows: Range<usize>, depth: Range<usize>, panel: &[f32], tile: &Tile) {
@@ -66,8 +82,11 @@ impl Sides for Float<'_> {
         let (left, stride) = self.left.part(rows.clone(), depth.clone());
         let (left, panel, depth) = (left.as_ptr(), panel.as_ptr(), depth.len());
         // SAFETY: `part` holds every number of these rows and this depth; the panel was checked;
-        // the caller vouches for the tile and, by building this type, for the processor.
+        // the caller vouches for the tile; the processor was asked, and has AVX2 at least.
         unsafe {
+            if !self.wide {
+                return avx2::tile((left, stride, rows.len()), panel, depth, tile);
+            }
             match rows.len() {
                 1 => columns::<1>(left, stride, panel, depth, tile),
                 2 => columns::<2>(left, stride, panel, depth, tile),
@@ -157,6 +176,33 @@ impl Right {
                     *square = load(from + row * self.width, numbers);
                 }
                 turn(&square, &mut panel[at * COLUMNS + first..], numbers);
+            }
+        }
+    }
+}
+
+impl Right {
+    /// As [`Right::pack`], by loops that the compiler widens.
+    #[inline(always)]
+    fn pack_plainly(&self, numbers: Floats<'_>, panel: &mut [f32]) {
+        if self.side == Side::Straight {
+            for (k, row) in self.depth.clone().zip(panel.chunks_exact_mut(COLUMNS)) {
+                let (row, rest) = row.split_at_mut(self.columns.len());
+                numbers.widen(k * self.width + self.columns.start, row);
+                rest.fill(0.0);
+            }
+            return;
+        }
+        let mut rows = [[0f32; SQUARE]; COLUMNS];
+        for at in (0..self.depth.len()).step_by(SQUARE) {
+            let count = SQUARE.min(self.depth.len() - at);
+            for (column, row) in self.columns.clone().zip(&mut rows) {
+                let from = column * self.width + self.depth.start + at;
+                numbers.widen(from, &mut row[..count]);
+            }
+            let panel = &mut panel[at * COLUMNS..][..count * COLUMNS];
+            for (k, out) in panel.chunks_exact_mut(COLUMNS).enumerate() {
+                out.iter_mut().zip(&rows).for_each(|(out, row)| *out = row[k]);
             }
         }
     }

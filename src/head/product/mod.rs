@@ -1,4 +1,4 @@
-//! Products with a frozen matrix on processors with AVX-512: the matrix is packed, panel by panel,
+//! Products with a frozen matrix on processors with AVX-512 or AVX2: the matrix is packed, panel by panel,
 //! into numbers that the kernel reads in order, and widened or regrouped on the way.
 //!
 //! - In: rows of f32, a frozen matrix of any storage. Out: rows of f32, replaced or added to.
@@ -9,6 +9,7 @@
 //! Source of the blocking: Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication.
 #![expect(unsafe_code, reason = "vector instructions and disjoint tiles of one output")]
 
+mod avx2;
 mod float;
 mod integer;
 
@@ -90,7 +91,7 @@ trait Sides: Sync {
 
 /// Whether this processor can run the products of this module in f32.
 pub(super) fn available() -> bool {
-    is_x86_feature_detected!("avx512f")
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
 /// Whether it can run those in whole numbers.
