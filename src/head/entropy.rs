@@ -92,7 +92,7 @@ impl Above<'_> {
             kernels::cross_entropy(logits, vocab, targets, shares, nats);
             if shares.is_some() {
                 let slopes = View::dense(logits, rows, vocab);
-                self.lm_head.backward(slopes, (normed, Into::Replace), self.pool);
+                self.lm_head.backward_finely(slopes, normed, self.pool);
             }
         }
         self.pool.give([logits]);

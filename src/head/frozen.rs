@@ -10,7 +10,7 @@
 use super::gemm::{Into, Threads, View, matmul};
 use super::pool::Pool;
 #[cfg(target_arch = "x86_64")]
-use super::product::{self, Float, Integer, Out, Quantised};
+use super::product::{self, Float, Integer, Out, Quantised, Rounding};
 use crate::settings::HeadWeights;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -120,14 +120,20 @@ impl Frozen {
         numbers
     }
 
+    /// As [`Frozen::backward`] for rows whose small numbers count in sum, as the slopes of logits do:
+    /// where rows are rounded, they are rounded to 16 bits.
+    pub(crate) fn backward_finely(&self, dy: View<'_>, dx: &mut [f32], pool: &Pool) {
+        self.product(Side::Turned, dy, (dx, self.fan_in, Into::Replace), true, pool);
+    }
+
     /// `out (+)= x W`: x `[rows, in]`; out `[rows, out]`, rows `stride` apart.
     pub(crate) fn forward(&self, x: View<'_>, out: (&mut [f32], usize, Into), pool: &Pool) {
-        self.product(Side::Straight, x, out, pool);
+        self.product(Side::Straight, x, out, false, pool);
     }
 
     /// `dx (+)= dy Wᵀ`: dy `[rows, out]`; dx `[rows, in]` without gaps.
     pub(crate) fn backward(&self, dy: View<'_>, (dx, into): (&mut [f32], Into), pool: &Pool) {
-        self.product(Side::Turned, dy, (dx, self.fan_in, into), pool);
+        self.product(Side::Turned, dy, (dx, self.fan_in, into), false, pool);
     }
 
     fn floats(&self) -> Floats<'_> {
@@ -144,6 +150,11 @@ impl Frozen {
         side: Side,
         left: View<'_>,
         (numbers, stride, into): (&mut [f32], usize, Into),
+        #[cfg_attr(
+            not(target_arch = "x86_64"),
+            expect(unused_variables, reason = "nothing else rounds rows")
+        )]
+        finely: bool,
         pool: &Pool,
     ) {
         let columns = if side == Side::Straight { self.fan_out } else { self.fan_in };
@@ -152,7 +163,8 @@ impl Frozen {
             && product::whole_available()
         {
             let factors = (side == Side::Turned).then_some(&scales[..]);
-            let rows = Quantised::new(left, factors, pool);
+            let rounding = if finely { Rounding::Twice } else { Rounding::Once };
+            let rows = Quantised::new(left, factors, rounding, pool);
             let out = Out { numbers, stride, into };
             Integer::new(&rows, codes, scales, side).product(columns, out);
             pool.give(rows.buffers());

@@ -109,6 +109,32 @@ fn avx2_gives_the_products_of_avx_512() {
 }
 
 #[test]
+fn slopes_of_logits_keep_their_small_numbers() {
+    let (rows, fan_in, fan_out) = (9, 40, 1000);
+    // One large number in a row and many small ones of one sign, as softmax leaves them.
+    let small: Vec<f32> = numbers(rows * fan_out, 5).iter().map(|x| (x + 0.5) * 1e-3).collect();
+    let slopes: Vec<f32> =
+        small.iter().enumerate().map(|(i, &x)| if i % fan_out == 77 { -1.0 } else { x }).collect();
+    for kept in KEPT {
+        let frozen = Frozen::new(numbers(fan_in * fan_out, 1), (fan_in, fan_out), kept);
+        let wide = frozen.widened();
+        let mut dx = vec![f32::NAN; rows * fan_in];
+        frozen.backward_finely(View::dense(&slopes, rows, fan_out), &mut dx, &Pool::default());
+        let mut expected = plain(&slopes, (rows, fan_out, fan_in), |k, n| wide[n * fan_out + k]);
+        // The large number alone is easy: what is compared is the sum of the small ones.
+        for (sum, at) in expected.iter_mut().zip(0..) {
+            let (row, n) = (at / fan_in, at % fan_in);
+            let large = wide[n * fan_out + 77] * slopes[row * fan_out + 77];
+            *sum -= f64::from(large);
+            dx[at] -= large;
+        }
+        let off = error(&dx, &expected);
+        // 16 bits of 1 are steps of 3e-5 beside numbers of 5e-4; f32 loses 6e-8 of 1.
+        assert!(off <= if whole() { 0.02 } else { 1e-4 }, "{kept:?}: {off}");
+    }
+}
+
+#[test]
 fn rows_with_gaps_on_both_sides_leave_the_gaps_alone() {
     let (rows, fan_in, fan_out, gap) = (11, 37, 53, 5);
     for kept in KEPT {

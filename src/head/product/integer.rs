@@ -5,9 +5,11 @@
 //! - The instruction multiplies unsigned by signed bytes: rows are kept with 128 added, and 128
 //!   times the sum of a column's codes is taken away again.
 //! - Where the depth is `out`, the scales of the outputs go into the rows before they are rounded.
+//! - Rows whose small numbers count in sum are rounded twice: what the first rounding left over is
+//!   rounded in turn, and both are multiplied.
 
 use super::super::frozen::{CODE_MAX, Side};
-use super::super::gemm::View;
+use super::super::gemm::{Into, View};
 use super::super::kernels::rows_per_task;
 use super::super::pool::Pool;
 use super::{COLUMNS, Out, ROWS, Sides, Sizes, Tile, every_row, mask, piece, product};
@@ -19,7 +21,7 @@ use std::arch::x86_64::{
     _mm512_loadu_si512, _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_ps,
     _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_ps,
     _mm512_reduce_max_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_sub_epi32,
+    _mm512_setzero_si512, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_sub_ps,
 };
 use std::ops::Range;
 
@@ -34,13 +36,32 @@ pub(in super::super) struct Quantised {
     depth: usize,
     /// `[rows, stride]` bytes, each a code plus 128; the stride is the depth rounded up to `STEP`.
     codes: Vec<f32>,
+    /// What rounding left over, rounded in steps of 1/254 of the scale; empty when not wanted.
+    rest: Vec<f32>,
     /// `[rows, pieces]`.
     scales: Vec<f32>,
 }
 
+/// How finely rows are rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Rounding {
+    /// To 8 bits.
+    Once,
+    /// To 16 bits, for twice the work.
+    Twice,
+}
+
+/// Steps of the second rounding in one of the first: a rest is half a step at most.
+const REST_STEPS: f32 = 2.0 * CODE_MAX;
+
 impl Quantised {
     /// Rounds `rows`, each number times the factor of its column where there are any.
-    pub(in super::super) fn new(rows: View<'_>, factors: Option<&[f32]>, pool: &Pool) -> Self {
+    pub(in super::super) fn new(
+        rows: View<'_>,
+        factors: Option<&[f32]>,
+        rounding: Rounding,
+        pool: &Pool,
+    ) -> Self {
         let (count, depth) = rows.dims();
         let stride = depth.next_multiple_of(STEP);
         let step = piece::<Integer<'_>>(depth);
@@ -48,28 +69,42 @@ impl Quantised {
         let pieces = depth.div_ceil(step);
         let mut scales = pool.take(count * pieces);
         let task = rows_per_task(count);
+        let mut rest = match rounding {
+            Rounding::Once => Vec::new(),
+            Rounding::Twice => pool.take(codes.len()),
+        };
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut codes);
+        let rests: &mut [u8] = bytemuck::cast_slice_mut(&mut rest);
+        // Without rests every task gets none of them.
+        let rest_task = if rests.is_empty() { 0 } else { task * stride };
+        let mut rests = rests.chunks_mut(rest_task.max(1));
+        let rests: Vec<&mut [u8]> =
+            (0..count.div_ceil(task)).map(|_| rests.next().unwrap_or_default()).collect();
         bytes[..count * stride]
             .par_chunks_mut(task * stride)
+            .zip(rests)
             .zip(scales.par_chunks_mut(task * pieces))
             .enumerate()
-            .for_each(|(index, (codes, scales))| {
+            .for_each(|(index, ((codes, rests), scales))| {
                 let codes = codes.chunks_exact_mut(stride).zip(scales.chunks_exact_mut(pieces));
+                let mut rests = rests.chunks_mut(stride);
                 for (row, (codes, scales)) in (index * task..).zip(codes) {
+                    let mut rest = rests.next().unwrap_or_default().chunks_mut(step);
                     let row = rows.row(row).chunks(step).enumerate();
                     for (((at, row), codes), scale) in row.zip(codes.chunks_mut(step)).zip(scales) {
                         let factors = factors.map(|factors| &factors[at * step..][..row.len()]);
+                        let rest = rest.next().unwrap_or_default();
                         // SAFETY: only built where the processor has these instructions.
-                        *scale = unsafe { round(row, factors, codes) };
+                        *scale = unsafe { round(row, factors, codes, rest) };
                     }
                 }
             });
-        Self { rows: count, depth, codes, scales }
+        Self { rows: count, depth, codes, rest, scales }
     }
 
     /// Its buffers, for the pool.
-    pub(in super::super) fn buffers(self) -> [Vec<f32>; 2] {
-        [self.codes, self.scales]
+    pub(in super::super) fn buffers(self) -> [Vec<f32>; 3] {
+        [self.codes, self.rest, self.scales]
     }
 
     fn stride(&self) -> usize {
@@ -78,12 +113,19 @@ impl Quantised {
 }
 
 /// Rounds numbers, each times its factor, to codes plus 128 and gives their scale: not a number
-/// when one of them is none. `codes` may be longer; the rest becomes zeros.
+/// when one of them is none. `codes` may be longer; what is over becomes zeros. `rest`, as long as
+/// the codes or empty, gets what was left over, rounded and plus 128 too.
 ///
 /// # Safety
 /// The processor has AVX-512 F.
 #[target_feature(enable = "avx512f")]
-unsafe fn round(numbers: &[f32], factors: Option<&[f32]>, codes: &mut [u8]) -> f32 {
+unsafe fn round(
+    numbers: &[f32],
+    factors: Option<&[f32]>,
+    codes: &mut [u8],
+    rest: &mut [u8],
+) -> f32 {
+    assert!(rest.is_empty() || rest.len() == codes.len(), "a rest each or none");
     assert!(factors.is_none_or(|factors| factors.len() == numbers.len()), "a factor each");
     assert!(codes.len() >= numbers.len(), "a code each");
     let load = |at: usize| {
@@ -108,16 +150,27 @@ unsafe fn round(numbers: &[f32], factors: Option<&[f32]>, codes: &mut [u8]) -> f
     }
     let largest = _mm512_reduce_max_ps(largest);
     let inverse = _mm512_set1_ps(if largest > 0.0 { CODE_MAX / largest } else { 0.0 });
+    let (steps, shift) = (_mm512_set1_ps(REST_STEPS), _mm512_set1_epi32(128));
     for at in (0..numbers.len()).step_by(16) {
-        let some = _mm512_cvtps_epi32(_mm512_mul_ps(load(at), inverse));
-        let some = _mm512_add_epi32(some, _mm512_set1_epi32(128));
-        // SAFETY: the mask leaves what lies in `codes`, which is at least as long.
+        let mask = mask(numbers.len() - at);
+        let exact = _mm512_mul_ps(load(at), inverse);
+        let near = _mm512_cvtps_epi32(exact);
+        // SAFETY: the mask leaves what lies in `codes`, and in `rest` where there is any.
         unsafe {
             let out = codes.as_mut_ptr().wrapping_add(at).cast();
-            _mm512_mask_cvtepi32_storeu_epi8(out, mask(numbers.len() - at), some);
+            _mm512_mask_cvtepi32_storeu_epi8(out, mask, _mm512_add_epi32(near, shift));
+            if !rest.is_empty() {
+                let left = _mm512_sub_ps(exact, _mm512_cvtepi32_ps(near));
+                let left = _mm512_cvtps_epi32(_mm512_mul_ps(left, steps));
+                let out = rest.as_mut_ptr().wrapping_add(at).cast();
+                _mm512_mask_cvtepi32_storeu_epi8(out, mask, _mm512_add_epi32(left, shift));
+            }
         }
     }
     codes[numbers.len()..].fill(128);
+    if let Some(over) = rest.get_mut(numbers.len()..) {
+        over.fill(128);
+    }
     largest / CODE_MAX + _mm512_reduce_add_ps(taint)
 }
 
@@ -127,6 +180,8 @@ pub(in super::super) struct Integer<'a> {
     codes: &'a [i8],
     scales: &'a [f32],
     side: Side,
+    /// Whether this multiplies what the first rounding left over.
+    rest: bool,
 }
 
 impl<'a> Integer<'a> {
@@ -137,7 +192,7 @@ impl<'a> Integer<'a> {
         scales: &'a [f32],
         side: Side,
     ) -> Self {
-        Self { left, codes, scales, side }
+        Self { left, codes, scales, side, rest: false }
     }
 
     /// `out (+)= left x right`, `columns` of them.
@@ -151,7 +206,13 @@ impl<'a> Integer<'a> {
             self.scales.len() == fan_out && fan_in * fan_out == self.codes.len(),
             "sizes differ"
         );
-        product(self, Sizes { rows, depth, columns }, out);
+        let sizes = Sizes { rows, depth, columns };
+        let Out { numbers, stride, into } = out;
+        product(self, sizes, Out { numbers: &mut *numbers, stride, into });
+        if !self.left.rest.is_empty() {
+            let rest = Self { rest: true, ..*self };
+            product(&rest, sizes, Out { numbers, stride, into: Into::Add });
+        }
     }
 
     /// Packs codes `[STEP, COLUMNS]` at a time, the codes of a column side by side.
@@ -228,7 +289,11 @@ impl Sides for Integer<'_> {
         let steps = depth.len().div_ceil(STEP);
         assert!(panel.len() >= (steps + 2) * LINE, "the panel is too small");
         let stride = self.left.stride();
-        let bytes: &[u8] = bytemuck::cast_slice(&self.left.codes);
+        let (codes, step) = match self.rest {
+            false => (&self.left.codes, 1.0),
+            true => (&self.left.rest, 1.0 / REST_STEPS),
+        };
+        let bytes: &[u8] = bytemuck::cast_slice(codes);
         let first = rows.start * stride + depth.start;
         let reach = (rows.len() - 1) * stride + steps * STEP;
         let left = bytes[first..first + reach].as_ptr();
@@ -236,7 +301,7 @@ impl Sides for Integer<'_> {
         let index = depth.start / piece::<Self>(self.left.depth);
         let mut scales = [0f32; ROWS];
         for (scale, row) in scales.iter_mut().zip(rows.clone()) {
-            *scale = self.left.scales[row * pieces + index];
+            *scale = self.left.scales[row * pieces + index] * step;
         }
         let panel = panel.as_ptr();
         // SAFETY: every byte of these rows and steps was checked; the caller vouches for the tile

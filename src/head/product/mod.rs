@@ -14,7 +14,7 @@ mod float;
 mod integer;
 
 pub(super) use float::Float;
-pub(super) use integer::{Integer, Quantised};
+pub(super) use integer::{Integer, Quantised, Rounding};
 
 use super::gemm::Into;
 use rayon::prelude::*;
