@@ -15,16 +15,17 @@ mod gemm;
 mod kernels;
 mod layer;
 mod objective;
+mod place;
 mod pool;
 mod reference;
 mod tape;
 
 pub use crate::settings::EmbeddingLayers;
 pub use objective::{Group, Losses, Objective};
+pub use place::Place;
 
 use crate::adapter::{Adapter, Slot};
 use crate::base::{Base, BaseError, Config};
-use crate::settings::Device as Choice;
 use candle_core::{Device, Tensor, Var};
 use layer::{Layer, Rotary};
 use pool::Pool;
@@ -76,52 +77,6 @@ pub enum Kernels {
     Reference,
 }
 
-/// Where the head runs.
-#[derive(Clone, Debug)]
-pub struct Place(Device);
-
-impl Place {
-    /// Opens a device; `auto` takes the best one that this build can use.
-    ///
-    /// # Errors
-    /// [`HeadError::Device`] when the device is absent or not built in.
-    pub fn open(asked: Choice) -> Result<Self, HeadError> {
-        let refuse = |why: String| HeadError::Device { asked: asked.to_string(), why };
-        match asked {
-            Choice::Cpu => Ok(Self(Device::Cpu)),
-            Choice::Auto => Ok(Self::open(Choice::Cuda(0))
-                .or_else(|_| Self::open(Choice::Metal))
-                .unwrap_or(Self(Device::Cpu))),
-            Choice::Cuda(_) if !candle_core::utils::cuda_is_available() => {
-                Err(refuse("this build has no CUDA (cargo feature `cuda`)".into()))
-            }
-            Choice::Cuda(index) => {
-                Device::new_cuda(index).map(Self).map_err(|error| refuse(error.to_string()))
-            }
-            Choice::Metal if !candle_core::utils::metal_is_available() => {
-                Err(refuse("this build has no Metal (cargo feature `metal`)".into()))
-            }
-            Choice::Metal => {
-                Device::new_metal(0).map(Self).map_err(|error| refuse(error.to_string()))
-            }
-        }
-    }
-
-    /// The host's own processor.
-    pub fn cpu() -> Self {
-        Self(Device::Cpu)
-    }
-
-    /// `cpu`, `cuda:0` or `metal:0`.
-    pub fn name(&self) -> String {
-        match self.0.location() {
-            candle_core::DeviceLocation::Cpu => "cpu".into(),
-            candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
-            candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
-        }
-    }
-}
-
 /// Layers tap..L of the base with all that stands above them, frozen.
 pub struct Head {
     config: Config,
@@ -156,7 +111,7 @@ impl Head {
         if tokens_max > config.context {
             return Err(HeadError::Length { got: tokens_max, max: config.context });
         }
-        let device = place.0.clone();
+        let device = place.device().clone();
         let kernels = if device.is_cpu() { Kernels::Fused } else { Kernels::Reference };
         let layers: Result<Vec<_>, _> =
             (tap..config.layers).map(|index| Layer::load(base, index, &device)).collect();
