@@ -115,7 +115,7 @@ impl Head {
         let kernels = if device.is_cpu() { Kernels::Fused } else { Kernels::Reference };
         let layers: Result<Vec<_>, _> =
             (tap..config.layers).map(|index| Layer::load(base, index, &device)).collect();
-        Ok(Self {
+        let head = Self {
             tap,
             kernels,
             layers: layers?,
@@ -125,7 +125,10 @@ impl Head {
             pool: Pool::default(),
             device,
             config,
-        })
+        };
+        // CUDA orders work by thread: another one may use the head only when all has arrived.
+        head.device.synchronize()?;
+        Ok(head)
     }
 
     /// Chooses the code of a layer; [`Kernels::Fused`] is ignored off the CPU.
@@ -161,7 +164,9 @@ impl Head {
                 .collect();
             let span = slots.first().map_or(0, |s| s.a.start)..slots.last().map_or(0, |s| s.b.end);
             let numbers = adapter.map_or(&[][..], |adapter| &adapter.values[span.clone()]);
-            let values = Tensor::from_slice(numbers, span.len(), &self.device)?;
+            // CUDA and Metal have no buffer without a byte: no factors are one number that nobody reads.
+            let numbers = if numbers.is_empty() { &[0.0] } else { numbers };
+            let values = Tensor::from_slice(numbers, numbers.len(), &self.device)?;
             let values = if trainable && !slots.is_empty() {
                 let var = Var::from_tensor(&values)?;
                 vars.push(var.clone());
