@@ -6,15 +6,20 @@
 //! - The graph is the canonical one, never the file's own, and its weights
 //!   are f32 whatever the file stores. Weights are handed over one at a time, so that loading takes
 //!   about the memory of the loaded model.
-//! - Never here: gradients, adapters, padding. This file is the only one that names tract.
+//! - Never here: gradients, adapters, padding. This file is the only one that names tract; a device
+//!   that tract does not reach gets its layers as a function (`trunk/continued.rs`).
 //! - Invariant: what runs has been compared with the unoptimised graph on this machine. tract 0.23.9
 //!   miscompiles ordinary causal masks for sequences of two tokens (pass `FoldUniformMask`).
 
+mod continued;
 #[cfg(test)]
 mod tests;
 
+pub use continued::Layers;
+
 use crate::base::canonical::{self, Canonical, Part};
 use crate::base::{Base, BaseError, Config, Precision, Weight};
+use continued::Continued;
 use ndarray::{Array2, Array3, ArrayD, Ix3};
 use prost::Message;
 use std::sync::Arc;
@@ -81,6 +86,25 @@ pub enum TrunkError {
         /// Largest difference over largest value.
         difference: f32,
     },
+    /// Layers that another engine runs compute something else than tract's.
+    #[error(
+        "the trunk on this device is off by {difference:e} of scale for {batch} x {length} tokens, \
+         expected at most {DIFFERENCE_MAX:e}; nothing was started (use --device cpu)"
+    )]
+    Differs {
+        /// Sequences of the probe.
+        batch: usize,
+        /// Tokens of each.
+        length: usize,
+        /// Largest difference over largest value.
+        difference: f32,
+    },
+    /// Layers that another engine runs failed.
+    #[error("the device cannot run the trunk: {what}; use --device cpu")]
+    Device {
+        /// What the other engine said.
+        what: String,
+    },
     /// The threads could not be started.
     #[error("cannot start {threads} threads: {what}")]
     Threads {
@@ -96,6 +120,8 @@ pub enum TrunkError {
 pub struct Trunk {
     engine: Engine,
     tap: usize,
+    /// The layers, where tract runs none but the embedding.
+    continued: Option<Continued>,
 }
 
 impl Trunk {
@@ -107,7 +133,8 @@ impl Trunk {
         if tap > layers {
             return Err(TrunkError::Tap { tap, layers });
         }
-        Ok(Self { engine: Engine::load(base, Part::Trunk(tap), threads)?, tap })
+        let engine = Engine::load(base, Part::Trunk(tap), threads)?;
+        Ok(Self { engine, tap, continued: None })
     }
 
     /// The residual stream before layer `tap`, `[B, T, D]`, of ids `[B, T]`.
@@ -116,7 +143,11 @@ impl Trunk {
     /// # Errors
     /// [`TrunkError::Token`], [`TrunkError::Empty`], or a length the base does not compute.
     pub fn hidden(&self, ids: &Array2<u32>) -> Result<Array3<f32>, TrunkError> {
-        self.engine.run(ids)
+        let hidden = self.engine.run(ids)?;
+        match &self.continued {
+            Some(layers) => layers.run(&hidden),
+            None => Ok(hidden),
+        }
     }
 
     /// The layer whose input [`Self::hidden`] gives.

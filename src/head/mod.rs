@@ -9,6 +9,7 @@
 //! Source: I-LoRA, arXiv 2402.18865. The CPU runs the step by hand, others candle's autograd.
 
 mod attention;
+mod below;
 mod entropy;
 mod fused;
 mod gemm;
@@ -21,6 +22,7 @@ mod reference;
 mod tape;
 
 pub use crate::settings::EmbeddingLayers;
+pub use below::Below;
 pub use objective::{Group, Losses, Objective};
 pub use place::Place;
 

@@ -6,8 +6,8 @@
 use super::memory::Memory;
 use super::{LearnError, spec};
 use crate::base::Base;
-use crate::head::{Head, Place};
-use crate::settings::Settings;
+use crate::head::{Below, Head, Place};
+use crate::settings::{Device, Settings};
 use crate::trunk::{Trunk, Whole, trim};
 use ndarray::{Array2, Array3};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub struct Engines {
     pub trunk: Trunk,
     /// Layers tap..L, the norm and lm_head.
     pub head: Head,
-    /// Where the head runs.
+    /// Where the head runs, and the trunk's layers.
     pub place: Place,
     /// Where the base lies: what an adapter's files call it.
     pub model: PathBuf,
@@ -57,22 +57,49 @@ impl Engines {
         if let Some(available) = memory_max.filter(|&available| needed > available) {
             return Err(LearnError::Memory { needed, available });
         }
-        let threads = threads(settings);
-        let place = Place::open(settings.device)?;
-        let layers = base.config().layers;
-        let tap = layers - settings.layers_of(layers)?;
-        let probe = probe(base.config().vocab);
-        let expected = Whole::load(&base, threads)?.logits(&probe)?;
-        let trunk = Trunk::load(&base, tap, threads)?;
-        let head = Head::load(&base, tap, &place, settings.max_seq_length)?;
-        let got = head.logits(None, &trunk.hidden(&probe)?)?;
-        trim();
-        let error = distance(&got, &expected);
-        if error.is_nan() || error > PROBE_TOLERANCE {
-            return Err(LearnError::Probe { error, tolerance: PROBE_TOLERANCE });
-        }
+        let mut place = Place::open(settings.device)?;
+        let halves = match split(&base, settings, &place) {
+            // A GPU that is there and cannot hold or compute this base: `auto` goes on without it.
+            Err(error) if settings.device == Device::Auto && !place.is_cpu() => {
+                place = place.passed_over(&error.to_string());
+                split(&base, settings, &place)
+            }
+            halves => halves,
+        };
+        let (trunk, head) = halves?;
         Ok(Self { base, trunk, head, place, model: model.to_path_buf() })
     }
+}
+
+/// Both halves of the base, proved on a probe to be the whole.
+fn split(base: &Base, settings: &Settings, place: &Place) -> Result<(Trunk, Head), LearnError> {
+    let threads = threads(settings);
+    let layers = base.config().layers;
+    let tap = layers - settings.layers_of(layers)?;
+    let probe = probe(base.config().vocab);
+    let expected = Whole::load(base, threads)?.logits(&probe)?;
+    let trunk = trunk(base, tap, settings, place)?;
+    let head = Head::load(base, tap, place, settings.max_seq_length)?;
+    let got = head.logits(None, &trunk.hidden(&probe)?)?;
+    trim();
+    let error = distance(&got, &expected);
+    if error.is_nan() || error > PROBE_TOLERANCE {
+        return Err(LearnError::Probe { error, tolerance: PROBE_TOLERANCE });
+    }
+    Ok((trunk, head))
+}
+
+/// Embedding and layers below the tap: tract's, or on a GPU tract's embedding and layers there.
+fn trunk(base: &Base, tap: usize, settings: &Settings, place: &Place) -> Result<Trunk, LearnError> {
+    let threads = threads(settings);
+    if place.is_cpu() || tap == 0 {
+        return Ok(Trunk::load(base, tap, threads)?);
+    }
+    // No shorter than the probes that the trunk is compared on.
+    let tokens_max = settings.max_seq_length.max(3).min(base.config().context);
+    let below = Below::load(base, tap, place, tokens_max)?;
+    let layers = move |embedded: &Array3<f32>| Ok(below.hidden(embedded)?);
+    Ok(Trunk::load_continued(base, tap, threads, Box::new(layers))?)
 }
 
 /// Threads that the settings ask for; 0 is one per core.
