@@ -110,7 +110,7 @@ impl Generator {
     /// [`GenerateError::Head`] or [`GenerateError::Trunk`] when the base cannot be loaded.
     pub fn load(base: &Base, place: &Place, tokens_max: usize) -> Result<Self, GenerateError> {
         let embedding = Trunk::load(base, 0, 1)?;
-        let head = Head::load(base, 0, place, tokens_max)?;
+        let head = Head::load_for_generating(base, 0, place, tokens_max)?;
         Ok(Self { embedding, head, ends: base.config().eos.clone() })
     }
 

@@ -15,7 +15,7 @@ use rand_core::{Rng, SeedableRng};
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
-use sapwood::head::{Below, Group, Head, Kernels, Losses, Objective, Place};
+use sapwood::head::{Below, Group, Head, HeadError, Keep, Losses, Objective, Place};
 use sapwood::settings::{Device, EmbeddingLayers};
 use sapwood::train::{self, AdamW, Batch, Learners, Rules};
 use sapwood::trunk::{Trunk, TrunkError};
@@ -49,10 +49,14 @@ fn places() -> Vec<Place> {
     iter::once(Place::cpu()).chain(opened.into_iter().flatten()).collect()
 }
 
-fn head(base: &Base, place: &Place, kernels: Kernels) -> Result<Head, Surprise> {
-    let mut head = Head::load(base, 0, place, TOKENS_MAX)?;
-    head.use_kernels(kernels);
-    Ok(head)
+/// The head by the CPU's own kernels.
+fn by_hand(base: &Base) -> Result<Head, HeadError> {
+    Head::load(base, 0, &Place::cpu(), TOKENS_MAX, Keep::default())
+}
+
+/// The head by candle's ops, its weights as a GPU has them.
+fn by_candle(base: &Base, place: &Place) -> Result<Head, HeadError> {
+    Head::load_for_generating(base, 0, place, TOKENS_MAX)
 }
 
 /// Numbers in -0.5..0.5, the same on every machine.
@@ -108,9 +112,9 @@ fn losses_and_gradients_of_every_target_equal_those_of_the_cpus_kernels() -> Res
     for family in FAMILIES {
         let (_folder, base) = exported(&format!("families/{family}"))?;
         let config = base.config();
-        let by_hand = head(&base, &Place::cpu(), Kernels::Fused)?;
+        let by_hand = by_hand(&base)?;
         for place in places() {
-            let other = head(&base, &place, Kernels::Reference)?;
+            let other = by_candle(&base, &place)?;
             let mut chance = Chance::new(7);
             for (index, (targets, (fresh, replay))) in
                 wanted.iter().flat_map(|targets| shapes.map(|shape| (targets, shape))).enumerate()
@@ -160,8 +164,7 @@ fn five_steps_end_where_those_of_the_cpus_kernels_end() -> Result<(), Surprise> 
         retain: 0.9,
         retain_at_once: false,
     };
-    let learn = |place: &Place, kernels| -> Result<(Vec<f32>, Learners), Surprise> {
-        let head = head(&base, place, kernels)?;
+    let learn = |head: &Head| -> Result<(Vec<f32>, Learners), Surprise> {
         let mut chance = Chance::new(11);
         let mut learners = Learners::new(chance.adapters(&spec).0);
         let mut losses = Vec::new();
@@ -173,14 +176,14 @@ fn five_steps_end_where_those_of_the_cpus_kernels_end() -> Result<(), Surprise> 
                 fresh: Group { blocks: &fresh_blocks, hidden: &fresh.hidden },
                 replay: Some(Group { blocks: &replay_blocks, hidden: &replay.hidden }),
             };
-            let step = train::step(&head, &mut learners, &[batch], &rules, 1e-2)?;
+            let step = train::step(head, &mut learners, &[batch], &rules, 1e-2)?;
             losses.extend([step.losses.total, step.gradient_norm]);
         }
         Ok((losses, learners))
     };
-    let (losses, expected) = learn(&Place::cpu(), Kernels::Fused)?;
+    let (losses, expected) = learn(&by_hand(&base)?)?;
     for place in places() {
-        let (got, learners) = learn(&place, Kernels::Reference)?;
+        let (got, learners) = learn(&by_candle(&base, &place)?)?;
         let what = |part| format!("{part} on {}", place.name());
         assert_close(&what("losses"), &got, &losses, &LEARNED);
         assert_close(&what("fast"), &learners.fast.values, &expected.fast.values, &LEARNED);
@@ -250,9 +253,9 @@ fn text_is_generated_from_the_same_logits() -> Result<(), Surprise> {
     let mut chance = Chance::new(3);
     let (adapter, _) = chance.adapters(&spec);
     let hidden = chance.group(config, 1, 9).hidden;
-    let by_hand = head(&base, &Place::cpu(), Kernels::Fused)?;
+    let by_hand = by_hand(&base)?;
     for place in places() {
-        let other = head(&base, &place, Kernels::Reference)?;
+        let other = by_candle(&base, &place)?;
         // Without an adapter no layer has factors; with this one, some have and some have not.
         for adapter in [None, Some(&adapter)] {
             let all = by_hand.logits(adapter, &hidden)?;

@@ -3,8 +3,11 @@
 //! - In: arguments. Out: what to run, and the flags as [`Overrides`] of the settings.
 //! - Never here: any work.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use sapwood::settings::{Device, EmbeddingLayers, Method, Overrides, Schedule};
+use super::names::{
+    ActivationsName, EmbeddingName, MethodName, Precision, ScheduleName, WeightsName,
+};
+use clap::{Args, Parser, Subcommand};
+use sapwood::settings::{Device, Overrides};
 use std::path::PathBuf;
 
 /// A language model that keeps learning on the device it runs on, without forgetting.
@@ -146,6 +149,12 @@ pub(crate) struct LearnFlags {
     /// auto, cpu, cuda:N or metal [auto].
     #[arg(long)]
     pub device: Option<Device>,
+    /// How the frozen weights of the head are kept on the CPU [auto].
+    #[arg(long, value_enum)]
+    pub head_weights: Option<WeightsName>,
+    /// What the forward pass keeps for the backward pass on the CPU [f32].
+    #[arg(long, value_enum)]
+    pub activations: Option<ActivationsName>,
     /// Threads; 0 is one per core [0].
     #[arg(long)]
     pub threads: Option<usize>,
@@ -187,6 +196,8 @@ impl LearnFlags {
             replay_hidden: on(self.replay_hidden),
             as_published: on(self.as_published),
             device: self.device,
+            head_weights: self.head_weights.map(Into::into),
+            activations: self.activations.map(Into::into),
             threads: self.threads,
             steps_per_report: self.steps_per_report,
             steps_per_eval: self.steps_per_eval,
@@ -386,75 +397,4 @@ pub(crate) struct Rollback {
 pub(crate) struct Doctor {
     #[command(flatten)]
     pub learn: LearnFlags,
-}
-
-/// How exported weights are stored.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Precision {
-    F32,
-    F16,
-}
-
-/// [`Schedule`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum ScheduleName {
-    Constant,
-    Cosine,
-    Linear,
-}
-
-impl From<ScheduleName> for Schedule {
-    fn from(name: ScheduleName) -> Self {
-        match name {
-            ScheduleName::Constant => Self::Constant,
-            ScheduleName::Cosine => Self::Cosine,
-            ScheduleName::Linear => Self::Linear,
-        }
-    }
-}
-
-/// [`EmbeddingLayers`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum EmbeddingName {
-    Last,
-    All,
-}
-
-impl From<EmbeddingName> for EmbeddingLayers {
-    fn from(name: EmbeddingName) -> Self {
-        match name {
-            EmbeddingName::Last => Self::Last,
-            EmbeddingName::All => Self::All,
-        }
-    }
-}
-
-/// [`Method`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum MethodName {
-    /// LoRA on one domain after the other.
-    Sequential,
-    /// Experience replay.
-    Er,
-    /// Experience replay with the averaged learner.
-    ErEma,
-    /// I-LoRA.
-    Ilora,
-    /// I-LoRA as its authors' program does it.
-    AsPublished,
-    /// All domains at once: the upper bound.
-    Joint,
-}
-
-impl From<MethodName> for Method {
-    fn from(name: MethodName) -> Self {
-        match name {
-            MethodName::Sequential => Self::Sequential,
-            MethodName::Er => Self::Replay,
-            MethodName::ErEma => Self::ReplayAverage,
-            MethodName::Ilora => Self::Ilora,
-            MethodName::AsPublished => Self::AsPublished,
-            MethodName::Joint => Self::Joint,
-        }
-    }
 }

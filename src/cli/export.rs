@@ -1,7 +1,8 @@
 //! `sapwood export`: a Hugging Face folder becomes a model folder.
 
-use super::args::{Export, Precision};
+use super::args::Export;
 use super::console::{Console, bytes};
+use super::names::Precision;
 use sapwood::base::{self, ExportOptions};
 use serde_json::json;
 

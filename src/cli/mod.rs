@@ -13,6 +13,7 @@ mod eval;
 mod export;
 mod generate;
 mod host;
+mod names;
 mod plot;
 mod quickstart;
 mod state;

@@ -41,8 +41,9 @@ impl Below {
             return Err(HeadError::Length { got: tokens_max, max: config.context });
         }
         let device = place.device().clone();
-        let layers: Result<Vec<_>, _> =
-            (0..tap.min(config.layers)).map(|index| Layer::load(base, index, &device)).collect();
+        let layers: Result<Vec<_>, _> = (0..tap.min(config.layers))
+            .map(|index| Layer::load(base, index, &device, None))
+            .collect();
         let rotary = Rotary::new(&config, tokens_max, &device)?;
         // CUDA orders work by thread: another one may use the layers only when all has arrived.
         device.synchronize()?;

@@ -1,19 +1,31 @@
 //! The final norm, lm_head and cross-entropy: nats of labelled rows, and their gradient.
 //!
-//! - Never more than `[ROWS, V]` logits alive: rows go through lm_head in chunks.
+//! - Never more than 256 rows of logits alive: rows go through lm_head in chunks.
 //! - Only labelled rows get here; a masked position costs nothing.
 //! - On the CPU one pass makes nats and gradient, while a chunk's logits are at hand.
 
+use super::frozen::Frozen;
 use super::fused::with_f32;
-use super::gemm::{Into, Threads, View, matmul};
+use super::gemm::{Into, View};
 use super::kernels;
 use super::pool::Pool;
 use super::reference::FrozenLinear;
+use crate::settings::Activations;
 use candle_core::{D, Result, Tensor};
 
 /// Rows whose logits are alive at a time: few enough for memory, enough that packing lm_head for a
-/// product costs little beside it (gemm reaches 97 GFLOP/s at 256 rows, 90 at 128, 101 at 1,024).
+/// product costs little beside it.
 const ROWS: usize = 256;
+/// The same where memory counts for more.
+const ROWS_LEAN: usize = 128;
+
+/// Rows whose logits are alive at a time.
+pub(super) fn rows_at_once(activations: Activations) -> usize {
+    match activations {
+        Activations::Recompute => ROWS_LEAN,
+        Activations::F32 | Activations::Bf16 => ROWS,
+    }
+}
 
 /// What stands above the layers, on the CPU: final norm and lm_head.
 pub(crate) struct Above<'a> {
@@ -22,8 +34,10 @@ pub(crate) struct Above<'a> {
     /// Epsilon of the norm.
     pub(crate) eps: f32,
     /// `[D, V]`
-    pub(crate) lm_head: &'a Tensor,
+    pub(crate) lm_head: &'a Frozen,
     pub(crate) pool: &'a Pool,
+    /// Rows whose logits are alive at a time.
+    pub(crate) rows: usize,
 }
 
 impl Above<'_> {
@@ -42,7 +56,7 @@ impl Above<'_> {
         with_f32(self.norm, |gain| {
             kernels::rms_norm(rows, gain, self.eps, &mut normed, &mut inverse);
         })?;
-        self.through_lm_head(&mut normed, targets, shares, &mut nats)?;
+        self.through_lm_head(&mut normed, targets, shares, &mut nats);
         if shares.is_some() {
             let x = self.pool.copy(rows);
             rows.fill(0.0);
@@ -62,30 +76,26 @@ impl Above<'_> {
         targets: &[u32],
         shares: Option<&[f32]>,
         nats: &mut [f32],
-    ) -> Result<()> {
-        let (d, vocab) = self.lm_head.dims2()?;
-        let step = ROWS.min(targets.len());
+    ) {
+        let (d, vocab) = self.lm_head.fans();
+        let step = self.rows.min(targets.len());
         let mut logits = self.pool.take(step * vocab);
-        with_f32(self.lm_head, |lm_head| {
-            let lm_head = View::dense(lm_head, d, vocab);
-            for start in (0..targets.len()).step_by(step.max(1)) {
-                let span = start..targets.len().min(start + step);
-                let rows = span.len();
-                let logits = &mut logits[..rows * vocab];
-                let normed = &mut normed[start * d..][..rows * d];
-                let input = View::dense(normed, rows, d);
-                matmul(logits, vocab, input, lm_head, 1.0, Into::Replace, Threads::All);
-                let shares = shares.map(|shares| &shares[span.clone()]);
-                let (targets, nats) = (&targets[span.clone()], &mut nats[span]);
-                kernels::cross_entropy(logits, vocab, targets, shares, nats);
-                if shares.is_some() {
-                    let (logits, back) = (View::dense(logits, rows, vocab), lm_head.transposed());
-                    matmul(normed, d, logits, back, 1.0, Into::Replace, Threads::All);
-                }
+        for start in (0..targets.len()).step_by(step.max(1)) {
+            let span = start..targets.len().min(start + step);
+            let rows = span.len();
+            let logits = &mut logits[..rows * vocab];
+            let normed = &mut normed[start * d..][..rows * d];
+            let out = (&mut *logits, vocab, Into::Replace);
+            self.lm_head.forward(View::dense(normed, rows, d), out, self.pool);
+            let shares = shares.map(|shares| &shares[span.clone()]);
+            let (targets, nats) = (&targets[span.clone()], &mut nats[span]);
+            kernels::cross_entropy(logits, vocab, targets, shares, nats);
+            if shares.is_some() {
+                let slopes = View::dense(logits, rows, vocab);
+                self.lm_head.backward(slopes, (normed, Into::Replace), self.pool);
             }
-        })?;
+        }
         self.pool.give([logits]);
-        Ok(())
     }
 }
 

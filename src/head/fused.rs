@@ -9,10 +9,12 @@
 use super::attention::{self, Shape, Turn};
 use super::gemm::{Into, Threads, View, matmul};
 use super::kernels;
-use super::layer::{Layer, LinearWeight, Rotary};
+use super::layer::{Layer, Part, Projection, Rotary};
 use super::pool::Pool;
 use crate::adapter::{Slot, Target};
+use crate::settings::Activations;
 use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
+use half::bf16;
 
 /// Runs `f` on the numbers of a contiguous f32 CPU tensor.
 pub(crate) fn with_f32<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
@@ -75,7 +77,7 @@ impl FusedLayer<'_> {
     }
 
     fn ffn(&self) -> Result<usize> {
-        self.layer.linear(Target::Down).weight.dim(0)
+        Ok(self.layer.projection(Part::Down)?.frozen.fans().0)
     }
 
     /// Where a slot's A and B lie in the layer's flat factors.
@@ -95,79 +97,74 @@ impl FusedLayer<'_> {
         self.slots.iter().any(|slot| targets.contains(&slot.target))
     }
 
-    /// `out (+)= x W + bias + scale (x Aᵀ) Bᵀ` into columns of `out`, whose rows are `stride` apart.
-    fn linear(
+    /// `out (+)= x W + bias + scale (x Aᵀ) Bᵀ` for the linear layers of a part, side by side.
+    fn project(
         &self,
-        target: Target,
+        part: Part,
         x: &[f32],
-        out: (&mut [f32], usize, Into),
+        (out, into): (&mut [f32], Into),
         narrow: &mut [Vec<f32>],
     ) -> Result<()> {
-        let (rows, (out, stride, into)) = (self.rows(), out);
-        let LinearWeight { weight, bias } = self.layer.linear(target);
-        let (fan_in, fan_out) = weight.dims2()?;
+        let Projection { frozen, bias, targets } = self.layer.projection(part)?;
+        let (rows, (fan_in, stride)) = (self.rows(), frozen.fans());
         let input = View::dense(x, rows, fan_in);
-        with_f32(weight, |weight| {
-            let weight = View::dense(weight, fan_in, fan_out);
-            matmul(out, stride, input, weight, 1.0, into, Threads::All);
-        })?;
+        frozen.forward(input, (&mut *out, stride, into), self.pool);
         if let Some(bias) = bias {
-            with_f32(bias, |bias| {
-                for row in out.chunks_mut(stride).take(rows) {
-                    row.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
-                }
-            })?;
+            for row in out.chunks_exact_mut(stride) {
+                row.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+            }
         }
-        if let Some(Lora { index, slot, a, b }) = self.lora(target) {
+        for &(target, first) in targets {
+            let Some(Lora { index, slot, a, b }) = self.lora(target) else { continue };
             let mut thin = self.pool.take(rows * slot.rank);
             let a = View::dense(a, slot.rank, fan_in).transposed();
             matmul(&mut thin, slot.rank, input, a, 1.0, Into::Replace, Threads::All);
-            let b = View::dense(b, fan_out, slot.rank).transposed();
+            let b = View::dense(b, slot.fan_out, slot.rank).transposed();
             let thin_view = View::dense(&thin, rows, slot.rank);
+            let out = &mut out[first..];
             matmul(out, stride, thin_view, b, slot.scale, Into::Add, Threads::All);
             narrow[index] = thin;
         }
         Ok(())
     }
 
-    /// The gradients of one linear layer: `dx (+)= dy Wᵀ + ...`, and those of A and B.
+    /// The gradients of a part's linear layers: `dx (+)= dy Wᵀ + ...`, and those of A and B.
     ///
-    /// `input`: the layer's input; read only when the target is adapted.
-    fn linear_backward(
+    /// `input`: the part's input, `[N, in]`; read only when one of its targets is adapted.
+    fn project_backward(
         &self,
-        target: Target,
+        part: Part,
         input: &[f32],
-        dy: View<'_>,
+        dy: &[f32],
         pass: &mut Pass<'_>,
-        dx: Option<(&mut [f32], Into)>,
+        mut dx: Option<&mut [f32]>,
     ) -> Result<()> {
-        let (rows, all) = (self.rows(), Threads::All);
-        let weight = &self.layer.linear(target).weight;
-        let (fan_in, fan_out) = weight.dims2()?;
-        let lora = self.lora(target);
-        let mut slope = Vec::new();
-        if let Some(Lora { index, slot, b, .. }) = &lora {
+        let Projection { frozen, targets, .. } = self.layer.projection(part)?;
+        let (rows, (fan_in, stride), all) = (self.rows(), frozen.fans(), Threads::All);
+        if let Some(dx) = &mut dx {
+            let dy = View::dense(dy, rows, stride);
+            frozen.backward(dy, (&mut **dx, Into::Replace), self.pool);
+        }
+        for &(target, first) in targets {
+            let Some(Lora { index, slot, a, b }) = self.lora(target) else { continue };
             let (r, scale, (a_place, b_place)) = (slot.rank, slot.scale, self.places(slot));
-            slope = self.pool.take(rows * r);
-            matmul(&mut slope, r, dy, View::dense(b, fan_out, r), scale, Into::Replace, all);
-            let thin = View::dense(&pass.narrow[*index], rows, r);
+            let dy = View::new(&dy[first..], rows, slot.fan_out, stride);
+            let mut slope = self.pool.take(rows * r);
+            let b = View::dense(b, slot.fan_out, r);
+            matmul(&mut slope, r, dy, b, scale, Into::Replace, all);
+            let thin = View::dense(&pass.narrow[index], rows, r);
             let db = &mut pass.gradient[b_place];
             matmul(db, r, dy.transposed(), thin, scale, Into::Replace, all);
             let da = &mut pass.gradient[a_place];
-            let thin = View::dense(&slope, rows, r).transposed();
-            matmul(da, fan_in, thin, View::dense(input, rows, fan_in), 1.0, Into::Replace, all);
-        }
-        if let Some((dx, into)) = dx {
-            with_f32(weight, |weight| {
-                let weight = View::dense(weight, fan_in, fan_out).transposed();
-                matmul(dx, fan_in, dy, weight, 1.0, into, all);
-            })?;
-            if let Some(Lora { slot, a, .. }) = lora {
-                let a = View::dense(a, slot.rank, fan_in);
-                matmul(dx, fan_in, View::dense(&slope, rows, slot.rank), a, 1.0, Into::Add, all);
+            let thin = View::dense(&slope, rows, r);
+            let input = View::dense(input, rows, fan_in);
+            matmul(da, fan_in, thin.transposed(), input, 1.0, Into::Replace, all);
+            if let Some(dx) = &mut dx {
+                let a = View::dense(a, r, fan_in);
+                matmul(dx, fan_in, thin, a, 1.0, Into::Add, all);
             }
+            self.pool.give([slope]);
         }
-        self.pool.give([slope]);
         Ok(())
     }
 
@@ -182,31 +179,25 @@ impl FusedLayer<'_> {
         with_f32(&self.layer.input_norm, |gain| {
             kernels::rms_norm(x, gain, eps, &mut normed, &mut inverse_attention);
         })?;
-        let stride = shape.qkv();
-        let mut qkv = self.pool.take(rows * stride);
-        let places = [(Target::Q, 0), (Target::K, shape.q()), (Target::V, shape.q() + shape.kv())];
-        for (target, at) in places {
-            self.linear(target, &normed, (&mut qkv[at..], stride, Into::Replace), &mut narrow)?;
-        }
+        let mut qkv = self.pool.take(rows * shape.qkv());
+        self.project(Part::Qkv, &normed, (&mut qkv, Into::Replace), &mut narrow)?;
         attention::rope(&mut qkv, shape, &self.rotary.cos, &self.rotary.sin, Turn::Forward);
         let mut attended = self.pool.take(rows * shape.q());
         let mut lse = self.pool.take(shape.batch * shape.heads * shape.tokens);
         attention::attention(shape, &qkv, &mut attended, &mut lse);
         let mut middle = self.pool.copy(x);
-        self.linear(Target::O, &attended, (&mut middle, d, Into::Add), &mut narrow)?;
+        self.project(Part::O, &attended, (&mut middle, Into::Add), &mut narrow)?;
 
         let mut inverse_mlp = self.pool.take(rows);
         with_f32(&self.layer.post_norm, |gain| {
             kernels::rms_norm(&middle, gain, eps, &mut normed, &mut inverse_mlp);
         })?;
         let mut gate_up = self.pool.take(rows * 2 * f);
-        for (target, at) in [(Target::Gate, 0), (Target::Up, f)] {
-            self.linear(target, &normed, (&mut gate_up[at..], 2 * f, Into::Replace), &mut narrow)?;
-        }
+        self.project(Part::GateUp, &normed, (&mut gate_up, Into::Replace), &mut narrow)?;
         let mut active = self.pool.take(rows * f);
         kernels::swiglu(&gate_up, &mut active, f);
         let mut y = self.pool.copy(&middle);
-        self.linear(Target::Down, &active, (&mut y, d, Into::Add), &mut narrow)?;
+        self.project(Part::Down, &active, (&mut y, Into::Add), &mut narrow)?;
         self.pool.give([normed, active]);
         let saved =
             Saved { inverse_attention, qkv, lse, attended, middle, inverse_mlp, gate_up, narrow };
@@ -238,9 +229,7 @@ impl FusedLayer<'_> {
         let (rows, shape) = (self.rows(), &self.shape);
         let d = x.len() / rows;
         let mut dattended = self.pool.take(rows * shape.q());
-        let dx = Some((&mut dattended[..], Into::Replace));
-        let dout = View::dense(&stream, rows, d);
-        self.linear_backward(Target::O, &attended, dout, &mut pass, dx)?;
+        self.project_backward(Part::O, &attended, &stream, &mut pass, Some(&mut dattended))?;
         let mut dqkv = self.pool.take(qkv.len());
         attention::attention_backward(shape, &qkv, &attended, &lse, &dattended, &mut dqkv);
         self.pool.give([qkv, attended, dattended, lse]);
@@ -250,14 +239,8 @@ impl FusedLayer<'_> {
         let gain = &self.layer.input_norm;
         let normed = self.normed_again(adapted, gain, x, &inverse_attention)?;
         let mut dnormed = self.pool.take(if below { rows * d } else { 0 });
-        let (q, kv, stride) = (shape.q(), shape.kv(), shape.qkv());
-        let places = [(Target::Q, 0, q), (Target::K, q, kv), (Target::V, q + kv, kv)];
-        for (target, at, width) in places {
-            let into = if at == 0 { Into::Replace } else { Into::Add };
-            let dx = below.then_some((&mut dnormed[..], into));
-            let dy = View::new(&dqkv[at..], rows, width, stride);
-            self.linear_backward(target, &normed, dy, &mut pass, dx)?;
-        }
+        let dx = below.then_some(&mut dnormed[..]);
+        self.project_backward(Part::Qkv, &normed, &dqkv, &mut pass, dx)?;
         if below {
             with_f32(gain, |gain| {
                 kernels::rms_norm_backward(&dnormed, x, gain, &inverse_attention, &mut stream);
@@ -285,18 +268,14 @@ impl FusedLayer<'_> {
             kernels::swiglu(&gate_up, &mut active, f);
         }
         let mut dactive = self.pool.take(rows * f);
-        let dx = Some((&mut dactive[..], Into::Replace));
-        self.linear_backward(Target::Down, &active, View::dense(stream, rows, d), pass, dx)?;
+        self.project_backward(Part::Down, &active, stream, pass, Some(&mut dactive))?;
         kernels::swiglu_backward(&mut gate_up, &dactive, f);
         self.pool.give([active, dactive]);
 
         let (adapted, gain) = (self.adapts(&[Target::Gate, Target::Up]), &self.layer.post_norm);
         let normed = self.normed_again(adapted, gain, middle, inverse)?;
         let mut dnormed = self.pool.take(rows * d);
-        for (target, at, into) in [(Target::Gate, 0, Into::Replace), (Target::Up, f, Into::Add)] {
-            let dy = View::new(&gate_up[at..], rows, f, 2 * f);
-            self.linear_backward(target, &normed, dy, pass, Some((&mut dnormed, into)))?;
-        }
+        self.project_backward(Part::GateUp, &normed, &gate_up, pass, Some(&mut dnormed))?;
         with_f32(gain, |gain| {
             kernels::rms_norm_backward(&dnormed, middle, gain, inverse, stream);
         })?;
@@ -327,4 +306,78 @@ impl Saved {
         pool.give([inverse_attention, qkv, lse, attended, middle, inverse_mlp, gate_up]);
         pool.give(narrow);
     }
+
+    /// The buffers that hold a whole row of activations.
+    fn large(&mut self) -> [&mut Vec<f32>; 4] {
+        [&mut self.qkv, &mut self.attended, &mut self.middle, &mut self.gate_up]
+    }
+}
+
+/// One layer's entry on the tape: its input and what its forward pass saved, as kept meanwhile.
+pub(crate) struct Entry {
+    x: Vec<f32>,
+    /// Nothing when the layer runs again.
+    saved: Option<Saved>,
+    activations: Activations,
+}
+
+impl Entry {
+    /// Keeps a layer's input and what it saved.
+    pub(crate) fn new(
+        x: Vec<f32>,
+        mut saved: Saved,
+        activations: Activations,
+        pool: &Pool,
+    ) -> Self {
+        let mut entry = Self { x, saved: None, activations };
+        match activations {
+            Activations::F32 => entry.saved = Some(saved),
+            Activations::Recompute => saved.give(pool),
+            Activations::Bf16 => {
+                saved.large().into_iter().for_each(|numbers| halve(numbers, pool));
+                halve(&mut entry.x, pool);
+                entry.saved = Some(saved);
+            }
+        }
+        entry
+    }
+
+    /// The same in f32 again; `layer` is the one that made it.
+    pub(crate) fn open(mut self, layer: &FusedLayer<'_>) -> Result<(Vec<f32>, Saved)> {
+        let saved = match self.saved.take() {
+            Some(saved) => Some(saved),
+            None => {
+                let (y, saved) = layer.forward(&self.x, true)?;
+                layer.pool.give([y]);
+                saved
+            }
+        };
+        let Some(mut saved) = saved else { bail!("a layer saved nothing") };
+        if self.activations == Activations::Bf16 {
+            let gate_up = layer.rows() * layer.layer.projection(Part::GateUp)?.frozen.fans().1;
+            let stream = layer.rows() * layer.layer.projection(Part::Qkv)?.frozen.fans().0;
+            let (qkv, q) = (layer.rows() * layer.shape.qkv(), layer.rows() * layer.shape.q());
+            let lens = [qkv, q, stream, gate_up];
+            for (numbers, len) in saved.large().into_iter().zip(lens) {
+                double(numbers, len, layer.pool);
+            }
+            double(&mut self.x, stream, layer.pool);
+        }
+        Ok((self.x, saved))
+    }
+}
+
+/// Rounds numbers to bf16, two in the place of one.
+fn halve(numbers: &mut Vec<f32>, pool: &Pool) {
+    let mut halves = pool.take(numbers.len().div_ceil(2));
+    let narrow: &mut [bf16] = bytemuck::cast_slice_mut(&mut halves);
+    kernels::narrow(numbers, &mut narrow[..numbers.len()]);
+    pool.give([std::mem::replace(numbers, halves)]);
+}
+
+/// Undoes [`halve`] for `len` numbers.
+fn double(numbers: &mut Vec<f32>, len: usize, pool: &Pool) {
+    let mut wide = pool.take(len);
+    kernels::widen(&bytemuck::cast_slice(numbers)[..len], &mut wide);
+    pool.give([std::mem::replace(numbers, wide)]);
 }

@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "gemm takes raw pointers; every bound is asserted before the call")]
 
 use gemm::Parallelism;
+use std::ops::Range;
 
 /// A matrix `[rows, cols]` inside a slice.
 #[derive(Clone, Copy)]
@@ -36,6 +37,33 @@ impl<'a> View<'a> {
             col_stride: self.row_stride,
             ..self
         }
+    }
+
+    /// Rows and columns.
+    pub(crate) fn dims(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    /// One row of a matrix whose rows lie in one piece each.
+    ///
+    /// # Panics
+    /// When they do not: a bug of the caller.
+    pub(crate) fn row(&self, row: usize) -> &'a [f32] {
+        self.part(row..row + 1, 0..self.cols).0
+    }
+
+    /// Some rows and columns as the slice from the first number to the last, and the stride.
+    ///
+    /// # Panics
+    /// When a row does not lie in one piece, or the part is none: a bug of the caller.
+    pub(crate) fn part(&self, rows: Range<usize>, cols: Range<usize>) -> (&'a [f32], usize) {
+        assert!(
+            self.col_stride == 1 && rows.end <= self.rows && cols.end <= self.cols,
+            "no such part"
+        );
+        let first = rows.start * self.row_stride + cols.start;
+        let reach = (rows.len() - 1) * self.row_stride + cols.len();
+        (&self.data[first..first + reach], self.row_stride)
     }
 
     fn fits(&self) -> bool {

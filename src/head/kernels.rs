@@ -8,6 +8,7 @@
 //!
 //! Sources: RMSNorm arXiv 1910.07467; SwiGLU arXiv 2002.05202.
 
+use half::bf16;
 use rayon::prelude::*;
 
 /// Partial results a reduction keeps: two AVX2 registers, and short rows leave few numbers over.
@@ -93,6 +94,40 @@ pub(crate) fn exp(x: f32) -> f32 {
     let fraction = p * r * r + r + 1.0;
     let exponent = shifted.to_bits().wrapping_add(127) << 23;
     fraction * f32::from_bits(exponent & 0x7f80_0000)
+}
+
+/// Rounds to bf16, to the nearest, ties to even; what is not a number stays none.
+pub(crate) fn narrow(wide_numbers: &[f32], narrow: &mut [bf16]) {
+    let task = rows_per_task(narrow.len());
+    narrow.par_chunks_mut(task).zip(wide_numbers.par_chunks(task)).for_each(|(narrow, numbers)| {
+        wide(
+            #[inline(always)]
+            || {
+                for (narrow, number) in narrow.iter_mut().zip(numbers) {
+                    let bits = number.to_bits();
+                    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+                    let quiet = bits | 0x0040_0000;
+                    let bits = if bits & 0x7fff_ffff > 0x7f80_0000 { quiet } else { rounded };
+                    *narrow = bf16::from_bits((bits >> 16) as u16);
+                }
+            },
+        );
+    });
+}
+
+/// bf16 as f32 again.
+pub(crate) fn widen(narrow: &[bf16], wide_numbers: &mut [f32]) {
+    let task = rows_per_task(narrow.len());
+    wide_numbers.par_chunks_mut(task).zip(narrow.par_chunks(task)).for_each(|(numbers, narrow)| {
+        wide(
+            #[inline(always)]
+            || {
+                for (number, narrow) in numbers.iter_mut().zip(narrow) {
+                    *number = f32::from_bits(u32::from(narrow.to_bits()) << 16);
+                }
+            },
+        );
+    });
 }
 
 /// `y = x / rms(x) * gain`; the factor `1 / rms` of each row goes to `inverse`.
@@ -264,6 +299,7 @@ fn cross_entropy_row(logits: &mut [f32], target: usize, share: Option<f32>) -> f
     }
     total.ln() + highest - chosen
 }
+
 /// `slow - fast` becomes, in place of `slow` `[N, D]`, the gradient of `factor` times its squares
 /// for `fast`; `squares` `[N]` gets each row's sum of squares.
 ///

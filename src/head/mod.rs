@@ -11,6 +11,7 @@
 mod attention;
 mod below;
 mod entropy;
+mod frozen;
 mod fused;
 mod gemm;
 mod kernels;
@@ -18,6 +19,8 @@ mod layer;
 mod objective;
 mod place;
 mod pool;
+#[cfg(target_arch = "x86_64")]
+mod product;
 mod reference;
 mod tape;
 
@@ -28,8 +31,9 @@ pub use place::Place;
 
 use crate::adapter::{Adapter, Slot};
 use crate::base::{Base, BaseError, Config};
+use crate::settings::{Activations, HeadWeights};
 use candle_core::{Device, Tensor, Var};
-use layer::{Layer, Rotary};
+use layer::{Kept, Layer, Rotary};
 use pool::Pool;
 use reference::{Cache, ReferenceLayer};
 
@@ -79,15 +83,30 @@ pub enum Kernels {
     Reference,
 }
 
+/// Rows of logits `[V]` that a step holds at a time.
+pub fn logit_rows(activations: Activations) -> usize {
+    entropy::rows_at_once(activations)
+}
+
+/// What the CPU's kernels keep in memory, and how; other devices keep f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// The frozen linear weights.
+    pub weights: HeadWeights,
+    /// What the forward pass leaves for the backward pass.
+    pub activations: Activations,
+}
+
 /// Layers tap..L of the base with all that stands above them, frozen.
 pub struct Head {
     config: Config,
     tap: usize,
     device: Device,
     kernels: Kernels,
+    activations: Activations,
     layers: Vec<Layer>,
     norm: Tensor,
-    lm_head: Tensor,
+    lm_head: Kept,
     rotary: Rotary,
     pool: Pool,
 }
@@ -108,21 +127,47 @@ impl Head {
         tap: usize,
         place: &Place,
         tokens_max: usize,
+        keep: Keep,
+    ) -> Result<Self, HeadError> {
+        let kernels = if place.is_cpu() { Kernels::Fused } else { Kernels::Reference };
+        Self::load_for(kernels, base, tap, (place, tokens_max), keep)
+    }
+
+    /// The same with every weight as a tensor of candle's, which is what generating needs.
+    ///
+    /// # Errors
+    /// As [`Head::load`].
+    pub fn load_for_generating(
+        base: &Base,
+        tap: usize,
+        place: &Place,
+        tokens_max: usize,
+    ) -> Result<Self, HeadError> {
+        Self::load_for(Kernels::Reference, base, tap, (place, tokens_max), Keep::default())
+    }
+
+    fn load_for(
+        kernels: Kernels,
+        base: &Base,
+        tap: usize,
+        (place, tokens_max): (&Place, usize),
+        keep: Keep,
     ) -> Result<Self, HeadError> {
         let config = base.config().clone();
         if tokens_max > config.context {
             return Err(HeadError::Length { got: tokens_max, max: config.context });
         }
         let device = place.device().clone();
-        let kernels = if device.is_cpu() { Kernels::Fused } else { Kernels::Reference };
+        let kept = (kernels == Kernels::Fused).then_some(keep.weights);
         let layers: Result<Vec<_>, _> =
-            (tap..config.layers).map(|index| Layer::load(base, index, &device)).collect();
+            (tap..config.layers).map(|index| Layer::load(base, index, &device, kept)).collect();
         let head = Self {
             tap,
             kernels,
+            activations: keep.activations,
             layers: layers?,
             norm: layer::tensor(base, "model.norm.weight", &device)?,
-            lm_head: layer::tensor(base, "lm_head.weight", &device)?,
+            lm_head: layer::matrix(base, "lm_head.weight", &device, kept)?,
             rotary: Rotary::new(&config, tokens_max, &device)?,
             pool: Pool::default(),
             device,
@@ -133,9 +178,10 @@ impl Head {
         Ok(head)
     }
 
-    /// Chooses the code of a layer; [`Kernels::Fused`] is ignored off the CPU.
+    /// Chooses the code of a layer; [`Kernels::Fused`] is ignored where the weights are tensors.
     pub fn use_kernels(&mut self, kernels: Kernels) {
-        self.kernels = if self.device.is_cpu() { kernels } else { Kernels::Reference };
+        let fused = matches!(self.lm_head, Kept::Frozen(_));
+        self.kernels = if fused { kernels } else { Kernels::Reference };
     }
 
     /// The base's configuration.
@@ -243,7 +289,7 @@ impl Head {
         }
         session.seen += t;
         let last = x.narrow(1, t - 1, 1)?.squeeze(1)?;
-        Ok(self.normed(&last)?.matmul(&self.lm_head)?.squeeze(0)?.to_vec1()?)
+        Ok(self.normed(&last)?.matmul(&self.lm_head.tensor()?)?.squeeze(0)?.to_vec1()?)
     }
 
     /// A new, empty generation with an adapter, or with the bare base.

@@ -185,7 +185,7 @@ impl Head {
         }
         let rows = Tensor::from_slice(rows, rows.len(), &self.device)?;
         let labelled = out.reshape((b * t, d))?.index_select(&rows, 0)?;
-        let nats = entropy::nats(&self.normed(&labelled)?, &self.lm_head, targets)?;
+        let nats = entropy::nats(&self.normed(&labelled)?, &self.lm_head.tensor()?, targets)?;
         let replay_labels = targets.len() - fresh_labels;
         let mean = |from: usize, labels: usize| match labels {
             0 => nats.sum_all()? * 0.0,
@@ -309,7 +309,7 @@ impl Head {
             Kernels::Reference => {
                 let rows = Tensor::from_slice(&rows, rows.len(), &self.device)?;
                 let out = self.outputs(adapter, group)?.index_select(&rows, 0)?;
-                entropy::nats(&self.normed(&out)?, &self.lm_head, &targets)?.to_vec1()?
+                entropy::nats(&self.normed(&out)?, &self.lm_head.tensor()?, &targets)?.to_vec1()?
             }
         };
         for (row, nats) in rows.iter().zip(nats) {
@@ -330,7 +330,7 @@ impl Head {
         let (b, t, _) = hidden.dim();
         self.check_length(t)?;
         let normed = self.normed(&self.outputs(adapter, &Group { blocks: &[], hidden })?)?;
-        let logits = normed.matmul(&self.lm_head)?.flatten_all()?.to_vec1()?;
+        let logits = normed.matmul(&self.lm_head.tensor()?)?.flatten_all()?.to_vec1()?;
         Array3::from_shape_vec((b, t, self.config.vocab), logits)
             .map_err(|error| candle_core::Error::Msg(error.to_string()).into())
     }

@@ -142,10 +142,10 @@ impl ReferenceLayer<'_> {
 
     /// `x W + bias + scale (x Aᵀ) Bᵀ` for x `[N, in]`.
     fn linear(&self, target: Target, x: &Tensor) -> Result<Tensor> {
-        let LinearWeight { weight, bias } = self.layer.linear(target);
-        let mut y = x.contiguous()?.apply_op1(FrozenLinear(weight.clone()))?;
+        let LinearWeight { weight, bias } = self.layer.linear(target)?;
+        let mut y = x.contiguous()?.apply_op1(FrozenLinear(weight))?;
         if let Some(bias) = bias {
-            y = y.broadcast_add(bias)?;
+            y = y.broadcast_add(&bias)?;
         }
         let Some(slot) = self.slots.iter().find(|slot| slot.target == target) else {
             return Ok(y);

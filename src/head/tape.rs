@@ -7,19 +7,12 @@
 
 use super::attention::Shape;
 use super::entropy::Above;
-use super::fused::{FusedLayer, Saved};
+use super::fused::{Entry, FusedLayer};
 use super::kernels;
-use super::{Group, Head, HeadError, Losses, Objective, objective};
+use super::{Group, Head, HeadError, Losses, Objective, entropy, objective};
 use crate::adapter::{Adapter, Slot};
 use crate::settings::EmbeddingLayers;
 use candle_core::Result;
-
-/// One layer's entry on the tape.
-struct Entry {
-    index: usize,
-    x: Vec<f32>,
-    saved: Saved,
-}
 
 /// The replayed rows' part of the loss: what fast is compared with, then its gradient.
 struct Embedding {
@@ -64,9 +57,10 @@ impl Head {
         Shape { batch, tokens, heads, kv_heads, head_dim }
     }
 
-    fn above(&self) -> Above<'_> {
+    fn above(&self) -> Result<Above<'_>> {
         let (norm, eps) = (&self.norm, self.config.norm_eps);
-        Above { norm, eps, lm_head: &self.lm_head, pool: &self.pool }
+        let (lm_head, rows) = (self.lm_head.frozen()?, entropy::rows_at_once(self.activations));
+        Ok(Above { norm, eps, lm_head, pool: &self.pool, rows })
     }
 
     /// Hidden states padded to `tokens` rows a sequence, into `x`.
@@ -111,7 +105,7 @@ impl Head {
     ) -> std::result::Result<Vec<f32>, HeadError> {
         let out = self.stream(adapter, group, group.hidden.dim().1, |_, _| ())?;
         let mut labelled = self.gather(&out, rows);
-        let nats = self.above().nats(&mut labelled, targets, None)?;
+        let nats = self.above()?.nats(&mut labelled, targets, None)?;
         self.pool.give([out, labelled]);
         self.pool.settle();
         Ok(nats)
@@ -157,7 +151,9 @@ impl Head {
             let (y, saved) = self.fused(index, Some(fast), shape).forward(&x, learns)?;
             let below = std::mem::replace(&mut x, y);
             match saved {
-                Some(saved) => tape.push(Entry { index, x: below, saved }),
+                Some(saved) => {
+                    tape.push((index, Entry::new(below, saved, self.activations, &self.pool)));
+                }
                 None => self.pool.give([below]),
             }
             if let Some(embedding) = &mut embedding {
@@ -172,7 +168,7 @@ impl Head {
             losses.total += objective.gamma * mean;
         }
         let mut gradient = vec![0f32; fast.values.len()];
-        while let Some(Entry { index, x, saved }) = tape.pop() {
+        while let Some((index, entry)) = tape.pop() {
             if let Some(embedding) = &mut embedding {
                 let slopes = std::mem::take(&mut embedding.distances[index]);
                 dy[fresh_len..].iter_mut().zip(&slopes).for_each(|(dy, slope)| *dy += slope);
@@ -180,6 +176,7 @@ impl Head {
             }
             let span = part(fast, self.tap + index).1;
             let layer = self.fused(index, Some(fast), shape);
+            let (x, saved) = entry.open(&layer)?;
             dy = layer.backward(&x, dy, saved, &mut gradient[span], index > lowest)?;
             self.pool.give([x]);
         }
@@ -243,7 +240,7 @@ impl Head {
         let mut shares = vec![half / fresh_labels.max(1) as f32; fresh_labels];
         shares.resize(targets.len(), half / replay_labels.max(1) as f32);
         let mut labelled = self.gather(&out, &rows);
-        let nats = self.above().nats(&mut labelled, &targets, Some(&shares))?;
+        let nats = self.above()?.nats(&mut labelled, &targets, Some(&shares))?;
         out.fill(0.0);
         let d = self.config.hidden;
         for (slope, &row) in labelled.chunks_exact(d).zip(&rows) {

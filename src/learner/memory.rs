@@ -5,7 +5,8 @@
 
 use crate::adapter::Spec;
 use crate::base::Config;
-use crate::settings::Settings;
+use crate::head;
+use crate::settings::{Activations, HeadWeights, Settings};
 use serde::Serialize;
 
 /// Bytes a job needs, by purpose.
@@ -13,7 +14,7 @@ use serde::Serialize;
 pub struct Memory {
     /// Weights of embedding and trunk, f32.
     pub trunk: u64,
-    /// Weights of the head, f32.
+    /// Weights of the head, as they are kept.
     pub head: u64,
     /// Fast, slow, gradient and AdamW's two moments.
     pub learners: u64,
@@ -39,12 +40,24 @@ impl Memory {
         let vocab = wide(config.vocab) * d;
         let rows = t * wide(settings.batch_size + settings.replay_batch_size);
         let kept = rows * (2 * d + 2 * q + 2 * kv + 2 * f + 2 + wide(config.heads));
-        let temporary = rows * (6 * d + 3 * f + q) + (4 << 20) + 2 * rows * d;
+        // `Auto` knows only when it sees the weights: at most f32.
+        let weight = match settings.head_weights {
+            HeadWeights::Auto | HeadWeights::F32 => 4,
+            HeadWeights::Bf16 => 2,
+            HeadWeights::Int8 => 1,
+        };
+        let tape = match settings.activations {
+            Activations::F32 => number * learning * kept,
+            Activations::Bf16 => number * (learning * kept / 2 + kept),
+            Activations::Recompute => number * (learning * rows * d + kept),
+        };
+        let logits = wide(head::logit_rows(settings.activations)) * wide(config.vocab);
+        let temporary = rows * (8 * d + 3 * f + q) + 2 * logits;
         Self {
             trunk: number * (vocab + (wide(config.layers) - learning) * layer),
-            head: number * (vocab + d + learning * layer),
+            head: weight * (vocab + learning * layer) + number * (1 + 2 * learning) * d,
             learners: number * 6 * wide(spec.len()),
-            step: number * (learning * kept + temporary),
+            step: tape + number * temporary,
             hidden: HIDDEN_BYTES_MAX.min(number * blocks * t * d),
         }
     }

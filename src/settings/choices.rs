@@ -41,6 +41,34 @@ pub enum Device {
     Metal,
 }
 
+/// How the frozen linear weights of the head are kept on the CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeadWeights {
+    /// bf16 or f16 where every weight survives it, else f32: the same results as f32.
+    #[default]
+    Auto,
+    /// f32.
+    F32,
+    /// Rounded to bf16.
+    Bf16,
+    /// Rounded to 8 bits with a scale for each output; rows may be rounded too, for speed.
+    Int8,
+}
+
+/// What the forward pass keeps for the backward pass on the CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activations {
+    /// What is dear to compute again, in f32.
+    #[default]
+    F32,
+    /// The same, rounded to bf16.
+    Bf16,
+    /// Only each layer's input; the layer runs again on the way back. The same results as f32.
+    Recompute,
+}
+
 /// The ways of learning that a stream compares; each is the same step under other settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use choices::{Device, EmbeddingLayers, Method, Schedule};
+pub use choices::{Activations, Device, EmbeddingLayers, HeadWeights, Method, Schedule};
 pub use limits::*;
 
 /// Why settings are refused.
@@ -200,7 +200,14 @@ impl Settings {
             ..self.clone()
         };
         let text = serde_json::to_string(&bare)?;
-        let values: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text)?;
+        let mut values: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text)?;
+        // Ways of keeping numbers that give the same results may change too.
+        if matches!(self.head_weights, HeadWeights::Auto | HeadWeights::F32) {
+            values.remove("head-weights");
+        }
+        if self.activations != Activations::Bf16 {
+            values.remove("activations");
+        }
         Ok(values.into_iter().map(|(key, value)| (format!("--{key}"), value.to_string())).collect())
     }
 }
@@ -316,6 +323,10 @@ settings! {
     keep_generations: usize = 4,
     /// Where to compute.
     device: Device = Device::Auto,
+    /// How the frozen weights of the head are kept on the CPU.
+    head_weights: HeadWeights = HeadWeights::Auto,
+    /// What the forward pass keeps for the backward pass on the CPU.
+    activations: Activations = Activations::F32,
     /// Threads; 0 is one per core.
     threads: usize = 0,
 }

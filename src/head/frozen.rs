@@ -1,0 +1,248 @@
+//! A frozen weight matrix on the CPU, as wide as its numbers need, and its two products.
+//!
+//! - In: numbers `[in, out]` in f32 and how to keep them. Out: `x W` and `dy Wᵀ`, in f32.
+//! - `Auto` keeps bf16 or f16 where every number survives it, else f32: the results are the same
+//!   bits. `Bf16` rounds; `Int8` keeps codes of -127..=127 and one scale for each output.
+//! - On processors with AVX-512 VNNI, int8 multiplies whole numbers: the rows are rounded too, in
+//!   blocks of 256 with a scale each. Elsewhere the codes are widened and multiplied in f32.
+//! - Never here: LoRA, biases, which layer this is.
+
+use super::gemm::{Into, Threads, View, matmul};
+use super::pool::Pool;
+#[cfg(target_arch = "x86_64")]
+use super::product::{self, Float, Integer, Out, Quantised};
+use crate::settings::HeadWeights;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+/// Largest code of an int8 weight or row.
+pub(super) const CODE_MAX: f32 = 127.0;
+/// Numbers that are widened at a time where no kernel does it on the way: 1 MiB of f32.
+const WIDE_AT_ONCE: usize = 1 << 18;
+
+/// A frozen matrix `[in, out]`.
+pub(crate) struct Frozen {
+    fan_in: usize,
+    fan_out: usize,
+    numbers: Numbers,
+}
+
+/// How the numbers are kept, row-major.
+enum Numbers {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+    /// A number is its code times the scale of its output.
+    Int8 {
+        codes: Vec<i8>,
+        scales: Vec<f32>,
+    },
+}
+
+/// Which way a matrix is used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// `x W`: the depth is `in`.
+    Straight,
+    /// `dy Wᵀ`: the depth is `out`.
+    Turned,
+}
+
+/// Kept numbers that widen to f32 one by one.
+#[derive(Clone, Copy)]
+pub(super) enum Floats<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+    /// Codes and the scales of a row's numbers.
+    Int8(&'a [i8], &'a [f32]),
+}
+
+impl Floats<'_> {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::F32(numbers) => numbers.len(),
+            Self::F16(numbers) => numbers.len(),
+            Self::Bf16(numbers) => numbers.len(),
+            Self::Int8(codes, _) => codes.len(),
+        }
+    }
+
+    /// The numbers from `at` on, in f32; they lie in one row.
+    #[inline(always)]
+    pub(super) fn widen(&self, at: usize, out: &mut [f32]) {
+        let span = at..at + out.len();
+        match self {
+            Self::F32(numbers) => out.copy_from_slice(&numbers[span]),
+            Self::F16(numbers) => numbers[span].convert_to_f32_slice(out),
+            Self::Bf16(numbers) => {
+                for (out, number) in out.iter_mut().zip(&numbers[span]) {
+                    *out = f32::from_bits(u32::from(number.to_bits()) << 16);
+                }
+            }
+            Self::Int8(codes, scales) => {
+                let scales = &scales[at % scales.len()..][..out.len()];
+                for ((out, &code), scale) in out.iter_mut().zip(&codes[span]).zip(scales) {
+                    *out = f32::from(code) * scale;
+                }
+            }
+        }
+    }
+}
+
+impl Frozen {
+    /// Keeps `numbers`, row-major `[in, out]`; `fans` are in and out.
+    pub(crate) fn new(numbers: Vec<f32>, fans: (usize, usize), kept: HeadWeights) -> Self {
+        let (fan_in, fan_out) = fans;
+        assert_eq!(numbers.len(), fan_in * fan_out, "a weight of other sizes");
+        let numbers = match kept {
+            HeadWeights::F32 => Numbers::F32(numbers),
+            HeadWeights::Auto => narrowest(numbers),
+            HeadWeights::Bf16 => Numbers::Bf16(numbers.into_iter().map(bf16::from_f32).collect()),
+            HeadWeights::Int8 => int8(&numbers, fan_out),
+        };
+        Self { fan_in, fan_out, numbers }
+    }
+
+    /// In and out.
+    pub(crate) fn fans(&self) -> (usize, usize) {
+        (self.fan_in, self.fan_out)
+    }
+
+    /// The numbers in f32, `[in, out]`.
+    pub(crate) fn widened(&self) -> Vec<f32> {
+        let mut numbers = vec![0f32; self.fan_in * self.fan_out];
+        for (row, numbers) in numbers.chunks_exact_mut(self.fan_out.max(1)).enumerate() {
+            self.floats().widen(row * self.fan_out, numbers);
+        }
+        numbers
+    }
+
+    /// `out (+)= x W`: x `[rows, in]`; out `[rows, out]`, rows `stride` apart.
+    pub(crate) fn forward(&self, x: View<'_>, out: (&mut [f32], usize, Into), pool: &Pool) {
+        self.product(Side::Straight, x, out, pool);
+    }
+
+    /// `dx (+)= dy Wᵀ`: dy `[rows, out]`; dx `[rows, in]` without gaps.
+    pub(crate) fn backward(&self, dy: View<'_>, (dx, into): (&mut [f32], Into), pool: &Pool) {
+        self.product(Side::Turned, dy, (dx, self.fan_in, into), pool);
+    }
+
+    fn floats(&self) -> Floats<'_> {
+        match &self.numbers {
+            Numbers::F32(numbers) => Floats::F32(numbers),
+            Numbers::F16(numbers) => Floats::F16(numbers),
+            Numbers::Bf16(numbers) => Floats::Bf16(numbers),
+            Numbers::Int8 { codes, scales } => Floats::Int8(codes, scales),
+        }
+    }
+
+    fn product(
+        &self,
+        side: Side,
+        left: View<'_>,
+        (numbers, stride, into): (&mut [f32], usize, Into),
+        pool: &Pool,
+    ) {
+        let columns = if side == Side::Straight { self.fan_out } else { self.fan_in };
+        #[cfg(target_arch = "x86_64")]
+        if let Numbers::Int8 { codes, scales } = &self.numbers
+            && product::whole_available()
+        {
+            let factors = (side == Side::Turned).then_some(&scales[..]);
+            let rows = Quantised::new(left, factors, pool);
+            let out = Out { numbers, stride, into };
+            Integer::new(&rows, codes, scales, side).product(columns, out);
+            pool.give(rows.buffers());
+            return;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if product::available() {
+            let out = Out { numbers, stride, into };
+            Float::new(left, self.floats(), self.fan_out, side).product(columns, out);
+            return;
+        }
+        self.product_of_widened(side, left, (numbers, stride, into), pool);
+    }
+
+    /// The product by the `gemm` crate, from as many columns at a time as are worth widening.
+    fn product_of_widened(
+        &self,
+        side: Side,
+        left: View<'_>,
+        (out, stride, into): (&mut [f32], usize, Into),
+        pool: &Pool,
+    ) {
+        let all = Threads::All;
+        if let (Numbers::F32(numbers), _) = (&self.numbers, side) {
+            let weight = View::dense(numbers, self.fan_in, self.fan_out);
+            let weight = if side == Side::Straight { weight } else { weight.transposed() };
+            return matmul(out, stride, left, weight, 1.0, into, all);
+        }
+        let (depth, columns) = match side {
+            Side::Straight => (self.fan_in, self.fan_out),
+            Side::Turned => (self.fan_out, self.fan_in),
+        };
+        let most = (WIDE_AT_ONCE / depth.max(1)).clamp(1, columns.max(1));
+        let mut wide = pool.take(most * depth);
+        for start in (0..columns).step_by(most) {
+            let count = most.min(columns - start);
+            let wide = &mut wide[..count * depth];
+            match side {
+                Side::Straight => {
+                    for (k, row) in wide.chunks_exact_mut(count).enumerate() {
+                        self.floats().widen(k * self.fan_out + start, row);
+                    }
+                }
+                Side::Turned => {
+                    for (row, wide) in (start..).zip(wide.chunks_exact_mut(depth)) {
+                        self.floats().widen(row * self.fan_out, wide);
+                    }
+                }
+            }
+            let right = match side {
+                Side::Straight => View::dense(wide, depth, count),
+                Side::Turned => View::dense(wide, count, depth).transposed(),
+            };
+            matmul(&mut out[start..], stride, left, right, 1.0, into, all);
+        }
+        pool.give([wide]);
+    }
+}
+
+/// bf16 or f16 when every number survives it, else f32.
+fn narrowest(numbers: Vec<f32>) -> Numbers {
+    // A bf16 is an f32 without its low half.
+    if numbers.iter().all(|number| number.to_bits() & 0xffff == 0) {
+        return Numbers::Bf16(numbers.into_iter().map(bf16::from_f32).collect());
+    }
+    let mut narrow = vec![f16::ZERO; numbers.len()];
+    narrow.convert_from_f32_slice(&numbers);
+    let mut back = [0f32; 256];
+    let same = narrow.chunks(256).zip(numbers.chunks(256)).all(|(narrow, numbers)| {
+        let back = &mut back[..narrow.len()];
+        narrow.convert_to_f32_slice(back);
+        back.iter().zip(numbers).all(|(back, number)| back.to_bits() == number.to_bits())
+    });
+    if same { Numbers::F16(narrow) } else { Numbers::F32(numbers) }
+}
+
+/// Codes to the nearest, with the scale at which an output's largest weight is the largest code.
+fn int8(numbers: &[f32], fan_out: usize) -> Numbers {
+    let mut scales = vec![0f32; fan_out];
+    for row in numbers.chunks_exact(fan_out.max(1)) {
+        scales.iter_mut().zip(row).for_each(|(scale, number)| *scale = scale.max(number.abs()));
+    }
+    scales.iter_mut().for_each(|scale| *scale /= CODE_MAX);
+    let inverse: Vec<f32> =
+        scales.iter().map(|&scale| if scale > 0.0 { 1.0 / scale } else { 0.0 }).collect();
+    let rows = numbers.chunks_exact(fan_out.max(1));
+    let codes = rows
+        .flat_map(|row| row.iter().zip(&inverse))
+        .map(|(number, inverse)| (number * inverse).round().clamp(-CODE_MAX, CODE_MAX) as i8);
+    Numbers::Int8 { codes: codes.collect(), scales }
+}
+
+#[cfg(test)]
+mod tests;
