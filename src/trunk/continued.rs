@@ -4,9 +4,8 @@
 //! - A function and not an engine: whose it is stands below the trunk in the order of the stages.
 //! - Invariant: what runs has been compared with tract's own layers on this machine's CPU.
 
-use super::{DIFFERENCE_MAX, Engine, Trunk, TrunkError, probe, relative_difference};
+use super::{DIFFERENCE_MAX, Trunk, TrunkError, probe, relative_difference};
 use crate::base::Base;
-use crate::base::canonical::Part;
 use ndarray::Array3;
 use std::error::Error;
 use std::fmt;
@@ -49,8 +48,8 @@ impl Trunk {
         let on_cpu = Self::load(base, tap, threads)?;
         let expected: Result<Vec<_>, _> = probes.iter().map(|ids| on_cpu.hidden(ids)).collect();
         drop(on_cpu);
-        let engine = Engine::load(base, Part::Trunk(0), threads)?;
-        let trunk = Self { engine, tap, continued: Some(Continued(layers)) };
+        let continued = Some(Continued(layers));
+        let trunk = Self { tap, continued, ..Self::load(base, 0, threads)? };
         for (ids, expected) in probes.iter().zip(expected?) {
             let difference = relative_difference(&trunk.hidden(ids)?, &expected);
             // Not a number is a failure too.
