@@ -3,23 +3,37 @@
 //! - In: an opened [`Base`], the tap, ids `[B, T]`. Out: the residual stream `[B, T, D]` that enters
 //!   layer `tap`; 0 is the embedding's output, L what the last layer leaves.
 //! - [`Whole`] runs everything up to the logits: the oracle of trunk and head together.
-//! - The graph is the canonical one, never the file's own, and its weights
-//!   are f32 whatever the file stores. Weights are handed over one at a time, so that loading takes
-//!   about the memory of the loaded model.
-//! - Never here: gradients, adapters, padding. This file is the only one that names tract.
-//! - Invariant: what runs has been compared with the unoptimised graph on this machine. tract 0.23.9
-//!   miscompiles ordinary causal masks for sequences of two tokens (pass `FoldUniformMask`).
+//! - The graph is never the file's own, and its weights are f32 whatever the file stores. [`Whole`]
+//!   runs the canonical graph; [`Trunk`] one of fewer operators, made for it (`trunk/layers.rs`).
+//!   Weights are handed over one at a time, so that loading takes about the memory of the loaded
+//!   model.
+//! - Threads: blocks run side by side, each on one thread; those left over run one after the other,
+//!   all threads on each.
+//! - Never here: gradients, adapters, padding. This stage is the only one that names tract; a device
+//!   that tract does not reach gets its layers as a function (`trunk/continued.rs`).
+//! - Invariants: what runs has been compared with the plain canonical graph on this machine. tract
+//!   0.23.9 miscompiles ordinary causal masks for sequences of two tokens (pass `FoldUniformMask`).
+//!   A block's hidden state is the same to the last bit alone or among others, on one thread or many.
 
+mod attention;
+mod continued;
+mod kernels;
+mod layers;
 #[cfg(test)]
 mod tests;
 
+pub use continued::Layers;
+
 use crate::base::canonical::{self, Canonical, Part};
 use crate::base::{Base, BaseError, Config, Precision, Weight};
-use ndarray::{Array2, Array3, ArrayD, Ix3};
+use continued::Continued;
+use ndarray::{Array2, Array3, ArrayD, Axis, Ix3};
 use prost::Message;
+use rayon::ThreadPool;
+use rayon::prelude::*;
 use std::sync::Arc;
 use thiserror::Error;
-use tract_linalg::multithread::Executor;
+use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::TractErrorContext;
 use tract_onnx::tract_core::ops::konst::Const;
@@ -81,6 +95,25 @@ pub enum TrunkError {
         /// Largest difference over largest value.
         difference: f32,
     },
+    /// Layers that another engine runs compute something else than tract's.
+    #[error(
+        "the trunk on this device is off by {difference:e} of scale for {batch} x {length} tokens, \
+         expected at most {DIFFERENCE_MAX:e}; nothing was started (use --device cpu)"
+    )]
+    Differs {
+        /// Sequences of the probe.
+        batch: usize,
+        /// Tokens of each.
+        length: usize,
+        /// Largest difference over largest value.
+        difference: f32,
+    },
+    /// Layers that another engine runs failed.
+    #[error("the device cannot run the trunk: {what}; use --device cpu")]
+    Device {
+        /// What the other engine said.
+        what: String,
+    },
     /// The threads could not be started.
     #[error("cannot start {threads} threads: {what}")]
     Threads {
@@ -95,7 +128,11 @@ pub enum TrunkError {
 #[derive(Debug)]
 pub struct Trunk {
     engine: Engine,
+    /// More than one thread, or none but the caller's.
+    pool: Option<Arc<ThreadPool>>,
     tap: usize,
+    /// The layers, where tract runs none but the embedding.
+    continued: Option<Continued>,
 }
 
 impl Trunk {
@@ -107,7 +144,12 @@ impl Trunk {
         if tap > layers {
             return Err(TrunkError::Tap { tap, layers });
         }
-        Ok(Self { engine: Engine::load(base, Part::Trunk(tap), threads)?, tap })
+        let pool = pool(threads)?;
+        let probes = Probes::of(typed_graph(base, Part::Trunk(tap))?, base.config())?;
+        let plan = layers::graph(base, tap)?.into_runnable();
+        let plan = plan.map_err(engine("prepare the graph"))?;
+        let engine = probes.check(Engine { plan, config: base.config().clone() })?;
+        Ok(Self { engine, pool, tap, continued: None })
     }
 
     /// The residual stream before layer `tap`, `[B, T, D]`, of ids `[B, T]`.
@@ -116,7 +158,41 @@ impl Trunk {
     /// # Errors
     /// [`TrunkError::Token`], [`TrunkError::Empty`], or a length the base does not compute.
     pub fn hidden(&self, ids: &Array2<u32>) -> Result<Array3<f32>, TrunkError> {
-        self.engine.run(ids)
+        let hidden = match &self.pool {
+            None => self.engine.run(ids),
+            Some(pool) => {
+                let together = Executor::MultiThread(Arc::clone(pool));
+                multithread_tract_scope(together, || self.engine.run(ids))
+            }
+        }?;
+        match &self.continued {
+            Some(layers) => layers.run(&hidden),
+            None => Ok(hidden),
+        }
+    }
+
+    /// The residual streams before layer `tap`, each `[T, D]`, of blocks of any lengths.
+    ///
+    /// # Errors
+    /// As [`Self::hidden`].
+    pub fn hidden_of(&self, blocks: &[&[u32]]) -> Result<Vec<Array2<f32>>, TrunkError> {
+        let row = |ids: &[u32]| Array2::from_shape_fn((1, ids.len()), |(_, t)| ids[t]);
+        let first = |hidden: Array3<f32>| hidden.index_axis_move(Axis(0), 0);
+        if self.continued.is_some() {
+            // A device takes its work from one thread.
+            return blocks.iter().map(|ids| Ok(first(self.hidden(&row(ids))?))).collect();
+        }
+        let threads = self.pool.as_ref().map_or(1, |pool| pool.current_num_threads());
+        let (many, left_over) = blocks.split_at(blocks.len() - blocks.len() % threads);
+        let alone = |ids: &&[u32]| Ok(first(self.engine.run(&row(ids))?));
+        let mut hidden: Vec<Array2<f32>> = match &self.pool {
+            None => many.iter().map(alone).collect::<Result<_, TrunkError>>(),
+            Some(pool) => pool.install(|| many.par_iter().map(alone).collect()),
+        }?;
+        for ids in left_over {
+            hidden.push(first(self.hidden(&row(ids))?));
+        }
+        Ok(hidden)
     }
 
     /// The layer whose input [`Self::hidden`] gives.
@@ -141,7 +217,15 @@ impl Whole {
     /// # Errors
     /// As [`Trunk::load`].
     pub fn load(base: &Base, threads: usize) -> Result<Self, TrunkError> {
-        Ok(Self { engine: Engine::load(base, Part::Whole, threads)? })
+        let executor = pool(threads)?.map_or(Executor::SingleThread, Executor::MultiThread);
+        let options = RunOptions { executor: Some(executor), ..RunOptions::default() };
+        let typed = typed_graph(base, Part::Whole)?;
+        // The plain plan shares the weights, which optimising repacks: it goes first.
+        let probes = Probes::of(typed.clone(), base.config())?;
+        let plan = optimised(typed)
+            .and_then(|graph| graph.into_runnable_with_options(&options))
+            .map_err(engine("optimise the graph"))?;
+        Ok(Self { engine: probes.check(Engine { plan, config: base.config().clone() })? })
     }
 
     /// The logits `[B, T, V]` of ids `[B, T]`.
@@ -171,29 +255,6 @@ struct Engine {
 }
 
 impl Engine {
-    fn load(base: &Base, part: Part, threads: usize) -> Result<Self, TrunkError> {
-        let config = base.config().clone();
-        let options = RunOptions { executor: Some(executor(threads)?), ..RunOptions::default() };
-        let typed = typed_graph(base, part)?;
-        let probes = [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)];
-        let probes = probes.into_iter().filter(|&(_, length)| config.check_length(length).is_ok());
-        let probes: Vec<_> = probes.map(|shape| probe(shape, config.vocab)).collect();
-        let plain = typed.clone().into_runnable_with_options(&options);
-        let plain = plain.map_err(engine("prepare the plain graph"))?;
-        let plain = Self { plan: plain, config: config.clone() };
-        let expected: Result<Vec<_>, _> = probes.iter().map(|ids| plain.run(ids)).collect();
-        // The plain plan shares the weights, which optimising repacks: it goes first.
-        drop(plain);
-        let plan = optimised(typed)
-            .and_then(|graph| graph.into_runnable_with_options(&options))
-            .map_err(engine("optimise the graph"))?;
-        let loaded = Self { plan, config };
-        for (ids, expected) in probes.iter().zip(expected?) {
-            loaded.check(ids, &expected)?;
-        }
-        Ok(loaded)
-    }
-
     fn check(&self, ids: &Array2<u32>, expected: &Array3<f32>) -> Result<(), TrunkError> {
         let got = self.run(ids)?;
         let difference = relative_difference(&got, expected);
@@ -224,6 +285,30 @@ impl Engine {
     }
 }
 
+/// Short sequences and what the plain canonical graph makes of them.
+struct Probes(Vec<(Array2<u32>, Array3<f32>)>);
+
+impl Probes {
+    fn of(plain: TypedModel, config: &Config) -> Result<Self, TrunkError> {
+        let plan = plain.into_runnable().map_err(engine("prepare the plain graph"))?;
+        let plain = Engine { plan, config: config.clone() };
+        let shapes = [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)];
+        let shapes = shapes.into_iter();
+        let shapes = shapes.filter(|&(_, length)| plain.config.check_length(length).is_ok());
+        let ids = shapes.map(|shape| probe(shape, plain.config.vocab));
+        let pairs = ids.map(|ids| plain.run(&ids).map(|expected| (ids, expected)));
+        Ok(Self(pairs.collect::<Result<_, _>>()?))
+    }
+
+    /// Gives the engine back when it computes the same.
+    fn check(self, loaded: Engine) -> Result<Engine, TrunkError> {
+        for (ids, expected) in &self.0 {
+            loaded.check(ids, expected)?;
+        }
+        Ok(loaded)
+    }
+}
+
 /// Largest difference over the largest expected value; not a number when a difference is none.
 fn relative_difference(got: &Array3<f32>, expected: &Array3<f32>) -> f32 {
     if got.dim() != expected.dim() {
@@ -246,13 +331,13 @@ fn engine(doing: &'static str) -> impl Fn(TractError) -> TrunkError {
     move |error| TrunkError::Engine { doing, what: format!("{error:#}") }
 }
 
-fn executor(threads: usize) -> Result<Executor, TrunkError> {
+fn pool(threads: usize) -> Result<Option<Arc<ThreadPool>>, TrunkError> {
     if threads <= 1 {
-        return Ok(Executor::SingleThread);
+        return Ok(None);
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = pool.map_err(|error| TrunkError::Threads { threads, what: error.to_string() })?;
-    Ok(Executor::MultiThread(Arc::new(pool)))
+    Ok(Some(Arc::new(pool)))
 }
 
 /// The canonical graph with the base's weights, for any batch and length, not yet optimised.

@@ -18,10 +18,11 @@ const LONG_FILES: [(&str, &str); 1] =
 const KNOWS_ALL: &str = "learner";
 
 /// What only some places may name, and those places (beginnings of paths).
-const DOORS: [(&str, &[&str]); 8] = [
+const DOORS: [(&str, &[&str]); 9] = [
     ("tract_onnx", &["src/trunk"]),
     ("tract_linalg", &["src/trunk"]),
     ("candle_core", &["src/head/", "src/train/"]),
+    ("candle_metal_kernels", &["src/head/place.rs"]),
     ("tokenizers", &["src/tokenise"]),
     ("rkyv", &["src/reservoir/", "src/state/"]),
     ("prost", &["src/base/", "src/trunk"]),

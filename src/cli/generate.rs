@@ -29,7 +29,9 @@ pub(crate) fn run(args: &Generate, console: &Console) -> anyhow::Result<()> {
         prompt.len()
     );
     let tokens_max = context.min(prompt.len().saturating_add(args.max_tokens));
-    let generator = Generator::load(&base, &Place::open(args.choice.device)?, tokens_max)?;
+    let place = Place::open(args.choice.device)?;
+    place.notice().map_or(Ok(()), |notice| console.warn(notice))?;
+    let generator = Generator::load(&base, &place, tokens_max)?;
     let sampling = Sampling { temperature: args.temp, top_p: args.top_p, seed: args.seed };
     let mut text = generator.start(&prompt, adapter.as_ref(), sampling)?;
     let (mut stream, mut written, mut count) = (tokeniser.stream(&prompt)?, String::new(), 0);

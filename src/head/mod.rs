@@ -9,6 +9,7 @@
 //! Source: I-LoRA, arXiv 2402.18865. The CPU runs the step by hand, others candle's autograd.
 
 mod attention;
+mod below;
 mod entropy;
 mod frozen;
 mod fused;
@@ -16,6 +17,7 @@ mod gemm;
 mod kernels;
 mod layer;
 mod objective;
+mod place;
 mod pool;
 #[cfg(target_arch = "x86_64")]
 mod product;
@@ -23,11 +25,13 @@ mod reference;
 mod tape;
 
 pub use crate::settings::EmbeddingLayers;
+pub use below::Below;
 pub use objective::{Group, Losses, Objective};
+pub use place::Place;
 
 use crate::adapter::{Adapter, Slot};
 use crate::base::{Base, BaseError, Config};
-use crate::settings::{Activations, Device as Choice, HeadWeights};
+use crate::settings::{Activations, HeadWeights};
 use candle_core::{Device, Tensor, Var};
 use layer::{Kept, Layer, Rotary};
 use pool::Pool;
@@ -93,52 +97,6 @@ pub struct Keep {
     pub activations: Activations,
 }
 
-/// Where the head runs.
-#[derive(Clone, Debug)]
-pub struct Place(Device);
-
-impl Place {
-    /// Opens a device; `auto` takes the best one that this build can use.
-    ///
-    /// # Errors
-    /// [`HeadError::Device`] when the device is absent or not built in.
-    pub fn open(asked: Choice) -> Result<Self, HeadError> {
-        let refuse = |why: String| HeadError::Device { asked: asked.to_string(), why };
-        match asked {
-            Choice::Cpu => Ok(Self(Device::Cpu)),
-            Choice::Auto => Ok(Self::open(Choice::Cuda(0))
-                .or_else(|_| Self::open(Choice::Metal))
-                .unwrap_or(Self(Device::Cpu))),
-            Choice::Cuda(_) if !candle_core::utils::cuda_is_available() => {
-                Err(refuse("this build has no CUDA (cargo feature `cuda`)".into()))
-            }
-            Choice::Cuda(index) => {
-                Device::new_cuda(index).map(Self).map_err(|error| refuse(error.to_string()))
-            }
-            Choice::Metal if !candle_core::utils::metal_is_available() => {
-                Err(refuse("this build has no Metal (cargo feature `metal`)".into()))
-            }
-            Choice::Metal => {
-                Device::new_metal(0).map(Self).map_err(|error| refuse(error.to_string()))
-            }
-        }
-    }
-
-    /// The host's own processor.
-    pub fn cpu() -> Self {
-        Self(Device::Cpu)
-    }
-
-    /// `cpu`, `cuda:0` or `metal:0`.
-    pub fn name(&self) -> String {
-        match self.0.location() {
-            candle_core::DeviceLocation::Cpu => "cpu".into(),
-            candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
-            candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
-        }
-    }
-}
-
 /// Layers tap..L of the base with all that stands above them, frozen.
 pub struct Head {
     config: Config,
@@ -171,7 +129,7 @@ impl Head {
         tokens_max: usize,
         keep: Keep,
     ) -> Result<Self, HeadError> {
-        let kernels = if place.0.is_cpu() { Kernels::Fused } else { Kernels::Reference };
+        let kernels = if place.is_cpu() { Kernels::Fused } else { Kernels::Reference };
         Self::load_for(kernels, base, tap, (place, tokens_max), keep)
     }
 
@@ -199,11 +157,11 @@ impl Head {
         if tokens_max > config.context {
             return Err(HeadError::Length { got: tokens_max, max: config.context });
         }
-        let device = place.0.clone();
+        let device = place.device().clone();
         let kept = (kernels == Kernels::Fused).then_some(keep.weights);
         let layers: Result<Vec<_>, _> =
             (tap..config.layers).map(|index| Layer::load(base, index, &device, kept)).collect();
-        Ok(Self {
+        let head = Self {
             tap,
             kernels,
             activations: keep.activations,
@@ -214,7 +172,10 @@ impl Head {
             pool: Pool::default(),
             device,
             config,
-        })
+        };
+        // CUDA orders work by thread: another one may use the head only when all has arrived.
+        head.device.synchronize()?;
+        Ok(head)
     }
 
     /// Chooses the code of a layer; [`Kernels::Fused`] is ignored where the weights are tensors.
@@ -251,7 +212,9 @@ impl Head {
                 .collect();
             let span = slots.first().map_or(0, |s| s.a.start)..slots.last().map_or(0, |s| s.b.end);
             let numbers = adapter.map_or(&[][..], |adapter| &adapter.values[span.clone()]);
-            let values = Tensor::from_slice(numbers, span.len(), &self.device)?;
+            // CUDA and Metal have no buffer without a byte: no factors are one number that nobody reads.
+            let numbers = if numbers.is_empty() { &[0.0] } else { numbers };
+            let values = Tensor::from_slice(numbers, numbers.len(), &self.device)?;
             let values = if trainable && !slots.is_empty() {
                 let var = Var::from_tensor(&values)?;
                 vars.push(var.clone());

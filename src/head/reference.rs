@@ -173,11 +173,15 @@ fn softmax(scores: &Tensor) -> Result<Tensor> {
     exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)
 }
 
-/// `[t, seen]`: zero where a query may look, a very negative number where it may not.
+/// What a score gets where a query may not look: its exponential is zero, and a sum with it stays
+/// finite, which Metal's fast mathematics takes for granted.
+const HIDDEN: f32 = -1e30;
+
+/// `[t, seen]`: zero where a query may look, [`HIDDEN`] where it may not.
 fn causal_mask(t: usize, seen: usize, device: &Device) -> Result<Tensor> {
     let past = seen - t;
     let mask: Vec<f32> = (0..t)
-        .flat_map(|row| (0..seen).map(move |col| if col > past + row { f32::MIN } else { 0.0 }))
+        .flat_map(|row| (0..seen).map(move |col| if col > past + row { HIDDEN } else { 0.0 }))
         .collect();
     Tensor::from_vec(mask, (t, seen), device)
 }

@@ -6,8 +6,8 @@
 use super::memory::Memory;
 use super::{LearnError, spec};
 use crate::base::Base;
-use crate::head::{Head, Keep, Place};
-use crate::settings::{HeadWeights, Settings};
+use crate::head::{Below, Head, Keep, Place};
+use crate::settings::{Device, HeadWeights, Settings};
 use crate::trunk::{Trunk, Whole, trim};
 use ndarray::{Array2, Array3};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub struct Engines {
     pub trunk: Trunk,
     /// Layers tap..L, the norm and lm_head.
     pub head: Head,
-    /// Where the head runs.
+    /// Where the head runs, and the trunk's layers.
     pub place: Place,
     /// Where the base lies: what an adapter's files call it.
     pub model: PathBuf,
@@ -60,27 +60,55 @@ impl Engines {
         if let Some(available) = memory_max.filter(|&available| needed > available) {
             return Err(LearnError::Memory { needed, available });
         }
-        let threads = threads(settings);
-        let place = Place::open(settings.device)?;
-        let layers = base.config().layers;
-        let tap = layers - settings.layers_of(layers)?;
-        let probe = probe(base.config().vocab);
-        let expected = Whole::load(&base, threads)?.logits(&probe)?;
-        let trunk = Trunk::load(&base, tap, threads)?;
-        let keep = Keep { weights: settings.head_weights, activations: settings.activations };
-        let head = Head::load(&base, tap, &place, settings.max_seq_length, keep)?;
-        let got = head.logits(None, &trunk.hidden(&probe)?)?;
-        trim();
-        let error = distance(&got, &expected);
-        let tolerance = match settings.head_weights {
-            HeadWeights::Auto | HeadWeights::F32 => PROBE_TOLERANCE,
-            HeadWeights::Bf16 | HeadWeights::Int8 => ROUNDED_TOLERANCE,
+        let mut place = Place::open(settings.device)?;
+        let halves = match split(&base, settings, &place) {
+            // A GPU that is there and cannot hold or compute this base: `auto` goes on without it.
+            Err(error) if settings.device == Device::Auto && !place.is_cpu() => {
+                place = place.passed_over(&error.to_string());
+                split(&base, settings, &place)
+            }
+            halves => halves,
         };
-        if error.is_nan() || error > tolerance {
-            return Err(LearnError::Probe { error, tolerance });
-        }
+        let (trunk, head) = halves?;
         Ok(Self { base, trunk, head, place, model: model.to_path_buf() })
     }
+}
+
+/// Both halves of the base, proved on a probe to be the whole.
+fn split(base: &Base, settings: &Settings, place: &Place) -> Result<(Trunk, Head), LearnError> {
+    let threads = threads(settings);
+    let layers = base.config().layers;
+    let tap = layers - settings.layers_of(layers)?;
+    let probe = probe(base.config().vocab);
+    let expected = Whole::load(base, threads)?.logits(&probe)?;
+    let trunk = trunk(base, tap, settings, place)?;
+    let keep = Keep { weights: settings.head_weights, activations: settings.activations };
+    let head = Head::load(base, tap, place, settings.max_seq_length, keep)?;
+    let got = head.logits(None, &trunk.hidden(&probe)?)?;
+    trim();
+    let error = distance(&got, &expected);
+    let tolerance = match settings.head_weights {
+        // Only the CPU's kernels keep rounded weights.
+        HeadWeights::Bf16 | HeadWeights::Int8 if place.is_cpu() => ROUNDED_TOLERANCE,
+        _ => PROBE_TOLERANCE,
+    };
+    if error.is_nan() || error > tolerance {
+        return Err(LearnError::Probe { error, tolerance });
+    }
+    Ok((trunk, head))
+}
+
+/// Embedding and layers below the tap: tract's, or on a GPU tract's embedding and layers there.
+fn trunk(base: &Base, tap: usize, settings: &Settings, place: &Place) -> Result<Trunk, LearnError> {
+    let threads = threads(settings);
+    if place.is_cpu() || tap == 0 {
+        return Ok(Trunk::load(base, tap, threads)?);
+    }
+    // No shorter than the probes that the trunk is compared on.
+    let tokens_max = settings.max_seq_length.max(3).min(base.config().context);
+    let below = Below::load(base, tap, place, tokens_max)?;
+    let layers = move |embedded: &Array3<f32>| Ok(below.hidden(embedded)?);
+    Ok(Trunk::load_continued(base, tap, threads, Box::new(layers))?)
 }
 
 /// Threads that the settings ask for; 0 is one per core.

@@ -62,7 +62,7 @@ pub enum Event {
         parameters: u64,
         /// Parameters that learn.
         trained: u64,
-        /// `cpu`, `cuda:0` or `metal:0`.
+        /// `cpu`, `cuda:0` or `metal`.
         device: String,
         /// Training blocks.
         blocks: usize,

@@ -2,7 +2,9 @@
 //!
 //! - In: blocks. Out: `[B, T, D]` hidden states for them, T the longest block of the batch.
 //! - The trunk runs once per block and job: its results are kept, as f32, up to a byte budget.
-//! - Invariant: a block's hidden state does not depend on the batch it came in.
+//! - All blocks of a batch that miss theirs go to the trunk at once, which computes each alone.
+//! - Invariant: a block's hidden state does not depend on the batch it came in, nor on the number of
+//!   threads: a job that goes on after a cut must meet the same numbers.
 
 use crate::block::Block;
 use crate::trunk::{Trunk, TrunkError};
@@ -40,12 +42,8 @@ impl<'a> Feed<'a> {
             (0..indices.len()).filter(|&i| self.kept[indices[i]].is_none()).collect();
         let mut computed = Vec::new();
         if !missing.is_empty() {
-            let wanted: Vec<&Block> = missing.iter().map(|&i| blocks[i]).collect();
-            let hidden = hidden(self.trunk, &wanted)?;
-            for (row, &i) in missing.iter().enumerate() {
-                let own = hidden.slice(s![row, ..blocks[i].tokens.len(), ..]).to_owned();
-                computed.push((i, own));
-            }
+            let wanted: Vec<&[u32]> = missing.iter().map(|&i| &*blocks[i].tokens).collect();
+            computed = missing.into_iter().zip(self.trunk.hidden_of(&wanted)?).collect();
         }
         let longest = blocks.iter().map(|block| block.tokens.len()).max().unwrap_or(0);
         let mut batch = Array3::zeros((blocks.len(), longest, self.trunk.width()));
@@ -71,18 +69,14 @@ impl<'a> Feed<'a> {
 
 /// Hidden states at the tap of any blocks, `[B, T, D]`, T the longest; zeros past a block's end.
 ///
-/// Each block goes through the trunk alone: beside others, where its rows lie in memory changes the
-/// order of sums, and a job that goes on after a cut must meet the same numbers.
-///
 /// # Errors
 /// [`TrunkError`] when the trunk fails.
 pub(super) fn hidden(trunk: &Trunk, blocks: &[&Block]) -> Result<Array3<f32>, TrunkError> {
     let longest = blocks.iter().map(|block| block.tokens.len()).max().unwrap_or(0);
     let mut all = Array3::zeros((blocks.len(), longest, trunk.width()));
-    for (row, block) in blocks.iter().enumerate() {
-        let length = block.tokens.len();
-        let ids = Array2::from_shape_fn((1, length), |(_, t)| block.tokens[t]);
-        all.slice_mut(s![row, ..length, ..]).assign(&trunk.hidden(&ids)?.slice(s![0, .., ..]));
+    let ids: Vec<&[u32]> = blocks.iter().map(|block| &*block.tokens).collect();
+    for (row, own) in trunk.hidden_of(&ids)?.iter().enumerate() {
+        all.slice_mut(s![row, ..own.len_of(Axis(0)), ..]).assign(own);
     }
     Ok(all)
 }

@@ -77,6 +77,9 @@ pub fn adapt(
     if material.train.is_empty() || material.valid.is_empty() {
         return Err(LearnError::NoData { name: material.name.clone() });
     }
+    if let Some(notice) = engines.place.notice() {
+        let _ = tell(&Event::Warning { message: notice.to_owned() });
+    }
     let config = engines.base.config();
     let spec = spec(config, settings)?;
     let memory = Memory::estimate(config, &spec, settings, material.train.len() as u64);

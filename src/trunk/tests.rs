@@ -129,6 +129,71 @@ fn what_follows_a_token_does_not_change_its_hidden_state() {
     assert!(relative_difference(&short, &start) < 1e-5);
 }
 
+/// Goal: the few operators of the trunk compute what the canonical graph does, on both sides of the
+/// attention's tiles and of the kernels' lanes. Oracle: the plain canonical graph.
+#[test]
+fn blocks_longer_than_a_tile_follow_the_canonical_graph() {
+    for family in ["smollm2", "qwen2", "head_dim", "llama3"] {
+        let (_out, base) = opened(family, ExportOptions::default());
+        let plan = typed_graph(&base, Part::Trunk(2)).unwrap().into_runnable().unwrap();
+        let plain = Engine { plan, config: base.config().clone() };
+        let trunk = Trunk::load(&base, 2, 1).unwrap();
+        for shape in [(1, 15), (1, 63), (2, 64), (1, 65), (1, 97), (2, 128)] {
+            let ids = probe(shape, base.config().vocab);
+            let expected = plain.run(&ids).unwrap();
+            let difference = relative_difference(&trunk.hidden(&ids).unwrap(), &expected);
+            // Sums of up to 128 terms in another order, two layers deep.
+            assert!(difference < 1e-5, "{family}, {shape:?}: off by {difference:e}");
+        }
+    }
+}
+
+#[test]
+fn a_block_has_the_same_bits_alone_among_others_and_on_any_threads() {
+    let bits = |hidden: &Array2<f32>| hidden.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    for family in ["smollm2", "qwen2"] {
+        let (_out, base) = opened(family, ExportOptions::default());
+        let vocab = base.config().vocab;
+        // Lengths on and off the fours and sixteens that kernels like; one is twice there.
+        let lengths = [1, 6, 128, 33, 33, 64, 127];
+        let blocks: Vec<Vec<u32>> = lengths
+            .iter()
+            .enumerate()
+            .map(|(i, &length)| {
+                (0..length).map(|t| (i * 31 + t * 7919 + t * t) as u32 % vocab as u32).collect()
+            })
+            .collect();
+        let blocks: Vec<&[u32]> = blocks.iter().map(Vec::as_slice).collect();
+        let single = Trunk::load(&base, 3, 1).unwrap();
+        let alone: Vec<_> =
+            blocks.iter().map(|block| bits(&single.hidden_of(&[block]).unwrap()[0])).collect();
+        assert_ne!(alone[3], alone[4], "other tokens, other bits");
+        for threads in [1, 2, 3] {
+            let trunk = Trunk::load(&base, 3, threads).unwrap();
+            let among: Vec<_> = trunk.hidden_of(&blocks).unwrap().iter().map(bits).collect();
+            assert_eq!(alone, among, "{family} on {threads} threads");
+            let reversed: Vec<&[u32]> = blocks.iter().rev().copied().collect();
+            let among: Vec<_> = trunk.hidden_of(&reversed).unwrap().iter().map(bits).collect();
+            assert!(alone.iter().rev().eq(&among), "{family} on {threads} threads, reversed");
+            let pair =
+                ndarray::stack![Axis(0), ndarray::aview1(blocks[4]), ndarray::aview1(blocks[3])];
+            let pair = trunk.hidden(&pair).unwrap();
+            let rows = [4, 3].map(|block| &alone[block]);
+            let batched = pair.outer_iter().map(|row| bits(&row.to_owned()));
+            assert!(batched.eq(rows.into_iter().cloned()), "{family} in one batch of {threads}");
+        }
+    }
+}
+
+#[test]
+fn no_blocks_have_no_hidden_states() {
+    let (_out, base) = opened("mistral", ExportOptions::default());
+    let trunk = Trunk::load(&base, 1, 2).unwrap();
+    assert!(trunk.hidden_of(&[]).unwrap().is_empty());
+    let empty = trunk.hidden_of(&[&[1, 2], &[], &[3]]).unwrap_err().to_string();
+    assert!(empty.contains("at least one token"), "{empty}");
+}
+
 #[test]
 fn ids_that_the_base_cannot_take_are_refused() {
     let (_out, base) = opened("mistral", ExportOptions::default());

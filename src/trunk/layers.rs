@@ -1,0 +1,235 @@
+//! The frozen layers as a graph of few operators, made for many tokens at once.
+//!
+//! - In: a base and the tap. Out: a typed graph from ids `[B, T]` to hidden states `[B, T, D]`: a
+//!   Gather, then four operators a layer. The canonical graph of the same layers has fifty.
+//! - Weights are read, packed for the product and let go of one at a time: loading takes about the
+//!   memory of the loaded trunk.
+//! - Never here: the check against the canonical graph, which `trunk.rs` makes at every load.
+//!
+//! Source: `base/canonical.rs`, of which every operator here is a part.
+
+use super::attention::Attention;
+use super::kernels::{self, Left, Product};
+use super::{TrunkError, engine};
+use crate::base::{Base, Config, Weight};
+use std::sync::Arc;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::{
+    EvalContext, EvalOp, Op, StaticName, ToDim, TypedOp, bail, ensure,
+};
+use tract_onnx::tract_core::ops::array::Gather;
+use tract_onnx::tract_core::{as_op, op_as_typed_op, op_out_of_plan};
+
+/// The embedding and the layers below `tap`.
+pub(super) fn graph(base: &Base, tap: usize) -> Result<TypedModel, TrunkError> {
+    let product = Product::native().map_err(engine("find its kernels"))?;
+    let mut builder = Builder { base, model: TypedModel::default(), product: product.clone() };
+    let mut x = builder.embedding()?;
+    let attention = Attention::new(base.config(), product);
+    for layer in 0..tap {
+        x = builder.layer(layer, x, &attention)?;
+    }
+    builder.model.select_output_outlets(&[x]).map_err(engine("end the graph"))?;
+    Ok(builder.model)
+}
+
+/// Adds operators, weights first.
+struct Builder<'a> {
+    base: &'a Base,
+    model: TypedModel,
+    product: Product,
+}
+
+impl Builder<'_> {
+    fn embedding(&mut self) -> Result<OutletId, TrunkError> {
+        let Weight { shape, data } = self.base.weight("model.embed_tokens.weight")?;
+        let wire = || -> TractResult<OutletId> {
+            let (batch, length) = (self.model.symbols.sym("B"), self.model.symbols.sym("S"));
+            let fact = i64::fact([batch.to_dim(), length.to_dim()]);
+            let ids = self.model.add_source("input_ids", fact)?;
+            let rows: Tensor = ndarray::ArrayD::from_shape_vec(shape, data)?.into();
+            let rows = self.model.add_const("model.embed_tokens.weight", rows.into_arc_tensor())?;
+            Ok(self.model.wire_node("model.layers.0", Gather::new(0), &[rows, ids])?[0])
+        };
+        wire().map_err(engine("build the embedding"))
+    }
+
+    /// From the input of a layer to that of the next.
+    fn layer(
+        &mut self,
+        layer: usize,
+        x: OutletId,
+        attention: &Attention,
+    ) -> Result<OutletId, TrunkError> {
+        let at = |module: &str| format!("model.layers.{layer}.{module}");
+        let qkv = ["q_proj", "k_proj", "v_proj"].map(|name| at(&format!("self_attn.{name}")));
+        let norm = Some(at("input_layernorm"));
+        let biased = self.base.config().qkv_bias;
+        let qkv = self.linear(&[x], norm, &qkv, biased, Ending::Each)?;
+        let name = at("self_attn");
+        let attended = self.model.wire_node(name, attention.clone(), &qkv);
+        let attended = attended.map_err(engine("build a layer"))?[0];
+        let down = [at("self_attn.o_proj")];
+        let middle = self.linear(&[attended, x], None, &down, false, Ending::Add)?[0];
+        let norm = Some(at("post_attention_layernorm"));
+        let up = ["gate_proj", "up_proj"].map(|name| at(&format!("mlp.{name}")));
+        let gated = self.linear(&[middle], norm, &up, false, Ending::Gate)?[0];
+        let down = [at("mlp.down_proj")];
+        Ok(self.linear(&[gated, middle], None, &down, false, Ending::Add)?[0])
+    }
+
+    /// One [`Linear`] over the modules' weights, named after the first of them.
+    fn linear(
+        &mut self,
+        inputs: &[OutletId],
+        norm: Option<String>,
+        modules: &[String],
+        biased: bool,
+        ending: Ending,
+    ) -> Result<TVec<OutletId>, TrunkError> {
+        let Config { norm_eps, .. } = *self.base.config();
+        let norm = match norm {
+            Some(module) => Some((self.base.weight(&format!("{module}.weight"))?.data, norm_eps)),
+            None => None,
+        };
+        let mut parts = Vec::new();
+        for module in modules {
+            let Weight { shape, data } = self.base.weight(&format!("{module}.weight"))?;
+            let width = shape.last().copied().unwrap_or(0);
+            let pack = || self.product.left(&Tensor::from_shape(&shape, &data)?, 0);
+            let weight = pack().map_err(engine("pack a weight"))?;
+            let bias = match biased {
+                true => Some(self.base.weight(&format!("{module}.bias"))?.data),
+                false => None,
+            };
+            parts.push(Part { weight, width, bias });
+        }
+        let linear = Linear { product: self.product.clone(), norm, parts, ending };
+        let wired = self.model.wire_node(modules[0].clone(), Shared(Arc::new(linear)), inputs);
+        wired.map_err(engine("build a layer"))
+    }
+}
+
+/// What becomes of the products.
+#[derive(Debug, PartialEq, Eq)]
+enum Ending {
+    /// Each is an output.
+    Each,
+    /// `silu(first) * second` is the output.
+    Gate,
+    /// The only one plus the second input is the output.
+    Add,
+}
+
+/// One weight `[in, out]` and its bias.
+#[derive(Debug)]
+struct Part {
+    weight: Left,
+    width: usize,
+    bias: Option<Vec<f32>>,
+}
+
+/// `norm(x)` times one or more weights: packed once for all of them.
+#[derive(Debug)]
+struct Linear {
+    product: Product,
+    /// RMSNorm's gain and epsilon.
+    norm: Option<(Vec<f32>, f32)>,
+    parts: Vec<Part>,
+    ending: Ending,
+}
+
+/// A [`Linear`] whose weights every copy of the graph shares.
+#[derive(Clone, Debug)]
+struct Shared(Arc<Linear>);
+
+impl PartialEq for Shared {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Shared {}
+
+impl Op for Shared {
+    fn name(&self) -> StaticName {
+        "Linear".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl TypedOp for Shared {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let &[x, ..] = inputs else { bail!("a linear layer without input") };
+        let outputs = if self.0.ending == Ending::Each { self.0.parts.len() } else { 1 };
+        let fact = |part: &Part| {
+            let mut shape = x.shape.clone();
+            shape.set(2, part.width.to_dim());
+            f32::fact(shape)
+        };
+        Ok(self.0.parts[..outputs].iter().map(fact).collect())
+    }
+
+    as_op!();
+}
+
+impl EvalOp for Shared {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, mut inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let x = inputs.remove(0).into_tensor();
+        let &[batch, tokens, width] = x.shape() else { bail!("a linear layer takes [B, T, D]") };
+        let outputs = self.0.products(x.into_shape(&[batch * tokens, width])?, inputs.first())?;
+        let shaped = outputs.into_iter().map(|output| {
+            let shape = [batch, tokens, output.shape()[1]];
+            Ok(output.into_shape(&shape)?.into_tvalue())
+        });
+        shaped.collect()
+    }
+}
+
+impl Linear {
+    /// The outputs `[N, out]` of `x` `[N, in]`.
+    fn products(&self, mut x: Tensor, residual: Option<&TValue>) -> TractResult<TVec<Tensor>> {
+        let rows = x.shape()[0];
+        if let Some((gain, epsilon)) = &self.norm {
+            ensure!(x.shape()[1] == gain.len(), "{:?} under a norm of {}", x.shape(), gain.len());
+            kernels::norm(x.try_as_plain_ram_mut()?.as_slice_mut()?, gain, *epsilon)?;
+        }
+        let packed = self.product.right(&x)?;
+        drop(x);
+        let mut outputs = TVec::new();
+        for Part { weight, width, bias } in &self.parts {
+            let mut output = self.product.of(weight, &packed, *width, rows)?;
+            if let Some(bias) = bias {
+                for row in output.try_as_plain_ram_mut()?.as_slice_mut()?.chunks_exact_mut(*width) {
+                    add(row, bias);
+                }
+            }
+            outputs.push(output);
+        }
+        match (&self.ending, &mut *outputs, residual) {
+            (Ending::Each, _, None) => Ok(outputs),
+            (Ending::Gate, [gate, up], None) => {
+                let up = up.try_as_plain_ram()?;
+                kernels::gate(gate.try_as_plain_ram_mut()?.as_slice_mut()?, up.as_slice()?)?;
+                outputs.truncate(1);
+                Ok(outputs)
+            }
+            (Ending::Add, [output], Some(residual)) => {
+                let residual = residual.try_as_plain_ram()?;
+                add(output.try_as_plain_ram_mut()?.as_slice_mut()?, residual.as_slice()?);
+                Ok(outputs)
+            }
+            (ending, _, _) => bail!("{ending:?} does not end {} products", self.parts.len()),
+        }
+    }
+}
+
+/// `x += y`.
+fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
