@@ -140,7 +140,7 @@ impl Course {
             unseen.push(self.cursor.epoch == 0);
             drawn.push(match &mut reservoir {
                 Some(reservoir) => {
-                    let held = reservoir.stats().held as usize;
+                    let held = reservoir.held() as usize;
                     reservoir.draw(settings.replay_batch_size.min(held))?
                 }
                 None => Vec::new(),

@@ -285,7 +285,7 @@ impl Job<'_, '_> {
             let last = step == settings.iters;
             let mut flow = ControlFlow::Continue(());
             if last || due(step, settings.steps_per_report) {
-                let held = self.reservoir.as_ref().map_or(0, |reservoir| reservoir.stats().held);
+                let held = self.reservoir.as_ref().map_or(0, Reservoir::held);
                 flow = tell(&since.event(step, settings.iters, held.into()));
                 since = Since::default();
             }

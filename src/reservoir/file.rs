@@ -16,7 +16,7 @@ use crate::ports::{Storage, StorageError};
 use half::f16;
 use rkyv::{Archive, Deserialize, Serialize};
 use sapwood_protocol::limits::{RECORD_HEADER_BYTES, SECTOR_BYTES};
-use sapwood_protocol::record::Kind;
+use sapwood_protocol::record::{Kind, UncheckedHeader};
 
 /// The file's name in the state folder.
 pub(crate) const NAME: &str = "reservoir";
@@ -133,7 +133,8 @@ pub(crate) fn encode(
         hidden: content.hidden.as_ref().map(|hidden| hidden.iter().map(|h| h.to_bits()).collect()),
     };
     let bytes = seal(Kind::Slot, generation, &slot)?;
-    let digest = *blake3::hash(bytes.get(RECORD_HEADER_BYTES..).unwrap_or_default()).as_bytes();
+    let header = UncheckedHeader::read(&bytes).and_then(|header| header.check(Kind::Slot));
+    let digest = header.map_err(RecordError::from)?.digest;
     let limit = slot_bytes(geometry);
     if bytes.len() as u64 > limit {
         return Err(ReservoirError::Limit {

@@ -282,6 +282,11 @@ impl Reservoir {
         Ok(slot.is_some())
     }
 
+    /// Blocks it holds now, staged ones included: what [`Reservoir::stats`] says, at no cost.
+    pub fn held(&self) -> u32 {
+        self.held
+    }
+
     /// How many more blocks can be accepted before a checkpoint or a commit is needed.
     pub fn room(&self) -> u32 {
         self.places.free()
