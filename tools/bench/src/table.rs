@@ -1,0 +1,208 @@
+//! The table: medians over the rounds, ratios within a round, goals beside them.
+//!
+//! - A ratio is taken between neighbours in time, and the middle one is shown: what slows the
+//!   machine for minutes slows both.
+//! - Goals are set against the first peer of a work.
+
+use crate::machine;
+use crate::measure::{Line, median};
+use crate::works::{BLOCKS, Peer, RANK, TOKENS, Work};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// One round of a work.
+pub(crate) struct Round {
+    /// Rate of f32 products with the same threads.
+    pub(crate) gflops: f64,
+    /// Our side.
+    pub(crate) ours: Line,
+    /// The peers.
+    pub(crate) theirs: Vec<(Peer, Line)>,
+}
+
+/// All rounds of a work.
+pub(crate) struct Measured {
+    /// The work.
+    pub(crate) work: Work,
+    /// Operations of its matrix products.
+    pub(crate) flops: f64,
+    /// Largest relative difference to each peer in the first step.
+    pub(crate) differences: Vec<(Peer, f64)>,
+    /// What was measured.
+    pub(crate) rounds: Vec<Round>,
+}
+
+/// The works so far, and how they were measured.
+pub(crate) struct Table {
+    threads: usize,
+    rounds: usize,
+    steps: usize,
+    measured: Vec<Measured>,
+}
+
+const HEAD: &str = "\
+| work | against | ours, ms | theirs, ms | ratio | goal | CPU ratio | ours, MB | theirs, MB \
+| ratio | goal | GEMM limit, ms | limit / ours | difference |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
+";
+
+impl Table {
+    /// A table without rows; `steps` of every one of `rounds` are timed.
+    pub(crate) fn new(threads: usize, rounds: usize, steps: usize) -> Self {
+        Self { threads, rounds, steps, measured: Vec::new() }
+    }
+
+    /// Adds the rows of a work.
+    pub(crate) fn add(&mut self, measured: Measured) {
+        self.measured.push(measured);
+    }
+
+    /// Everything as Markdown.
+    pub(crate) fn text(&self) -> String {
+        let rows: String = self.measured.iter().map(Measured::rows).collect();
+        format!("{}\n{HEAD}{rows}\n{}", self.conditions(), legend())
+    }
+
+    /// The machine, the versions, and how often what was done.
+    fn conditions(&self) -> String {
+        let all = || self.measured.iter().flat_map(|measured| &measured.rounds);
+        let rates: Vec<f64> = all().map(|round| round.gflops).collect();
+        let lines = all().flat_map(|round| {
+            std::iter::once(&round.ours).chain(round.theirs.iter().map(|(_, line)| line))
+        });
+        let versions: BTreeMap<&String, &String> = lines.flat_map(|line| &line.versions).collect();
+        let versions: Vec<String> =
+            versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+        format!(
+            "{}, {} cores, {} threads; {}. B {BLOCKS} x T {TOKENS}, rank {RANK} on q and v; median \
+             of {} rounds of {} steps; f32 GEMM peak {:.0} GFLOP/s.\n",
+            machine::processor(),
+            machine::cores(),
+            self.threads,
+            versions.join(", "),
+            self.rounds,
+            self.steps,
+            median(&rates),
+        )
+    }
+}
+
+fn legend() -> &'static str {
+    "A step is forward, backward, clipping, AdamW and average. Ratios are ours over theirs, the \
+     median over rounds. Memory is the most a process held in its life, libraries and loading \
+     included. The limit is the time of the step's own matrix products in f32 at the peak rate; \
+     int8 products can pass it. Difference: the largest of losses and gradient norm in the first \
+     step, relative.\n"
+}
+
+impl Measured {
+    /// One row a peer.
+    fn rows(&self) -> String {
+        let mut text = String::new();
+        for (index, &(peer, difference)) in self.differences.iter().enumerate() {
+            let goals = if index == 0 && Some(&peer) == self.work.peers().first() {
+                self.work.goals
+            } else {
+                [None; 2]
+            };
+            // Writing to a String cannot fail.
+            let _done = writeln!(text, "{}", self.row(peer, difference, goals));
+        }
+        text
+    }
+
+    fn row(
+        &self,
+        peer: Peer,
+        difference: f64,
+        [time_goal, memory_goal]: [Option<f64>; 2],
+    ) -> String {
+        let of = |figure: &dyn Fn(&Round, &Line) -> f64| {
+            let pairs = self.rounds.iter().flat_map(|round| {
+                round
+                    .theirs
+                    .iter()
+                    .filter(|(who, _)| *who == peer)
+                    .map(move |(_, line)| (round, line))
+            });
+            median(&pairs.map(|(round, line)| figure(round, line)).collect::<Vec<_>>())
+        };
+        let limit_ms = |round: &Round| self.flops / round.gflops / 1e6;
+        let goal = |goal: Option<f64>| goal.map_or_else(String::new, |goal| format!("{goal:.2}"));
+        let cells = [
+            self.work.title.to_owned(),
+            peer.title().to_owned(),
+            short(of(&|round, _| round.ours.median_ms())),
+            short(of(&|_, line| line.median_ms())),
+            format!("{:.2}", of(&|round, line| round.ours.median_ms() / line.median_ms())),
+            goal(time_goal),
+            format!("{:.2}", of(&|round, line| round.ours.cpu_ms / line.cpu_ms)),
+            short(of(&|round, _| round.ours.peak_mb)),
+            short(of(&|_, line| line.peak_mb)),
+            format!("{:.3}", of(&|round, line| round.ours.peak_mb / line.peak_mb)),
+            goal(memory_goal),
+            short(of(&|round, _| limit_ms(round))),
+            format!("{:.2}", of(&|round, _| limit_ms(round) / round.ours.median_ms())),
+            format!("{difference:.0e}"),
+        ];
+        format!("| {} |", cells.join(" | "))
+    }
+}
+
+/// Three digits or more, none without meaning.
+fn short(number: f64) -> String {
+    if number < 100.0 { format!("{number:.1}") } else { format!("{number:.0}") }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    fn line(step_ms: f64, peak_mb: f64) -> Line {
+        Line {
+            step_ms: vec![step_ms],
+            cpu_ms: 2.0 * step_ms,
+            loaded_mb: 1.0,
+            peak_mb,
+            checks: BTreeMap::new(),
+            versions: BTreeMap::from([("PyTorch".into(), "2.15.0".into())]),
+        }
+    }
+
+    fn round(gflops: f64, ours_ms: f64, theirs_ms: f64) -> Round {
+        let theirs = vec![(Peer::TorchF32, line(theirs_ms, 1000.0))];
+        Round { gflops, ours: line(ours_ms, 150.0), theirs }
+    }
+
+    #[test]
+    fn a_row_holds_medians_and_the_median_of_ratios_within_rounds() {
+        let rounds =
+            vec![round(100.0, 50.0, 100.0), round(100.0, 300.0, 500.0), round(50.0, 70.0, 100.0)];
+        let work = Work::named("15m").unwrap();
+        let differences = vec![(Peer::TorchF32, 2e-6)];
+        let mut table = Table::new(2, 3, 5);
+        table.add(Measured { work, flops: 3e9, differences, rounds });
+        let text = table.text();
+        let row = text.lines().find(|line| line.starts_with("| 15M")).unwrap();
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let expected = [
+            "15M shape, all layers",
+            "PyTorch + PEFT, f32",
+            "70.0",
+            "100",
+            "0.60",
+            "0.55",
+            "0.60",
+            "150",
+            "1000",
+            "0.150",
+            "0.15",
+            "30.0",
+            "0.60",
+            "2e-6",
+        ];
+        assert_eq!(cells[1..15], expected);
+        assert!(text.contains("PyTorch 2.15.0") && text.contains("2 threads"));
+    }
+}
