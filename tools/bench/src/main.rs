@@ -109,8 +109,8 @@ fn measured(worker: Worker) -> Result<()> {
         Worker::Peak => serde_json::to_string(&gemm::gflops())?,
         Worker::Measure { work, model, adapters, threads, warm_up, steps } => {
             let work = Work::named(&work)?;
-            let repeats = [warm_up, steps];
-            let task = ours::Task { work, model, adapters, threads, repeats };
+            let (repeats, libraries_mb) = ([warm_up, steps], measure::resident_mb()?);
+            let task = ours::Task { work, model, adapters, threads, repeats, libraries_mb };
             serde_json::to_string(&ours::run(&task)?)?
         }
     };

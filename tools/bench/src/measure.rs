@@ -16,7 +16,9 @@ pub(crate) struct Line {
     pub(crate) step_ms: Vec<f64>,
     /// CPU time of all threads, the mean of the timed steps.
     pub(crate) cpu_ms: f64,
-    /// Resident memory once everything is loaded, in MB of a million bytes.
+    /// Resident memory before a model is loaded, in MB of a million bytes: program and libraries.
+    pub(crate) libraries_mb: f64,
+    /// Resident memory once everything is loaded.
     pub(crate) loaded_mb: f64,
     /// Most resident memory of the process's life, its libraries and loading included.
     pub(crate) peak_mb: f64,
@@ -81,15 +83,17 @@ pub(crate) fn median(numbers: &[f64]) -> f64 {
     }
 }
 
-/// Runs `work` `warm_up` times, then `steps` times with a clock; `loaded_mb` is from before.
+/// Runs `work` `warm_up` times, then `steps` times with a clock; `libraries_mb` is from before
+/// anything was loaded.
 ///
 /// # Errors
 /// The first error of `work`, and a system without `/proc`.
 pub(crate) fn measure(
     [warm_up, steps]: [usize; 2],
+    libraries_mb: f64,
     mut work: impl FnMut() -> Result<BTreeMap<String, f64>>,
 ) -> Result<Line> {
-    let loaded_mb = status_mb("VmRSS:")?;
+    let loaded_mb = resident_mb()?;
     let (mut checks, mut step_ms, mut cpu) = (None, Vec::new(), cpu_ms()?);
     for step in 0..warm_up + steps {
         if step == warm_up {
@@ -105,6 +109,7 @@ pub(crate) fn measure(
     Ok(Line {
         cpu_ms: (cpu_ms()? - cpu) / steps.max(1) as f64,
         step_ms,
+        libraries_mb,
         loaded_mb,
         peak_mb: status_mb("VmHWM:")?,
         checks: checks.unwrap_or_default(),
@@ -118,6 +123,14 @@ pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let start = Instant::now();
     let found = work();
     (found, start.elapsed().as_secs_f64() * 1e3)
+}
+
+/// Resident memory now, in MB.
+///
+/// # Errors
+/// A system without `/proc`.
+pub(crate) fn resident_mb() -> Result<f64> {
+    status_mb("VmRSS:")
 }
 
 /// A field of `/proc/self/status`, given there in kB.
@@ -145,7 +158,7 @@ mod tests {
 
     fn line(loss: f64) -> Line {
         let text = format!(
-            "Loading weights: 100%\n{{\"step_ms\": [3.0, 1.0, 2.0, 9.0], \"cpu_ms\": 4.5, \
+            "Loading weights: 100%\n{{\"step_ms\": [3.0, 1.0, 2.0, 9.0], \"cpu_ms\": 4.5, \"libraries_mb\": 5.0, \
              \"loaded_mb\": 10.0, \"peak_mb\": 20.0, \"checks\": {{\"loss\": {loss}}}, \
              \"versions\": {{\"PyTorch\": \"2.15.0\"}}}}\n\n"
         );
@@ -167,7 +180,7 @@ mod tests {
         assert!(Line::parse("").is_err());
         let error = Line::parse("Killed\n").unwrap_err();
         assert!(error.to_string().contains("Killed"), "{error}");
-        let empty = r#"{"step_ms": [], "cpu_ms": 0, "loaded_mb": 1, "peak_mb": 1, "checks": {}, "versions": {}}"#;
+        let empty = r#"{"step_ms": [], "cpu_ms": 0, "libraries_mb": 1, "loaded_mb": 1, "peak_mb": 1, "checks": {}, "versions": {}}"#;
         assert!(Line::parse(empty).is_err());
     }
 
@@ -192,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_process_knows_its_own_memory_and_time() {
-        let line = measure([1, 2], || Ok(BTreeMap::from([("one".to_owned(), 1.0)]))).unwrap();
+        let line = measure([1, 2], 0.0, || Ok(BTreeMap::from([("one".to_owned(), 1.0)]))).unwrap();
         assert_eq!(line.step_ms.len(), 2);
         assert!(line.peak_mb >= line.loaded_mb && line.loaded_mb > 1.0, "{line:?}");
     }

@@ -41,6 +41,8 @@ pub(crate) struct Task {
     pub(crate) threads: usize,
     /// Steps before the clock runs, and with it.
     pub(crate) repeats: [usize; 2],
+    /// Resident memory before anything is loaded.
+    pub(crate) libraries_mb: f64,
 }
 
 /// Loads what the work needs and measures it.
@@ -60,7 +62,7 @@ fn trunk(task: &Task, base: &Base, layers: usize) -> Result<Line> {
     trim();
     let vocab = base.config().vocab;
     let ids = Array2::from_shape_fn((BLOCKS, TOKENS), |(row, column)| id(row, column, vocab));
-    measure(task.repeats, || {
+    measure(task.repeats, task.libraries_mb, || {
         let hidden = trunk.hidden(&ids)?;
         // Weighted by place, so that the right numbers at the wrong places do not pass.
         let weighted =
@@ -86,7 +88,7 @@ fn step(task: &Task, base: Base, replay: usize, keeping: Keeping) -> Result<Line
     let mut feed = Feed::new(&trunk, new, 0);
     let indices: Vec<usize> = (0..BLOCKS).collect();
     trim();
-    measure(task.repeats, || {
+    measure(task.repeats, task.libraries_mb, || {
         let (new, hidden) = feed.batch(&indices)?;
         let fresh = Group { blocks: &new, hidden: &hidden };
         let replay = (replay > 0).then_some(Group { blocks: &old, hidden: &stored });
