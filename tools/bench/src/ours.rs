@@ -5,13 +5,13 @@
 //!   hidden states of replayed ones as stored. Token ids and settings are those of `peer.py`.
 
 use crate::measure::{Line, measure};
-use crate::works::{BLOCKS, Keeping, Kind, TOKENS, Work};
-use anyhow::{Context, Result, bail};
+use crate::works::{BLOCKS, Kind, TOKENS, Work};
+use anyhow::{Context, Result};
 use ndarray::Array2;
 use sapwood::adapter::{Adapter, peft};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
-use sapwood::head::{Group, Head, Objective, Place};
+use sapwood::head::{Group, Head, Keep, Objective, Place};
 use sapwood::learner::Feed;
 use sapwood::settings::EmbeddingLayers;
 use sapwood::train::{self, AdamW, Batch, Learners, Rules, Step};
@@ -53,7 +53,7 @@ pub(crate) fn run(task: &Task) -> Result<Line> {
     let base = Base::open(&task.model)?;
     match task.work.kind {
         Kind::Trunk { layers } => trunk(task, &base, layers),
-        Kind::Step { replay, keeping, .. } => step(task, base, replay, keeping),
+        Kind::Step { replay, keep, .. } => step(task, base, replay, keep),
     }
 }
 
@@ -72,11 +72,11 @@ fn trunk(task: &Task, base: &Base, layers: usize) -> Result<Line> {
     })
 }
 
-fn step(task: &Task, base: Base, replay: usize, keeping: Keeping) -> Result<Line> {
+fn step(task: &Task, base: Base, replay: usize, keep: Keep) -> Result<Line> {
     let config = base.config().clone();
     let tap = config.layers - task.work.learning(config.layers)?;
     let trunk = Trunk::load(&base, tap, task.threads)?;
-    let head = head(&base, tap, keeping)?;
+    let head = Head::load(&base, tap, &Place::cpu(), TOKENS, keep)?;
     drop(base);
     let mut learners = Learners::new(adapter(&task.adapters.join("fast"), &config)?);
     learners.slow = adapter(&task.adapters.join("slow"), &config)?;
@@ -95,15 +95,6 @@ fn step(task: &Task, base: Base, replay: usize, keeping: Keeping) -> Result<Line
         let batch = Batch { fresh, replay };
         Ok(checks(&train::step(&head, &mut learners, &[batch], &RULES, LEARNING_RATE)?))
     })
-}
-
-/// The head, with its weights and activations kept as the work asks.
-fn head(base: &Base, tap: usize, keeping: Keeping) -> Result<Head> {
-    let Keeping { weights, activations } = keeping;
-    if (weights, activations) != ("auto", "f32") {
-        bail!("this build keeps head weights and activations as f32, not {weights}, {activations}");
-    }
-    Ok(Head::load(base, tap, &Place::cpu(), TOKENS)?)
 }
 
 /// Token `column` of block `row`.

@@ -4,6 +4,9 @@
 //! - Never here: how anything is run.
 
 use anyhow::{Result, bail, ensure};
+use sapwood::adapter::Target;
+use sapwood::head::Keep;
+use sapwood::settings::{Activations, HeadWeights};
 use serde_json::json;
 
 /// Fresh blocks of a step, and sequences of a trunk pass: B.
@@ -13,8 +16,7 @@ pub(crate) const TOKENS: usize = 128;
 /// Rank of the adapters, on q and v.
 pub(crate) const RANK: usize = 8;
 /// Linear layers of a decoder layer that have an adapter: q and v.
-pub(crate) const TARGETS: [sapwood::adapter::Target; 2] =
-    [sapwood::adapter::Target::Q, sapwood::adapter::Target::V];
+pub(crate) const TARGETS: [Target; 2] = [Target::Q, Target::V];
 
 /// Most that a loss or gradient norm may differ in f32, relative: both sides round, in another
 /// order of sums; another formula or another weight is off by far more.
@@ -57,18 +59,9 @@ const BASE: Shape = Shape { name: "base", random: None };
 const SMALL: Shape = Shape { name: "15m", random: Some([288, 6, 6, 6, 768, 32_000]) };
 const LARGE: Shape = Shape { name: "135m", random: Some([576, 30, 9, 3, 1536, 49_152]) };
 
-/// How the head keeps its frozen weights and its activations, by the names of the flags.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Keeping {
-    /// `--head-weights`
-    pub(crate) weights: &'static str,
-    /// `--activations`
-    pub(crate) activations: &'static str,
-}
-
-const DEFAULT: Keeping = Keeping { weights: "auto", activations: "f32" };
-const INT8: Keeping = Keeping { weights: "int8", ..DEFAULT };
-const LEAN: Keeping = Keeping { weights: "int8", activations: "recompute" };
+const DEFAULT: Keep = Keep { weights: HeadWeights::Auto, activations: Activations::F32 };
+const INT8: Keep = Keep { weights: HeadWeights::Int8, ..DEFAULT };
+const LEAN: Keep = Keep { activations: Activations::Recompute, ..INT8 };
 
 /// What one measured unit does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +72,8 @@ pub(crate) enum Kind {
         layers: usize,
         /// Replayed blocks, whose hidden states are stored; the peer computes them again.
         replay: usize,
-        /// How the head keeps what it needs.
-        keeping: Keeping,
+        /// How the head keeps its frozen weights and its activations.
+        keep: Keep,
     },
     /// A forward pass through this many layers.
     Trunk {
@@ -104,8 +97,8 @@ pub(crate) struct Work {
     pub(crate) goals: [Option<f64>; 2],
 }
 
-const fn step(layers: usize, replay: usize, keeping: Keeping) -> Kind {
-    Kind::Step { layers, replay, keeping }
+const fn step(layers: usize, replay: usize, keep: Keep) -> Kind {
+    Kind::Step { layers, replay, keep }
 }
 
 /// Every row.
@@ -227,7 +220,9 @@ impl Work {
 
     /// Whether our side rounds more than f32 does.
     pub(crate) fn rounds(&self) -> bool {
-        matches!(self.kind, Kind::Step { keeping, .. } if keeping != DEFAULT)
+        let Kind::Step { keep, .. } = self.kind else { return false };
+        matches!(keep.weights, HeadWeights::Bf16 | HeadWeights::Int8)
+            || keep.activations == Activations::Bf16
     }
 }
 
