@@ -43,6 +43,7 @@ pub(crate) fn run(works: &[Work], choice: &Comparison) -> Result<()> {
     let out = choice.out.clone().unwrap_or_else(|| choice.work_dir.join("table.md"));
     fs::create_dir_all(&choice.work_dir)
         .with_context(|| format!("cannot make {}", choice.work_dir.display()))?;
+    warn_of_load(threads);
     let mut compared = Vec::new();
     for work in works {
         let files = prepare(work, &choice.work_dir, &processes)?;
@@ -67,6 +68,19 @@ pub(crate) fn run(works: &[Work], choice: &Comparison) -> Result<()> {
     }
     eprintln!("written to {} and {}", out.display(), raw_path.display());
     Ok(())
+}
+
+/// Threads that wait for each other suffer most from neighbours, and not on every side alike.
+fn warn_of_load(threads: usize) {
+    if let Some(load) = machine::load()
+        && load + threads as f64 > machine::cores() as f64 + 0.5
+    {
+        eprintln!(
+            "warning: load {load:.1} beside {threads} threads on {} cores; peers that spin lose \
+             more than their share, so take these ratios for nothing",
+            machine::cores()
+        );
+    }
 }
 
 /// The peers of a work that the user wants.

@@ -34,6 +34,7 @@ pub(crate) struct Measured {
 
 /// The works so far, and how they were measured.
 pub(crate) struct Table {
+    load: Option<f64>,
     threads: usize,
     rounds: usize,
     steps: usize,
@@ -49,7 +50,7 @@ const HEAD: &str = "\
 impl Table {
     /// A table without rows; `steps` of every one of `rounds` are timed.
     pub(crate) fn new(threads: usize, rounds: usize, steps: usize) -> Self {
-        Self { threads, rounds, steps, measured: Vec::new() }
+        Self { load: machine::load(), threads, rounds, steps, measured: Vec::new() }
     }
 
     /// Adds the rows of a work.
@@ -74,7 +75,7 @@ impl Table {
             versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
         format!(
             "{}, {} cores, {} threads; {}. B {BLOCKS} x T {TOKENS}, rank {RANK} on q and v; median \
-             of {} rounds of {} steps; f32 GEMM peak {:.0} GFLOP/s.\n",
+             of {} rounds of {} steps; f32 GEMM peak {:.0} GFLOP/s{}.\n",
             machine::processor(),
             machine::cores(),
             self.threads,
@@ -82,6 +83,9 @@ impl Table {
             self.rounds,
             self.steps,
             self.peak(),
+            self.load.map_or_else(String::new, |load| format!(
+                "; load before the first round {load:.1}"
+            )),
         )
     }
 
