@@ -44,6 +44,7 @@ pub(crate) fn run(works: &[Work], choice: &Comparison) -> Result<()> {
     fs::create_dir_all(&choice.work_dir)
         .with_context(|| format!("cannot make {}", choice.work_dir.display()))?;
     warn_of_load(threads);
+    let mut table = Table::new(threads, choice.rounds, choice.steps);
     let mut compared = Vec::new();
     for work in works {
         let files = prepare(work, &choice.work_dir, &processes)?;
@@ -53,7 +54,6 @@ pub(crate) fn run(works: &[Work], choice: &Comparison) -> Result<()> {
     let raw_path = out.with_extension("jsonl");
     let mut raw =
         File::create(&raw_path).with_context(|| format!("cannot write {}", raw_path.display()))?;
-    let mut table = Table::new(threads, choice.rounds, choice.steps);
     for (work, files, differences) in compared {
         let flops = flops::of(work, &base::read_config(&files.model)?)?;
         let mut rounds = Vec::new();

@@ -73,9 +73,11 @@ impl Table {
         let versions: BTreeMap<&String, &String> = lines.flat_map(|line| &line.versions).collect();
         let versions: Vec<String> =
             versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+        let load = self.load.map_or_else(|| "unknown".to_owned(), |load| format!("{load:.1}"));
         format!(
-            "{}, {} cores, {} threads; {}. B {BLOCKS} x T {TOKENS}, rank {RANK} on q and v; median \
-             of {} rounds of {} steps; f32 GEMM peak {:.0} GFLOP/s{}.\n",
+            "{}, {} cores, load average before the run {load}, {} threads; {}. B {BLOCKS} x T \
+             {TOKENS}, rank {RANK} on q and v; median of {} rounds of {} steps; f32 GEMM peak \
+             {:.0} GFLOP/s.\n",
             machine::processor(),
             machine::cores(),
             self.threads,
@@ -83,9 +85,6 @@ impl Table {
             self.rounds,
             self.steps,
             self.peak(),
-            self.load.map_or_else(String::new, |load| format!(
-                "; load before the first round {load:.1}"
-            )),
         )
     }
 
