@@ -1,0 +1,212 @@
+//! What one process measures of itself: the line that it prints, and the doors to clock and kernel.
+//!
+//! - [`Line`] is what a worker of either side prints, ours and `peer.py` alike.
+//! - Linux only: memory and CPU time are those of `/proc/self`.
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Instant;
+
+/// One worker's result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Line {
+    /// Wall time of every timed step.
+    pub(crate) step_ms: Vec<f64>,
+    /// CPU time of all threads, the mean of the timed steps.
+    pub(crate) cpu_ms: f64,
+    /// Resident memory before a model is loaded, in MB of a million bytes: program and libraries.
+    pub(crate) libraries_mb: f64,
+    /// Resident memory once everything is loaded.
+    pub(crate) loaded_mb: f64,
+    /// Most resident memory of the process's life, its libraries and loading included.
+    pub(crate) peak_mb: f64,
+    /// Numbers of the first step that both sides must agree on.
+    pub(crate) checks: BTreeMap<String, f64>,
+    /// What computed it.
+    pub(crate) versions: BTreeMap<String, String>,
+}
+
+impl Line {
+    /// The last line of a worker's output.
+    ///
+    /// # Errors
+    /// When it is no such line, or holds no step.
+    pub(crate) fn parse(output: &str) -> Result<Self> {
+        let last = output.lines().rev().find(|line| !line.trim().is_empty());
+        let last = last.context("the worker printed nothing, expected a line of JSON")?;
+        let line: Self = serde_json::from_str(last)
+            .with_context(|| format!("expected a worker's line of JSON, got {last:?}"))?;
+        ensure!(!line.step_ms.is_empty(), "the worker timed no step");
+        Ok(line)
+    }
+
+    /// The middle of the timed steps.
+    pub(crate) fn median_ms(&self) -> f64 {
+        median(&self.step_ms)
+    }
+
+    /// The largest relative difference of what both sides computed, and its name.
+    ///
+    /// # Errors
+    /// When the sides did not compute the same things.
+    pub(crate) fn difference(&self, other: &Self) -> Result<(String, f64)> {
+        let names = |line: &Self| line.checks.keys().cloned().collect::<Vec<_>>();
+        ensure!(
+            names(self) == names(other) && !self.checks.is_empty(),
+            "the sides report different numbers: {:?} and {:?}",
+            names(self),
+            names(other)
+        );
+        let mut worst = (String::new(), 0.0);
+        for ((name, ours), theirs) in self.checks.iter().zip(other.checks.values()) {
+            let difference = (ours - theirs).abs() / theirs.abs().max(f64::MIN_POSITIVE);
+            // What is not a number is the worst there is.
+            if difference.is_nan() || difference >= worst.1 {
+                worst =
+                    (name.clone(), if difference.is_nan() { f64::INFINITY } else { difference });
+            }
+        }
+        Ok(worst)
+    }
+}
+
+/// The middle number, or the mean of the two in the middle; NaN of none.
+pub(crate) fn median(numbers: &[f64]) -> f64 {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        len if len % 2 == 1 => sorted[len / 2],
+        len => f64::midpoint(sorted[len / 2 - 1], sorted[len / 2]),
+    }
+}
+
+/// Runs `work` `warm_up` times, then `steps` times with a clock; `libraries_mb` is from before
+/// anything was loaded.
+///
+/// # Errors
+/// The first error of `work`, and a system without `/proc`.
+pub(crate) fn measure(
+    [warm_up, steps]: [usize; 2],
+    libraries_mb: f64,
+    mut work: impl FnMut() -> Result<BTreeMap<String, f64>>,
+) -> Result<Line> {
+    let loaded_mb = resident_mb()?;
+    let (mut checks, mut step_ms, mut cpu) = (None, Vec::new(), cpu_ms()?);
+    for step in 0..warm_up + steps {
+        if step == warm_up {
+            cpu = cpu_ms()?;
+        }
+        let (found, elapsed_ms) = timed(&mut work);
+        let found = found?;
+        checks.get_or_insert(found);
+        if step >= warm_up {
+            step_ms.push(elapsed_ms);
+        }
+    }
+    Ok(Line {
+        cpu_ms: (cpu_ms()? - cpu) / steps.max(1) as f64,
+        step_ms,
+        libraries_mb,
+        loaded_mb,
+        peak_mb: status_mb("VmHWM:")?,
+        checks: checks.unwrap_or_default(),
+        versions: BTreeMap::from([("Sapwood".into(), env!("CARGO_PKG_VERSION").into())]),
+    })
+}
+
+/// What `work` gives and how long it took, in milliseconds.
+pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
+    #[expect(clippy::disallowed_methods, reason = "a benchmark's own door to the clock")]
+    let start = Instant::now();
+    let found = work();
+    (found, start.elapsed().as_secs_f64() * 1e3)
+}
+
+/// Resident memory now, in MB.
+///
+/// # Errors
+/// A system without `/proc`.
+pub(crate) fn resident_mb() -> Result<f64> {
+    status_mb("VmRSS:")
+}
+
+/// A field of `/proc/self/status`, given there in kB.
+fn status_mb(key: &str) -> Result<f64> {
+    let text = fs::read_to_string("/proc/self/status").context("memory is read from /proc")?;
+    let field = text.lines().find_map(|line| line.strip_prefix(key));
+    let kilobytes = field.and_then(|field| field.split_whitespace().next()?.parse::<f64>().ok());
+    Ok(kilobytes.with_context(|| format!("/proc/self/status has no {key}"))? * 1024.0 / 1e6)
+}
+
+/// User and system time of all threads, in steps of a hundredth of a second.
+fn cpu_ms() -> Result<f64> {
+    let text = fs::read_to_string("/proc/self/stat").context("CPU time is read from /proc")?;
+    // The second field is a name in parentheses, which may hold spaces.
+    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: Vec<f64> = fields.skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+    ensure!(ticks.len() == 2, "/proc/self/stat has no CPU time");
+    Ok(ticks.iter().sum::<f64>() * 10.0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    fn line(loss: f64) -> Line {
+        let text = format!(
+            "Loading weights: 100%\n{{\"step_ms\": [3.0, 1.0, 2.0, 9.0], \"cpu_ms\": 4.5, \"libraries_mb\": 5.0, \
+             \"loaded_mb\": 10.0, \"peak_mb\": 20.0, \"checks\": {{\"loss\": {loss}}}, \
+             \"versions\": {{\"PyTorch\": \"2.15.0\"}}}}\n\n"
+        );
+        Line::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn a_line_of_the_peer_is_read_past_what_else_it_prints() {
+        let line = line(10.5);
+        assert!(
+            (line.median_ms() - 2.5).abs() < 1e-12 && (line.checks["loss"] - 10.5).abs() < 1e-12
+        );
+        let ours = serde_json::to_string(&line).unwrap();
+        assert_eq!(Line::parse(&ours).unwrap(), line);
+    }
+
+    #[test]
+    fn what_is_no_line_is_an_error_that_shows_it() {
+        assert!(Line::parse("").is_err());
+        let error = Line::parse("Killed\n").unwrap_err();
+        assert!(error.to_string().contains("Killed"), "{error}");
+        let empty = r#"{"step_ms": [], "cpu_ms": 0, "libraries_mb": 1, "loaded_mb": 1, "peak_mb": 1, "checks": {}, "versions": {}}"#;
+        assert!(Line::parse(empty).is_err());
+    }
+
+    #[test]
+    fn a_difference_is_relative_and_none_of_it_is_lost() {
+        let (name, difference) = line(10.1).difference(&line(10.0)).unwrap();
+        assert_eq!(name, "loss");
+        assert!((difference - 0.01).abs() < 1e-12);
+        let mut other = line(10.0);
+        other.checks.insert("loss".into(), f64::NAN);
+        assert!(line(10.0).difference(&other).unwrap().1.is_infinite());
+        other.checks.insert("mse".into(), 1.0);
+        assert!(line(10.0).difference(&other).is_err());
+    }
+
+    #[test]
+    fn a_median_is_in_the_middle() {
+        assert!((median(&[5.0, 1.0, 3.0]) - 3.0).abs() < 1e-12);
+        assert!((median(&[4.0, 1.0]) - 2.5).abs() < 1e-12);
+        assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn a_process_knows_its_own_memory_and_time() {
+        let line = measure([1, 2], 0.0, || Ok(BTreeMap::from([("one".to_owned(), 1.0)]))).unwrap();
+        assert_eq!(line.step_ms.len(), 2);
+        assert!(line.peak_mb >= line.loaded_mb && line.loaded_mb > 1.0, "{line:?}");
+    }
+}

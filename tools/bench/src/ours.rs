@@ -1,0 +1,136 @@
+//! Our side of a measurement, through the library as a job uses it.
+//!
+//! - In: a work, a model folder, two adapters in PEFT's layout. Out: a worker's line.
+//! - A step runs the trunk on its fresh blocks, as the first visit of a block does, and takes the
+//!   hidden states of replayed ones as stored. Token ids and settings are those of `peer.py`.
+
+use crate::measure::{Line, measure};
+use crate::works::{BLOCKS, Kind, TOKENS, Work};
+use anyhow::{Context, Result};
+use ndarray::Array2;
+use sapwood::adapter::{Adapter, peft};
+use sapwood::base::{Base, Config};
+use sapwood::block::Block;
+use sapwood::head::{Group, Head, Keep, Objective, Place};
+use sapwood::learner::Feed;
+use sapwood::settings::EmbeddingLayers;
+use sapwood::train::{self, AdamW, Batch, Learners, Rules, Step};
+use sapwood::trunk::{Trunk, trim};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const LEARNING_RATE: f32 = 1e-4;
+const RULES: Rules = Rules {
+    objective: Objective { gamma: 1.0, layers: EmbeddingLayers::Last, one_sided: false },
+    adamw: AdamW { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 },
+    max_grad_norm: 1.0,
+    retain: 0.99,
+    retain_at_once: false,
+};
+
+/// What a worker is told.
+pub(crate) struct Task {
+    /// What to measure.
+    pub(crate) work: Work,
+    /// The model folder.
+    pub(crate) model: PathBuf,
+    /// The folder with the adapters `fast` and `slow`.
+    pub(crate) adapters: PathBuf,
+    /// Threads of the trunk; rayon has been told before the process began.
+    pub(crate) threads: usize,
+    /// Steps before the clock runs, and with it.
+    pub(crate) repeats: [usize; 2],
+    /// Resident memory before anything is loaded.
+    pub(crate) libraries_mb: f64,
+}
+
+/// Loads what the work needs and measures it.
+///
+/// # Errors
+/// What the library says of the files or of a step.
+pub(crate) fn run(task: &Task) -> Result<Line> {
+    let base = Base::open(&task.model)?;
+    match task.work.kind {
+        Kind::Trunk { layers } => trunk(task, &base, layers),
+        Kind::Step { replay, keep, .. } => step(task, base, replay, keep),
+    }
+}
+
+fn trunk(task: &Task, base: &Base, layers: usize) -> Result<Line> {
+    let trunk = Trunk::load(base, layers, task.threads)?;
+    trim();
+    let vocab = base.config().vocab;
+    let ids = Array2::from_shape_fn((BLOCKS, TOKENS), |(row, column)| id(row, column, vocab));
+    measure(task.repeats, task.libraries_mb, || {
+        let hidden = trunk.hidden(&ids)?;
+        // Weighted by place, so that the right numbers at the wrong places do not pass.
+        let weighted =
+            |(index, value): (usize, &f32)| f64::from(value.abs()) * (1.0 + (index % 97) as f64);
+        let sum: f64 = hidden.iter().enumerate().map(weighted).sum();
+        Ok(BTreeMap::from([("hidden".into(), sum / hidden.len() as f64)]))
+    })
+}
+
+fn step(task: &Task, base: Base, replay: usize, keep: Keep) -> Result<Line> {
+    let config = base.config().clone();
+    let tap = config.layers - task.work.learning(config.layers)?;
+    let trunk = Trunk::load(&base, tap, task.threads)?;
+    let head = Head::load(&base, tap, &Place::cpu(), TOKENS, keep)?;
+    drop(base);
+    let mut learners = Learners::new(adapter(&task.adapters.join("fast"), &config)?);
+    learners.slow = adapter(&task.adapters.join("slow"), &config)?;
+
+    let blocks: Vec<Block> = (0..BLOCKS + replay).map(|row| block(row, config.vocab)).collect();
+    let (new, old) = blocks.split_at(BLOCKS);
+    let (old, stored) = Feed::new(&trunk, old, 0).batch(&(0..replay).collect::<Vec<_>>())?;
+    // Keeps nothing: every step meets its fresh blocks for the first time.
+    let mut feed = Feed::new(&trunk, new, 0);
+    let indices: Vec<usize> = (0..BLOCKS).collect();
+    trim();
+    measure(task.repeats, task.libraries_mb, || {
+        let (new, hidden) = feed.batch(&indices)?;
+        let fresh = Group { blocks: &new, hidden: &hidden };
+        let replay = (replay > 0).then_some(Group { blocks: &old, hidden: &stored });
+        let batch = Batch { fresh, replay };
+        Ok(checks(&train::step(&head, &mut learners, &[batch], &RULES, LEARNING_RATE)?))
+    })
+}
+
+/// Token `column` of block `row`.
+fn id(row: usize, column: usize, vocab: usize) -> u32 {
+    ((row * 7919 + column * 104_729 + 17) % vocab) as u32
+}
+
+fn block(row: usize, vocab: usize) -> Block {
+    Block {
+        tokens: (0..TOKENS).map(|column| id(row, column, vocab)).collect(),
+        learn: (0..TOKENS).map(|column| column > 0).collect(),
+        bytes: 0,
+        domain: 0,
+    }
+}
+
+fn adapter(folder: &Path, config: &Config) -> Result<Adapter> {
+    let read = |name: &str| {
+        let path = folder.join(name);
+        fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let (lora, tensors) = (read(peft::CONFIG_FILE)?, read(peft::TENSORS_FILE)?);
+    let files = peft::Files { config: &lora, tensors: &tensors, meta: None };
+    Ok(peft::read(files, config, None)?.0)
+}
+
+fn checks(step: &Step) -> BTreeMap<String, f64> {
+    let losses = step.losses;
+    let fresh = losses.replay.map(|_| losses.fresh);
+    let parts = [
+        ("loss", Some(losses.total)),
+        ("ce_fresh", fresh),
+        ("ce_replay", losses.replay),
+        ("mse", losses.embedding),
+        ("gradient_norm", Some(step.gradient_norm)),
+    ];
+    let present = parts.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    present.map(|(name, value)| (name.to_owned(), f64::from(value))).collect()
+}

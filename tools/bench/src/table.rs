@@ -1,0 +1,216 @@
+//! The table: medians over the rounds, ratios within a round, goals beside them.
+//!
+//! - A ratio is taken between neighbours in time, and the middle one is shown: what slows the
+//!   machine for minutes slows both.
+//! - Goals are set against the first peer of a work.
+
+use crate::machine;
+use crate::measure::{Line, median};
+use crate::works::{BLOCKS, Peer, RANK, TOKENS, Work};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// One round of a work.
+pub(crate) struct Round {
+    /// Rate of f32 products with the same threads.
+    pub(crate) gflops: f64,
+    /// Our side.
+    pub(crate) ours: Line,
+    /// The peers.
+    pub(crate) theirs: Vec<(Peer, Line)>,
+}
+
+/// All rounds of a work.
+pub(crate) struct Measured {
+    /// The work.
+    pub(crate) work: Work,
+    /// Operations of its matrix products.
+    pub(crate) flops: f64,
+    /// Largest relative difference to each peer in the first step.
+    pub(crate) differences: Vec<(Peer, f64)>,
+    /// What was measured.
+    pub(crate) rounds: Vec<Round>,
+}
+
+/// The works so far, and how they were measured.
+pub(crate) struct Table {
+    load: Option<f64>,
+    threads: usize,
+    rounds: usize,
+    steps: usize,
+    measured: Vec<Measured>,
+}
+
+const HEAD: &str = "\
+| work | against | ours, ms | theirs, ms | ratio | goal | CPU ratio | ours, MB | theirs, MB \
+| ratio | goal | ratio without libraries | GEMM limit, ms | limit / ours | difference |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
+";
+
+impl Table {
+    /// A table without rows; `steps` of every one of `rounds` are timed.
+    pub(crate) fn new(threads: usize, rounds: usize, steps: usize) -> Self {
+        Self { load: machine::load(), threads, rounds, steps, measured: Vec::new() }
+    }
+
+    /// Adds the rows of a work.
+    pub(crate) fn add(&mut self, measured: Measured) {
+        self.measured.push(measured);
+    }
+
+    /// Everything as Markdown.
+    pub(crate) fn text(&self) -> String {
+        let peak = self.peak();
+        let rows: String = self.measured.iter().map(|measured| measured.rows(peak)).collect();
+        format!("{}\n{HEAD}{rows}\n{LEGEND}", self.conditions())
+    }
+
+    /// The machine, the versions, and how often what was done.
+    fn conditions(&self) -> String {
+        let lines = self.all().flat_map(|round| {
+            std::iter::once(&round.ours).chain(round.theirs.iter().map(|(_, line)| line))
+        });
+        let versions: BTreeMap<&String, &String> = lines.flat_map(|line| &line.versions).collect();
+        let versions: Vec<String> =
+            versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+        let load = self.load.map_or_else(|| "unknown".to_owned(), |load| format!("{load:.1}"));
+        format!(
+            "{}, {} cores, load average before the run {load}, {} threads; {}. B {BLOCKS} x T \
+             {TOKENS}, rank {RANK} on q and v; median of {} rounds of {} steps; f32 GEMM peak \
+             {:.0} GFLOP/s.\n",
+            machine::processor(),
+            machine::cores(),
+            self.threads,
+            versions.join(", "),
+            self.rounds,
+            self.steps,
+            self.peak(),
+        )
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Round> {
+        self.measured.iter().flat_map(|measured| &measured.rounds)
+    }
+
+    /// The best rate of f32 products in any round, GFLOP/s: what stood in its way were others.
+    fn peak(&self) -> f64 {
+        self.all().map(|round| round.gflops).fold(0.0, f64::max)
+    }
+}
+
+const LEGEND: &str = "\
+A step is forward, backward, clipping, AdamW and average, from token ids; hidden states of replayed \
+blocks are stored on our side and computed again on theirs. Ratios are ours over theirs, the median \
+over rounds. Memory is the most a process held in its life, loading and libraries included; the \
+last ratio of memory leaves out what it held before it loaded a model. The limit is the time of the \
+work's own matrix products in f32 at the peak rate; int8 products can pass it. Difference: the \
+largest of losses and gradient norm in the first step, relative.
+";
+
+impl Measured {
+    /// One row a peer.
+    fn rows(&self, peak: f64) -> String {
+        let mut text = String::new();
+        for &(peer, difference) in &self.differences {
+            // Writing to a String cannot fail.
+            let _done = writeln!(text, "{}", self.row(peer, difference, peak));
+        }
+        text
+    }
+
+    fn row(&self, peer: Peer, difference: f64, peak: f64) -> String {
+        let first = self.work.peers().first() == Some(&peer);
+        let [time_goal, memory_goal] = if first { self.work.goals } else { [None; 2] };
+        let of = |figure: &dyn Fn(&Round, &Line) -> f64| {
+            let pairs = self.rounds.iter().flat_map(|round| {
+                round
+                    .theirs
+                    .iter()
+                    .filter(|(who, _)| *who == peer)
+                    .map(move |(_, line)| (round, line))
+            });
+            median(&pairs.map(|(round, line)| figure(round, line)).collect::<Vec<_>>())
+        };
+        let limit_ms = self.flops / peak / 1e6;
+        let own_mb = |line: &Line| line.peak_mb - line.libraries_mb;
+        let goal = |goal: Option<f64>| goal.map_or_else(String::new, |goal| format!("{goal:.2}"));
+        let cells = [
+            self.work.title.to_owned(),
+            peer.title().to_owned(),
+            short(of(&|round, _| round.ours.median_ms())),
+            short(of(&|_, line| line.median_ms())),
+            format!("{:.2}", of(&|round, line| round.ours.median_ms() / line.median_ms())),
+            goal(time_goal),
+            format!("{:.2}", of(&|round, line| round.ours.cpu_ms / line.cpu_ms)),
+            short(of(&|round, _| round.ours.peak_mb)),
+            short(of(&|_, line| line.peak_mb)),
+            format!("{:.3}", of(&|round, line| round.ours.peak_mb / line.peak_mb)),
+            goal(memory_goal),
+            format!("{:.3}", of(&|round, line| own_mb(&round.ours) / own_mb(line))),
+            short(limit_ms),
+            format!("{:.2}", of(&|round, _| limit_ms / round.ours.median_ms())),
+            format!("{difference:.0e}"),
+        ];
+        format!("| {} |", cells.join(" | "))
+    }
+}
+
+/// Three digits or more, none without meaning.
+fn short(number: f64) -> String {
+    if number < 100.0 { format!("{number:.1}") } else { format!("{number:.0}") }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    fn line(step_ms: f64, peak_mb: f64) -> Line {
+        Line {
+            step_ms: vec![step_ms],
+            cpu_ms: 2.0 * step_ms,
+            libraries_mb: 50.0,
+            loaded_mb: 60.0,
+            peak_mb,
+            checks: BTreeMap::new(),
+            versions: BTreeMap::from([("PyTorch".into(), "2.15.0".into())]),
+        }
+    }
+
+    fn round(gflops: f64, ours_ms: f64, theirs_ms: f64) -> Round {
+        let theirs = vec![(Peer::TorchF32, line(theirs_ms, 1000.0))];
+        Round { gflops, ours: line(ours_ms, 150.0), theirs }
+    }
+
+    #[test]
+    fn a_row_holds_medians_and_the_median_of_ratios_within_rounds() {
+        let rounds =
+            vec![round(100.0, 50.0, 100.0), round(100.0, 300.0, 500.0), round(50.0, 70.0, 100.0)];
+        let work = Work::named("15m").unwrap();
+        let differences = vec![(Peer::TorchF32, 2e-6)];
+        let mut table = Table::new(2, 3, 5);
+        table.add(Measured { work, flops: 3e9, differences, rounds });
+        let text = table.text();
+        let row = text.lines().find(|line| line.starts_with("| 15M")).unwrap();
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let expected = [
+            "15M shape, all layers",
+            "PyTorch + PEFT, f32",
+            "70.0",
+            "100",
+            "0.60",
+            "0.55",
+            "0.60",
+            "150",
+            "1000",
+            "0.150",
+            "0.15",
+            "0.105",
+            "30.0",
+            "0.43",
+            "2e-6",
+        ];
+        assert_eq!(cells[1..16], expected);
+        assert!(text.contains("PyTorch 2.15.0") && text.contains("2 threads"));
+    }
+}
