@@ -84,7 +84,7 @@ pub enum TrunkError {
     },
     /// The optimised graph computes something else than the plain one.
     #[error(
-        "tract's optimised graph is off by {difference:e} of scale for {batch} x {length} tokens, \
+        "the graph as it runs is off by {difference:e} of scale for {batch} x {length} tokens, \
          expected at most {DIFFERENCE_MAX:e}; this build cannot run this base"
     )]
     Miscompiled {

@@ -73,7 +73,7 @@ impl EvalOp for Attention {
         let [query, key, value] = &*inputs else { bail!("{} inputs, expected 3", inputs.len()) };
         let &[batch, tokens, _] = query.shape() else { bail!("queries are not [B, T, D]") };
         let positions = self.tables.0.len() / (self.width / 2);
-        ensure!(tokens <= positions, "{tokens} tokens, the table has {positions}");
+        ensure!((1..=positions).contains(&tokens), "{tokens} tokens, the table has {positions}");
         let (kv, q) = (self.kv_heads * self.width, self.heads * self.width);
         let (query, key) = (query.try_as_plain_ram()?, key.try_as_plain_ram()?);
         let value = value.try_as_plain_ram()?;
@@ -93,7 +93,6 @@ impl EvalOp for Attention {
                 sequence.group(head, out)?;
             }
         }
-        drop(plain);
         Ok(tvec!(output.into_tvalue()))
     }
 }
@@ -124,7 +123,6 @@ impl Sequence<'_> {
             for (row, scores) in plain.as_slice_mut::<f32>()?.chunks_exact_mut(seen).enumerate() {
                 self.softmax.causal(scores, start + row / group + 1)?;
             }
-            drop(plain);
             let values = product.left(&values.slice(0, 0, seen)?, 0)?;
             let mixed = product.of(&values, &product.right(&scores)?, width, rows * group)?;
             let plain = mixed.try_as_plain_ram()?;

@@ -16,8 +16,8 @@ use tract_onnx::tract_core::internal::{TractErrorContext, ensure};
 /// Numbers in the widest register, and the alignment of every tensor made here, in numbers.
 pub(super) const LANES: usize = 16;
 
-/// The kernel to take where it runs: on the AVX-512 machine that was measured it is 3 % ahead of the
-/// one that tract takes when T is unknown, and on tokens by fours it wastes nothing.
+/// The kernel to take where it runs. tract's choice while T is a symbol is as fast within 4 %, its
+/// cost model's is slower (EXPERIMENTS.md), and this one wastes nothing on T divisible by four.
 const PREFERRED: &str = "avx512_mmm_f32_48x4";
 
 /// The left operand of a product, packed.
