@@ -26,11 +26,13 @@ pub use continued::Layers;
 
 use crate::base::canonical::{self, Canonical, Part};
 use crate::base::{Base, BaseError, Config, Precision, Weight};
+use crate::products;
 use continued::Continued;
-use ndarray::{Array2, Array3, ArrayD, Axis, Ix3};
+use ndarray::{Array2, Array3, ArrayD, Ix3};
 use prost::Message;
 use rayon::ThreadPool;
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use thiserror::Error;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
@@ -40,6 +42,9 @@ use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_core::optim::Optimizer;
 use tract_onnx::tract_core::runtime::RunOptions;
 
+/// Most blocks that go through the layers together: their rows pay for packing the weights, and
+/// their activations still fit where one block's do.
+const BATCH_MAX: usize = 4;
 /// Most that the optimised graph may differ from the plain one, relative to the largest value.
 const DIFFERENCE_MAX: f32 = 1e-3;
 
@@ -162,7 +167,7 @@ impl Trunk {
             None => self.engine.run(ids),
             Some(pool) => {
                 let together = Executor::MultiThread(Arc::clone(pool));
-                multithread_tract_scope(together, || self.engine.run(ids))
+                pool.install(|| multithread_tract_scope(together, || self.engine.run(ids)))
             }
         }?;
         match &self.continued {
@@ -176,23 +181,44 @@ impl Trunk {
     /// # Errors
     /// As [`Self::hidden`].
     pub fn hidden_of(&self, blocks: &[&[u32]]) -> Result<Vec<Array2<f32>>, TrunkError> {
-        let row = |ids: &[u32]| Array2::from_shape_fn((1, ids.len()), |(_, t)| ids[t]);
-        let first = |hidden: Array3<f32>| hidden.index_axis_move(Axis(0), 0);
-        if self.continued.is_some() {
+        let batches = self.batches(blocks);
+        let run = |batch: &Vec<usize>| {
+            let length = batch.first().map_or(0, |&block| blocks[block].len());
+            let ids =
+                Array2::from_shape_fn((batch.len(), length), |(row, t)| blocks[batch[row]][t]);
             // A device takes its work from one thread.
-            return blocks.iter().map(|ids| Ok(first(self.hidden(&row(ids))?))).collect();
-        }
-        let threads = self.pool.as_ref().map_or(1, |pool| pool.current_num_threads());
-        let (many, left_over) = blocks.split_at(blocks.len() - blocks.len() % threads);
-        let alone = |ids: &&[u32]| Ok(first(self.engine.run(&row(ids))?));
-        let mut hidden: Vec<Array2<f32>> = match &self.pool {
-            None => many.iter().map(alone).collect::<Result<_, TrunkError>>(),
-            Some(pool) => pool.install(|| many.par_iter().map(alone).collect()),
+            if self.continued.is_some() { self.hidden(&ids) } else { self.engine.run(&ids) }
+        };
+        let hidden: Vec<Array3<f32>> = match &self.pool {
+            Some(pool) if self.continued.is_none() => {
+                pool.install(|| batches.par_iter().map(run).collect::<Result<_, _>>())
+            }
+            _ => batches.iter().map(run).collect(),
         }?;
-        for ids in left_over {
-            hidden.push(first(self.hidden(&row(ids))?));
+        let mut all = vec![Array2::zeros((0, 0)); blocks.len()];
+        for (batch, hidden) in batches.iter().zip(&hidden) {
+            for (&block, hidden) in batch.iter().zip(hidden.outer_iter()) {
+                all[block] = hidden.to_owned();
+            }
         }
-        Ok(hidden)
+        Ok(all)
+    }
+
+    /// Blocks of one length that go through the layers together, by their places in `blocks`.
+    ///
+    /// A weight is packed once for all of a batch, and no number depends on who is beside it.
+    fn batches(&self, blocks: &[&[u32]]) -> Vec<Vec<usize>> {
+        let threads = self.pool.as_ref().map_or(1, |pool| pool.current_num_threads());
+        let mut lengths: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (place, block) in blocks.iter().enumerate() {
+            lengths.entry(block.len()).or_default().push(place);
+        }
+        let most = if products::one_order() { BATCH_MAX } else { 1 };
+        let batches = lengths.into_values().flat_map(|places| {
+            let size = places.len().div_ceil(threads).clamp(1, most);
+            places.chunks(size).map(<[usize]>::to_vec).collect::<Vec<_>>()
+        });
+        batches.collect()
     }
 
     /// The layer whose input [`Self::hidden`] gives.

@@ -7,8 +7,9 @@
 //! Sources: RoPE arXiv 2104.09864; GQA arXiv 2305.13245; the backward pass from the saved
 //! log-sum-exp is FlashAttention's, arXiv 2205.14135.
 
-use super::gemm::{Into, Threads, View, matmul};
-use super::kernels::{dot, exp, maximum, rows_per_task, sum, wide};
+use super::kernels::{dot, exp, maximum, sum};
+use crate::products::gemm::{Into, Threads, View, matmul};
+use crate::products::{rows_per_task, wide};
 use rayon::prelude::*;
 
 /// Rows of queries whose scores are alive at a time.

@@ -4,12 +4,11 @@
 //! - Only labelled rows get here; a masked position costs nothing.
 //! - On the CPU one pass makes nats and gradient, while a chunk's logits are at hand.
 
-use super::frozen::Frozen;
 use super::fused::with_f32;
-use super::gemm::{Into, View};
 use super::kernels;
-use super::pool::Pool;
 use super::reference::FrozenLinear;
+use crate::products::gemm::{Into, View};
+use crate::products::{Frozen, Pool};
 use crate::settings::Activations;
 use candle_core::{D, Result, Tensor};
 

@@ -7,11 +7,11 @@
 //! - Never here: other devices (`reference.rs`), the loss (`tape.rs`).
 
 use super::attention::{self, Shape, Turn};
-use super::gemm::{Into, Threads, View, matmul};
 use super::kernels;
 use super::layer::{Layer, Part, Projection, Rotary};
-use super::pool::Pool;
 use crate::adapter::{Slot, Target};
+use crate::products::Pool;
+use crate::products::gemm::{Into, Threads, View, matmul};
 use crate::settings::Activations;
 use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
 use half::bf16;

@@ -8,28 +8,12 @@
 //!
 //! Sources: RMSNorm arXiv 1910.07467; SwiGLU arXiv 2002.05202.
 
+use crate::products::{rows_per_task, wide};
 use half::bf16;
 use rayon::prelude::*;
 
 /// Partial results a reduction keeps: two AVX2 registers, and short rows leave few numbers over.
 const LANES: usize = 16;
-
-/// Rows a parallel task takes, so that small inputs still split.
-pub(crate) fn rows_per_task(rows: usize) -> usize {
-    rows.div_ceil(rayon::current_num_threads() * 4).max(1)
-}
-
-/// Runs loops as compiled for AVX2 where the processor has it; elsewhere as the target has it.
-///
-/// What `work` calls must be inlined, else it stays compiled for the target's oldest processor.
-#[inline(always)]
-pub(crate) fn wide<R>(work: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(avx2) = pulp::x86::V3::try_new() {
-        return avx2.vectorize(work);
-    }
-    work()
-}
 
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {

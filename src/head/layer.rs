@@ -4,9 +4,9 @@
 //! products; candle's ops take one tensor a linear layer.
 
 use super::HeadError;
-use super::frozen::Frozen;
 use crate::adapter::Target;
 use crate::base::{Base, Config};
+use crate::products::Frozen;
 use crate::settings::HeadWeights;
 use candle_core::{Device, Result, Tensor, bail};
 

@@ -11,16 +11,11 @@
 mod attention;
 mod below;
 mod entropy;
-mod frozen;
 mod fused;
-mod gemm;
 mod kernels;
 mod layer;
 mod objective;
 mod place;
-mod pool;
-#[cfg(target_arch = "x86_64")]
-mod product;
 mod reference;
 mod tape;
 
@@ -31,10 +26,10 @@ pub use place::Place;
 
 use crate::adapter::{Adapter, Slot};
 use crate::base::{Base, BaseError, Config};
+use crate::products::Pool;
 use crate::settings::{Activations, HeadWeights};
 use candle_core::{Device, Tensor, Var};
 use layer::{Kept, Layer, Rotary};
-use pool::Pool;
 use reference::{Cache, ReferenceLayer};
 
 /// What can go wrong in the head.

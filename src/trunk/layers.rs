@@ -9,9 +9,13 @@
 //! Source: `base/canonical.rs`, of which every operator here is a part.
 
 use super::attention::Attention;
-use super::kernels::{self, Left, Product};
+use super::kernels::{self, LANES, Product};
 use super::{TrunkError, engine};
 use crate::base::{Base, Config, Weight};
+use crate::products::gemm::{Into, View};
+use crate::products::{Frozen, Pool};
+use crate::settings::HeadWeights;
+use std::fmt;
 use std::sync::Arc;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::{
@@ -23,7 +27,7 @@ use tract_onnx::tract_core::{as_op, op_as_typed_op, op_out_of_plan};
 /// The embedding and the layers below `tap`.
 pub(super) fn graph(base: &Base, tap: usize) -> Result<TypedModel, TrunkError> {
     let product = Product::native().map_err(engine("find its kernels"))?;
-    let mut builder = Builder { base, model: TypedModel::default(), product: product.clone() };
+    let mut builder = Builder { base, model: TypedModel::default() };
     let mut x = builder.embedding()?;
     let attention = Attention::new(base.config(), product);
     for layer in 0..tap {
@@ -37,7 +41,6 @@ pub(super) fn graph(base: &Base, tap: usize) -> Result<TypedModel, TrunkError> {
 struct Builder<'a> {
     base: &'a Base,
     model: TypedModel,
-    product: Product,
 }
 
 impl Builder<'_> {
@@ -95,16 +98,18 @@ impl Builder<'_> {
         let mut parts = Vec::new();
         for module in modules {
             let Weight { shape, data } = self.base.weight(&format!("{module}.weight"))?;
-            let width = shape.last().copied().unwrap_or(0);
-            let pack = || self.product.left(&Tensor::from_shape(&shape, &data)?, 0);
-            let weight = pack().map_err(engine("pack a weight"))?;
+            let fans = match shape[..] {
+                [fan_in, fan_out] => (fan_in, fan_out),
+                _ => (0, 0),
+            };
+            let weight = Frozen::new(data, fans, HeadWeights::Auto);
             let bias = match biased {
                 true => Some(self.base.weight(&format!("{module}.bias"))?.data),
                 false => None,
             };
-            parts.push(Part { weight, width, bias });
+            parts.push(Part { weight, bias });
         }
-        let linear = Linear { product: self.product.clone(), norm, parts, ending };
+        let linear = Linear { pool: Pool::default(), norm, parts, ending };
         let wired = self.model.wire_node(modules[0].clone(), Shared(Arc::new(linear)), inputs);
         wired.map_err(engine("build a layer"))
     }
@@ -122,21 +127,25 @@ enum Ending {
 }
 
 /// One weight `[in, out]` and its bias.
-#[derive(Debug)]
 struct Part {
-    weight: Left,
-    width: usize,
+    weight: Frozen,
     bias: Option<Vec<f32>>,
 }
 
-/// `norm(x)` times one or more weights: packed once for all of them.
-#[derive(Debug)]
+/// `norm(x)` times one or more weights.
 struct Linear {
-    product: Product,
+    /// Scratch of the products.
+    pool: Pool,
     /// RMSNorm's gain and epsilon.
     norm: Option<(Vec<f32>, f32)>,
     parts: Vec<Part>,
     ending: Ending,
+}
+
+impl fmt::Debug for Linear {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "Linear")
+    }
 }
 
 /// A [`Linear`] whose weights every copy of the graph shares.
@@ -165,7 +174,7 @@ impl TypedOp for Shared {
         let outputs = if self.0.ending == Ending::Each { self.0.parts.len() } else { 1 };
         let fact = |part: &Part| {
             let mut shape = x.shape.clone();
-            shape.set(2, part.width.to_dim());
+            shape.set(2, part.weight.fans().1.to_dim());
             f32::fact(shape)
         };
         Ok(self.0.parts[..outputs].iter().map(fact).collect())
@@ -197,13 +206,19 @@ impl Linear {
             ensure!(x.shape()[1] == gain.len(), "{:?} under a norm of {}", x.shape(), gain.len());
             kernels::norm(x.try_as_plain_ram_mut()?.as_slice_mut()?, gain, *epsilon)?;
         }
-        let packed = self.product.right(&x)?;
-        drop(x);
+        let input = x.try_as_plain_ram()?;
         let mut outputs = TVec::new();
-        for Part { weight, width, bias } in &self.parts {
-            let mut output = self.product.of(weight, &packed, *width, rows)?;
+        for Part { weight, bias } in &self.parts {
+            let (fan_in, fan_out) = weight.fans();
+            ensure!(x.shape()[1] == fan_in, "{:?} under a weight of {fan_in}", x.shape());
+            let mut output =
+                Tensor::zero_aligned::<f32>(&[rows, fan_out], LANES * size_of::<f32>())?;
+            let mut view = output.try_as_plain_ram_mut()?;
+            let numbers = view.as_slice_mut::<f32>()?;
+            let input = View::dense(input.as_slice()?, rows, fan_in);
+            weight.forward(input, (&mut *numbers, fan_out, Into::Replace), &self.pool);
             if let Some(bias) = bias {
-                for row in output.try_as_plain_ram_mut()?.as_slice_mut()?.chunks_exact_mut(*width) {
+                for row in numbers.chunks_exact_mut(fan_out) {
                     add(row, bias);
                 }
             }

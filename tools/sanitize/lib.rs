@@ -1,8 +1,8 @@
-//! The head's unsafe code and what calls it, without the rest of the head, to be run by a sanitizer.
+//! The unsafe code of the products and what calls it, without the engines, to be run by a sanitizer.
 //!
 //! - In: the sources themselves, by path. Out: their own tests, and calls at the edges of slices:
 //!   every slice is as long as its matrix and not a number longer, so a step beyond is one too far.
-//! - A file of the head that has `unsafe` belongs here, with a test; see CONTRIBUTING.md.
+//! - A file that has `unsafe` belongs here, with a test; see CONTRIBUTING.md.
 //! - Never here: candle, tract, and `malloc_trim` in `src/trunk.rs`, which takes and gives no memory.
 #![deny(unsafe_code)]
 #![allow(dead_code, reason = "a part of the head does not use all of its parts")]
@@ -10,13 +10,11 @@
 #[path = "../../src/head"]
 mod head {
     pub(crate) mod attention;
-    pub(crate) mod frozen;
-    pub(crate) mod gemm;
     pub(crate) mod kernels;
-    pub(crate) mod pool;
-    #[cfg(target_arch = "x86_64")]
-    mod product;
 }
+
+#[path = "../../src/products/mod.rs"]
+mod products;
 
 /// What the head takes of the settings.
 mod settings {
@@ -32,9 +30,8 @@ mod settings {
 #[cfg(test)]
 mod tests {
     use super::head::attention::{Shape, Turn, attention, attention_backward, rope};
-    use super::head::frozen::Frozen;
-    use super::head::gemm::{Into, Threads, View, matmul};
-    use super::head::pool::Pool;
+    use super::products::gemm::{Into, Threads, View, matmul};
+    use super::products::{Frozen, Pool};
     use super::settings::HeadWeights;
     use rand_chacha::ChaCha8Rng;
     use rand_core::{Rng, SeedableRng};

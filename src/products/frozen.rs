@@ -8,9 +8,9 @@
 //! - Never here: LoRA, biases, which layer this is.
 
 use super::gemm::{Into, Threads, View, matmul};
-use super::pool::Pool;
 #[cfg(target_arch = "x86_64")]
-use super::product::{self, Float, Integer, Out, Quantised, Rounding};
+use super::panel::{self, Float, Integer, Out, Quantised, Rounding};
+use super::pool::Pool;
 use crate::settings::HeadWeights;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -98,7 +98,7 @@ impl Frozen {
         let (fan_in, fan_out) = fans;
         assert_eq!(numbers.len(), fan_in * fan_out, "a weight of other sizes");
         let numbers = match kept {
-            HeadWeights::Auto if widens() => narrowest(numbers),
+            HeadWeights::Auto if super::one_order() => narrowest(numbers),
             HeadWeights::F32 | HeadWeights::Auto => Numbers::F32(numbers),
             HeadWeights::Bf16 => Numbers::Bf16(numbers.into_iter().map(bf16::from_f32).collect()),
             HeadWeights::Int8 => int8(&numbers, fan_out),
@@ -160,7 +160,7 @@ impl Frozen {
         let columns = if side == Side::Straight { self.fan_out } else { self.fan_in };
         #[cfg(target_arch = "x86_64")]
         if let Numbers::Int8 { codes, scales } = &self.numbers
-            && product::whole_available()
+            && panel::whole_available()
         {
             let factors = (side == Side::Turned).then_some(&scales[..]);
             let rounding = if finely { Rounding::Twice } else { Rounding::Once };
@@ -171,7 +171,7 @@ impl Frozen {
             return;
         }
         #[cfg(target_arch = "x86_64")]
-        if product::available() {
+        if panel::available() {
             let out = Out { numbers, stride, into };
             Float::new(left, self.floats(), self.fan_out, side).product(columns, out);
             return;
@@ -222,14 +222,6 @@ impl Frozen {
         }
         pool.give([wide]);
     }
-}
-
-/// Whether products widen what is kept on the way, at no cost.
-fn widens() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return product::available();
-    #[cfg(not(target_arch = "x86_64"))]
-    false
 }
 
 /// bf16 or f16 when every number survives it, else f32.

@@ -8,11 +8,11 @@
 //! - Rows whose small numbers count in sum are rounded twice: what the first rounding left over is
 //!   rounded in turn, and both are multiplied.
 
-use super::super::frozen::{CODE_MAX, Side};
-use super::super::gemm::{Into, View};
-use super::super::kernels::rows_per_task;
-use super::super::pool::Pool;
 use super::{COLUMNS, Out, ROWS, Sides, Sizes, Tile, every_row, mask, piece, product};
+use crate::products::frozen::{CODE_MAX, Side};
+use crate::products::gemm::{Into, View};
+use crate::products::pool::Pool;
+use crate::products::rows_per_task;
 use rayon::prelude::*;
 use std::arch::x86_64::{
     __m128i, _mm_loadu_si128, _mm_storeu_si128, _mm_unpackhi_epi8, _mm_unpackhi_epi16,
@@ -31,7 +31,7 @@ const STEP: usize = 4;
 const LINE: usize = COLUMNS * STEP;
 
 /// Rows rounded to 8 bits.
-pub(in super::super) struct Quantised {
+pub(in crate::products) struct Quantised {
     rows: usize,
     depth: usize,
     /// `[rows, stride]` bytes, each a code plus 128; the stride is the depth rounded up to `STEP`.
@@ -44,7 +44,7 @@ pub(in super::super) struct Quantised {
 
 /// How finely rows are rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Rounding {
+pub(in crate::products) enum Rounding {
     /// To 8 bits.
     Once,
     /// To 16 bits, for twice the work.
@@ -56,7 +56,7 @@ const REST_STEPS: f32 = 2.0 * CODE_MAX;
 
 impl Quantised {
     /// Rounds `rows`, each number times the factor of its column where there are any.
-    pub(in super::super) fn new(
+    pub(in crate::products) fn new(
         rows: View<'_>,
         factors: Option<&[f32]>,
         rounding: Rounding,
@@ -103,7 +103,7 @@ impl Quantised {
     }
 
     /// Its buffers, for the pool.
-    pub(in super::super) fn buffers(self) -> [Vec<f32>; 3] {
+    pub(in crate::products) fn buffers(self) -> [Vec<f32>; 3] {
         [self.codes, self.rest, self.scales]
     }
 
@@ -175,7 +175,7 @@ unsafe fn round(
 }
 
 /// `rows x W` or `rows x Wᵀ` with W's codes and the scales of its outputs.
-pub(in super::super) struct Integer<'a> {
+pub(in crate::products) struct Integer<'a> {
     left: &'a Quantised,
     codes: &'a [i8],
     scales: &'a [f32],
@@ -186,7 +186,7 @@ pub(in super::super) struct Integer<'a> {
 
 impl<'a> Integer<'a> {
     /// `codes` is row-major `[in, out]`, `scales` `[out]`.
-    pub(in super::super) fn new(
+    pub(in crate::products) fn new(
         left: &'a Quantised,
         codes: &'a [i8],
         scales: &'a [f32],
@@ -196,7 +196,7 @@ impl<'a> Integer<'a> {
     }
 
     /// `out (+)= left x right`, `columns` of them.
-    pub(in super::super) fn product(&self, columns: usize, out: Out<'_>) {
+    pub(in crate::products) fn product(&self, columns: usize, out: Out<'_>) {
         let (rows, depth) = (self.left.rows, self.left.depth);
         let (fan_in, fan_out) = match self.side {
             Side::Straight => (depth, columns),

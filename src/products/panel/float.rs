@@ -1,10 +1,10 @@
 //! Products in f32: rows of the left side are read where they lie, the frozen side is widened.
 
-use super::super::frozen::{Floats, Side};
-use super::super::gemm::View;
-use super::super::kernels::wide;
 use super::avx2;
 use super::{COLUMNS, Out, ROWS, Sides, Sizes, Tile, every_row, mask, product};
+use crate::products::frozen::{Floats, Side};
+use crate::products::gemm::View;
+use crate::products::wide;
 use std::arch::x86_64::{
     __m256i, __m512, _mm256_loadu_si256, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd,
     _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
@@ -18,7 +18,7 @@ use std::ops::Range;
 const SQUARE: usize = 16;
 
 /// `left [rows, depth] x W` or `x Wᵀ`.
-pub(in super::super) struct Float<'a> {
+pub(in crate::products) struct Float<'a> {
     left: View<'a>,
     right: Floats<'a>,
     side: Side,
@@ -30,7 +30,7 @@ pub(in super::super) struct Float<'a> {
 
 impl<'a> Float<'a> {
     /// `right` is row-major `[in, out]`, rows of `width` = out numbers; `side` says how it is used.
-    pub(in super::super) fn new(
+    pub(in crate::products) fn new(
         left: View<'a>,
         right: Floats<'a>,
         width: usize,
@@ -41,12 +41,12 @@ impl<'a> Float<'a> {
 
     /// The same with AVX2 whatever the processor has.
     #[cfg(test)]
-    pub(in super::super) fn with_avx2(self) -> Self {
+    pub(in crate::products) fn with_avx2(self) -> Self {
         Self { wide: false, ..self }
     }
 
     /// `out (+)= left x right`, `columns` of them.
-    pub(in super::super) fn product(&self, columns: usize, out: Out<'_>) {
+    pub(in crate::products) fn product(&self, columns: usize, out: Out<'_>) {
         let (rows, depth) = self.left.dims();
         let (fan_in, fan_out) = match self.side {
             Side::Straight => (depth, columns),

@@ -50,7 +50,7 @@ fn allowed(kept: HeadWeights) -> f64 {
 
 fn whole() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return product::whole_available();
+    return panel::whole_available();
     #[cfg(not(target_arch = "x86_64"))]
     false
 }
@@ -81,7 +81,7 @@ fn both_products_are_those_of_the_widened_matrix_on_any_shape() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn avx2_gives_the_products_of_avx_512() {
-    if !product::available() {
+    if !panel::available() {
         return;
     }
     for (kept, (rows, fan_in, fan_out)) in KEPT.into_iter().flat_map(|k| SHAPES.map(|s| (k, s))) {
@@ -178,7 +178,7 @@ fn the_number_of_threads_changes_no_bit() -> Result<(), rayon::ThreadPoolBuildEr
 
 #[test]
 fn auto_keeps_the_narrowest_form_that_loses_nothing() {
-    if !widens() {
+    if !crate::products::one_order() {
         return;
     }
     let kept = |numbers: &[f32]| {

@@ -1,0 +1,42 @@
+//! Matrix products of trunk and head: frozen matrices, views, and the buffers they go to.
+//!
+//! - In: rows of f32 and matrices. Out: rows of f32.
+//! - Every loop over rows is parallel (rayon, the pool in force) and runs on the widest vectors that
+//!   the processor turns out to have; no build flags.
+//! - Invariant: a number of a product with a frozen matrix is summed in one order, whatever rows are
+//!   beside it and however many threads run, where our own kernels serve (`x86-64` with AVX2).
+//! - Never here: layers, losses, candle, tract.
+
+pub(crate) mod frozen;
+pub(crate) mod gemm;
+#[cfg(target_arch = "x86_64")]
+mod panel;
+pub(crate) mod pool;
+
+pub(crate) use frozen::Frozen;
+pub(crate) use pool::Pool;
+
+/// Whether the invariant holds here.
+pub(crate) fn one_order() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return panel::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Rows a parallel task takes, so that small inputs still split.
+pub(crate) fn rows_per_task(rows: usize) -> usize {
+    rows.div_ceil(rayon::current_num_threads() * 4).max(1)
+}
+
+/// Runs loops as compiled for AVX2 where the processor has it; elsewhere as the target has it.
+///
+/// What `work` calls must be inlined, else it stays compiled for the target's oldest processor.
+#[inline(always)]
+pub(crate) fn wide<R>(work: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx2) = pulp::x86::V3::try_new() {
+        return avx2.vectorize(work);
+    }
+    work()
+}
