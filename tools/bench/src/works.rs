@@ -168,7 +168,7 @@ pub(crate) const WORKS: [Work; 12] = [
     },
     Work {
         name: "135m-ilora-int8",
-        title: "the same, int8 head weights",
+        title: "SmolLM2-135M shape, I-LoRA, top 8 layers, 8 + 8 blocks, int8",
         shape: LARGE,
         kind: step(8, BLOCKS, INT8),
         goals: [Some(0.30), Some(0.20)],
