@@ -47,11 +47,12 @@ impl Line {
         median(&self.step_ms)
     }
 
-    /// The largest relative difference of what both sides computed, and its name.
+    /// The largest relative difference of what both sides computed, and its name; `free` is the
+    /// name of a number that is not compared.
     ///
     /// # Errors
     /// When the sides did not compute the same things.
-    pub(crate) fn difference(&self, other: &Self) -> Result<(String, f64)> {
+    pub(crate) fn difference(&self, other: &Self, free: Option<&str>) -> Result<(String, f64)> {
         let names = |line: &Self| line.checks.keys().cloned().collect::<Vec<_>>();
         ensure!(
             names(self) == names(other) && !self.checks.is_empty(),
@@ -60,7 +61,8 @@ impl Line {
             names(other)
         );
         let mut worst = (String::new(), 0.0);
-        for ((name, ours), theirs) in self.checks.iter().zip(other.checks.values()) {
+        let pairs = self.checks.iter().zip(other.checks.values());
+        for ((name, ours), theirs) in pairs.filter(|((name, _), _)| Some(name.as_str()) != free) {
             let difference = (ours - theirs).abs() / theirs.abs().max(f64::MIN_POSITIVE);
             // What is not a number is the worst there is.
             if difference.is_nan() || difference >= worst.1 {
@@ -185,15 +187,17 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_is_relative_and_none_of_it_is_lost() {
-        let (name, difference) = line(10.1).difference(&line(10.0)).unwrap();
+    fn a_difference_is_relative_and_only_what_is_free_is_left_out() {
+        let (name, difference) = line(10.1).difference(&line(10.0), None).unwrap();
         assert_eq!(name, "loss");
         assert!((difference - 0.01).abs() < 1e-12);
+        let (_, difference) = line(10.1).difference(&line(10.0), Some("loss")).unwrap();
+        assert!(difference.abs() < 1e-12);
         let mut other = line(10.0);
         other.checks.insert("loss".into(), f64::NAN);
-        assert!(line(10.0).difference(&other).unwrap().1.is_infinite());
+        assert!(line(10.0).difference(&other, None).unwrap().1.is_infinite());
         other.checks.insert("mse".into(), 1.0);
-        assert!(line(10.0).difference(&other).is_err());
+        assert!(line(10.0).difference(&other, None).is_err());
     }
 
     #[test]

@@ -150,8 +150,8 @@ fn agree(
     let mut differences = Vec::new();
     for &peer in peers {
         let theirs = processes.theirs(peer, work, files, once)?;
-        let (name, difference) = ours.difference(&theirs)?;
-        let (who, within) = (peer.title(), peer.within(work));
+        let (who, (within, free)) = (peer.title(), peer.allows(work));
+        let (name, difference) = ours.difference(&theirs, free)?;
         eprintln!("{}: {name} differs by {difference:.1e} from {who}", work.name);
         ensure!(
             difference <= within,

@@ -104,7 +104,8 @@ blocks are stored on our side and computed again on theirs. Ratios are ours over
 over rounds. Memory is the most a process held in its life, loading and libraries included; the \
 last ratio of memory leaves out what it held before it loaded a model. The limit is the time of the \
 work's own matrix products in f32 at the peak rate; int8 products can pass it. Difference: the \
-largest of losses and gradient norm in the first step, relative.
+largest of losses and gradient norm in the first step, relative; the MSE counts only where both \
+sides compute in f32.
 ";
 
 impl Measured {
