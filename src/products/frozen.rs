@@ -126,6 +126,15 @@ impl Frozen {
         self.product(Side::Turned, dy, (dx, self.fan_in, Into::Replace), true, pool);
     }
 
+    /// Row `row` of the numbers, in f32.
+    ///
+    /// # Panics
+    /// When there is no such row or `out` is not one long: a bug of the caller.
+    pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.fan_in && out.len() == self.fan_out, "no such row");
+        self.floats().widen(row * self.fan_out, out);
+    }
+
     /// `out (+)= x W`: x `[rows, in]`; out `[rows, out]`, rows `stride` apart.
     pub(crate) fn forward(&self, x: View<'_>, out: (&mut [f32], usize, Into), pool: &Pool) {
         self.product(Side::Straight, x, out, false, pool);

@@ -1,7 +1,7 @@
 //! The frozen layers as a graph of few operators, made for many tokens at once.
 //!
 //! - In: a base and the tap. Out: a typed graph from ids `[B, T]` to hidden states `[B, T, D]`: a
-//!   Gather, then four operators a layer. The canonical graph of the same layers has fifty.
+//!   lookup, then four operators a layer. The canonical graph of the same layers has fifty.
 //! - Weights are read, packed for the product and let go of one at a time: loading takes about the
 //!   memory of the loaded trunk.
 //! - Never here: the check against the canonical graph, which `trunk.rs` makes at every load.
@@ -21,7 +21,6 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::{
     EvalContext, EvalOp, Op, StaticName, ToDim, TypedOp, bail, ensure,
 };
-use tract_onnx::tract_core::ops::array::Gather;
 use tract_onnx::tract_core::{as_op, op_as_typed_op, op_out_of_plan};
 
 /// The embedding and the layers below `tap`.
@@ -45,14 +44,14 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn embedding(&mut self) -> Result<OutletId, TrunkError> {
-        let Weight { shape, data } = self.base.weight("model.embed_tokens.weight")?;
+        let Weight { data, .. } = self.base.weight("model.embed_tokens.weight")?;
+        let Config { vocab, hidden, .. } = *self.base.config();
+        let table = Table(Arc::new(Frozen::new(data, (vocab, hidden), HeadWeights::Auto)));
         let wire = || -> TractResult<OutletId> {
             let (batch, length) = (self.model.symbols.sym("B"), self.model.symbols.sym("S"));
             let fact = i64::fact([batch.to_dim(), length.to_dim()]);
             let ids = self.model.add_source("input_ids", fact)?;
-            let rows: Tensor = ndarray::ArrayD::from_shape_vec(shape, data)?.into();
-            let rows = self.model.add_const("model.embed_tokens.weight", rows.into_arc_tensor())?;
-            Ok(self.model.wire_node("model.layers.0", Gather::new(0), &[rows, ids])?[0])
+            Ok(self.model.wire_node("model.layers.0", table, &[ids])?[0])
         };
         wire().map_err(engine("build the embedding"))
     }
@@ -112,6 +111,64 @@ impl Builder<'_> {
         let linear = Linear { pool: Pool::default(), norm, parts, ending };
         let wired = self.model.wire_node(modules[0].clone(), Shared(Arc::new(linear)), inputs);
         wired.map_err(engine("build a layer"))
+    }
+}
+
+/// The embedding: a row of the table `[V, D]` for every id.
+#[derive(Clone)]
+struct Table(Arc<Frozen>);
+
+impl fmt::Debug for Table {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "Table")
+    }
+}
+
+impl PartialEq for Table {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Table {}
+
+impl Op for Table {
+    fn name(&self) -> StaticName {
+        "Embedding".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl TypedOp for Table {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let &[ids] = inputs else { bail!("{} inputs of an embedding, expected 1", inputs.len()) };
+        let mut shape = ids.shape.clone();
+        shape.insert_axis(2)?;
+        shape.set(2, self.0.fans().1.to_dim());
+        Ok(tvec!(f32::fact(shape)))
+    }
+
+    as_op!();
+}
+
+impl EvalOp for Table {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let [ids] = &*inputs else { bail!("{} inputs, expected 1", inputs.len()) };
+        let &[batch, tokens] = ids.shape() else { bail!("an embedding takes [B, T]") };
+        let (vocab, width) = self.0.fans();
+        let mut output =
+            Tensor::zero_aligned::<f32>(&[batch, tokens, width], LANES * size_of::<f32>())?;
+        let (ids, mut view) = (ids.try_as_plain_ram()?, output.try_as_plain_ram_mut()?);
+        let rows = view.as_slice_mut::<f32>()?.chunks_exact_mut(width.max(1));
+        for (&id, row) in ids.as_slice::<i64>()?.iter().zip(rows) {
+            let id = usize::try_from(id).ok().filter(|&id| id < vocab);
+            let Some(id) = id else { bail!("a token is not in the vocabulary of {vocab}") };
+            self.0.row(id, row);
+        }
+        Ok(tvec!(output.into_tvalue()))
     }
 }
 
