@@ -154,6 +154,8 @@ impl Trunk {
         let plan = layers::graph(base, tap)?.into_runnable();
         let plan = plan.map_err(engine("prepare the graph"))?;
         let engine = probes.check(Engine { plan, config: base.config().clone() })?;
+        // What comes next finds the memory of the check free.
+        trim();
         Ok(Self { engine, pool, tap, continued: None })
     }
 
@@ -163,17 +165,28 @@ impl Trunk {
     /// # Errors
     /// [`TrunkError::Token`], [`TrunkError::Empty`], or a length the base does not compute.
     pub fn hidden(&self, ids: &Array2<u32>) -> Result<Array3<f32>, TrunkError> {
-        let hidden = match &self.pool {
-            None => self.engine.run(ids),
-            Some(pool) => {
+        match (&self.continued, &self.pool) {
+            (Some(layers), _) => layers.run(&self.engine.run(ids)?),
+            (None, Some(pool)) if ids.nrows() == 1 => {
                 let together = Executor::MultiThread(Arc::clone(pool));
                 pool.install(|| multithread_tract_scope(together, || self.engine.run(ids)))
             }
-        }?;
-        match &self.continued {
-            Some(layers) => layers.run(&hidden),
-            None => Ok(hidden),
+            (None, Some(_)) if !ids.is_empty() => self.side_by_side(ids),
+            _ => self.engine.run(ids),
         }
+    }
+
+    /// Several blocks of one length, as [`Self::hidden_of`] runs them.
+    fn side_by_side(&self, ids: &Array2<u32>) -> Result<Array3<f32>, TrunkError> {
+        let rows: Vec<Vec<u32>> = ids.outer_iter().map(|row| row.to_vec()).collect();
+        let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+        let all = self.hidden_of(&rows)?;
+        let (batch, length) = ids.dim();
+        let mut hidden = Array3::zeros((batch, length, self.width()));
+        for (mut hidden, own) in hidden.outer_iter_mut().zip(&all) {
+            hidden.assign(own);
+        }
+        Ok(hidden)
     }
 
     /// The residual streams before layer `tap`, each `[T, D]`, of blocks of any lengths.

@@ -81,6 +81,7 @@ fn split(base: &Base, settings: &Settings, place: &Place) -> Result<(Trunk, Head
     let tap = layers - settings.layers_of(layers)?;
     let probe = probe(base.config().vocab);
     let expected = Whole::load(base, threads)?.logits(&probe)?;
+    trim();
     let trunk = trunk(base, tap, settings, place)?;
     let keep = Keep { weights: settings.head_weights, activations: settings.activations };
     let head = Head::load(base, tap, place, settings.max_seq_length, keep)?;

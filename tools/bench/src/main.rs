@@ -12,6 +12,7 @@ mod machine;
 mod measure;
 mod ours;
 mod processes;
+mod rounding;
 mod rounds;
 mod table;
 mod works;
@@ -65,9 +66,18 @@ struct Comparison {
     list: bool,
 }
 
-/// What this program runs of itself; not for the command line.
+/// What is not a comparison: one for the command line, the others for this program itself.
 #[derive(Subcommand)]
 enum Worker {
+    /// Shows what the ways of keeping weights and activations cost in exactness.
+    Rounding {
+        /// Model folder.
+        #[arg(long)]
+        model: PathBuf,
+        /// Text to learn.
+        #[arg(long)]
+        data: PathBuf,
+    },
     /// Measures one work on our side and prints a line.
     #[command(hide = true)]
     Measure {
@@ -106,6 +116,7 @@ fn main() -> ExitCode {
 
 fn measured(worker: Worker) -> Result<()> {
     let line = match worker {
+        Worker::Rounding { model, data } => rounding::table(&model, &data)?,
         Worker::Peak => serde_json::to_string(&gemm::gflops())?,
         Worker::Measure { work, model, adapters, threads, warm_up, steps } => {
             let work = Work::named(&work)?;

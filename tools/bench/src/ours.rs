@@ -21,7 +21,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const LEARNING_RATE: f32 = 1e-4;
-const RULES: Rules = Rules {
+pub(crate) const RULES: Rules = Rules {
     objective: Objective { gamma: 1.0, layers: EmbeddingLayers::Last, one_sided: false },
     adamw: AdamW { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 },
     max_grad_norm: 1.0,
