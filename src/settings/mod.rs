@@ -53,10 +53,11 @@ impl Settings {
             let before = text.as_bytes().get(..start).unwrap_or_default();
             let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
             let problem = match error.message().split_once(", expected one of") {
-                Some((unknown, _)) => {
+                // The list of all settings is long, that of a setting's words is what is needed.
+                Some((unknown, _)) if unknown.starts_with("unknown field") => {
                     format!("{unknown}; settings have the names of the flags, see `sapwood adapt --help`")
                 }
-                None => error.message().lines().collect::<Vec<_>>().join(" "),
+                _ => error.message().lines().collect::<Vec<_>>().join(" "),
             };
             SettingsError::File { line, problem }
         })

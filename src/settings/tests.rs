@@ -31,7 +31,9 @@ fn a_refusal_of_a_file_is_one_line_with_key_and_line() {
     assert!(wrong.contains("line 2") && wrong.contains("string"), "{wrong}");
     let broken = refusal("rank = \n");
     assert!(broken.contains("line 1"), "{broken}");
-    for text in [unknown, wrong, broken, refusal("device = 'tpu'")] {
+    let word = refusal("head-weights = 'int9'\n");
+    assert!(word.contains("`int9`") && word.contains("`int8`"), "{word}");
+    for text in [unknown, wrong, broken, word, refusal("device = 'tpu'")] {
         assert!(text != "accepted" && !text.contains('\n'), "{text}");
     }
 }
