@@ -3,12 +3,11 @@
 //! - In: an opened [`Base`], the tap, ids `[B, T]`. Out: the residual stream `[B, T, D]` that enters
 //!   layer `tap`; 0 is the embedding's output, L what the last layer leaves.
 //! - [`Whole`] runs everything up to the logits: the oracle of trunk and head together.
-//! - The graph is never the file's own, and its weights are f32 whatever the file stores. [`Whole`]
-//!   runs the canonical graph; [`Trunk`] one of fewer operators, made for it (`trunk/layers.rs`).
-//!   Weights are handed over one at a time, so that loading takes about the memory of the loaded
-//!   model.
-//! - Threads: blocks run side by side, each on one thread; those left over run one after the other,
-//!   all threads on each.
+//! - The graph is never the file's own. [`Whole`] runs the canonical graph in f32; [`Trunk`] one of
+//!   fewer operators, made for it (`trunk/layers.rs`), whose weights lie as narrow as loses nothing.
+//!   Loading peaks at the canonical graph that the other is compared with.
+//! - Threads: batches of blocks of one length run side by side; a product inside one takes what
+//!   threads are idle.
 //! - Never here: gradients, adapters, padding. This stage is the only one that names tract; a device
 //!   that tract does not reach gets its layers as a function (`trunk/continued.rs`).
 //! - Invariants: what runs has been compared with the plain canonical graph on this machine. tract

@@ -2,7 +2,7 @@
 //!
 //! - In: blocks. Out: `[B, T, D]` hidden states for them, T the longest block of the batch.
 //! - The trunk runs once per block and job: its results are kept, as f32, up to a byte budget.
-//! - All blocks of a batch that miss theirs go to the trunk at once, which computes each alone.
+//! - All blocks of a batch that miss theirs go to the trunk at once.
 //! - Invariant: a block's hidden state does not depend on the batch it came in, nor on the number of
 //!   threads: a job that goes on after a cut must meet the same numbers.
 

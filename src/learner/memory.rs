@@ -12,7 +12,7 @@ use serde::Serialize;
 /// Bytes a job needs, by purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Memory {
-    /// Weights of embedding and trunk, f32.
+    /// Weights of embedding and trunk in f32, as loading needs them; they are kept narrower.
     pub trunk: u64,
     /// Weights of the head, as they are kept.
     pub head: u64,

@@ -2,7 +2,8 @@
 //!
 //! - In: numbers `[in, out]` in f32 and how to keep them. Out: `x W` and `dy Wᵀ`, in f32.
 //! - `Auto` keeps bf16 or f16 where every number survives it and the processor widens on the way
-//!   (x86-64 with AVX2), else f32: the results are the same. `Bf16` rounds; `Int8` keeps codes of -127..=127 and one scale for each output.
+//!   (x86-64 with AVX2), else f32: the results are the same. `Bf16` rounds; `Int8` keeps codes of
+//!   -127..=127 and one scale for each output.
 //! - On processors with AVX-512 VNNI int8 multiplies whole numbers: the rows are rounded too, in
 //!   blocks of 256 with a scale each. Elsewhere the codes are widened and multiplied in f32.
 //! - Never here: LoRA, biases, which layer this is.

@@ -1,5 +1,5 @@
-//! Products with a frozen matrix on processors with AVX-512 or AVX2: the matrix is packed, panel by panel,
-//! into numbers that the kernel reads in order, and widened or regrouped on the way.
+//! Products with a frozen matrix on processors with AVX-512 or AVX2: the matrix is packed, panel by
+//! panel, into numbers that the kernel reads in order, and widened or regrouped on the way.
 //!
 //! - In: rows of f32, a frozen matrix of any storage. Out: rows of f32, replaced or added to.
 //! - Every thread packs into a scratch of its own, which it keeps; nothing else is allocated.
