@@ -1,0 +1,1 @@
+//! What a job may spend, and what it has spent.

@@ -1,0 +1,287 @@
+//! What an operator may choose: one TOML file, every key with a default, every size with a limit.
+//!
+//! - In: TOML text. Out: a [`Config`] whose values are in range.
+//! - `[learn]` holds the settings of `sapwood adapt` under the names of its flags.
+//! - Never here: files, the environment, probing.
+
+use sapwood::settings::{Settings, SettingsError};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Everything an operator may choose.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// Model folder.
+    pub model: Option<PathBuf>,
+    /// State folder; one program at a time.
+    pub state: Option<PathBuf>,
+    /// Settings of learning.
+    pub learn: Settings,
+    /// How much a job takes and when it is worth one.
+    pub job: Job,
+    /// The ways in.
+    pub intake: Intake,
+    /// What is served, to whom.
+    pub serve: Serve,
+    /// What must hold for a job to run.
+    pub constraints: Constraints,
+    /// What a job may spend.
+    pub budget: Budget,
+    /// Where the readings come from.
+    pub probes: Probes,
+}
+
+/// How much a job takes and when it is worth one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Job {
+    /// Fewest samples that are worth a job.
+    pub samples_min: u64,
+    /// Most samples of one job.
+    pub samples_max: u64,
+    /// Passes over the samples of a job.
+    pub epochs: f64,
+    /// Fewest optimiser steps of a job.
+    pub iters_min: u64,
+    /// Most optimiser steps of a job.
+    pub iters_max: u64,
+    /// Text that no job learns, in the formats of `--data`: the gate judges by it too.
+    pub general: Option<PathBuf>,
+    /// Seconds between two looks at the constraints.
+    pub poll_seconds: f64,
+}
+
+impl Default for Job {
+    fn default() -> Self {
+        Self {
+            samples_min: 64,
+            samples_max: 4_096,
+            epochs: 3.0,
+            iters_min: 20,
+            iters_max: 1_000,
+            general: None,
+            poll_seconds: 2.0,
+        }
+    }
+}
+
+/// The ways in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Intake {
+    /// Most bytes that wait in the inbox; beyond, samples are refused until a job has learned some.
+    pub inbox_bytes_max: u64,
+    /// Most samples that wait in the inbox.
+    pub inbox_samples_max: u64,
+    /// A folder to watch for files of samples.
+    pub watch: Option<PathBuf>,
+    /// Seconds between two looks at it.
+    pub watch_seconds: f64,
+    /// Serial lines, pipes or files with frames of microcontrollers.
+    pub serial: Vec<Serial>,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Self {
+            inbox_bytes_max: 64 << 20,
+            inbox_samples_max: 65_536,
+            watch: None,
+            watch_seconds: 2.0,
+            serial: Vec::new(),
+        }
+    }
+}
+
+/// One serial line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Serial {
+    /// A device such as `/dev/ttyUSB0`, or a named pipe.
+    pub path: PathBuf,
+    /// Bits per second, for a device.
+    pub baud: Option<u32>,
+}
+
+/// What is served, to whom.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Serve {
+    /// Address of the HTTP interface; one that is not loopback needs a token.
+    pub listen: SocketAddr,
+    /// Unix socket; `STATE/socket` when nothing is said.
+    pub socket: Option<PathBuf>,
+    /// File that holds the token which TCP clients must send.
+    pub token_file: Option<PathBuf>,
+    /// Most bytes of a request's body.
+    pub body_bytes_max: usize,
+    /// Most tokens of a prompt and its completion together.
+    pub tokens_max: usize,
+    /// Generations at the same time.
+    pub concurrency: usize,
+    /// Generations that may wait for their turn; more are refused.
+    pub queue: usize,
+    /// Connections at the same time.
+    pub connections_max: usize,
+    /// Seconds that one request may take.
+    pub seconds_max: f64,
+}
+
+impl Default for Serve {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8321)),
+            socket: None,
+            token_file: None,
+            body_bytes_max: 4 << 20,
+            tokens_max: 512,
+            concurrency: 2,
+            queue: 16,
+            connections_max: 64,
+            seconds_max: 120.0,
+        }
+    }
+}
+
+/// What must hold for a job to run; the words are those of Android's JobScheduler.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Constraints {
+    /// The device is on power.
+    pub charging: bool,
+    /// Nobody else needs the processor, and no text is being generated.
+    pub idle: bool,
+    /// Where there is a battery, it is not low.
+    pub battery_not_low: bool,
+    /// Below this percentage a battery is low.
+    pub battery_low_percent: f32,
+    /// The disk of the state folder is not nearly full.
+    pub storage_not_low: bool,
+    /// Below this many free bytes it is.
+    pub storage_low_bytes: u64,
+    /// Learning stops when the device is hotter, in degrees Celsius.
+    pub hot_celsius: f32,
+    /// It starts again when the device is no hotter than this.
+    pub cool_celsius: f32,
+    /// Times of day, `22:00-06:00`, local; none is always.
+    pub windows: Vec<String>,
+    /// Free memory below which a job stops, in bytes.
+    pub memory_low_bytes: u64,
+    /// Part of the last 10 s that tasks waited for memory, in percent, above which a job stops.
+    pub memory_stall_percent: f32,
+    /// Above this load a core the device is not idle.
+    pub idle_load: f32,
+}
+
+impl Default for Constraints {
+    fn default() -> Self {
+        Self {
+            charging: false,
+            idle: false,
+            battery_not_low: true,
+            battery_low_percent: 20.0,
+            storage_not_low: true,
+            storage_low_bytes: 256 << 20,
+            hot_celsius: 85.0,
+            cool_celsius: 75.0,
+            windows: Vec::new(),
+            memory_low_bytes: 64 << 20,
+            memory_stall_percent: 20.0,
+            idle_load: 0.5,
+        }
+    }
+}
+
+/// What a job may spend; nothing is no bound. A job that has spent it stops, and goes on later.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Budget {
+    /// Seconds at a time.
+    pub seconds: Option<f64>,
+    /// Joules at a time, where the device can measure them.
+    pub joules: Option<f64>,
+    /// Bytes written at a time.
+    pub bytes_written: Option<u64>,
+    /// Starts of a job in 24 hours.
+    pub jobs_per_day: Option<u32>,
+}
+
+/// Where the readings come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Probes {
+    /// Root of sysfs.
+    pub sys: PathBuf,
+    /// Root of procfs.
+    pub proc: PathBuf,
+    /// Types of thermal zones that count, by the beginning of their names; none is all.
+    pub thermal_types: Vec<String>,
+    /// Label of the rail that all of the device hangs on.
+    pub rail: Option<String>,
+}
+
+impl Default for Probes {
+    fn default() -> Self {
+        Self {
+            sys: PathBuf::from("/sys"),
+            proc: PathBuf::from("/proc"),
+            thermal_types: Vec::new(),
+            rail: None,
+        }
+    }
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not TOML, an unknown key, or a value of the wrong type.
+    #[error("configuration, line {line}: {problem}; nothing was started")]
+    File {
+        /// Line of the file, from 1.
+        line: usize,
+        /// What is wrong there.
+        problem: String,
+    },
+    /// A value out of its range.
+    #[error("{key}: expected {expected}, got {got}; nothing was started")]
+    Range {
+        /// The key with its section.
+        key: &'static str,
+        /// What it may be.
+        expected: String,
+        /// What it was.
+        got: String,
+    },
+    /// The settings of learning.
+    #[error("[learn] {0}")]
+    Learn(#[from] SettingsError),
+}
+
+impl Config {
+    /// Reads a configuration file; a key that is left out has its default.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the line or the key.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let before = text.as_bytes().get(..start).unwrap_or_default();
+            let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+            let problem = error.message().lines().collect::<Vec<_>>().join(" ");
+            ConfigError::File { line, problem }
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses what is out of range, by name.
+    ///
+    /// # Errors
+    /// [`ConfigError::Range`] for the first value that is.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.learn.check()?;
+        Ok(())
+    }
+}

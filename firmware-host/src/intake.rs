@@ -1,0 +1,1 @@
+//! The ways in besides HTTP: a watched folder, serial lines with frames.

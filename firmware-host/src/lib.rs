@@ -1,0 +1,18 @@
+//! The device program around the Sapwood learner: what comes in, when to learn, what is served.
+//!
+//! The modules stand in the order of the data. Those without `engine` build in a moment and hold no
+//! learner: constraints, probes, frames and request bodies are tested and fuzzed alone.
+
+pub mod clock; //       the door to time
+pub mod config; //      what an operator may choose, and every limit
+pub mod probe; //       sysfs, /proc              -> Readings
+pub mod constraints; // Readings, time of day     -> what stands in the way of learning
+pub mod budget; //      what a job may spend, and what it has spent
+pub mod status; //      what the device says of itself
+pub mod intake; //      folder, serial line       -> inbox
+pub mod wire; //        request and response bodies of the HTTP interface
+#[cfg(feature = "engine")]
+pub mod device; //      the worker: one job at a time, the resident base
+#[cfg(feature = "engine")]
+pub mod serve; //       HTTP over TCP and a Unix socket
+pub mod service; //     systemd, launchd

@@ -1,0 +1,1 @@
+//! Service files and the service manager: systemd, launchd.

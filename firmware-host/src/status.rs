@@ -1,0 +1,249 @@
+//! What the device says of itself: one snapshot that `/v1/status`, the status page and `status` show.
+//!
+//! - In: what the worker, the inbox and the servers report. Out: [`Status`], as JSON.
+//! - Bounded: rings of fixed length, the oldest goes first.
+//! - Never here: how it is served.
+
+use crate::probe::Readings;
+use heapless::HistoryBuf;
+use serde::{Deserialize, Serialize};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Steps whose losses are kept for the curve.
+pub const STEPS_KEPT: usize = 512;
+/// Jobs that are remembered.
+pub const JOBS_KEPT: usize = 32;
+
+/// What the worker is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Loading the base.
+    #[default]
+    Starting,
+    /// Waiting for samples or for its constraints.
+    Waiting,
+    /// In a job.
+    Learning,
+    /// Told to wait by an operator.
+    Paused,
+    /// On its way out.
+    Stopping,
+}
+
+/// One point of the loss curve.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct StepPoint {
+    /// Optimiser step of the job.
+    pub step: u64,
+    /// What is minimised.
+    pub loss: f32,
+    /// Nats a label on fresh blocks.
+    pub fresh: f32,
+    /// Nats a label on replayed blocks.
+    pub replay: Option<f32>,
+}
+
+/// Bits per byte of one held-out text, before and after.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// `new`, `old` or `general`.
+    pub text: String,
+    /// With the adapter before the job.
+    pub before: f64,
+    /// With the slow adapter that the job made.
+    pub after: f64,
+}
+
+/// How a run of a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// The gate kept the adapter.
+    Kept,
+    /// The gate did not.
+    Dropped,
+    /// A constraint, a budget or an order stopped it; its checkpoint waits.
+    Stopped,
+    /// Something failed.
+    Failed,
+}
+
+/// One run of a job, as it is remembered across restarts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobReport {
+    /// Number of the run in the device's life, from 1.
+    pub number: u64,
+    /// When it began, RFC 3339.
+    pub started: String,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// Energy it took, in joules, where that is known.
+    pub joules: Option<f64>,
+    /// Bytes it wrote to the state folder.
+    pub bytes_written: u64,
+    /// Samples it learned from.
+    pub samples: u64,
+    /// Steps of the job at its end, and all of them.
+    pub steps: [u64; 2],
+    /// How it ended.
+    pub ending: Ending,
+    /// Why, in one line.
+    pub reason: String,
+    /// The generation in use afterwards.
+    pub generation: Option<u64>,
+    /// Bits per byte, before and after.
+    pub changes: Vec<Change>,
+}
+
+/// One constraint and whether it holds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ConstraintState {
+    /// Its name, as in the configuration.
+    pub name: &'static str,
+    /// Whether it holds.
+    pub met: bool,
+    /// What was read, against what is asked.
+    pub why: String,
+}
+
+/// What waits in the inbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct InboxStatus {
+    /// Samples that no job has learned.
+    pub samples: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Most bytes there may be.
+    pub bytes_max: u64,
+    /// Samples ever accepted by this process.
+    pub accepted: u64,
+    /// Samples dropped because they were there already.
+    pub duplicates: u64,
+    /// Samples refused: malformed, or no room.
+    pub refused: u64,
+    /// Frames dropped: damaged, or no room.
+    pub frames_dropped: u64,
+    /// Damaged bytes of the inbox passed over when it was opened.
+    pub damaged_bytes: u64,
+}
+
+/// What the reservoir holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ReservoirStatus {
+    /// Blocks held.
+    pub held: u64,
+    /// Blocks it can hold.
+    pub capacity: u64,
+    /// Blocks ever offered.
+    pub seen: u64,
+}
+
+/// What is served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ServingStatus {
+    /// The generation in use; none for the bare base.
+    pub generation: Option<u64>,
+    /// Generations of text under way.
+    pub active: u64,
+    /// Requests for text answered.
+    pub requests: u64,
+    /// Requests refused for want of room.
+    pub refused: u64,
+    /// Tokens written.
+    pub tokens: u64,
+}
+
+/// A snapshot.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: &'static str,
+    /// Seconds since it started.
+    pub uptime_seconds: f64,
+    /// Name of the base: its folder's last part.
+    pub model: String,
+    /// What the worker is doing.
+    pub phase: Phase,
+    /// Why it is not learning, in one line; empty while it is.
+    pub waiting_for: String,
+    /// Constraints, in the order of the configuration.
+    pub constraints: Vec<ConstraintState>,
+    /// The last readings.
+    pub readings: Readings,
+    /// Inbox.
+    pub inbox: InboxStatus,
+    /// Reservoir; none before the first job.
+    pub reservoir: Option<ReservoirStatus>,
+    /// Serving.
+    pub serving: ServingStatus,
+    /// Resident memory of the process, in bytes.
+    pub resident_bytes: Option<u64>,
+    /// Loss curve of the job under way, or of the last one.
+    pub steps: Vec<StepPoint>,
+    /// The last runs, oldest first.
+    pub jobs: Vec<JobReport>,
+}
+
+/// Where the parts of the program report, and where a snapshot comes from.
+#[derive(Default)]
+pub struct Board(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    status: Status,
+    steps: HistoryBuf<StepPoint, STEPS_KEPT>,
+}
+
+impl Board {
+    /// Changes what is shown.
+    pub fn update(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.lock().status);
+    }
+
+    /// Adds a point to the curve; step 1 begins a new one.
+    pub fn step(&self, point: StepPoint) {
+        let mut inner = self.lock();
+        if point.step <= 1 {
+            inner.steps.clear();
+        }
+        inner.steps.write(point);
+    }
+
+    /// Remembers a run.
+    pub fn job(&self, report: JobReport) {
+        let jobs = &mut self.lock().status.jobs;
+        if jobs.len() >= JOBS_KEPT {
+            jobs.remove(0);
+        }
+        jobs.push(report);
+    }
+
+    /// All of it, as of now.
+    pub fn snapshot(&self) -> Status {
+        let inner = self.lock();
+        Status { steps: inner.steps.oldest_ordered().copied().collect(), ..inner.status.clone() }
+    }
+
+    /// A panic elsewhere leaves numbers that are at worst old.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_curve_keeps_its_newest_points_in_order_and_begins_anew_with_a_job() {
+        let board = Board::default();
+        let point = |step| StepPoint { step, loss: 1.0, fresh: 1.0, replay: None };
+        (1..=STEPS_KEPT as u64 + 3).for_each(|step| board.step(point(step)));
+        let steps = board.snapshot().steps;
+        assert_eq!((steps.len(), steps[0].step), (STEPS_KEPT, 4));
+        assert!(steps.is_sorted_by_key(|point| point.step));
+        board.step(point(1));
+        assert_eq!(board.snapshot().steps, [point(1)]);
+    }
+}
