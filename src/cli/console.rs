@@ -86,7 +86,7 @@ impl Console {
 
     /// Tells of an event of a job.
     pub(crate) fn event(&mut self, event: &Event) -> io::Result<()> {
-        if self.json {
+        if self.json && *event != Event::Pulse {
             return self.object(event);
         }
         match event {
@@ -110,7 +110,7 @@ impl Console {
                 }
             }
             Event::Scores { step, scores } => self.line(&format!("step {step}\n{}", table(scores))),
-            Event::Checkpoint { .. } => Ok(()),
+            Event::Checkpoint { .. } | Event::Pulse => Ok(()),
             Event::Stopped { step } => {
                 self.end();
                 self.line(&format!("stopped at step {step}; go on with --resume"))

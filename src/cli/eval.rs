@@ -31,8 +31,8 @@ pub(crate) fn run(args: &Eval, console: &Console) -> anyhow::Result<()> {
         };
         let blocks =
             chosen::blocks(&tokeniser, &examples, &settings, 0, |text| console.warn(text))?;
-        let score =
-            HeldOut::new(&engines.trunk, &blocks, 8)?.score(&engines.head, adapter.as_ref())?;
+        let held_out = HeldOut::new(&engines.trunk, &blocks, 8, &mut || Ok(()))?;
+        let score = held_out.score(&engines.head, adapter.as_ref(), &mut || Ok(()))?;
         let (bits, perplexity) = (score.bits_per_byte(), score.perplexity());
         let value = json!({
             "event": "text",

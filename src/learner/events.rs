@@ -98,6 +98,8 @@ pub enum Event {
         /// Blocks in the reservoir.
         held: u64,
     },
+    /// Held-out text is being read: nothing to show, but the job may be stopped here.
+    Pulse,
     /// Held-out text was scored.
     Scores {
         /// Steps of the job so far.

@@ -1,7 +1,8 @@
 //! One job: learn from some blocks, be judged, commit or leave everything as it was.
 //!
 //! - In: loaded engines, a state folder, blocks to learn and blocks held out. Out: the verdict.
-//! - Progress leaves as [`Event`]s; the listener may stop the job at any step, which checkpoints it.
+//! - Progress leaves as [`Event`]s; the listener may stop the job at any step, which checkpoints it,
+//!   and between two batches of held-out text.
 //! - Invariant: until the commit, the generation in use does not change.
 
 use super::course::{Bench, Course, Cursor, Report};
@@ -74,6 +75,25 @@ pub fn adapt(
     settings: &Settings,
     tell: &mut Listener<'_>,
 ) -> Result<Outcome, LearnError> {
+    match learn_and_judge(engines, state, material, settings, tell) {
+        Err(LearnError::Stopped) => Ok(Outcome::Stopped),
+        outcome => outcome,
+    }
+}
+
+/// Asks the listener whether to go on, where there is nothing to tell.
+fn pulse(tell: &mut Listener<'_>) -> Result<(), LearnError> {
+    if tell(&Event::Pulse).is_break() { Err(LearnError::Stopped) } else { Ok(()) }
+}
+
+/// The job; [`LearnError::Stopped`] when the listener stopped it, after the checkpoint.
+fn learn_and_judge(
+    engines: &Engines,
+    state: &mut State,
+    material: &Material,
+    settings: &Settings,
+    tell: &mut Listener<'_>,
+) -> Result<Outcome, LearnError> {
     if material.train.is_empty() || material.valid.is_empty() {
         return Err(LearnError::NoData { name: material.name.clone() });
     }
@@ -93,11 +113,8 @@ pub fn adapt(
         _ => Some(reservoir(engines, state, settings, checkpoint.as_ref())?),
     };
     let old = heritage.blocks_but(&material.name);
-    let texts = [
-        HeldOut::new(&engines.trunk, &material.valid, SCORE_BATCH)?,
-        HeldOut::new(&engines.trunk, &old, SCORE_BATCH)?,
-        HeldOut::new(&engines.trunk, &material.general, SCORE_BATCH)?,
-    ];
+    let mut read = |blocks| HeldOut::new(&engines.trunk, blocks, SCORE_BATCH, &mut || pulse(tell));
+    let texts = [read(&material.valid)?, read(&old)?, read(&material.general)?];
     let ready = Event::Ready {
         domain: material.name.clone(),
         parameters: config.parameters(),
@@ -242,13 +259,11 @@ struct Job<'j, 'a> {
 
 impl Job<'_, '_> {
     fn run(&mut self, cursor: Cursor, tell: &mut Listener<'_>) -> Result<Outcome, LearnError> {
-        let mut scores = self.score(Who::Before, self.before.as_ref())?;
+        let mut scores = self.score(Who::Before, self.before.as_ref(), tell)?;
         let _ = tell(&Event::Scores { step: cursor.step, scores: scores.clone() });
-        if self.learn(cursor, tell)?.is_break() {
-            return Ok(Outcome::Stopped);
-        }
-        scores.extend(self.score(Who::Fast, Some(&self.learners.fast))?);
-        scores.extend(self.score(Who::Slow, Some(&self.learners.slow))?);
+        let end = self.learn(cursor, tell)?;
+        let learned = self.score_learners(end, tell)?;
+        scores.extend(learned);
         let _ = tell(&Event::Scores { step: self.settings.iters, scores: scores.clone() });
         let verdict = Judge::of(self.settings).judge(judged(&scores));
         let generation = self.settle(&verdict)?;
@@ -257,12 +272,8 @@ impl Job<'_, '_> {
         Ok(Outcome::Judged { verdict, generation, scores })
     }
 
-    /// All steps of the job; breaks when the listener stopped it.
-    fn learn(
-        &mut self,
-        cursor: Cursor,
-        tell: &mut Listener<'_>,
-    ) -> Result<ControlFlow<()>, LearnError> {
+    /// All steps of the job; where it stands afterwards.
+    fn learn(&mut self, cursor: Cursor, tell: &mut Listener<'_>) -> Result<Cursor, LearnError> {
         let (engines, settings) = (self.engines, self.settings);
         let mut course = Course::new(0..self.feed.blocks().len(), settings.seed, cursor);
         let mut since = Since::default();
@@ -289,30 +300,56 @@ impl Job<'_, '_> {
                 flow = tell(&since.event(step, settings.iters, held.into()));
                 since = Since::default();
             }
+            if flow.is_break() && !last {
+                return self.stop(course.cursor(), tell);
+            }
             if !last && due(step, settings.steps_per_eval) {
-                let mut scores = self.score(Who::Fast, Some(&self.learners.fast))?;
-                scores.extend(self.score(Who::Slow, Some(&self.learners.slow))?);
+                let scores = self.score_learners(course.cursor(), tell)?;
                 let _ = tell(&Event::Scores { step, scores });
             }
-            let stop = flow.is_break() && !last;
-            if stop || (!last && due(step, settings.save_every)) {
+            if !last && due(step, settings.save_every) {
                 self.checkpoint(course.cursor(), tell)?;
             }
-            if stop {
-                let _ = tell(&Event::Stopped { step });
-                return Ok(ControlFlow::Break(()));
-            }
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(course.cursor())
     }
 
-    fn score(&self, who: Who, adapter: Option<&Adapter>) -> Result<Vec<Score>, LearnError> {
+    /// A checkpoint, then the end of this run.
+    fn stop<T>(&mut self, at: Cursor, tell: &mut Listener<'_>) -> Result<T, LearnError> {
+        self.checkpoint(at, tell)?;
+        let _ = tell(&Event::Stopped { step: at.step });
+        Err(LearnError::Stopped)
+    }
+
+    /// Scores of fast and slow at `at`, where the job is checkpointed if it is stopped meanwhile.
+    fn score_learners(
+        &mut self,
+        at: Cursor,
+        tell: &mut Listener<'_>,
+    ) -> Result<Vec<Score>, LearnError> {
+        let both = self.score(Who::Fast, Some(&self.learners.fast), tell).and_then(|mut scores| {
+            scores.extend(self.score(Who::Slow, Some(&self.learners.slow), tell)?);
+            Ok(scores)
+        });
+        match both {
+            Err(LearnError::Stopped) => self.stop(at, tell),
+            scores => scores,
+        }
+    }
+
+    fn score(
+        &self,
+        who: Who,
+        adapter: Option<&Adapter>,
+        tell: &mut Listener<'_>,
+    ) -> Result<Vec<Score>, LearnError> {
         let mut scores = Vec::new();
         for (text, held_out) in Text::ALL.into_iter().zip(self.texts) {
             if held_out.is_empty() {
                 continue;
             }
-            let surprise = held_out.score(&self.engines.head, adapter)?;
+            let head = &self.engines.head;
+            let surprise = held_out.score(head, adapter, &mut || pulse(tell))?;
             scores.push(Score {
                 text,
                 who,

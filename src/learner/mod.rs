@@ -17,7 +17,7 @@ mod stream;
 pub use choices::{Answers, accuracy};
 pub use course::{Bench, Course, Cursor, Report};
 pub use engines::{Engines, threads};
-pub use evaluate::HeldOut;
+pub use evaluate::{HeldOut, Pulse};
 pub use events::{Event, Score, Text, Who};
 pub use feed::Feed;
 pub use job::{Listener, Material, Outcome, adapt};
@@ -86,6 +86,9 @@ pub enum LearnError {
         /// Which data.
         name: String,
     },
+    /// The listener said so between two batches of held-out text.
+    #[error("the job was told to stop; its checkpoint, if it had one, is there")]
+    Stopped,
     /// No multiple choice among the examples.
     #[error("expected lines of {{\"prompt\", \"choices\", \"answer\"}}, found none")]
     NoChoices,

@@ -97,8 +97,11 @@ impl<'a> Stream<'a> {
         if let Some(index) = (0..domains.names.len()).find(|&index| empty(index)) {
             return Err(LearnError::NoData { name: domains.names[index].clone() });
         }
-        let held_out: Result<Vec<_>, _> =
-            domains.test.iter().map(|blocks| HeldOut::new(&engines.trunk, blocks, 8)).collect();
+        let held_out: Result<Vec<_>, _> = domains
+            .test
+            .iter()
+            .map(|blocks| HeldOut::new(&engines.trunk, blocks, 8, &mut || Ok(())))
+            .collect();
         let mut stream = Self {
             engines,
             names: &domains.names,
@@ -113,7 +116,7 @@ impl<'a> Stream<'a> {
 
     fn scores(&self, adapter: Option<&Adapter>) -> Result<Vec<f64>, LearnError> {
         let score = |held_out: &HeldOut<'_>| {
-            Ok(held_out.score(&self.engines.head, adapter)?.bits_per_byte())
+            Ok(held_out.score(&self.engines.head, adapter, &mut || Ok(()))?.bits_per_byte())
         };
         self.held_out.iter().map(score).collect()
     }
