@@ -42,6 +42,17 @@ pub const MANIFEST_BYTES_MAX: u64 = 8 << 20;
 /// Bytes of a learner record or of a checkpoint; rkyv's offsets end at twice that.
 pub const LEARNER_BYTES_MAX: u64 = 1 << 30;
 
+/// Bytes of a segment of the inbox, unless one batch alone is larger.
+pub const INBOX_SEGMENT_BYTES: u64 = 1 << 20;
+/// Bytes of a batch of samples: what is acknowledged at once.
+pub const INBOX_BATCH_BYTES_MAX: u64 = 32 << 20;
+/// Bytes that may wait in an inbox.
+pub const INBOX_BYTES_MAX: u64 = 4 << 30;
+/// Samples that may wait in an inbox.
+pub const INBOX_SAMPLES_MAX: u64 = 1 << 20;
+/// Hashes of samples that an inbox remembers.
+pub const INBOX_HASHES_MAX: usize = 1 << 16;
+
 /// Bytes of the manifest for one held block: slot, place, domain, offer number, digest.
 const LEDGER_ENTRY_BYTES: u64 = 64;
 
@@ -64,5 +75,7 @@ const _: () = assert!(
     RESERVOIR_BLOCKS_MAX as u64 * LEDGER_ENTRY_BYTES <= LEARNER_BYTES_MAX / 8,
     "a checkpoint carries the reservoir's ledger beside the learner"
 );
+const _: () =
+    assert!(INBOX_BATCH_BYTES_MAX <= INBOX_BYTES_MAX, "the largest batch must fit an inbox");
 const _: () =
     assert!(DRAW_BLOCKS_MAX <= RESERVOIR_BLOCKS_MAX as usize, "a draw fits the reservoir");

@@ -9,9 +9,6 @@ use crate::limits::RECORD_HEADER_BYTES;
 
 /// First bytes of every record.
 pub const MAGIC: [u8; 8] = *b"SAPWOOD\n";
-/// The version of every format that this crate writes.
-pub const VERSION: u16 = 1;
-
 const CHECKED_BYTES: usize = RECORD_HEADER_BYTES - 4;
 
 /// What a record holds.
@@ -28,13 +25,36 @@ pub enum Kind {
     Learner = 4,
     /// The same in the middle of a job, with the reservoir's staged blocks.
     Checkpoint = 5,
+    /// Samples that were acknowledged together.
+    Batch = 6,
+    /// Hashes of the last samples.
+    Seen = 7,
+    /// Which samples a job under way learns.
+    Job = 8,
 }
 
 impl Kind {
+    const ALL: [Self; 8] = [
+        Self::Reservoir,
+        Self::Slot,
+        Self::Manifest,
+        Self::Learner,
+        Self::Checkpoint,
+        Self::Batch,
+        Self::Seen,
+        Self::Job,
+    ];
+
     fn of(number: u16) -> Option<Self> {
-        [Self::Reservoir, Self::Slot, Self::Manifest, Self::Learner, Self::Checkpoint]
-            .into_iter()
-            .find(|kind| *kind as u16 == number)
+        Self::ALL.into_iter().find(|kind| *kind as u16 == number)
+    }
+
+    /// The version of its format that this program writes; it reads this one and all before.
+    pub const fn version(self) -> u16 {
+        match self {
+            Self::Manifest => 2,
+            _ => 1,
+        }
     }
 }
 
@@ -43,6 +63,8 @@ impl Kind {
 pub struct Header {
     /// What the record holds.
     pub kind: Kind,
+    /// Version of its format, from 1.
+    pub version: u16,
     /// The commit, or the job that leads to it, that the record belongs to.
     pub generation: u64,
     /// Bytes of the payload that follows.
@@ -75,10 +97,12 @@ pub enum HeaderError {
         got: u32,
     },
     /// From a version that this one does not know.
-    #[error("record has format version {got}; this program reads version {VERSION}")]
+    #[error("record has format version {got}; this program reads versions 1 to {newest}")]
     Version {
         /// The version in the header.
         got: u16,
+        /// The newest that is known.
+        newest: u16,
     },
     /// A number that stands for no kind.
     #[error("record is of unknown kind {got}")]
@@ -126,17 +150,18 @@ impl UncheckedHeader {
         if got != sum {
             return Err(HeaderError::Checksum { expected: sum, got });
         }
-        let version = u16::from_le_bytes(self.field(8));
-        if version != VERSION {
-            return Err(HeaderError::Version { got: version });
-        }
         let number = u16::from_le_bytes(self.field(10));
         let kind = Kind::of(number).ok_or(HeaderError::UnknownKind { got: number })?;
+        let version = u16::from_le_bytes(self.field(8));
+        if !(1..=kind.version()).contains(&version) {
+            return Err(HeaderError::Version { got: version, newest: kind.version() });
+        }
         if kind != expected {
             return Err(HeaderError::Kind { expected, got: kind });
         }
         Ok(Header {
             kind,
+            version,
             generation: u64::from_le_bytes(self.field(12)),
             length: u64::from_le_bytes(self.field(20)),
             digest: self.field(28),
@@ -156,7 +181,7 @@ impl Header {
     pub fn encode(&self) -> [u8; RECORD_HEADER_BYTES] {
         let mut bytes = [0; RECORD_HEADER_BYTES];
         bytes[0..8].copy_from_slice(&MAGIC);
-        bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[8..10].copy_from_slice(&self.version.to_le_bytes());
         bytes[10..12].copy_from_slice(&(self.kind as u16).to_le_bytes());
         bytes[12..20].copy_from_slice(&self.generation.to_le_bytes());
         bytes[20..28].copy_from_slice(&self.length.to_le_bytes());
@@ -195,7 +220,8 @@ const _: () = assert!(28 + 32 == CHECKED_BYTES, "the digest ends where the check
 mod tests {
     use super::*;
 
-    const HEADER: Header = Header { kind: Kind::Slot, generation: 7, length: 300, digest: [9; 32] };
+    const HEADER: Header =
+        Header { kind: Kind::Slot, version: 1, generation: 7, length: 300, digest: [9; 32] };
 
     /// Oracle: the check value of CRC-32C/iSCSI and the 32 zero bytes of RFC 3720, appendix B.4.
     #[test]
@@ -231,6 +257,6 @@ mod tests {
         let sum = crc32c(&later[..CHECKED_BYTES]);
         later[CHECKED_BYTES..].copy_from_slice(&sum.to_le_bytes());
         let read = UncheckedHeader::read(&later).and_then(|head| head.check(Kind::Slot));
-        assert_eq!(read, Err(HeaderError::Version { got: 2 }));
+        assert_eq!(read, Err(HeaderError::Version { got: 2, newest: 1 }));
     }
 }

@@ -5,7 +5,10 @@ use crate::settings::LINE_BYTES_MAX;
 use serde_json::{Map, Value};
 
 /// Every line of a JSON-lines text; blank lines count but mean nothing.
-pub(super) fn examples(text: &str, name: &str) -> Result<Vec<Example>, IntakeError> {
+///
+/// # Errors
+/// [`IntakeError::Line`] with `name` and the number of the first line that is no example.
+pub fn examples(text: &str, name: &str) -> Result<Vec<Example>, IntakeError> {
     let mut examples = Vec::new();
     for (index, line) in text.lines().enumerate() {
         if line.trim().is_empty() {

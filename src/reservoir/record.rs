@@ -45,7 +45,8 @@ where
 {
     let payload = rkyv::to_bytes::<rancor::Error>(value)?;
     let digest = *blake3::hash(&payload).as_bytes();
-    let header = Header { kind, generation, length: payload.len() as u64, digest };
+    let (version, length) = (kind.version(), payload.len() as u64);
+    let header = Header { kind, version, generation, length, digest };
     let mut bytes = Vec::with_capacity(RECORD_HEADER_BYTES + payload.len());
     bytes.extend_from_slice(&header.encode());
     bytes.extend_from_slice(&payload);
@@ -63,6 +64,19 @@ where
         + Deserialize<T, HighDeserializer<rancor::Error>>,
 {
     let header = UncheckedHeader::read(bytes)?.check(kind)?;
+    Ok((header, open(&header, bytes)?))
+}
+
+/// As [`unseal`] behind a header that was read: older versions hold another type.
+///
+/// # Errors
+/// As [`unseal`].
+pub(crate) fn open<T>(header: &Header, bytes: &[u8]) -> Result<T, RecordError>
+where
+    T: Archive,
+    T::Archived: for<'a> CheckBytes<HighValidator<'a, rancor::Error>>
+        + Deserialize<T, HighDeserializer<rancor::Error>>,
+{
     let after = bytes.get(RECORD_HEADER_BYTES..).unwrap_or_default();
     let short = RecordError::Length { expected: header.length, got: after.len() as u64 };
     let length = usize::try_from(header.length).unwrap_or(usize::MAX);
@@ -72,5 +86,5 @@ where
     }
     let mut aligned = AlignedVec::<16>::with_capacity(payload.len());
     aligned.extend_from_slice(payload);
-    Ok((header, rkyv::from_bytes::<T, rancor::Error>(&aligned)?))
+    Ok(rkyv::from_bytes::<T, rancor::Error>(&aligned)?)
 }

@@ -7,14 +7,14 @@
 use super::StateError;
 use super::publish::{self, damaged};
 use crate::ports::Storage;
-use crate::reservoir::record::{seal, unseal};
+use crate::reservoir::record::{self, seal};
 use crate::reservoir::{Ledger, RecordError};
 use rkyv::{Archive, Deserialize, Serialize};
 use sapwood_protocol::limits::{
     ADAPTER_FILE_BYTES_MAX, FILE_NAME_BYTES_MAX, FILES_MAX, GENERATIONS_MAX, LEARNER_BYTES_MAX,
     MANIFEST_BYTES_MAX, REJECTIONS_MAX, VERDICT_BYTES_MAX,
 };
-use sapwood_protocol::record::Kind;
+use sapwood_protocol::record::{Kind, UncheckedHeader};
 
 /// The two names, written in turns.
 pub(crate) const NAMES: [&str; 2] = ["manifest.a", "manifest.b"];
@@ -101,6 +101,26 @@ pub(crate) struct Manifest {
     pub(crate) rejections: Vec<Rejection>,
     /// The reservoir as of the newest commit.
     pub(crate) ledger: Option<Ledger>,
+    /// The number of the last sample that a job which ended has taken from the inbox.
+    pub(crate) learned: u64,
+}
+
+/// A manifest of version 1, before there was an inbox.
+#[derive(Archive, Serialize, Deserialize)]
+struct First {
+    sequence: u64,
+    current: u64,
+    last: u64,
+    generations: Vec<Generation>,
+    rejections: Vec<Rejection>,
+    ledger: Option<Ledger>,
+}
+
+impl From<First> for Manifest {
+    fn from(first: First) -> Self {
+        let First { sequence, current, last, generations, rejections, ledger } = first;
+        Self { sequence, current, last, generations, rejections, ledger, learned: 0 }
+    }
 }
 
 impl Manifest {
@@ -109,9 +129,18 @@ impl Manifest {
         let Some(length) = storage.len(name)? else { return Ok(None) };
         limit("bytes of a manifest", MANIFEST_BYTES_MAX, length)?;
         let record = |source: RecordError| StateError::Record { path: name.to_owned(), source };
-        let (_, manifest) = unseal::<Self>(Kind::Manifest, &storage.read(name)?).map_err(record)?;
+        let manifest = Self::parse(&storage.read(name)?).map_err(record)?;
         manifest.check()?;
         Ok(Some(manifest))
+    }
+
+    /// A manifest of any version.
+    fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
+        let header = UncheckedHeader::read(bytes)?.check(Kind::Manifest)?;
+        match header.version {
+            1 => Ok(record::open::<First>(&header, bytes)?.into()),
+            _ => record::open(&header, bytes),
+        }
     }
 
     /// Makes it the one in that file, durably.

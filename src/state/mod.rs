@@ -9,6 +9,8 @@
 //! ```
 //! - A commit publishes its files under new names, then a manifest that names them with their
 //!   digests: from that moment, and not before, all of it is current at once.
+//! - `inbox/` is another stage's. Only the number of the last sample that a job took from it is kept
+//!   here, so that it moves with the commit or rejection that ends the job.
 //! - A rollback gives back a generation's adapter **and** learner. The reservoir stays as the newest
 //!   commit left it: it is data the device has met, not what it made of it.
 //! - Falling back because of damaged bytes may find places of the reservoir that a later job
@@ -76,6 +78,7 @@ pub struct State {
     slot: Option<usize>,
     sequence: u64,
     keep: usize,
+    through: Option<u64>,
     broken: bool,
     recovery: Recovery,
 }
@@ -114,7 +117,8 @@ impl State {
         let found = recover::find(&*storage)?;
         let recovery = Recovery { fell_back: found.fell_back, ..Recovery::default() };
         let (manifest, slot, sequence) = (found.manifest, found.slot, found.sequence);
-        let state = Self { storage, manifest, slot, sequence, keep: KEEP, broken: false, recovery };
+        let (keep, through, broken) = (KEEP, None, false);
+        let state = Self { storage, manifest, slot, sequence, keep, through, broken, recovery };
         Ok((state, found.named))
     }
 
@@ -122,6 +126,17 @@ impl State {
     /// before it.
     pub fn set_keep(&mut self, generations: usize) {
         self.keep = generations.clamp(2, GENERATIONS_MAX - 2);
+    }
+
+    /// Says which samples of the inbox the job to come takes: all up to that number. The commit or
+    /// the rejection that ends it makes that durable.
+    pub fn set_through(&mut self, number: u64) {
+        self.through = Some(number);
+    }
+
+    /// The number of the last sample that a job which ended has taken from the inbox.
+    pub fn learned(&self) -> u64 {
+        self.manifest.learned
     }
 
     /// The number that the next commit will have.
@@ -257,7 +272,9 @@ impl State {
         next.last = number;
         next.generations.push(generation);
         next.ledger = ledger.clone().or(next.ledger);
+        next.learned = self.through.unwrap_or(0).max(next.learned);
         self.flip(next)?;
+        self.through = None;
         if let Some((reservoir, ledger)) = reservoir.zip(ledger) {
             reservoir.committed(ledger);
         }
@@ -311,8 +328,10 @@ impl State {
             next.rejections.remove(0);
         }
         next.rejections.push(Rejection { stayed: next.current, step, reason: reason.to_owned() });
+        next.learned = self.through.unwrap_or(0).max(next.learned);
         let result = self.flip(next);
         self.note(result)?;
+        self.through = None;
         if let Some(reservoir) = reservoir {
             reservoir.discard();
         }

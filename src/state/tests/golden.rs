@@ -1,36 +1,56 @@
-//! The bytes of version 1, which every later version must open.
+//! The bytes of every version, which every later version must open.
 
 use super::*;
+use crate::inbox::{Bounds, Inbox, Job};
 use crate::ports::Disk;
 use std::path::{Path, PathBuf};
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/state_v1")
+const BOUNDS: Bounds = Bounds { bytes: 1 << 20, samples: 100 };
+
+fn golden(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(version)
 }
 
-/// Copies the committed folder, which a test must not change, into a disk in memory.
-fn golden_disk() -> Arc<CutDisk> {
+/// Copies a committed folder, which a test must not change, into a disk in memory.
+fn golden_disk(version: &str) -> Arc<CutDisk> {
     let disk = CutDisk::new();
-    for folder in ["", "adapters", "adapters/2", "adapters/3", "adapters/4", "learner"] {
-        if !folder.is_empty() {
-            disk.create_dir_all(folder).unwrap();
-        }
-        for entry in std::fs::read_dir(golden().join(folder)).unwrap().map(Result::unwrap) {
-            if entry.file_type().unwrap().is_file() {
-                let name = entry.file_name().into_string().unwrap();
-                let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
-                disk.write(&path, &std::fs::read(entry.path()).unwrap()).unwrap();
-            }
+    copy(&golden(version), "", &disk);
+    Arc::new(disk.copy())
+}
+
+fn copy(root: &Path, folder: &str, disk: &CutDisk) {
+    for entry in std::fs::read_dir(root.join(folder)).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+        if entry.file_type().unwrap().is_file() {
+            disk.write(&path, &std::fs::read(entry.path()).unwrap()).unwrap();
+        } else {
+            disk.create_dir_all(&path).unwrap();
+            copy(root, &path, disk);
         }
     }
-    Arc::new(disk.copy())
+}
+
+/// A device's life, then samples of which a job has taken the first two.
+fn life_with_inbox(storage: Arc<dyn Storage>) {
+    life(storage.clone(), || {}).unwrap();
+    let mut inbox = Inbox::open(storage.clone(), BOUNDS, 0).unwrap();
+    let line = |number| format!("{{\"text\":\"sample {number}\"}}\n");
+    inbox.offer(&[line(1), line(2)].concat()).unwrap();
+    inbox.begin(Job { through: 2, attempts: 0, step: 0 }).unwrap();
+    inbox.offer(&line(3)).unwrap();
+    let mut state = State::open(storage).unwrap();
+    state.set_through(2);
+    state.reject(12, "new text is not better", None).unwrap();
+    inbox.forget(2).unwrap();
+    inbox.begin(Job { through: 3, attempts: 1, step: 5 }).unwrap();
 }
 
 /// Goal: a state written by version 1 opens in every later version.
 /// Oracle: `cargo test -p sapwood --lib write_the_golden_state -- --ignored`, run once by version 1.
 #[test]
 fn the_state_that_version_1_wrote_still_opens() {
-    let seen = look(golden_disk()).unwrap();
+    let seen = look(golden_disk("state_v1")).unwrap();
     assert_eq!((seen.current, seen.kept, seen.rejected), (Some(4), vec![2, 3, 4], 1));
     assert_eq!((seen.held, seen.offered), (vec![8, 10, 12], 16));
     let (learner, (interrupted, staged)) = (seen.learner.unwrap(), seen.checkpoint.unwrap());
@@ -43,10 +63,27 @@ fn the_state_that_version_1_wrote_still_opens() {
     );
 }
 
+/// Goal: a state with an inbox opens in every later version.
+/// Oracle: `cargo test --lib write_the_golden_state -- --ignored`, run once by version 2.
+#[test]
+fn the_state_that_version_2_wrote_still_opens() {
+    let disk = golden_disk("state_v2");
+    let seen = look(disk.clone()).unwrap();
+    assert_eq!((seen.current, seen.kept, seen.rejected), (Some(4), vec![2, 3, 4], 2));
+    let state = State::look(disk.clone()).unwrap();
+    assert_eq!(state.learned(), 2);
+    let mut inbox = Inbox::open(disk, BOUNDS, state.learned()).unwrap();
+    let taken = inbox.take(9, u64::MAX).unwrap();
+    assert_eq!((taken.examples.len(), taken.through, inbox.waiting().samples), (1, 3, 1));
+    assert_eq!(inbox.job(), Some(Job { through: 3, attempts: 1, step: 5 }));
+    assert_eq!(inbox.offer("{\"text\":\"sample 1\"}").unwrap().duplicates, 1);
+}
+
 /// A change of the bytes is a change of the format: it needs a new version and an upgrade path.
 #[test]
-fn this_version_writes_the_bytes_of_version_1() {
-    let (golden, (_, _, written)) = (golden_disk(), reference());
+fn this_version_writes_the_bytes_of_version_2() {
+    let (golden, written) = (golden_disk("state_v2"), Arc::new(CutDisk::new()));
+    life_with_inbox(written.clone());
     assert_eq!(golden.paths(), written.paths());
     for path in golden.paths() {
         assert!(golden.read(&path).unwrap() == written.read(&path).unwrap(), "{path}");
@@ -54,9 +91,9 @@ fn this_version_writes_the_bytes_of_version_1() {
 }
 
 #[test]
-#[ignore = "writes tests/golden/state_v1, which only a new format version may do"]
+#[ignore = "writes tests/golden/state_v2, which only a new format version may do"]
 fn write_the_golden_state() {
-    let root = golden();
-    life(Arc::new(Disk::exclusive(&root).unwrap()), || {}).unwrap();
+    let root = golden("state_v2");
+    life_with_inbox(Arc::new(Disk::exclusive(&root).unwrap()));
     std::fs::remove_file(root.join("lock")).unwrap();
 }
