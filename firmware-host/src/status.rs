@@ -7,6 +7,7 @@
 use crate::probe::Readings;
 use heapless::HistoryBuf;
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Steps whose losses are kept for the curve.
@@ -187,7 +188,10 @@ pub struct Status {
 
 /// Where the parts of the program report, and where a snapshot comes from.
 #[derive(Default)]
-pub struct Board(Mutex<Inner>);
+pub struct Board {
+    inner: Mutex<Inner>,
+    beats: AtomicU64,
+}
 
 #[derive(Default)]
 struct Inner {
@@ -196,6 +200,16 @@ struct Inner {
 }
 
 impl Board {
+    /// Something went forward: an optimiser step, a look at the constraints, a token.
+    pub fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often something went forward: a watchdog is fed when this has grown, and only then.
+    pub fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
+    }
+
     /// Changes what is shown.
     pub fn update(&self, change: impl FnOnce(&mut Status)) {
         change(&mut self.lock().status);
@@ -227,7 +241,7 @@ impl Board {
 
     /// A panic elsewhere leaves numbers that are at worst old.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
