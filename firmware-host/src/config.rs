@@ -4,10 +4,18 @@
 //! - `[learn]` holds the settings of `sapwood adapt` under the names of its flags.
 //! - Never here: files, the environment, probing.
 
+mod check;
+mod window;
+
+pub use window::{Window, WindowError};
+
 use sapwood::settings::{Settings, SettingsError};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+/// Most starts of a job in 24 hours that can be counted: about one in three minutes.
+pub const JOBS_PER_DAY_MAX: u32 = 500;
 
 /// Everything an operator may choose.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -146,32 +154,38 @@ impl Default for Serve {
 }
 
 /// What must hold for a job to run; the words are those of Android's JobScheduler.
+///
+/// What is lost stays lost for half a minute after the last reading that said so, and comes back only
+/// at a value somewhat better than the one at which it was lost (`constraints`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Constraints {
-    /// The device is on power.
+    /// The device is on power. One that cannot tell never learns while this is asked for.
     pub charging: bool,
-    /// Nobody else needs the processor, and no text is being generated.
+    /// Nobody else needs the processor, and no text is being generated. A device that cannot tell its
+    /// load never learns while this is asked for.
     pub idle: bool,
     /// Where there is a battery, it is not low.
     pub battery_not_low: bool,
-    /// Below this percentage a battery is low.
+    /// Below this percentage a battery is low, until it holds 5 more.
     pub battery_low_percent: f32,
     /// The disk of the state folder is not nearly full.
     pub storage_not_low: bool,
-    /// Below this many free bytes it is.
+    /// Below this many free bytes it is, until there is an eighth more.
     pub storage_low_bytes: u64,
     /// Learning stops when the device is hotter, in degrees Celsius.
     pub hot_celsius: f32,
     /// It starts again when the device is no hotter than this.
     pub cool_celsius: f32,
     /// Times of day, `22:00-06:00`, local; none is always.
-    pub windows: Vec<String>,
-    /// Free memory below which a job stops, in bytes.
+    pub windows: Vec<Window>,
+    /// Free memory below which a job stops, in bytes, until there is a quarter more.
     pub memory_low_bytes: u64,
-    /// Part of the last 10 s that tasks waited for memory, in percent, above which a job stops.
+    /// Part of the last 10 s that tasks waited for memory, in percent, above which a job stops, until
+    /// it is half of that.
     pub memory_stall_percent: f32,
-    /// Above this load a core the device is not idle.
+    /// Above this load a core the device is not idle; a job that runs bears 0.25 more, its own load
+    /// not counted.
     pub idle_load: f32,
 }
 
@@ -204,7 +218,7 @@ pub struct Budget {
     pub joules: Option<f64>,
     /// Bytes written at a time.
     pub bytes_written: Option<u64>,
-    /// Starts of a job in 24 hours.
+    /// Starts of a job in 24 hours, those that go on with a stopped one included.
     pub jobs_per_day: Option<u32>,
 }
 
@@ -216,9 +230,11 @@ pub struct Probes {
     pub sys: PathBuf,
     /// Root of procfs.
     pub proc: PathBuf,
-    /// Types of thermal zones that count, by the beginning of their names; none is all.
+    /// Types of thermal zones or names of hwmon chips that count, by how they begin; none is all
+    /// zones and the processor's chips.
     pub thermal_types: Vec<String>,
-    /// Label of the rail that all of the device hangs on.
+    /// Label of the rail that all of the device hangs on; nothing is `VDD_IN` where there is one,
+    /// otherwise all rails together.
     pub rail: Option<String>,
 }
 
@@ -282,6 +298,6 @@ impl Config {
     /// [`ConfigError::Range`] for the first value that is.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.learn.check()?;
-        Ok(())
+        self.check_ranges()
     }
 }
