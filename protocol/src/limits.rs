@@ -53,6 +53,22 @@ pub const INBOX_SAMPLES_MAX: u64 = 1 << 20;
 /// Hashes of samples that an inbox remembers.
 pub const INBOX_HASHES_MAX: usize = 1 << 16;
 
+/// Bytes of a frame on a serial line, its delimiter included.
+pub const FRAME_BYTES_MAX: usize = 4096;
+/// Bytes of a frame beside its text, before it is stuffed: version 1, session 5, sequence 5, kind 1,
+/// place and field or a second length 2, lengths 2, checksum 4.
+pub const FRAME_OVERHEAD_BYTES: usize = 20;
+/// Bytes of text in one frame.
+pub const FRAME_TEXT_BYTES_MAX: usize = 4000;
+/// Bytes of a frame before it is stuffed.
+pub const FRAME_PAYLOAD_BYTES_MAX: usize = FRAME_TEXT_BYTES_MAX + FRAME_OVERHEAD_BYTES;
+/// Bytes of an answer on the line: what a controller that listens must hold.
+pub const FRAME_ANSWER_BYTES_MAX: usize = 20;
+/// Bytes of text of a sample that comes in parts.
+pub const FRAME_SAMPLE_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of JSON that one byte of text may become, `\u0000`.
+const JSON_ESCAPE_BYTES: u64 = 6;
 /// Bytes of the manifest for one held block: slot, place, domain, offer number, digest.
 const LEDGER_ENTRY_BYTES: u64 = 64;
 
@@ -79,3 +95,18 @@ const _: () =
     assert!(INBOX_BATCH_BYTES_MAX <= INBOX_BYTES_MAX, "the largest batch must fit an inbox");
 const _: () =
     assert!(DRAW_BLOCKS_MAX <= RESERVOIR_BLOCKS_MAX as usize, "a draw fits the reservoir");
+const _: () = assert!(
+    FRAME_PAYLOAD_BYTES_MAX + 1 + FRAME_PAYLOAD_BYTES_MAX / 254 < FRAME_BYTES_MAX,
+    "the longest frame with its stuffing and its delimiter must fit the line's bound"
+);
+const _: () = assert!(
+    1 + 5 + 5 + 1 + 1 + 4 + 2 <= FRAME_ANSWER_BYTES_MAX,
+    "an answer carries version, session, sequence, kind, answer, checksum, stuffing and delimiter"
+);
+const _: () = assert!(FRAME_TEXT_BYTES_MAX < 1 << 14, "a length of text takes two bytes at most");
+const _: () =
+    assert!(FRAME_TEXT_BYTES_MAX <= FRAME_SAMPLE_BYTES_MAX, "one frame is at most one sample");
+const _: () = assert!(
+    JSON_ESCAPE_BYTES * FRAME_SAMPLE_BYTES_MAX as u64 + 64 <= INBOX_BATCH_BYTES_MAX,
+    "the longest framed sample must fit a batch of the inbox"
+);

@@ -209,9 +209,15 @@ const CRC32C: [u32; 256] = {
 
 /// CRC-32C (Castagnoli) of some bytes. Source: RFC 3720, section 12.1.
 pub fn crc32c(bytes: &[u8]) -> u32 {
-    !bytes
-        .iter()
-        .fold(!0, |sum: u32, byte| CRC32C[((sum ^ u32::from(*byte)) & 0xff) as usize] ^ (sum >> 8))
+    !bytes.iter().fold(CRC32C_START, |sum, &byte| crc32c_step(sum, byte))
+}
+
+/// The state of a checksum that no byte has entered; its complement at the end is the checksum.
+pub(crate) const CRC32C_START: u32 = !0;
+
+/// The state of a checksum after one more byte.
+pub(crate) fn crc32c_step(sum: u32, byte: u8) -> u32 {
+    CRC32C[((sum ^ u32::from(byte)) & 0xff) as usize] ^ (sum >> 8)
 }
 
 const _: () = assert!(28 + 32 == CHECKED_BYTES, "the digest ends where the checksum begins");
