@@ -26,12 +26,15 @@ pub use continued::Layers;
 use crate::base::canonical::{self, Canonical, Part};
 use crate::base::{Base, BaseError, Config, Precision, Weight};
 use crate::products;
+use crate::weights::Layer;
 use continued::Continued;
+use layers::Weights;
 use ndarray::{Array2, Array3, ArrayD, Ix3};
 use prost::Message;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use thiserror::Error;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
@@ -129,9 +132,10 @@ pub enum TrunkError {
 }
 
 /// The frozen layers below the tap, ready to run.
-#[derive(Debug)]
 pub struct Trunk {
     engine: Engine,
+    /// What the engine computes with.
+    weights: Weights,
     /// More than one thread, or none but the caller's.
     pool: Option<Arc<ThreadPool>>,
     tap: usize,
@@ -150,12 +154,13 @@ impl Trunk {
         }
         let pool = pool(threads)?;
         let probes = Probes::of(typed_graph(base, Part::Trunk(tap))?, base.config())?;
-        let plan = layers::graph(base, tap)?.into_runnable();
+        let weights = Weights::load(base, tap)?;
+        let plan = layers::graph(&weights, base.config())?.into_runnable();
         let plan = plan.map_err(engine("prepare the graph"))?;
         let engine = probes.check(Engine { plan, config: base.config().clone() })?;
         // What comes next finds the memory of the check free.
         trim();
-        Ok(Self { engine, pool, tap, continued: None })
+        Ok(Self { engine, weights, pool, tap, continued: None })
     }
 
     /// The residual stream before layer `tap`, `[B, T, D]`, of ids `[B, T]`.
@@ -233,6 +238,32 @@ impl Trunk {
         batches.collect()
     }
 
+    /// The embedding of ids `[T]`: `[T, D]`, row after row.
+    ///
+    /// # Errors
+    /// [`TrunkError::Token`].
+    pub fn embedded(&self, ids: &[u32]) -> Result<Vec<f32>, TrunkError> {
+        let (vocab, width) = self.weights.embedding.fans();
+        let mut rows = vec![0f32; ids.len() * width];
+        for (&token, row) in ids.iter().zip(rows.chunks_exact_mut(width.max(1))) {
+            if token as usize >= vocab {
+                return Err(TrunkError::Token { token, vocab });
+            }
+            self.weights.embedding.row(token as usize, row);
+        }
+        Ok(rows)
+    }
+
+    /// The layers that run here: those below the tap, or none where another engine has them.
+    pub(crate) fn layers(&self) -> &[Arc<Layer>] {
+        &self.weights.layers
+    }
+
+    /// Cosines and sines of every position, `[positions, head_dim / 2]` each.
+    pub(crate) fn turns(&self) -> &(Vec<f32>, Vec<f32>) {
+        &self.weights.turns
+    }
+
     /// The layer whose input [`Self::hidden`] gives.
     pub fn tap(&self) -> usize {
         self.tap
@@ -241,6 +272,12 @@ impl Trunk {
     /// Hidden width D.
     pub fn width(&self) -> usize {
         self.engine.config.hidden
+    }
+}
+
+impl fmt::Debug for Trunk {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "Trunk below layer {}", self.tap)
     }
 }
 

@@ -4,13 +4,12 @@
 //! - Only labelled rows get here; a masked position costs nothing.
 //! - On the CPU one pass makes nats and gradient, while a chunk's logits are at hand.
 
-use super::fused::with_f32;
 use super::kernels;
 use super::reference::FrozenLinear;
 use crate::products::gemm::{Into, View};
 use crate::products::{Frozen, Pool};
 use crate::settings::Activations;
-use candle_core::{D, Result, Tensor};
+use candle_core::{CpuStorage, D, Result, Storage, Tensor, bail};
 
 /// Rows whose logits are alive at a time: few enough for memory, enough that packing lm_head for a
 /// product costs little beside it.
@@ -23,6 +22,15 @@ pub(super) fn rows_at_once(activations: Activations) -> usize {
     match activations {
         Activations::Recompute => ROWS_LEAN,
         Activations::F32 | Activations::Bf16 => ROWS,
+    }
+}
+
+/// Runs `f` on the numbers of a contiguous f32 CPU tensor.
+pub(crate) fn with_f32<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(numbers)), Some((start, end))) => Ok(f(&numbers[start..end])),
+        _ => bail!("expected a contiguous f32 tensor on the CPU"),
     }
 }
 

@@ -8,22 +8,15 @@
 
 use super::attention::{self, Shape, Turn};
 use super::kernels;
-use super::layer::{Layer, Part, Projection, Rotary};
+use super::layer::Rotary;
+use super::lora::{Lora, places};
 use crate::adapter::{Slot, Target};
 use crate::products::Pool;
 use crate::products::gemm::{Into, Threads, View, matmul};
 use crate::settings::Activations;
-use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
+use crate::weights::{Layer, Part, Projection};
+use candle_core::{Result, bail};
 use half::bf16;
-
-/// Runs `f` on the numbers of a contiguous f32 CPU tensor.
-pub(crate) fn with_f32<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
-    let (storage, layout) = tensor.storage_and_layout();
-    match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(numbers)), Some((start, end))) => Ok(f(&numbers[start..end])),
-        _ => bail!("expected a contiguous f32 tensor on the CPU"),
-    }
-}
 
 /// What the forward pass keeps for the backward pass.
 pub(crate) struct Saved {
@@ -57,14 +50,6 @@ pub(crate) struct FusedLayer<'a> {
     pub(crate) shape: Shape,
 }
 
-/// A and B of one slot.
-struct Lora<'a> {
-    index: usize,
-    slot: &'a Slot,
-    a: &'a [f32],
-    b: &'a [f32],
-}
-
 /// What the linear layers of one backward pass share.
 struct Pass<'a> {
     narrow: &'a [Vec<f32>],
@@ -76,21 +61,8 @@ impl FusedLayer<'_> {
         self.shape.batch * self.shape.tokens
     }
 
-    fn ffn(&self) -> Result<usize> {
-        Ok(self.layer.projection(Part::Down)?.frozen.fans().0)
-    }
-
-    /// Where a slot's A and B lie in the layer's flat factors.
-    fn places(&self, slot: &Slot) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
-        let start = self.slots[0].a.start;
-        (slot.a.start - start..slot.a.end - start, slot.b.start - start..slot.b.end - start)
-    }
-
-    fn lora(&self, target: Target) -> Option<Lora<'_>> {
-        let index = self.slots.iter().position(|slot| slot.target == target)?;
-        let slot = &self.slots[index];
-        let (a, b) = self.places(slot);
-        Some(Lora { index, slot, a: &self.factors[a], b: &self.factors[b] })
+    fn ffn(&self) -> usize {
+        self.layer.projection(Part::Down).frozen.fans().0
     }
 
     fn adapts(&self, targets: &[Target]) -> bool {
@@ -104,28 +76,16 @@ impl FusedLayer<'_> {
         x: &[f32],
         (out, into): (&mut [f32], Into),
         narrow: &mut [Vec<f32>],
-    ) -> Result<()> {
-        let Projection { frozen, bias, targets } = self.layer.projection(part)?;
-        let (rows, (fan_in, stride)) = (self.rows(), frozen.fans());
+    ) {
+        let projection = self.layer.projection(part);
+        let (rows, (fan_in, stride)) = (self.rows(), projection.frozen.fans());
         let input = View::dense(x, rows, fan_in);
-        frozen.forward(input, (&mut *out, stride, into), self.pool);
-        if let Some(bias) = bias {
-            for row in out.chunks_exact_mut(stride) {
-                row.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
-            }
+        projection.frozen.forward(input, (&mut *out, stride, into), self.pool);
+        projection.add_bias(out);
+        for &(target, first) in &projection.targets {
+            let Some(lora) = Lora::of(self.slots, self.factors, target) else { continue };
+            narrow[lora.index] = lora.add(input, (&mut out[first..], stride), self.pool);
         }
-        for &(target, first) in targets {
-            let Some(Lora { index, slot, a, b }) = self.lora(target) else { continue };
-            let mut thin = self.pool.take(rows * slot.rank);
-            let a = View::dense(a, slot.rank, fan_in).transposed();
-            matmul(&mut thin, slot.rank, input, a, 1.0, Into::Replace, Threads::All);
-            let b = View::dense(b, slot.fan_out, slot.rank).transposed();
-            let thin_view = View::dense(&thin, rows, slot.rank);
-            let out = &mut out[first..];
-            matmul(out, stride, thin_view, b, slot.scale, Into::Add, Threads::All);
-            narrow[index] = thin;
-        }
-        Ok(())
     }
 
     /// The gradients of a part's linear layers: `dx (+)= dy Wᵀ + ...`, and those of A and B.
@@ -138,16 +98,17 @@ impl FusedLayer<'_> {
         dy: &[f32],
         pass: &mut Pass<'_>,
         mut dx: Option<&mut [f32]>,
-    ) -> Result<()> {
-        let Projection { frozen, targets, .. } = self.layer.projection(part)?;
+    ) {
+        let Projection { frozen, targets, .. } = self.layer.projection(part);
         let (rows, (fan_in, stride), all) = (self.rows(), frozen.fans(), Threads::All);
         if let Some(dx) = &mut dx {
             let dy = View::dense(dy, rows, stride);
             frozen.backward(dy, (&mut **dx, Into::Replace), self.pool);
         }
         for &(target, first) in targets {
-            let Some(Lora { index, slot, a, b }) = self.lora(target) else { continue };
-            let (r, scale, (a_place, b_place)) = (slot.rank, slot.scale, self.places(slot));
+            let Some(lora) = Lora::of(self.slots, self.factors, target) else { continue };
+            let Lora { index, slot, a, b } = lora;
+            let (r, scale, (a_place, b_place)) = (slot.rank, slot.scale, places(self.slots, slot));
             let dy = View::new(&dy[first..], rows, slot.fan_out, stride);
             let mut slope = self.pool.take(rows * r);
             let b = View::dense(b, slot.fan_out, r);
@@ -165,47 +126,44 @@ impl FusedLayer<'_> {
             }
             self.pool.give([slope]);
         }
-        Ok(())
     }
 
     /// The next residual stream, and what a backward pass needs if one follows (`keep`).
-    pub(crate) fn forward(&self, x: &[f32], keep: bool) -> Result<(Vec<f32>, Option<Saved>)> {
-        let (rows, shape, eps, f) = (self.rows(), &self.shape, self.layer.eps, self.ffn()?);
+    pub(crate) fn forward(&self, x: &[f32], keep: bool) -> (Vec<f32>, Option<Saved>) {
+        let (rows, shape, eps, f) = (self.rows(), &self.shape, self.layer.eps, self.ffn());
         let d = x.len() / rows;
         let mut narrow = vec![Vec::new(); self.slots.len()];
 
         let mut inverse_attention = self.pool.take(rows);
         let mut normed = self.pool.take(rows * d);
-        with_f32(&self.layer.input_norm, |gain| {
-            kernels::rms_norm(x, gain, eps, &mut normed, &mut inverse_attention);
-        })?;
+        let gain = &self.layer.input_norm;
+        kernels::rms_norm(x, gain, eps, &mut normed, &mut inverse_attention);
         let mut qkv = self.pool.take(rows * shape.qkv());
-        self.project(Part::Qkv, &normed, (&mut qkv, Into::Replace), &mut narrow)?;
+        self.project(Part::Qkv, &normed, (&mut qkv, Into::Replace), &mut narrow);
         attention::rope(&mut qkv, shape, &self.rotary.cos, &self.rotary.sin, Turn::Forward);
         let mut attended = self.pool.take(rows * shape.q());
         let mut lse = self.pool.take(shape.batch * shape.heads * shape.tokens);
         attention::attention(shape, &qkv, &mut attended, &mut lse);
         let mut middle = self.pool.copy(x);
-        self.project(Part::O, &attended, (&mut middle, Into::Add), &mut narrow)?;
+        self.project(Part::O, &attended, (&mut middle, Into::Add), &mut narrow);
 
         let mut inverse_mlp = self.pool.take(rows);
-        with_f32(&self.layer.post_norm, |gain| {
-            kernels::rms_norm(&middle, gain, eps, &mut normed, &mut inverse_mlp);
-        })?;
+        let gain = &self.layer.post_norm;
+        kernels::rms_norm(&middle, gain, eps, &mut normed, &mut inverse_mlp);
         let mut gate_up = self.pool.take(rows * 2 * f);
-        self.project(Part::GateUp, &normed, (&mut gate_up, Into::Replace), &mut narrow)?;
+        self.project(Part::GateUp, &normed, (&mut gate_up, Into::Replace), &mut narrow);
         let mut active = self.pool.take(rows * f);
         kernels::swiglu(&gate_up, &mut active, f);
         let mut y = self.pool.copy(&middle);
-        self.project(Part::Down, &active, (&mut y, Into::Add), &mut narrow)?;
+        self.project(Part::Down, &active, (&mut y, Into::Add), &mut narrow);
         self.pool.give([normed, active]);
         let saved =
             Saved { inverse_attention, qkv, lse, attended, middle, inverse_mlp, gate_up, narrow };
         if keep {
-            return Ok((y, Some(saved)));
+            return (y, Some(saved));
         }
         saved.give(self.pool);
-        Ok((y, None))
+        (y, None)
     }
 
     /// Writes the layer's `gradient`, flat as its factors, and turns `dy` into the gradient of x.
@@ -218,18 +176,18 @@ impl FusedLayer<'_> {
         saved: Saved,
         gradient: &mut [f32],
         below: bool,
-    ) -> Result<Vec<f32>> {
+    ) -> Vec<f32> {
         let Saved { inverse_attention, qkv, lse, attended, middle, inverse_mlp, gate_up, narrow } =
             saved;
         let mut pass = Pass { narrow: &narrow, gradient };
         let mut stream = dy;
-        self.mlp_backward(&middle, &inverse_mlp, gate_up, &mut pass, &mut stream)?;
+        self.mlp_backward(&middle, &inverse_mlp, gate_up, &mut pass, &mut stream);
         self.pool.give([middle, inverse_mlp]);
 
         let (rows, shape) = (self.rows(), &self.shape);
         let d = x.len() / rows;
         let mut dattended = self.pool.take(rows * shape.q());
-        self.project_backward(Part::O, &attended, &stream, &mut pass, Some(&mut dattended))?;
+        self.project_backward(Part::O, &attended, &stream, &mut pass, Some(&mut dattended));
         let mut dqkv = self.pool.take(qkv.len());
         attention::attention_backward(shape, &qkv, &attended, &lse, &dattended, &mut dqkv);
         self.pool.give([qkv, attended, dattended, lse]);
@@ -237,18 +195,16 @@ impl FusedLayer<'_> {
 
         let adapted = self.adapts(&[Target::Q, Target::K, Target::V]);
         let gain = &self.layer.input_norm;
-        let normed = self.normed_again(adapted, gain, x, &inverse_attention)?;
+        let normed = self.normed_again(adapted, gain, x, &inverse_attention);
         let mut dnormed = self.pool.take(if below { rows * d } else { 0 });
         let dx = below.then_some(&mut dnormed[..]);
-        self.project_backward(Part::Qkv, &normed, &dqkv, &mut pass, dx)?;
+        self.project_backward(Part::Qkv, &normed, &dqkv, &mut pass, dx);
         if below {
-            with_f32(gain, |gain| {
-                kernels::rms_norm_backward(&dnormed, x, gain, &inverse_attention, &mut stream);
-            })?;
+            kernels::rms_norm_backward(&dnormed, x, gain, &inverse_attention, &mut stream);
         }
         self.pool.give([normed, dnormed, dqkv, inverse_attention]);
         self.pool.give(narrow);
-        Ok(stream)
+        stream
     }
 
     /// Adds to `stream`, the gradient after the MLP, what flows through the MLP and its norm.
@@ -259,8 +215,8 @@ impl FusedLayer<'_> {
         mut gate_up: Vec<f32>,
         pass: &mut Pass<'_>,
         stream: &mut [f32],
-    ) -> Result<()> {
-        let (rows, f) = (self.rows(), self.ffn()?);
+    ) {
+        let (rows, f) = (self.rows(), self.ffn());
         let d = stream.len() / rows;
         let mut active = Vec::new();
         if self.adapts(&[Target::Down]) {
@@ -268,34 +224,25 @@ impl FusedLayer<'_> {
             kernels::swiglu(&gate_up, &mut active, f);
         }
         let mut dactive = self.pool.take(rows * f);
-        self.project_backward(Part::Down, &active, stream, pass, Some(&mut dactive))?;
+        self.project_backward(Part::Down, &active, stream, pass, Some(&mut dactive));
         kernels::swiglu_backward(&mut gate_up, &dactive, f);
         self.pool.give([active, dactive]);
 
         let (adapted, gain) = (self.adapts(&[Target::Gate, Target::Up]), &self.layer.post_norm);
-        let normed = self.normed_again(adapted, gain, middle, inverse)?;
+        let normed = self.normed_again(adapted, gain, middle, inverse);
         let mut dnormed = self.pool.take(rows * d);
-        self.project_backward(Part::GateUp, &normed, &gate_up, pass, Some(&mut dnormed))?;
-        with_f32(gain, |gain| {
-            kernels::rms_norm_backward(&dnormed, middle, gain, inverse, stream);
-        })?;
+        self.project_backward(Part::GateUp, &normed, &gate_up, pass, Some(&mut dnormed));
+        kernels::rms_norm_backward(&dnormed, middle, gain, inverse, stream);
         self.pool.give([normed, dnormed, gate_up]);
-        Ok(())
     }
 
     /// A norm's output from its input and saved factors; nothing when no gradient needs it.
-    fn normed_again(
-        &self,
-        needed: bool,
-        gain: &Tensor,
-        x: &[f32],
-        inverse: &[f32],
-    ) -> Result<Vec<f32>> {
+    fn normed_again(&self, needed: bool, gain: &[f32], x: &[f32], inverse: &[f32]) -> Vec<f32> {
         let mut normed = self.pool.take(if needed { x.len() } else { 0 });
         if needed {
-            with_f32(gain, |gain| kernels::rms_norm_again(x, gain, inverse, &mut normed))?;
+            kernels::rms_norm_again(x, gain, inverse, &mut normed);
         }
-        Ok(normed)
+        normed
     }
 }
 
@@ -347,15 +294,15 @@ impl Entry {
         let saved = match self.saved.take() {
             Some(saved) => Some(saved),
             None => {
-                let (y, saved) = layer.forward(&self.x, true)?;
+                let (y, saved) = layer.forward(&self.x, true);
                 layer.pool.give([y]);
                 saved
             }
         };
         let Some(mut saved) = saved else { bail!("a layer saved nothing") };
         if self.activations == Activations::Bf16 {
-            let gate_up = layer.rows() * layer.layer.projection(Part::GateUp)?.frozen.fans().1;
-            let stream = layer.rows() * layer.layer.projection(Part::Qkv)?.frozen.fans().0;
+            let gate_up = layer.rows() * layer.layer.projection(Part::GateUp).frozen.fans().1;
+            let stream = layer.rows() * layer.layer.projection(Part::Qkv).frozen.fans().0;
             let (qkv, q) = (layer.rows() * layer.shape.qkv(), layer.rows() * layer.shape.q());
             let lens = [qkv, q, stream, gate_up];
             for (numbers, len) in saved.large().into_iter().zip(lens) {

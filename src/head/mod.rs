@@ -14,6 +14,7 @@ mod entropy;
 mod fused;
 mod kernels;
 mod layer;
+mod lora;
 mod objective;
 mod place;
 mod reference;

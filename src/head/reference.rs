@@ -88,10 +88,11 @@ impl ReferenceLayer<'_> {
     ) -> Result<Tensor> {
         let (b, t, d) = x.dims3()?;
         let rows = x.reshape((b * t, d))?;
-        let normed = rms_norm(&rows, &self.layer.input_norm, self.layer.eps)?;
+        let ([input_norm, post_norm], eps) = (self.layer.norms()?, self.config.norm_eps);
+        let normed = rms_norm(&rows, &input_norm, eps)?;
         let attended = self.attend(&normed, (b, t), first, cache)?;
         let middle = (rows + self.linear(Target::O, &attended)?)?;
-        let normed = rms_norm(&middle, &self.layer.post_norm, self.layer.eps)?;
+        let normed = rms_norm(&middle, &post_norm, eps)?;
         let gate = self.linear(Target::Gate, &normed)?.silu()?;
         let active = (gate * self.linear(Target::Up, &normed)?)?;
         (middle + self.linear(Target::Down, &active)?)?.reshape((b, t, d))

@@ -9,8 +9,9 @@ use super::attention::Shape;
 use super::entropy::Above;
 use super::fused::{Entry, FusedLayer};
 use super::kernels;
+use super::lora::part;
 use super::{Group, Head, HeadError, Losses, Objective, entropy, objective};
-use crate::adapter::{Adapter, Slot};
+use crate::adapter::Adapter;
 use crate::settings::EmbeddingLayers;
 use candle_core::Result;
 
@@ -26,21 +27,13 @@ struct Embedding {
     squares: f64,
 }
 
-/// The slots of one layer, and where its factors lie in the adapter.
-fn part(adapter: &Adapter, layer: usize) -> (&[Slot], std::ops::Range<usize>) {
-    let slots = &adapter.spec.slots;
-    let from = slots.partition_point(|slot| slot.layer < layer);
-    let slots = &slots[from..slots.partition_point(|slot| slot.layer <= layer)];
-    (slots, slots.first().map_or(0, |slot| slot.a.start)..slots.last().map_or(0, |slot| slot.b.end))
-}
-
 impl Head {
     fn fused<'a>(
         &'a self,
         index: usize,
         adapter: Option<&'a Adapter>,
         shape: Shape,
-    ) -> FusedLayer<'a> {
+    ) -> Result<FusedLayer<'a>> {
         let (slots, factors) = match adapter {
             Some(adapter) => {
                 let (slots, span) = part(adapter, self.tap + index);
@@ -48,11 +41,11 @@ impl Head {
             }
             None => (&[][..], &[][..]),
         };
-        let (layer, rotary, pool) = (&self.layers[index], &self.rotary, &self.pool);
-        FusedLayer { layer, rotary, pool, slots, factors, shape }
+        let (layer, rotary, pool) = (self.layers[index].frozen()?, &self.rotary, &self.pool);
+        Ok(FusedLayer { layer, rotary, pool, slots, factors, shape })
     }
 
-    fn shape(&self, batch: usize, tokens: usize) -> Shape {
+    pub(super) fn shape(&self, batch: usize, tokens: usize) -> Shape {
         let crate::base::Config { heads, kv_heads, head_dim, .. } = self.config;
         Shape { batch, tokens, heads, kv_heads, head_dim }
     }
@@ -87,8 +80,8 @@ impl Head {
         let mut x = self.pool.take(batch * tokens * self.config.hidden);
         self.fill(group, tokens, &mut x);
         for index in 0..self.layers.len() {
-            let layer = self.fused(index, adapter, self.shape(batch, tokens));
-            let (y, _) = layer.forward(&x, false)?;
+            let layer = self.fused(index, adapter, self.shape(batch, tokens))?;
+            let (y, _) = layer.forward(&x, false);
             self.pool.give([std::mem::replace(&mut x, y)]);
             visit(index, &x);
         }
@@ -148,7 +141,7 @@ impl Head {
         let mut tape = Vec::new();
         for index in 0..self.layers.len() {
             let learns = index >= lowest;
-            let (y, saved) = self.fused(index, Some(fast), shape).forward(&x, learns)?;
+            let (y, saved) = self.fused(index, Some(fast), shape)?.forward(&x, learns);
             let below = std::mem::replace(&mut x, y);
             match saved {
                 Some(saved) => {
@@ -175,9 +168,9 @@ impl Head {
                 self.pool.give([slopes]);
             }
             let span = part(fast, self.tap + index).1;
-            let layer = self.fused(index, Some(fast), shape);
+            let layer = self.fused(index, Some(fast), shape)?;
             let (x, saved) = entry.open(&layer)?;
-            dy = layer.backward(&x, dy, saved, &mut gradient[span], index > lowest)?;
+            dy = layer.backward(&x, dy, saved, &mut gradient[span], index > lowest);
             self.pool.give([x]);
         }
         self.pool.give([dy]);

@@ -1,6 +1,6 @@
 //! Causal attention with grouped key heads as one operator of tract's graph, RoPE included.
 //!
-//! - In: queries `[B, T, heads * width]`, keys and values `[B, T, kv_heads * width]`. Out:
+//! - In: queries, keys and values side by side, `[B, T, (heads + 2 kv_heads) * width]`. Out:
 //!   `[B, T, heads * width]`, ready for the output projection.
 //! - No mask, no `[heads, T, T]` tensor, no scores of tokens that lie a tile or more in the future.
 //! - Invariant: a sequence's result depends on nothing but that sequence.
@@ -13,7 +13,7 @@ use crate::base::Config;
 use std::sync::Arc;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::{
-    EvalContext, EvalOp, Op, StaticName, TypedOp, bail, ensure,
+    EvalContext, EvalOp, Op, StaticName, ToDim, TypedOp, bail, ensure,
 };
 use tract_onnx::tract_core::{as_op, op_as_typed_op, op_out_of_plan};
 
@@ -42,10 +42,18 @@ impl Eq for Attention {}
 
 impl Attention {
     /// The attention of that configuration.
-    pub(super) fn new(config: &Config, product: Product) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        product: Product,
+        tables: Arc<(Vec<f32>, Vec<f32>)>,
+    ) -> Self {
         let Config { heads, kv_heads, head_dim, .. } = *config;
-        let tables = Arc::new(config.rope_tables(config.positions()));
         Self { heads, kv_heads, width: head_dim, product, tables }
+    }
+
+    /// Width of a row of queries, keys and values.
+    fn stride(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.width
     }
 }
 
@@ -59,8 +67,10 @@ impl Op for Attention {
 
 impl TypedOp for Attention {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let &[query, ..] = inputs else { bail!("attention has no input, expected 3") };
-        Ok(tvec!(f32::fact(query.shape.clone())))
+        let &[qkv] = inputs else { bail!("attention has {} inputs, expected 1", inputs.len()) };
+        let mut shape = qkv.shape.clone();
+        shape.set(2, (self.heads * self.width).to_dim());
+        Ok(tvec!(f32::fact(shape)))
     }
 
     as_op!();
@@ -70,25 +80,18 @@ impl EvalOp for Attention {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let [query, key, value] = &*inputs else { bail!("{} inputs, expected 3", inputs.len()) };
-        let &[batch, tokens, _] = query.shape() else { bail!("queries are not [B, T, D]") };
+        let [qkv] = &*inputs else { bail!("{} inputs, expected 1", inputs.len()) };
+        let &[batch, tokens, stride] = qkv.shape() else { bail!("rows are not [B, T, qkv]") };
+        ensure!(stride == self.stride(), "rows of {stride}, expected {}", self.stride());
         let positions = self.tables.0.len() / (self.width / 2);
         ensure!((1..=positions).contains(&tokens), "{tokens} tokens, the table has {positions}");
-        let (kv, q) = (self.kv_heads * self.width, self.heads * self.width);
-        let (query, key) = (query.try_as_plain_ram()?, key.try_as_plain_ram()?);
-        let value = value.try_as_plain_ram()?;
-        let (query, key) = (query.as_slice::<f32>()?, key.as_slice::<f32>()?);
-        let value = value.as_slice::<f32>()?;
-        let sizes = [batch * tokens * q, batch * tokens * kv, batch * tokens * kv];
-        ensure!([query, key, value].map(<[f32]>::len) == sizes, "q, k and v do not fit together");
+        let q = self.heads * self.width;
         let softmax = Softmax::native()?;
-        let mut output = Tensor::zero::<f32>(inputs[0].shape())?;
-        let mut plain = output.try_as_plain_ram_mut()?;
-        let out = plain.as_slice_mut::<f32>()?;
-        let keys = key.chunks_exact(tokens * kv).zip(value.chunks_exact(tokens * kv));
-        let rows = query.chunks_exact(tokens * q).zip(out.chunks_exact_mut(tokens * q));
-        for ((query, out), (key, value)) in rows.zip(keys) {
-            let sequence = Sequence { attention: self, softmax: &softmax, query, key, value };
+        let mut output = Tensor::zero::<f32>(&[batch, tokens, q])?;
+        let (qkv, mut plain) = (qkv.try_as_plain_ram()?, output.try_as_plain_ram_mut()?);
+        let rows = qkv.as_slice::<f32>()?.chunks_exact(tokens * stride);
+        for (qkv, out) in rows.zip(plain.as_slice_mut::<f32>()?.chunks_exact_mut(tokens * q)) {
+            let sequence = Sequence { attention: self, softmax: &softmax, qkv };
             for head in 0..self.kv_heads {
                 sequence.group(head, out)?;
             }
@@ -97,13 +100,12 @@ impl EvalOp for Attention {
     }
 }
 
-/// One sequence of the batch: `[T, heads * width]` and twice `[T, kv_heads * width]`.
+/// One sequence of the batch.
 struct Sequence<'a> {
     attention: &'a Attention,
     softmax: &'a Softmax,
-    query: &'a [f32],
-    key: &'a [f32],
-    value: &'a [f32],
+    /// Queries, keys and values side by side, `[T, (heads + 2 kv_heads) * width]`.
+    qkv: &'a [f32],
 }
 
 impl Sequence<'_> {
@@ -111,7 +113,7 @@ impl Sequence<'_> {
     fn group(&self, head: usize, out: &mut [f32]) -> TractResult<()> {
         let Attention { heads, kv_heads, width, ref product, .. } = *self.attention;
         let (stride, group) = (heads * width, heads / kv_heads);
-        let tokens = self.query.len() / stride;
+        let tokens = self.qkv.len() / self.attention.stride();
         let (keys, values) = self.keys_and_values(head, tokens)?;
         let keys = product.left(&keys, 1)?;
         for start in (0..tokens).step_by(TILE) {
@@ -136,13 +138,14 @@ impl Sequence<'_> {
 
     /// The rotated keys and the values of a key head, `[T, width]` each, zeros up to whole lanes.
     fn keys_and_values(&self, head: usize, tokens: usize) -> TractResult<(Tensor, Tensor)> {
-        let Attention { kv_heads, width, .. } = *self.attention;
+        let Attention { heads, kv_heads, width, .. } = *self.attention;
         let shape = [tokens.next_multiple_of(LANES), width];
         let (mut keys, mut values) = (vec![0.0; shape[0] * width], vec![0.0; shape[0] * width]);
         for t in 0..tokens {
-            let (from, to) = (t * kv_heads * width + head * width, t * width..(t + 1) * width);
-            self.rotate(&self.key[from..][..width], t, 1.0, &mut keys[to.clone()]);
-            values[to].copy_from_slice(&self.value[from..][..width]);
+            let key = t * self.attention.stride() + (heads + head) * width;
+            let (value, to) = (key + kv_heads * width, t * width..(t + 1) * width);
+            self.rotate(&self.qkv[key..][..width], t, 1.0, &mut keys[to.clone()]);
+            values[to].copy_from_slice(&self.qkv[value..][..width]);
         }
         Ok((Tensor::from_shape(&shape, &keys)?, Tensor::from_shape(&shape, &values)?))
     }
@@ -154,8 +157,8 @@ impl Sequence<'_> {
         let mut queries = vec![0.0; rows * group * width];
         for (row, to) in queries.chunks_exact_mut(width).enumerate() {
             let (t, member) = (start + row / group, row % group);
-            let from = t * heads * width + (head * group + member) * width;
-            self.rotate(&self.query[from..][..width], t, scale, to);
+            let from = t * self.attention.stride() + (head * group + member) * width;
+            self.rotate(&self.qkv[from..][..width], t, scale, to);
         }
         Tensor::from_shape(&[rows * group, width], &queries)
     }

@@ -8,7 +8,6 @@ use super::{DIFFERENCE_MAX, Trunk, TrunkError, probe, relative_difference};
 use crate::base::Base;
 use ndarray::Array3;
 use std::error::Error;
-use std::fmt;
 
 /// Layers 0..tap as a function of the residual stream, `[B, T, D]` to the same.
 pub type Layers =
@@ -20,12 +19,6 @@ pub(super) struct Continued(Layers);
 impl Continued {
     pub(super) fn run(&self, embedded: &Array3<f32>) -> Result<Array3<f32>, TrunkError> {
         (self.0)(embedded).map_err(|error| TrunkError::Device { what: error.to_string() })
-    }
-}
-
-impl fmt::Debug for Continued {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "Continued")
     }
 }
 

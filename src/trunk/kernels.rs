@@ -89,11 +89,14 @@ pub(super) fn norm(x: &mut [f32], gain: &[f32], epsilon: f32) -> TractResult<()>
     Ok(())
 }
 
-/// `gate = silu(gate) * up`.
-pub(super) fn gate(gate: &mut [f32], up: &[f32]) -> TractResult<()> {
-    Func::Silu.ew_f32()?.run(gate)?;
-    for (gate, up) in gate.iter_mut().zip(up) {
-        *gate *= up;
+/// `h = silu(gate) * up`; `gate_up` is `[N, 2 F]`, `h` `[N, F]`.
+pub(super) fn gate(gate_up: &[f32], h: &mut [f32], f: usize) -> TractResult<()> {
+    for (h, gate_up) in h.chunks_exact_mut(f).zip(gate_up.chunks_exact(2 * f)) {
+        h.copy_from_slice(&gate_up[..f]);
+    }
+    Func::Silu.ew_f32()?.run(h)?;
+    for (h, gate_up) in h.chunks_exact_mut(f).zip(gate_up.chunks_exact(2 * f)) {
+        h.iter_mut().zip(&gate_up[f..]).for_each(|(h, up)| *h *= up);
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! The frozen layers as a graph of few operators, made for many tokens at once.
 //!
-//! - In: a base and the tap. Out: a typed graph from ids `[B, T]` to hidden states `[B, T, D]`: a
-//!   lookup, then four operators a layer. The canonical graph of the same layers has fifty.
-//! - Weights are read, packed for the product and let go of one at a time: loading takes about the
-//!   memory of the loaded trunk.
+//! - In: the weights below the tap. Out: a typed graph from ids `[B, T]` to hidden states
+//!   `[B, T, D]`: a lookup, then five operators a layer. The canonical graph of the same layers has
+//!   fifty.
+//! - The operators hold the weights by reference: what writes text holds the same.
 //! - Never here: the check against the canonical graph, which `trunk.rs` makes at every load.
 //!
 //! Source: `base/canonical.rs`, of which every operator here is a part.
@@ -11,10 +11,11 @@
 use super::attention::Attention;
 use super::kernels::{self, LANES, Product};
 use super::{TrunkError, engine};
-use crate::base::{Base, Config, Weight};
+use crate::base::{Base, BaseError, Config, Weight};
 use crate::products::gemm::{Into, View};
 use crate::products::{Frozen, Pool};
 use crate::settings::HeadWeights;
+use crate::weights::{Layer, Part};
 use std::fmt;
 use std::sync::Arc;
 use tract_onnx::prelude::*;
@@ -23,94 +24,81 @@ use tract_onnx::tract_core::internal::{
 };
 use tract_onnx::tract_core::{as_op, op_as_typed_op, op_out_of_plan};
 
-/// The embedding and the layers below `tap`.
-pub(super) fn graph(base: &Base, tap: usize) -> Result<TypedModel, TrunkError> {
+/// What the graph computes with.
+pub(super) struct Weights {
+    /// `[V, D]`
+    pub(super) embedding: Arc<Frozen>,
+    /// The layers below the tap, as narrow as loses nothing.
+    pub(super) layers: Vec<Arc<Layer>>,
+    /// Cosines and sines of every position, `[positions, head_dim / 2]` each.
+    pub(super) turns: Arc<(Vec<f32>, Vec<f32>)>,
+}
+
+impl Weights {
+    pub(super) fn load(base: &Base, tap: usize) -> Result<Self, BaseError> {
+        let config = base.config();
+        let Weight { data, .. } = base.weight("model.embed_tokens.weight")?;
+        let embedding = Frozen::new(data, (config.vocab, config.hidden), HeadWeights::Auto);
+        let layer = |index| Ok(Arc::new(Layer::load(base, index, HeadWeights::Auto)?));
+        let layers: Result<_, BaseError> = (0..tap).map(layer).collect();
+        let turns = Arc::new(config.rope_tables(config.positions()));
+        Ok(Self { embedding: Arc::new(embedding), layers: layers?, turns })
+    }
+}
+
+/// The embedding and the layers below the tap.
+pub(super) fn graph(weights: &Weights, config: &Config) -> Result<TypedModel, TrunkError> {
     let product = Product::native().map_err(engine("find its kernels"))?;
-    let mut builder = Builder { base, model: TypedModel::default() };
-    let mut x = builder.embedding()?;
-    let attention = Attention::new(base.config(), product);
-    for layer in 0..tap {
-        x = builder.layer(layer, x, &attention)?;
+    let mut builder = Builder { model: TypedModel::default() };
+    let embedding = Table(Arc::clone(&weights.embedding));
+    let mut x = builder.embedding(embedding).map_err(engine("build the embedding"))?;
+    let attention = Attention::new(config, product, Arc::clone(&weights.turns));
+    for (index, layer) in weights.layers.iter().enumerate() {
+        x = builder.layer(index, layer, x, &attention).map_err(engine("build a layer"))?;
     }
     builder.model.select_output_outlets(&[x]).map_err(engine("end the graph"))?;
     Ok(builder.model)
 }
 
-/// Adds operators, weights first.
-struct Builder<'a> {
-    base: &'a Base,
+/// Adds operators.
+struct Builder {
     model: TypedModel,
 }
 
-impl Builder<'_> {
-    fn embedding(&mut self) -> Result<OutletId, TrunkError> {
-        let Weight { data, .. } = self.base.weight("model.embed_tokens.weight")?;
-        let Config { vocab, hidden, .. } = *self.base.config();
-        let table = Table(Arc::new(Frozen::new(data, (vocab, hidden), HeadWeights::Auto)));
-        let wire = || -> TractResult<OutletId> {
-            let (batch, length) = (self.model.symbols.sym("B"), self.model.symbols.sym("S"));
-            let fact = i64::fact([batch.to_dim(), length.to_dim()]);
-            let ids = self.model.add_source("input_ids", fact)?;
-            Ok(self.model.wire_node("model.layers.0", table, &[ids])?[0])
-        };
-        wire().map_err(engine("build the embedding"))
+impl Builder {
+    fn embedding(&mut self, table: Table) -> TractResult<OutletId> {
+        let (batch, length) = (self.model.symbols.sym("B"), self.model.symbols.sym("S"));
+        let fact = i64::fact([batch.to_dim(), length.to_dim()]);
+        let ids = self.model.add_source("input_ids", fact)?;
+        Ok(self.model.wire_node("model.layers.0", table, &[ids])?[0])
     }
 
     /// From the input of a layer to that of the next.
     fn layer(
         &mut self,
-        layer: usize,
+        index: usize,
+        layer: &Arc<Layer>,
         x: OutletId,
         attention: &Attention,
-    ) -> Result<OutletId, TrunkError> {
-        let at = |module: &str| format!("model.layers.{layer}.{module}");
-        let qkv = ["q_proj", "k_proj", "v_proj"].map(|name| at(&format!("self_attn.{name}")));
-        let norm = Some(at("input_layernorm"));
-        let biased = self.base.config().qkv_bias;
-        let qkv = self.linear(&[x], norm, &qkv, biased, Ending::Each)?;
-        let name = at("self_attn");
-        let attended = self.model.wire_node(name, attention.clone(), &qkv);
-        let attended = attended.map_err(engine("build a layer"))?[0];
-        let down = [at("self_attn.o_proj")];
-        let middle = self.linear(&[attended, x], None, &down, false, Ending::Add)?[0];
-        let norm = Some(at("post_attention_layernorm"));
-        let up = ["gate_proj", "up_proj"].map(|name| at(&format!("mlp.{name}")));
-        let gated = self.linear(&[middle], norm, &up, false, Ending::Gate)?[0];
-        let down = [at("mlp.down_proj")];
-        Ok(self.linear(&[gated, middle], None, &down, false, Ending::Add)?[0])
+    ) -> TractResult<OutletId> {
+        let qkv = self.linear(index, layer, Part::Qkv, &[x])?;
+        let name = format!("model.layers.{index}.self_attn");
+        let attended = self.model.wire_node(name, attention.clone(), &[qkv])?[0];
+        let middle = self.linear(index, layer, Part::O, &[attended, x])?;
+        let gated = self.linear(index, layer, Part::GateUp, &[middle])?;
+        self.linear(index, layer, Part::Down, &[gated, middle])
     }
 
-    /// One [`Linear`] over the modules' weights, named after the first of them.
     fn linear(
         &mut self,
+        index: usize,
+        layer: &Arc<Layer>,
+        part: Part,
         inputs: &[OutletId],
-        norm: Option<String>,
-        modules: &[String],
-        biased: bool,
-        ending: Ending,
-    ) -> Result<TVec<OutletId>, TrunkError> {
-        let Config { norm_eps, .. } = *self.base.config();
-        let norm = match norm {
-            Some(module) => Some((self.base.weight(&format!("{module}.weight"))?.data, norm_eps)),
-            None => None,
-        };
-        let mut parts = Vec::new();
-        for module in modules {
-            let Weight { shape, data } = self.base.weight(&format!("{module}.weight"))?;
-            let fans = match shape[..] {
-                [fan_in, fan_out] => (fan_in, fan_out),
-                _ => (0, 0),
-            };
-            let weight = Frozen::new(data, fans, HeadWeights::Auto);
-            let bias = match biased {
-                true => Some(self.base.weight(&format!("{module}.bias"))?.data),
-                false => None,
-            };
-            parts.push(Part { weight, bias });
-        }
-        let linear = Linear { pool: Pool::default(), norm, parts, ending };
-        let wired = self.model.wire_node(modules[0].clone(), Shared(Arc::new(linear)), inputs);
-        wired.map_err(engine("build a layer"))
+    ) -> TractResult<OutletId> {
+        let linear = Linear { pool: Pool::default(), layer: Arc::clone(layer), part };
+        let name = format!("model.layers.{index}.{part:?}");
+        Ok(self.model.wire_node(name, Shared(Arc::new(linear)), inputs)?[0])
     }
 }
 
@@ -172,40 +160,22 @@ impl EvalOp for Table {
     }
 }
 
-/// What becomes of the products.
-#[derive(Debug, PartialEq, Eq)]
-enum Ending {
-    /// Each is an output.
-    Each,
-    /// `silu(first) * second` is the output.
-    Gate,
-    /// The only one plus the second input is the output.
-    Add,
-}
-
-/// One weight `[in, out]` and its bias.
-struct Part {
-    weight: Frozen,
-    bias: Option<Vec<f32>>,
-}
-
-/// `norm(x)` times one or more weights.
+/// One of a layer's four products, and what comes before and after it: a norm of what queries and
+/// gates are made of, `silu(gate) * up`, the residual that is added to the others.
 struct Linear {
-    /// Scratch of the products.
+    /// Scratch of the product.
     pool: Pool,
-    /// RMSNorm's gain and epsilon.
-    norm: Option<(Vec<f32>, f32)>,
-    parts: Vec<Part>,
-    ending: Ending,
+    layer: Arc<Layer>,
+    part: Part,
 }
 
 impl fmt::Debug for Linear {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "Linear")
+        write!(to, "Linear {:?}", self.part)
     }
 }
 
-/// A [`Linear`] whose weights every copy of the graph shares.
+/// A [`Linear`] that every copy of the graph shares.
 #[derive(Clone, Debug)]
 struct Shared(Arc<Linear>);
 
@@ -228,13 +198,9 @@ impl Op for Shared {
 impl TypedOp for Shared {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         let &[x, ..] = inputs else { bail!("a linear layer without input") };
-        let outputs = if self.0.ending == Ending::Each { self.0.parts.len() } else { 1 };
-        let fact = |part: &Part| {
-            let mut shape = x.shape.clone();
-            shape.set(2, part.weight.fans().1.to_dim());
-            f32::fact(shape)
-        };
-        Ok(self.0.parts[..outputs].iter().map(fact).collect())
+        let mut shape = x.shape.clone();
+        shape.set(2, self.0.width().to_dim());
+        Ok(tvec!(f32::fact(shape)))
     }
 
     as_op!();
@@ -246,56 +212,64 @@ impl EvalOp for Shared {
     fn eval(&self, _: &EvalContext, mut inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let x = inputs.remove(0).into_tensor();
         let &[batch, tokens, width] = x.shape() else { bail!("a linear layer takes [B, T, D]") };
-        let outputs = self.0.products(x.into_shape(&[batch * tokens, width])?, inputs.first())?;
-        let shaped = outputs.into_iter().map(|output| {
-            let shape = [batch, tokens, output.shape()[1]];
-            Ok(output.into_shape(&shape)?.into_tvalue())
-        });
-        shaped.collect()
+        let output = self.0.product(x.into_shape(&[batch * tokens, width])?, inputs.first())?;
+        Ok(tvec!(output.into_shape(&[batch, tokens, self.0.width()])?.into_tvalue()))
     }
 }
 
 impl Linear {
-    /// The outputs `[N, out]` of `x` `[N, in]`.
-    fn products(&self, mut x: Tensor, residual: Option<&TValue>) -> TractResult<TVec<Tensor>> {
-        let rows = x.shape()[0];
-        if let Some((gain, epsilon)) = &self.norm {
+    /// Numbers of a row of the output.
+    fn width(&self) -> usize {
+        let (_, fan_out) = self.layer.projection(self.part).frozen.fans();
+        if self.part == Part::GateUp { fan_out / 2 } else { fan_out }
+    }
+
+    /// The output `[N, width]` of `x` `[N, in]`.
+    fn product(&self, mut x: Tensor, residual: Option<&TValue>) -> TractResult<Tensor> {
+        let gain = match self.part {
+            Part::Qkv => Some(&self.layer.input_norm),
+            Part::GateUp => Some(&self.layer.post_norm),
+            Part::O | Part::Down => None,
+        };
+        if let Some(gain) = gain {
             ensure!(x.shape()[1] == gain.len(), "{:?} under a norm of {}", x.shape(), gain.len());
-            kernels::norm(x.try_as_plain_ram_mut()?.as_slice_mut()?, gain, *epsilon)?;
+            let mut plain = x.try_as_plain_ram_mut()?;
+            kernels::norm(plain.as_slice_mut()?, gain, self.layer.eps)?;
         }
-        let input = x.try_as_plain_ram()?;
-        let mut outputs = TVec::new();
-        for Part { weight, bias } in &self.parts {
-            let (fan_in, fan_out) = weight.fans();
-            ensure!(x.shape()[1] == fan_in, "{:?} under a weight of {fan_in}", x.shape());
-            let mut output =
-                Tensor::zero_aligned::<f32>(&[rows, fan_out], LANES * size_of::<f32>())?;
-            let mut view = output.try_as_plain_ram_mut()?;
-            let numbers = view.as_slice_mut::<f32>()?;
-            let input = View::dense(input.as_slice()?, rows, fan_in);
-            weight.forward(input, (&mut *numbers, fan_out, Into::Replace), &self.pool);
-            if let Some(bias) = bias {
-                for row in numbers.chunks_exact_mut(fan_out) {
-                    add(row, bias);
-                }
-            }
-            outputs.push(output);
-        }
-        match (&self.ending, &mut *outputs, residual) {
-            (Ending::Each, _, None) => Ok(outputs),
-            (Ending::Gate, [gate, up], None) => {
-                let up = up.try_as_plain_ram()?;
-                kernels::gate(gate.try_as_plain_ram_mut()?.as_slice_mut()?, up.as_slice()?)?;
-                outputs.truncate(1);
-                Ok(outputs)
-            }
-            (Ending::Add, [output], Some(residual)) => {
+        let mut output = self.projected(&x)?;
+        match (self.part, residual) {
+            (Part::Qkv, None) => Ok(output),
+            (Part::GateUp, None) => self.gated(&output),
+            (Part::O | Part::Down, Some(residual)) => {
                 let residual = residual.try_as_plain_ram()?;
                 add(output.try_as_plain_ram_mut()?.as_slice_mut()?, residual.as_slice()?);
-                Ok(outputs)
+                Ok(output)
             }
-            (ending, _, _) => bail!("{ending:?} does not end {} products", self.parts.len()),
+            (part, _) => bail!("{part:?} has one input too many or too few"),
         }
+    }
+
+    /// `x W + bias`, `[N, out]`.
+    fn projected(&self, x: &Tensor) -> TractResult<Tensor> {
+        let projection = self.layer.projection(self.part);
+        let (rows, (fan_in, fan_out)) = (x.shape()[0], projection.frozen.fans());
+        ensure!(x.shape()[1] == fan_in, "{:?} under a weight of {fan_in}", x.shape());
+        let mut output = Tensor::zero_aligned::<f32>(&[rows, fan_out], LANES * size_of::<f32>())?;
+        let (input, mut view) = (x.try_as_plain_ram()?, output.try_as_plain_ram_mut()?);
+        let numbers = view.as_slice_mut::<f32>()?;
+        let input = View::dense(input.as_slice()?, rows, fan_in);
+        projection.frozen.forward(input, (&mut *numbers, fan_out, Into::Replace), &self.pool);
+        projection.add_bias(numbers);
+        Ok(output)
+    }
+
+    /// `silu(gate) * up`, `[N, F]`, of both side by side.
+    fn gated(&self, gate_up: &Tensor) -> TractResult<Tensor> {
+        let (rows, width) = (gate_up.shape()[0], self.width());
+        let mut output = Tensor::zero_aligned::<f32>(&[rows, width], LANES * size_of::<f32>())?;
+        let (gate_up, mut view) = (gate_up.try_as_plain_ram()?, output.try_as_plain_ram_mut()?);
+        kernels::gate(gate_up.as_slice()?, view.as_slice_mut()?, width)?;
+        Ok(output)
     }
 }
 

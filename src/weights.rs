@@ -1,0 +1,128 @@
+//! The frozen weights of decoder layers as they lie in memory: trunk, head and generation share them.
+//!
+//! - In: a base, and how to keep its numbers. Out: for each layer two gains and four matrices.
+//! - Linear layers with one input lie side by side as one matrix, so that a layer is four products.
+//! - Weights are read, narrowed and let go of one matrix at a time: loading takes about the memory
+//!   of what was loaded.
+//! - Never here: adapters, what a layer computes, other devices than the CPU.
+
+use crate::adapter::Target;
+use crate::base::{Base, BaseError};
+use crate::products::Frozen;
+use crate::settings::HeadWeights;
+use std::ops::Range;
+
+/// Which of a layer's four products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Queries, keys and values.
+    Qkv,
+    /// The attention's output.
+    O,
+    /// Gate and up.
+    GateUp,
+    /// Down.
+    Down,
+}
+
+impl Part {
+    const ALL: [Self; 4] = [Self::Qkv, Self::O, Self::GateUp, Self::Down];
+
+    /// The linear layers side by side in it.
+    fn targets(self) -> &'static [Target] {
+        match self {
+            Self::Qkv => &[Target::Q, Target::K, Target::V],
+            Self::O => &[Target::O],
+            Self::GateUp => &[Target::Gate, Target::Up],
+            Self::Down => &[Target::Down],
+        }
+    }
+}
+
+/// Linear layers with one input, as one matrix.
+pub(crate) struct Projection {
+    pub(crate) frozen: Frozen,
+    /// `[out]`, zeros for linear layers without.
+    pub(crate) bias: Option<Vec<f32>>,
+    /// The linear layers, each with its first column.
+    pub(crate) targets: Vec<(Target, usize)>,
+}
+
+/// One decoder layer of the base.
+pub(crate) struct Layer {
+    /// Gain of the norm before attention, `[D]`.
+    pub(crate) input_norm: Vec<f32>,
+    /// Gain of the norm before the MLP, `[D]`.
+    pub(crate) post_norm: Vec<f32>,
+    /// Epsilon of both.
+    pub(crate) eps: f32,
+    /// In the order of [`Part`].
+    projections: [Projection; 4],
+}
+
+impl Layer {
+    /// Reads layer `index` of the base.
+    pub(crate) fn load(base: &Base, index: usize, kept: HeadWeights) -> Result<Self, BaseError> {
+        let prefix = format!("model.layers.{index}");
+        let [qkv, o, gate_up, down] =
+            Part::ALL.map(|part| Projection::load(base, &prefix, part, kept));
+        Ok(Self {
+            input_norm: base.weight(&format!("{prefix}.input_layernorm.weight"))?.data,
+            post_norm: base.weight(&format!("{prefix}.post_attention_layernorm.weight"))?.data,
+            eps: base.config().norm_eps,
+            projections: [qkv?, o?, gate_up?, down?],
+        })
+    }
+
+    /// One of the four matrices.
+    pub(crate) fn projection(&self, part: Part) -> &Projection {
+        &self.projections[part as usize]
+    }
+
+    /// The matrix that a linear layer lies in, and its columns there.
+    pub(crate) fn place(&self, target: Target) -> Option<(&Projection, Range<usize>)> {
+        self.projections.iter().find_map(|all| all.columns(target).map(|columns| (all, columns)))
+    }
+}
+
+impl Projection {
+    fn load(base: &Base, prefix: &str, part: Part, kept: HeadWeights) -> Result<Self, BaseError> {
+        let config = base.config();
+        let fans = part.targets().iter().map(|target| target.fans(config));
+        let fan_in = part.targets().first().map_or(0, |target| target.fans(config).0);
+        let fan_out: usize = fans.map(|(_, fan_out)| fan_out).sum();
+        let mut numbers = vec![0f32; fan_in * fan_out];
+        let mut bias = (part == Part::Qkv && config.qkv_bias).then(|| vec![0f32; fan_out]);
+        let (mut targets, mut first) = (Vec::new(), 0);
+        for &target in part.targets() {
+            let name = format!("{prefix}.{}", target.module());
+            let own = base.weight(&format!("{name}.weight"))?.data;
+            let width = target.fans(config).1;
+            let rows = numbers.chunks_exact_mut(fan_out.max(1)).zip(own.chunks_exact(width.max(1)));
+            rows.for_each(|(row, own)| row[first..first + width].copy_from_slice(own));
+            if let Some(bias) = &mut bias {
+                let own = base.weight(&format!("{name}.bias"))?.data;
+                bias[first..first + width].copy_from_slice(&own);
+            }
+            targets.push((target, first));
+            first += width;
+        }
+        Ok(Self { frozen: Frozen::new(numbers, (fan_in, fan_out), kept), bias, targets })
+    }
+
+    /// The columns of one of its linear layers, if it is here.
+    fn columns(&self, target: Target) -> Option<Range<usize>> {
+        let place = self.targets.iter().position(|(own, _)| *own == target)?;
+        let end = self.targets.get(place + 1).map_or(self.frozen.fans().1, |(_, first)| *first);
+        Some(self.targets[place].1..end)
+    }
+
+    /// Adds the bias to rows `[N, out]`, if there is one.
+    pub(crate) fn add_bias(&self, rows: &mut [f32]) {
+        if let Some(bias) = &self.bias {
+            for row in rows.chunks_exact_mut(bias.len()) {
+                row.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+            }
+        }
+    }
+}
