@@ -1,16 +1,15 @@
-//! Text from a prompt: sampling token by token over the head's cache of keys and values.
+//! Text from a prompt: sampling token by token over the layers of trunk and head.
 //!
 //! - In: prompt ids, an adapter or none. Out: ids, one at a time, until an end token or the limit.
-//! - The head is loaded with tap 0 here, so that one cache holds every layer.
-//! - Never here: the tokenizer, the terminal.
+//! - The engines are borrowed: the same weights learn meanwhile, and many texts are written at once.
+//! - Never here: the tokenizer, the terminal, threads of its own.
 //!
 //! Source of nucleus sampling: arXiv 1904.09751.
 
 use crate::adapter::Adapter;
 use crate::base::Base;
-use crate::head::{Head, HeadError, Place, Session};
+use crate::head::{Below, Decoder, Head, HeadError, Keep, Place, Session};
 use crate::trunk::{Trunk, TrunkError};
-use ndarray::Array2;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -26,6 +25,14 @@ pub enum GenerateError {
     /// A prompt without tokens.
     #[error("the prompt has no tokens; expected at least one")]
     Empty,
+    /// A prompt that leaves no room for an answer.
+    #[error("the prompt has {tokens} tokens, expected fewer: the model's context is {context}")]
+    Prompt {
+        /// Of the prompt.
+        tokens: usize,
+        /// Most tokens of prompt and answer.
+        context: usize,
+    },
     /// A choice of sampling that has no meaning.
     #[error("--{key}: expected {expected}, got {got}")]
     Sampling {
@@ -96,76 +103,131 @@ impl Sampling {
     }
 }
 
-/// A base ready to write text, with any adapter.
-pub struct Generator {
-    embedding: Trunk,
-    head: Head,
-    ends: Vec<u32>,
+/// Why a text ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The model chose an end token.
+    Token,
+    /// It has as many tokens as were asked for, or as the model's context holds.
+    Length,
 }
 
-impl Generator {
-    /// Loads every layer of the base; `tokens_max` bounds prompt and answer together.
-    ///
-    /// # Errors
-    /// [`GenerateError::Head`] or [`GenerateError::Trunk`] when the base cannot be loaded.
-    pub fn load(base: &Base, place: &Place, tokens_max: usize) -> Result<Self, GenerateError> {
-        let embedding = Trunk::load(base, 0, 1)?;
-        let head = Head::load_for_generating(base, 0, place, tokens_max)?;
-        Ok(Self { embedding, head, ends: base.config().eos.clone() })
+/// A base ready to write any number of texts, each with its adapter.
+#[derive(Clone, Copy)]
+pub struct Generator<'a> {
+    trunk: &'a Trunk,
+    decoder: Decoder<'a>,
+}
+
+/// The engines of a base that only writes, for [`Generator::new`]: all layers are the head's.
+///
+/// # Errors
+/// [`GenerateError::Head`] or [`GenerateError::Trunk`] when the base cannot be loaded.
+pub fn load(base: &Base, place: &Place) -> Result<(Trunk, Head), GenerateError> {
+    let trunk = Trunk::load(base, 0, 1)?;
+    // No block goes through this head: a text has its own positions.
+    let head = Head::load(base, 0, place, 1, Keep::default())?;
+    Ok((trunk, head))
+}
+
+impl<'a> Generator<'a> {
+    /// Over engines that may learn meanwhile; `below`: the layers under the tap, on a device that the
+    /// trunk does not reach.
+    pub fn new(trunk: &'a Trunk, below: Option<&'a Below>, head: &'a Head) -> Self {
+        Self { trunk, decoder: Decoder::new(trunk, below, head) }
     }
 
-    /// Starts a text after `prompt` `[T]`.
+    /// Most tokens of prompt and answer together.
+    pub fn context(&self) -> usize {
+        let config = self.decoder.config();
+        config.sliding_window.unwrap_or(usize::MAX).min(config.positions())
+    }
+
+    /// Most bytes that a text of `tokens` tokens takes, prompt and answer together.
+    pub fn session_bytes(&self, tokens: usize) -> u64 {
+        self.decoder.session_bytes(tokens.min(self.context()))
+    }
+
+    /// Starts a text of at most `tokens_max` tokens after `prompt` `[T]`, and reads the prompt.
     ///
+    /// It runs on the threads in force; memory for its keys and values is taken here.
     /// # Errors
-    /// [`GenerateError::Empty`] without a prompt; [`GenerateError::Sampling`]; the head's own.
+    /// [`GenerateError::Empty`] without a prompt; [`GenerateError::Prompt`] when the context has no
+    /// room for an answer; [`GenerateError::Sampling`]; those of trunk and head.
     pub fn start(
         &self,
         prompt: &[u32],
-        adapter: Option<&Adapter>,
+        tokens_max: usize,
+        adapter: Option<&'a Adapter>,
         sampling: Sampling,
-    ) -> Result<Text<'_>, GenerateError> {
+    ) -> Result<Text<'a>, GenerateError> {
         sampling.check()?;
+        let context = self.context();
         if prompt.is_empty() {
             return Err(GenerateError::Empty);
         }
-        let mut session = self.head.session(adapter)?;
-        let logits = self.feed(&mut session, prompt)?;
+        if prompt.len() >= context {
+            return Err(GenerateError::Prompt { tokens: prompt.len(), context });
+        }
+        let left = tokens_max.min(context - prompt.len());
+        let embedded = self.trunk.embedded(prompt)?;
+        let mut session = self.decoder.session(adapter, prompt.len() + left)?;
+        self.decoder.extend(&mut session, &embedded)?;
+        let logits = self.decoder.logits(&session)?;
         let chance = ChaCha8Rng::seed_from_u64(sampling.seed);
-        Ok(Text { generator: self, session, logits, sampling, chance, ended: false })
-    }
-
-    fn feed(&self, session: &mut Session, ids: &[u32]) -> Result<Vec<f32>, GenerateError> {
-        let row = Array2::from_shape_fn((1, ids.len()), |(_, t)| ids[t]);
-        Ok(self.head.next_logits(session, &self.embedding.hidden(&row)?)?)
+        let end = (left == 0).then_some(End::Length);
+        let (generator, last) = (*self, None);
+        Ok(Text { generator, session, logits, last, sampling, chance, left, end })
     }
 }
 
 /// A text being written.
 pub struct Text<'a> {
-    generator: &'a Generator,
-    session: Session,
+    generator: Generator<'a>,
+    session: Session<'a>,
     logits: Vec<f32>,
+    /// The token that was given last, which the layers have not seen yet.
+    last: Option<u32>,
     sampling: Sampling,
     chance: ChaCha8Rng,
-    ended: bool,
+    /// Tokens that may follow.
+    left: usize,
+    end: Option<End>,
 }
 
 impl Text<'_> {
-    /// The next token, or none after an end token.
+    /// The next token, or none when the text has ended.
     ///
     /// # Errors
-    /// [`HeadError::Length`] when the text outgrows the model's context.
+    /// [`GenerateError::Head`] when a device fails.
     pub fn next_token(&mut self) -> Result<Option<u32>, GenerateError> {
-        if self.ended {
+        if self.end.is_some() {
             return Ok(None);
+        }
+        if let Some(id) = self.last.take() {
+            let Generator { trunk, decoder } = self.generator;
+            decoder.extend(&mut self.session, &trunk.embedded(&[id])?)?;
+            self.logits = decoder.logits(&self.session)?;
         }
         let id = self.sampling.draw(&self.logits, &mut self.chance);
-        if self.generator.ends.contains(&id) {
-            self.ended = true;
+        if self.generator.decoder.config().eos.contains(&id) {
+            self.end = Some(End::Token);
             return Ok(None);
         }
-        self.logits = self.generator.feed(&mut self.session, &[id])?;
+        self.left -= 1;
+        self.last = Some(id);
+        self.end = (self.left == 0).then_some(End::Length);
         Ok(Some(id))
+    }
+
+    /// Why the text ended, or nothing while it goes on.
+    pub fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// The logits `[V]` that the last token was drawn from, or at first those after the prompt.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
     }
 }
 

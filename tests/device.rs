@@ -15,7 +15,7 @@ use rand_core::{Rng, SeedableRng};
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
-use sapwood::head::{Below, Group, Head, HeadError, Keep, Losses, Objective, Place};
+use sapwood::head::{Below, Decoder, Group, Head, HeadError, Keep, Losses, Objective, Place};
 use sapwood::settings::{Device, EmbeddingLayers};
 use sapwood::train::{self, AdamW, Batch, Learners, Rules};
 use sapwood::trunk::{Trunk, TrunkError};
@@ -56,7 +56,7 @@ fn by_hand(base: &Base) -> Result<Head, HeadError> {
 
 /// The head by candle's ops, its weights as a GPU has them.
 fn by_candle(base: &Base, place: &Place) -> Result<Head, HeadError> {
-    Head::load_for_generating(base, 0, place, TOKENS_MAX)
+    Head::load_reference(base, 0, place, TOKENS_MAX)
 }
 
 /// Numbers in -0.5..0.5, the same on every machine.
@@ -250,20 +250,29 @@ fn text_is_generated_from_the_same_logits() -> Result<(), Surprise> {
     let (_folder, base) = exported("families/smollm2")?;
     let config = base.config();
     let spec = Spec::uniform(config, 1..2, &[Target::Q], Strength { rank: 2, alpha: 4.0 });
-    let mut chance = Chance::new(3);
-    let (adapter, _) = chance.adapters(&spec);
-    let hidden = chance.group(config, 1, 9).hidden;
-    let by_hand = by_hand(&base)?;
+    let (adapter, _) = Chance::new(3).adapters(&spec);
+    let ids = ids(config, 1, 9);
+    let ids = ids.as_slice().ok_or("contiguous")?;
+    let (trunk, head) =
+        (Trunk::load(&base, 1, 1)?, Head::load(&base, 1, &Place::cpu(), 2, Keep::default())?);
+    let by_hand = Decoder::new(&trunk, None, &head);
     for place in places() {
-        let other = by_candle(&base, &place)?;
+        let below = Below::load(&base, 1, &place, TOKENS_MAX)?;
+        let head = Head::load_reference(&base, 1, &place, 2)?;
+        let continued = continued(&base, 1, 1, &place)?;
+        let other = Decoder::new(&continued, Some(&below), &head);
         // Without an adapter no layer has factors; with this one, some have and some have not.
         for adapter in [None, Some(&adapter)] {
-            let all = by_hand.logits(adapter, &hidden)?;
-            let mut session = other.session(adapter)?;
+            let mut sessions = [by_hand.session(adapter, 9)?, other.session(adapter, 9)?];
             for (from, to) in [(0, 5), (5, 6), (6, 9)] {
-                let part = hidden.slice(ndarray::s![.., from..to, ..]).to_owned();
-                let got = other.next_logits(&mut session, &part)?;
-                let expected = all.slice(ndarray::s![0, to - 1, ..]).to_vec();
+                let embedded = trunk.embedded(&ids[from..to])?;
+                let mut logits = [by_hand, other].into_iter().zip(&mut sessions);
+                let mut next = || -> Result<Vec<f32>, Surprise> {
+                    let (decoder, session) = logits.next().ok_or("two")?;
+                    decoder.extend(session, &embedded)?;
+                    Ok(decoder.logits(session)?)
+                };
+                let (expected, got) = (next()?, next()?);
                 assert_close(&format!("logits on {}", place.name()), &got, &expected, &F32);
             }
         }

@@ -4,7 +4,7 @@ use super::args::Generate;
 use super::chosen;
 use super::console::Console;
 use sapwood::base::Base;
-use sapwood::generate::{Generator, Sampling};
+use sapwood::generate::{self, Generator, Sampling};
 use sapwood::head::Place;
 use sapwood::intake::Message;
 use sapwood::tokenise::Tokeniser;
@@ -22,21 +22,14 @@ pub(crate) fn run(args: &Generate, console: &Console) -> anyhow::Result<()> {
             .encode_chat(&[Message { role: "user".into(), content: args.prompt.clone() }])?,
         false => tokeniser.encode(&args.prompt)?,
     };
-    let context = base.config().context;
-    anyhow::ensure!(
-        prompt.len() < context,
-        "the prompt has {} tokens, the model's context is {context}",
-        prompt.len()
-    );
-    let tokens_max = context.min(prompt.len().saturating_add(args.max_tokens));
     let place = Place::open(args.choice.device)?;
     place.notice().map_or(Ok(()), |notice| console.warn(notice))?;
-    let generator = Generator::load(&base, &place, tokens_max)?;
+    let (trunk, head) = generate::load(&base, &place)?;
+    let generator = Generator::new(&trunk, None, &head);
     let sampling = Sampling { temperature: args.temp, top_p: args.top_p, seed: args.seed };
-    let mut text = generator.start(&prompt, adapter.as_ref(), sampling)?;
+    let mut text = generator.start(&prompt, args.max_tokens, adapter.as_ref(), sampling)?;
     let (mut stream, mut written, mut count) = (tokeniser.stream(&prompt)?, String::new(), 0);
-    while count < tokens_max - prompt.len() {
-        let Some(id) = text.next_token()? else { break };
+    while let Some(id) = text.next_token()? {
         count += 1;
         let Some(piece) = stream.push(id)? else { continue };
         if !console.json() {

@@ -46,11 +46,13 @@ impl Shape {
         self.kv_heads * self.head_dim
     }
 
-    fn group(&self) -> usize {
+    /// Query heads that share a key head.
+    pub(crate) fn group(&self) -> usize {
         self.heads / self.kv_heads
     }
 
-    fn scale(&self) -> f32 {
+    /// What scores are multiplied with.
+    pub(crate) fn scale(&self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
     }
 }
@@ -128,7 +130,7 @@ pub(crate) fn attention(shape: &Shape, qkv: &[f32], out: &mut [f32], lse: &mut [
 
 /// Turns the first `seen` scores into probabilities and the rest into zero; gives the log-sum-exp.
 #[inline(always)]
-fn softmax_causal(scores: &mut [f32], seen: usize) -> f32 {
+pub(crate) fn softmax_causal(scores: &mut [f32], seen: usize) -> f32 {
     let (past, future) = scores.split_at_mut(seen);
     let highest = maximum(past);
     for score in &mut *past {

@@ -50,6 +50,15 @@ impl Below {
         Ok(Self { layers: layers?, rotary, device, config })
     }
 
+    /// How many layers these are.
+    pub(crate) fn len(&self) -> usize {
+        self.layers.len()
+    }
+
+    pub(crate) fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
     /// The residual stream at the tap of `embedded`, both `[B, T, D]`.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 //!
 //! - In: hidden states `[B, T, D]` at the tap, the blocks they belong to, one or two adapters.
 //! - Out: losses, and the gradient of the fast adapter as one flat vector; or nats; or logits.
+//! - For texts the head goes on with the trunk's weights to all layers (`decode.rs`).
 //! - Never here: the optimiser (`train`), the trunk, files.
 //! - Invariant: padding stands at the end of a sequence, so causal attention never sees it; it
 //!   takes no part in cross-entropy or MSE either.
@@ -10,6 +11,8 @@
 
 mod attention;
 mod below;
+mod cache;
+mod decode;
 mod entropy;
 mod fused;
 mod kernels;
@@ -22,6 +25,7 @@ mod tape;
 
 pub use crate::settings::EmbeddingLayers;
 pub use below::Below;
+pub use decode::{Decoder, Session};
 pub use objective::{Group, Losses, Objective};
 pub use place::Place;
 
@@ -31,7 +35,8 @@ use crate::products::Pool;
 use crate::settings::{Activations, HeadWeights};
 use candle_core::{Device, Tensor, Var};
 use layer::{Kept, Layer, Rotary};
-use reference::{Cache, ReferenceLayer};
+use reference::ReferenceLayer;
+use std::ops::Range;
 
 /// What can go wrong in the head.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +65,16 @@ pub enum HeadError {
         /// One past its last layer.
         to: usize,
     },
-    /// Sequences longer than RoPE's tables.
-    #[error("{got} tokens do not fit the model's context of {max}")]
+    /// Trunk and head that are no whole.
+    #[error("{lower} layers lie below the head, expected {tap}, on the same device")]
+    Apart {
+        /// Layers at hand.
+        lower: usize,
+        /// First layer of the head.
+        tap: usize,
+    },
+    /// Sequences longer than what was made room for.
+    #[error("{got} tokens do not fit, expected at most {max}")]
     Length {
         /// Tokens asked for.
         got: usize,
@@ -129,11 +142,12 @@ impl Head {
         Self::load_for(kernels, base, tap, (place, tokens_max), keep)
     }
 
-    /// The same with every weight as a tensor of candle's, which is what generating needs.
+    /// The same by candle's ops on any device, the CPU too: what a GPU runs, and the oracle of the
+    /// CPU's own kernels.
     ///
     /// # Errors
     /// As [`Head::load`].
-    pub fn load_for_generating(
+    pub fn load_reference(
         base: &Base,
         tap: usize,
         place: &Place,
@@ -190,24 +204,21 @@ impl Head {
         self.tap
     }
 
-    /// Moves an adapter to the device; as variables when a gradient is wanted.
+    /// Moves an adapter's factors of some layers to the device; as variables when a gradient is
+    /// wanted.
     fn factors(
         &self,
         adapter: Option<&Adapter>,
+        of: Range<usize>,
         trainable: bool,
     ) -> Result<(Factors, Vec<Var>), HeadError> {
         let (mut layers, mut vars) = (Vec::new(), Vec::new());
         if let Some(adapter) = adapter {
-            self.check(adapter)?;
+            check(adapter, &self.config, of.clone())?;
         }
-        for index in self.tap..self.config.layers {
-            let slots: Vec<Slot> = adapter
-                .iter()
-                .flat_map(|adapter| adapter.spec.slots.iter().filter(|slot| slot.layer == index))
-                .cloned()
-                .collect();
-            let span = slots.first().map_or(0, |s| s.a.start)..slots.last().map_or(0, |s| s.b.end);
-            let numbers = adapter.map_or(&[][..], |adapter| &adapter.values[span.clone()]);
+        for index in of {
+            let (slots, span) = adapter.map_or((&[][..], 0..0), |a| lora::part(a, index));
+            let numbers = adapter.map_or(&[][..], |adapter| &adapter.values[span]);
             // CUDA and Metal have no buffer without a byte: no factors are one number that nobody reads.
             let numbers = if numbers.is_empty() { &[0.0] } else { numbers };
             let values = Tensor::from_slice(numbers, numbers.len(), &self.device)?;
@@ -218,21 +229,18 @@ impl Head {
             } else {
                 values
             };
-            layers.push((slots, values));
+            layers.push((slots.to_vec(), values));
         }
         Ok((Factors { layers }, vars))
     }
 
+    /// The layers of the head.
+    fn own(&self) -> Range<usize> {
+        self.tap..self.config.layers
+    }
+
     fn check(&self, adapter: &Adapter) -> Result<(), HeadError> {
-        let (from, to) = (self.tap, self.config.layers);
-        for slot in &adapter.spec.slots {
-            let fans = slot.target.fans(&self.config);
-            if slot.layer < from || slot.layer >= to || fans != (slot.fan_in, slot.fan_out) {
-                let what = format!("layer {} {} of {:?}", slot.layer, slot.target.module(), fans);
-                return Err(HeadError::Adapter { what, from, to });
-            }
-        }
-        Ok(())
+        check(adapter, &self.config, self.own())
     }
 
     /// The residual stream after the last layer by candle's ops; `visit` sees that of each.
@@ -264,51 +272,16 @@ impl Head {
     fn normed(&self, rows: &Tensor) -> candle_core::Result<Tensor> {
         reference::rms_norm(rows, &self.norm, self.config.norm_eps)
     }
-
-    /// Logits `[V]` of the token after the last of `hidden` `[1, T, D]`, and the cache of all seen.
-    ///
-    /// # Errors
-    /// [`HeadError::Length`] when the sequence outgrows `tokens_max`.
-    pub fn next_logits(
-        &self,
-        session: &mut Session,
-        hidden: &ndarray::Array3<f32>,
-    ) -> Result<Vec<f32>, HeadError> {
-        let t = hidden.shape()[1];
-        if session.seen + t > self.rotary.positions {
-            return Err(HeadError::Length { got: session.seen + t, max: self.rotary.positions });
-        }
-        let mut x = objective::tensor3(hidden, &self.device)?;
-        let layers = self.layers.iter().zip(&session.factors.layers);
-        for ((layer, (slots, values)), cache) in layers.zip(&mut session.caches) {
-            x = self.reference(layer, slots, values).forward(&x, session.seen, Some(cache))?;
-        }
-        session.seen += t;
-        let last = x.narrow(1, t - 1, 1)?.squeeze(1)?;
-        Ok(self.normed(&last)?.matmul(&self.lm_head.tensor()?)?.squeeze(0)?.to_vec1()?)
-    }
-
-    /// A new, empty generation with an adapter, or with the bare base.
-    ///
-    /// # Errors
-    /// [`HeadError::Adapter`] when the adapter does not fit.
-    pub fn session(&self, adapter: Option<&Adapter>) -> Result<Session, HeadError> {
-        let (factors, _) = self.factors(adapter, false)?;
-        let caches = self.layers.iter().map(|_| Cache::default()).collect();
-        Ok(Session { factors, caches, seen: 0 })
-    }
 }
 
-/// One generation: the adapter it runs with and the keys and values of what it has seen.
-pub struct Session {
-    factors: Factors,
-    caches: Vec<Cache>,
-    seen: usize,
-}
-
-impl Session {
-    /// Tokens seen so far.
-    pub fn seen(&self) -> usize {
-        self.seen
+/// Refuses an adapter of other widths or of other layers.
+fn check(adapter: &Adapter, config: &Config, layers: Range<usize>) -> Result<(), HeadError> {
+    for slot in &adapter.spec.slots {
+        let fans = slot.target.fans(config);
+        if !layers.contains(&slot.layer) || fans != (slot.fan_in, slot.fan_out) {
+            let what = format!("layer {} {} of {:?}", slot.layer, slot.target.module(), fans);
+            return Err(HeadError::Adapter { what, from: layers.start, to: layers.end });
+        }
     }
+    Ok(())
 }

@@ -135,7 +135,7 @@ impl Head {
             x = Tensor::cat(&[&x, &hidden], 0)?;
             replayed = Some((group, slow, hidden));
         }
-        let (factors, vars) = self.factors(Some(fast), true)?;
+        let (factors, vars) = self.factors(Some(fast), self.own(), true)?;
         let mut compared = Vec::new();
         let last = self.layers.len().saturating_sub(1);
         let wanted = |index| match objective.layers {
@@ -156,7 +156,7 @@ impl Head {
         if let Some((group, slow, hidden)) = &replayed
             && objective.gamma != 0.0
         {
-            let (slow, _) = self.factors(Some(slow), false)?;
+            let (slow, _) = self.factors(Some(slow), self.own(), false)?;
             let fast: Vec<Tensor> = compared
                 .iter()
                 .map(|h| h.narrow(0, fresh_blocks, group.blocks.len()))
@@ -277,7 +277,7 @@ impl Head {
                 Tensor::from_vec(out, (b * t, d), &self.device)?
             }
             Kernels::Reference => {
-                let (factors, _) = self.factors(adapter, false)?;
+                let (factors, _) = self.factors(adapter, self.own(), false)?;
                 let x = tensor3(group.hidden, &self.device)?;
                 self.forward(&x, &factors, |_, _| Ok(()))?.reshape((b * t, d))?
             }

@@ -6,11 +6,13 @@
 use super::memory::Memory;
 use super::{LearnError, spec};
 use crate::base::Base;
+use crate::generate::Generator;
 use crate::head::{Below, Head, Keep, Place};
 use crate::settings::{Device, HeadWeights, Settings};
 use crate::trunk::{Trunk, Whole, trim};
 use ndarray::{Array2, Array3};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Most that a logit may differ, relative to the largest: both engines compute in f32, so what is
 /// left is the order of sums through L layers; a wrong weight or mask is off by far more.
@@ -27,6 +29,8 @@ pub struct Engines {
     pub trunk: Trunk,
     /// Layers tap..L, the norm and lm_head.
     pub head: Head,
+    /// Layers 0..tap, where the trunk has them from a device that tract does not reach.
+    pub below: Option<Arc<Below>>,
     /// Where the head runs, and the trunk's layers.
     pub place: Place,
     /// Where the base lies: what an adapter's files call it.
@@ -69,20 +73,32 @@ impl Engines {
             }
             halves => halves,
         };
-        let (trunk, head) = halves?;
-        Ok(Self { base, trunk, head, place, model: model.to_path_buf() })
+        let Halves { trunk, below, head } = halves?;
+        Ok(Self { base, trunk, head, below, place, model: model.to_path_buf() })
+    }
+
+    /// What writes texts with these very weights, also while they learn.
+    pub fn generator(&self) -> Generator<'_> {
+        Generator::new(&self.trunk, self.below.as_deref(), &self.head)
     }
 }
 
+/// Trunk and head, and what the trunk has from elsewhere.
+struct Halves {
+    trunk: Trunk,
+    below: Option<Arc<Below>>,
+    head: Head,
+}
+
 /// Both halves of the base, proved on a probe to be the whole.
-fn split(base: &Base, settings: &Settings, place: &Place) -> Result<(Trunk, Head), LearnError> {
+fn split(base: &Base, settings: &Settings, place: &Place) -> Result<Halves, LearnError> {
     let threads = threads(settings);
     let layers = base.config().layers;
     let tap = layers - settings.layers_of(layers)?;
     let probe = probe(base.config().vocab);
     let expected = Whole::load(base, threads)?.logits(&probe)?;
     trim();
-    let trunk = trunk(base, tap, settings, place)?;
+    let (trunk, below) = trunk(base, tap, settings, place)?;
     let keep = Keep { weights: settings.head_weights, activations: settings.activations };
     let head = Head::load(base, tap, place, settings.max_seq_length, keep)?;
     let got = head.logits(None, &trunk.hidden(&probe)?)?;
@@ -96,20 +112,26 @@ fn split(base: &Base, settings: &Settings, place: &Place) -> Result<(Trunk, Head
     if error.is_nan() || error > tolerance {
         return Err(LearnError::Probe { error, tolerance });
     }
-    Ok((trunk, head))
+    Ok(Halves { trunk, below, head })
 }
 
 /// Embedding and layers below the tap: tract's, or on a GPU tract's embedding and layers there.
-fn trunk(base: &Base, tap: usize, settings: &Settings, place: &Place) -> Result<Trunk, LearnError> {
+fn trunk(
+    base: &Base,
+    tap: usize,
+    settings: &Settings,
+    place: &Place,
+) -> Result<(Trunk, Option<Arc<Below>>), LearnError> {
     let threads = threads(settings);
     if place.is_cpu() || tap == 0 {
-        return Ok(Trunk::load(base, tap, threads)?);
+        return Ok((Trunk::load(base, tap, threads)?, None));
     }
     // No shorter than the probes that the trunk is compared on.
     let tokens_max = settings.max_seq_length.max(3).min(base.config().context);
-    let below = Below::load(base, tap, place, tokens_max)?;
-    let layers = move |embedded: &Array3<f32>| Ok(below.hidden(embedded)?);
-    Ok(Trunk::load_continued(base, tap, threads, Box::new(layers))?)
+    let below = Arc::new(Below::load(base, tap, place, tokens_max)?);
+    let shared = Arc::clone(&below);
+    let layers = move |embedded: &Array3<f32>| Ok(shared.hidden(embedded)?);
+    Ok((Trunk::load_continued(base, tap, threads, Box::new(layers))?, Some(below)))
 }
 
 /// Threads that the settings ask for; 0 is one per core.

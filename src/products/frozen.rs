@@ -12,6 +12,7 @@ use super::gemm::{Into, Threads, View, matmul};
 #[cfg(target_arch = "x86_64")]
 use super::panel::{self, Float, Integer, Out, Quantised, Rounding};
 use super::pool::Pool;
+use super::row;
 use crate::settings::HeadWeights;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -139,6 +140,14 @@ impl Frozen {
     /// `out (+)= x W`: x `[rows, in]`; out `[rows, out]`, rows `stride` apart.
     pub(crate) fn forward(&self, x: View<'_>, out: (&mut [f32], usize, Into), pool: &Pool) {
         self.product(Side::Straight, x, out, false, pool);
+    }
+
+    /// `out (+)= x W` for a single row: x `[in]`, out `[out]`; the row is never rounded.
+    ///
+    /// The sums are not in the order of [`Frozen::forward`], which packs W for many rows and for one
+    /// takes three times as long.
+    pub(crate) fn forward_row(&self, x: &[f32], out: &mut [f32], into: Into) {
+        row::product(x, self.floats(), out, into);
     }
 
     /// `dx (+)= dy Wᵀ`: dy `[rows, out]`; dx `[rows, in]` without gaps.

@@ -12,6 +12,7 @@ pub(crate) mod gemm;
 #[cfg(target_arch = "x86_64")]
 mod panel;
 pub(crate) mod pool;
+mod row;
 
 pub(crate) use frozen::Frozen;
 pub(crate) use pool::Pool;
