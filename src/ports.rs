@@ -11,8 +11,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Component, Path, PathBuf};
 
-#[cfg(test)]
-pub(crate) mod cut_disk;
+#[cfg(any(test, feature = "faults"))]
+pub mod cut_disk;
 mod memory;
 
 pub use memory::Memory;

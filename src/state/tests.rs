@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::block::Block;
-use crate::ports::cut_disk::{CutDisk, Fault};
+use crate::ports::cut_disk::{CutDisk, Failure, Fault};
 use crate::reservoir::{Policy, below};
 use rand_core::{Rng, SeedableRng};
 use std::collections::BTreeMap;
@@ -288,7 +288,7 @@ fn a_commit_that_met_a_full_disk_can_be_made_again() {
 fn an_error_at_any_operation_leaves_the_old_state_or_the_new_one() {
     let (seen, operations, _) = reference();
     for at in 0..operations {
-        let fault = Fault::Once(at, ErrorKind::Other);
+        let fault = Fault::Once(at, Failure::Kind(ErrorKind::Other));
         let (disk, ended, may) = life_until(fault, &seen);
         let found = look(Arc::new(disk.copy())).unwrap();
         let fits = if ended { seen.last() == Some(&found) } else { may.contains(&found) };
@@ -308,7 +308,7 @@ fn after_a_failed_sync_nothing_more_is_committed() {
     let mut reservoir = state.reservoir(geometry(), SEED, None).unwrap();
     let mut learner = fresh();
     learn(&mut learner, &mut reservoir).unwrap();
-    disk.set(Some(Fault::Once(0, ErrorKind::Other)));
+    disk.set(Some(Fault::Once(0, Failure::Kind(ErrorKind::Other))));
     let refused = commit(&mut state, &learner, &mut reservoir);
     assert!(matches!(refused, Err(StateError::Sync(_))), "{refused:?}");
     let refused = commit(&mut state, &learner, &mut reservoir);
@@ -372,7 +372,7 @@ fn a_disk_that_refuses_for_now_is_no_reason_to_fall_back() {
     let (_, _, disk) = reference();
     let disk = Arc::new(disk);
     for at in 1..12 {
-        disk.set(Some(Fault::Once(at, ErrorKind::PermissionDenied)));
+        disk.set(Some(Fault::Once(at, Failure::Kind(ErrorKind::PermissionDenied))));
         if let Ok(state) = State::open(disk.clone()) {
             assert!(state.recovery().fell_back.is_empty());
         }
