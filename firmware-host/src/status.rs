@@ -233,6 +233,11 @@ impl Board {
         jobs.push(report);
     }
 
+    /// Texts that are being generated.
+    pub fn serving(&self) -> u64 {
+        self.lock().status.serving.active
+    }
+
     /// All of it, as of now.
     pub fn snapshot(&self) -> Status {
         let inner = self.lock();

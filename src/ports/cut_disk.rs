@@ -186,9 +186,7 @@ impl CutDisk {
             _ if inner.off => Err(ErrorKind::BrokenPipe.into()),
             Some(Fault::Once(at, failure)) if at == now => Err(failure.error()),
             Some(Fault::From(at, failure)) if at <= now => Err(failure.error()),
-            Some(Fault::Full(at)) if at <= now && needs_space => {
-                Err(ErrorKind::StorageFull.into())
-            }
+            Some(Fault::Full(at)) if at <= now && needs_space => Err(ErrorKind::StorageFull.into()),
             Some(Fault::Cut(at)) if at == now => {
                 inner.cutting = true;
                 let _ = work(&mut inner);

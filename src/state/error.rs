@@ -107,7 +107,7 @@ pub enum StateError {
 
 impl StateError {
     /// Whether the bytes are lost for good, as opposed to a disk that refuses for now.
-    pub(crate) fn is_damage(&self) -> bool {
+    pub fn is_damage(&self) -> bool {
         match self {
             Self::Storage(error) => error.is_missing() || error.is_damage(),
             Self::Record { .. } | Self::Damaged { .. } | Self::Manifest { .. } => true,

@@ -1,15 +1,93 @@
-//! The worker: one job at a time over the resident base, and what others may ask of it.
+//! The device: samples come in, jobs run when they may, the result is served.
 //!
-//! - [`Handle`] is what servers hold: it takes samples in, gives orders, shows the status, and knows
-//!   the model that is served.
+//! ```text
+//! Handle::offer -> inbox -> Worker::tick -> constraints, budget -> a run of a job -> commit -> Served
+//! ```
+//! - One [`Worker`] owns the state folder; everybody else holds a [`Handle`].
+//! - Time, power, heat and disk come in through [`World`], so that a day can be simulated.
+//! - Never here: sockets, signals, the service manager.
+//! - Invariant: the samples of a job leave the inbox with the commit or the rejection that ends it,
+//!   never before and never twice.
 
+mod history;
+mod run;
 mod served;
+mod watch;
+mod worker;
 
+pub use history::FILE as HISTORY_FILE;
 pub use served::{Current, Served};
+pub use worker::{Pace, Worker};
 
+use crate::clock::Clock;
+use crate::probe::Probes;
 use crate::status::{Board, Status};
 use sapwood::inbox::{Inbox, InboxError, Receipt};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use sapwood::intake::{self, Example, IntakeError};
+use sapwood::learner::LearnError;
+use sapwood::ports::{Storage, StorageError};
+use sapwood::state::StateError;
+use sapwood::tokenise::TokeniseError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+
+/// The name of the durable mark in the state folder that says an operator paused learning.
+pub const PAUSED_FILE: &str = "paused";
+
+/// Why the device cannot go on; what was committed and acknowledged is on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// Loading the base, or a job that the state folder did not survive.
+    #[error(transparent)]
+    Learn(#[from] LearnError),
+    /// The state folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The inbox.
+    #[error(transparent)]
+    Inbox(#[from] InboxError),
+    /// The disk.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The tokenizer.
+    #[error(transparent)]
+    Tokenise(#[from] TokeniseError),
+    /// The general text of the gate.
+    #[error("job.general: {0}; nothing was started")]
+    General(#[from] IntakeError),
+    /// No model folder was named.
+    #[error("model is missing: expected the folder of a model, in the configuration or as --model")]
+    NoModel,
+    /// The threads that learn.
+    #[error("cannot start {threads} threads to learn with: {why}; nothing was started")]
+    Threads {
+        /// How many.
+        threads: usize,
+        /// Why not.
+        why: String,
+    },
+}
+
+impl DeviceError {
+    /// Whether the state folder must be opened again to know what the disk holds.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::State(StateError::Sync(_) | StateError::Broken)
+                | Self::Learn(LearnError::State(StateError::Sync(_) | StateError::Broken))
+                | Self::Inbox(InboxError::Sync(_) | InboxError::Broken)
+        )
+    }
+}
+
+/// What the device stands on; tests bring their own.
+pub struct World {
+    /// The state folder.
+    pub storage: Arc<dyn Storage>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Heat, power, memory.
+    pub probes: Box<dyn Probes>,
+}
 
 /// What an operator can order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +100,22 @@ pub enum Order {
     Resume,
     /// Stop at the next optimiser step and end.
     Stop,
+}
+
+/// Why samples are not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum OfferError {
+    /// The inbox.
+    #[error(transparent)]
+    Inbox(#[from] InboxError),
+    /// A conversation that the model's chat template does not take.
+    #[error("sample {number}: {source}; nothing of the batch was taken in")]
+    Sample {
+        /// Which sample of the batch, from 1.
+        number: usize,
+        /// Why.
+        source: TokeniseError,
+    },
 }
 
 /// What the servers ask of the device; cheap to clone.
@@ -37,9 +131,45 @@ impl Handle {
     /// Takes in JSON lines, all or none; when it returns they are durable.
     ///
     /// # Errors
-    /// [`InboxError`]: nothing of the batch was taken in.
-    pub fn offer(&self, lines: &str) -> Result<Receipt, InboxError> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).offer(lines)
+    /// [`OfferError`]: nothing of the batch was taken in.
+    pub fn offer(&self, lines: &str) -> Result<Receipt, OfferError> {
+        let result = self.try_offer(lines);
+        let mut waiting = None;
+        if result.is_ok() {
+            waiting = Some(self.inbox().waiting());
+        }
+        self.board.update(|status| {
+            let inbox = &mut status.inbox;
+            match &result {
+                Ok(receipt) => {
+                    inbox.accepted += receipt.accepted;
+                    inbox.duplicates += receipt.duplicates;
+                }
+                Err(_) => {
+                    inbox.refused += lines.lines().filter(|l| !l.trim().is_empty()).count() as u64
+                }
+            }
+            if let Some(waiting) = waiting {
+                (inbox.samples, inbox.bytes) = (waiting.samples, waiting.bytes);
+            }
+        });
+        result
+    }
+
+    fn try_offer(&self, lines: &str) -> Result<Receipt, OfferError> {
+        // What no job could tokenise would stand in the way of all that came with it.
+        let examples = intake::lines(lines, "batch").map_err(InboxError::from)?;
+        for (index, example) in examples.iter().enumerate() {
+            if let Example::Messages(messages) = example {
+                let checked = self.served.tokeniser.encode_chat(messages);
+                checked.map_err(|source| OfferError::Sample { number: index + 1, source })?;
+            }
+        }
+        Ok(self.inbox().offer(lines)?)
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        lock(&self.inbox)
     }
 
     /// Gives an order; whether anybody is there to follow it.
@@ -58,7 +188,12 @@ impl Handle {
     }
 
     /// Where servers report.
-    pub fn board(&self) -> &Board {
+    pub fn board(&self) -> &Arc<Board> {
         &self.board
     }
+}
+
+/// The inbox marks itself broken where a panic of its holder could have hurt it: on disk.
+fn lock(inbox: &Mutex<Inbox>) -> MutexGuard<'_, Inbox> {
+    inbox.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,331 @@
+//! A day of a device in a simulated world: samples, heat, a battery, orders, power cuts.
+//!
+//! - The real worker, inbox, state and learner over a base of seeded noise; only time, weather and
+//!   disk are played. The clock goes three seconds with every look at it, so
+//!   that a step takes about that.
+//! - Held after every cut and at the end: what was acknowledged waits or was part of a job that
+//!   ended; the disk stays within its bound; memory stays flat; every run says why it ended.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+#[path = "../../tests/common/tiny.rs"]
+mod tiny;
+
+use firmware_host::clock::Clock;
+use firmware_host::config::Config;
+use firmware_host::device::{DeviceError, Handle, Order, Pace, Worker, World};
+use firmware_host::probe::{Probes, Readings};
+use firmware_host::status::{Ending, JobReport};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+use sapwood::base::{ExportOptions, export};
+use sapwood::inbox::{Bounds, Inbox};
+use sapwood::intake::Example;
+use sapwood::ports::Storage;
+use sapwood::ports::cut_disk::{CutDisk, Fault};
+use sapwood::settings::Settings;
+use sapwood::state::State;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+const MINUTE_MS: u64 = 60_000;
+/// Time that passes with every look at the clock.
+const LOOK_MS: u64 = 3_000;
+const DAY_MINUTES: u64 = 24 * 60;
+/// A midnight, UTC.
+const MIDNIGHT_SECONDS: i64 = 1_795_305_600;
+const BOUNDS: Bounds = Bounds { bytes: 256 << 10, samples: 4_096 };
+/// What allocators keep, and the test's own books; a leak of a job's buffers would be a MiB a job.
+const GROWTH_BYTES_MAX: u64 = 24 << 20;
+
+/// Time and weather.
+#[derive(Default)]
+struct Sky(AtomicU64);
+
+impl Sky {
+    fn milliseconds(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn minute(&self) -> u64 {
+        self.milliseconds() / MINUTE_MS % DAY_MINUTES
+    }
+
+    fn is_hot(minute: u64) -> bool {
+        // An hour at noon, and three minutes of every quarter after it.
+        (12 * 60..13 * 60).contains(&minute) || (minute > 13 * 60 && minute % 15 < 3)
+    }
+
+    fn is_drained(minute: u64) -> bool {
+        (3 * 60..4 * 60).contains(&minute)
+    }
+}
+
+impl Clock for Sky {
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.0.fetch_add(LOOK_MS, Ordering::Relaxed))
+    }
+
+    fn now(&self) -> Timestamp {
+        let seconds = MIDNIGHT_SECONDS + (self.milliseconds() / 1_000) as i64;
+        Timestamp::from_second(seconds).unwrap()
+    }
+}
+
+struct Weather(Arc<Sky>);
+
+impl Probes for Weather {
+    fn read(&mut self) -> Readings {
+        let minute = self.0.minute();
+        Readings {
+            celsius: Some(if Sky::is_hot(minute) { 91.0 } else { 45.0 }),
+            battery_percent: Some(if Sky::is_drained(minute) { 9.0 } else { 80.0 }),
+            watts: Some(6.5),
+            memory_bytes: Some(4 << 30),
+            storage_bytes: Some(8 << 30),
+            ..Readings::default()
+        }
+    }
+}
+
+fn config(model: &Path) -> Config {
+    let learn = Settings {
+        num_layers: 2,
+        max_seq_length: 32,
+        batch_size: 2,
+        replay_batch_size: 2,
+        replay_blocks: 24,
+        rank: 2,
+        save_every: 2,
+        steps_per_eval: 0,
+        threads: 2,
+        gate_new: -1.0,
+        gate_old: 1.0,
+        ..Settings::default()
+    };
+    let mut config = Config { model: Some(model.to_owned()), learn, ..Config::default() };
+    config.job.samples_min = 12;
+    config.job.samples_max = 40;
+    config.job.epochs = 2.0;
+    config.job.iters_min = 3;
+    config.job.iters_max = 30;
+    config.intake.inbox_bytes_max = BOUNDS.bytes;
+    config.intake.inbox_samples_max = BOUNDS.samples;
+    config.budget.jobs_per_day = Some(120);
+    config.budget.seconds = Some(240.0);
+    config.check().unwrap();
+    config
+}
+
+/// What the outside knows of the device.
+struct Outside {
+    sky: Arc<Sky>,
+    config: Config,
+    chance: ChaCha8Rng,
+    disk: Arc<CutDisk>,
+    /// Acknowledged samples, by their number.
+    acknowledged: BTreeMap<u64, String>,
+    sent: u64,
+    cuts: u32,
+    runs: BTreeMap<u64, JobReport>,
+    disk_bytes: u64,
+}
+
+impl Outside {
+    fn open(&self) -> Result<(Worker, Handle), DeviceError> {
+        let world = World {
+            storage: self.disk.clone(),
+            clock: self.sky.clone(),
+            probes: Box::new(Weather(self.sky.clone())),
+        };
+        Worker::open(self.config.clone(), world, TimeZone::UTC)
+    }
+
+    fn draw(&mut self, below: u64) -> u64 {
+        self.chance.next_u64() % below
+    }
+
+    /// Sends some samples, now and then one that was sent before.
+    fn send(&mut self, handle: &Handle) {
+        for _ in 0..=self.draw(3) {
+            let again = self.sent > 0 && self.draw(8) == 0;
+            let number = if again { self.draw(self.sent) } else { self.sent };
+            self.sent += u64::from(!again);
+            let text = format!("pump {number} turns at {} rpm", (number * 7_919) % 3_000);
+            if let Ok(receipt) = handle.offer(&format!("{{\"text\":\"{text}\"}}"))
+                && receipt.accepted == 1
+            {
+                self.acknowledged.insert(receipt.last, text);
+            }
+        }
+    }
+
+    /// What was acknowledged is there, or was part of a job that ended; nothing is there twice.
+    fn check(&self) {
+        let state = State::look(self.disk.clone()).unwrap();
+        let copy = Arc::new(self.disk.copy());
+        let inbox = Inbox::open(copy, BOUNDS, state.learned()).unwrap();
+        let text = |example: Example| match example {
+            Example::Text(text) => text,
+            other => format!("{other:?}"),
+        };
+        let waiting = inbox.take(u64::MAX, u64::MAX).unwrap().examples.into_iter().map(text);
+        let waiting: Vec<String> = waiting.collect();
+        for (number, text) in self.acknowledged.range(state.learned() + 1..) {
+            assert!(waiting.contains(text), "sample {number} was acknowledged and is lost: {text}");
+        }
+        for (number, text) in self.acknowledged.range(..=state.learned()) {
+            assert!(!waiting.contains(text), "sample {number} was learned and is back: {text}");
+        }
+        assert_eq!(inbox.found().lost_samples, 0);
+    }
+
+    fn note(&mut self, handle: &Handle) {
+        for job in handle.status().jobs {
+            self.runs.insert(job.number, job);
+        }
+        // A copy, so that looking is no operation that a cut could fall on.
+        let copy = self.disk.copy();
+        let lengths = copy.paths().into_iter().map(|path| copy.len(&path).unwrap());
+        self.disk_bytes = self.disk_bytes.max(lengths.map(Option::unwrap_or_default).sum());
+    }
+
+    /// The program died in the middle of whatever it did; some of what was not synced is lost.
+    fn power_is_back(&mut self) {
+        self.cuts += 1;
+        let luck = self.draw(1 << 20);
+        self.disk = Arc::new(self.disk.after_cut(luck));
+        self.check();
+    }
+
+    fn ended(&self, ending: Ending) -> usize {
+        self.runs.values().filter(|run| run.ending == ending).count()
+    }
+}
+
+/// A minute of the device: samples, perhaps an order or a cut, some looks of the worker.
+fn minute(outside: &mut Outside, device: &mut Option<(Worker, Handle)>) {
+    let (mut worker, handle) = device.take().unwrap_or_else(|| outside.open().unwrap());
+    if outside.draw(40) == 0 {
+        let operation = outside.draw(160) as usize;
+        outside.disk.set(Some(Fault::Cut(operation)));
+    }
+    outside.send(&handle);
+    handle.order(match outside.draw(120) {
+        0 => Order::Pause,
+        1 => Order::JobNow,
+        _ => Order::Resume,
+    });
+    for _ in 0..4 {
+        match worker.tick() {
+            Ok(Pace::Again) => {}
+            Ok(pace) => {
+                assert_eq!(pace, Pace::Wait, "nobody told it to end");
+                break;
+            }
+            Err(_) => break,
+        }
+    }
+    outside.note(&handle);
+    if outside.disk.is_off() {
+        outside.power_is_back();
+    } else {
+        *device = Some((worker, handle));
+    }
+}
+
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or_default() * 1_024
+}
+
+/// What the state folder may take: every kept generation and one that is being written, reservoir,
+/// inbox, checkpoint, manifests and history.
+fn disk_bytes_max(disk: &Arc<CutDisk>) -> u64 {
+    let length = |path: &str| disk.len(path).unwrap().unwrap_or_default();
+    let state = State::look(disk.clone()).unwrap();
+    let kept = state.generations();
+    let bytes = kept.iter().map(|generation| {
+        let files: u64 = generation.files.iter().map(|file| file.length).sum();
+        files + generation.learner.length
+    });
+    let largest = bytes.max().unwrap_or(0);
+    let manifests = 3 * (length("manifest.a").max(length("manifest.b")) + (16 << 10));
+    let (segment, history) = (1 << 20, 64 << 10);
+    // A checkpoint is a learner and a ledger, and is there twice while it is replaced.
+    (kept.len() as u64 + 3) * largest
+        + length("reservoir")
+        + BOUNDS.bytes
+        + segment
+        + manifests
+        + history
+}
+
+#[test]
+fn a_day_of_heat_cuts_and_orders_loses_nothing_and_explains_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hf, model) = (folder.path().join("hf"), folder.path().join("model"));
+    tiny::write(&hf, 7, tiny::VOCAB).unwrap();
+    export(&hf, &model, ExportOptions::default()).unwrap();
+    let mut outside = Outside {
+        sky: Arc::default(),
+        config: config(&model),
+        chance: ChaCha8Rng::seed_from_u64(1),
+        disk: Arc::new(CutDisk::new()),
+        acknowledged: BTreeMap::new(),
+        sent: 0,
+        cuts: 0,
+        runs: BTreeMap::new(),
+        disk_bytes: 0,
+    };
+    let (mut device, mut early) = (None, 0);
+    while outside.sky.milliseconds() < DAY_MINUTES * MINUTE_MS {
+        let begun = outside.sky.milliseconds();
+        minute(&mut outside, &mut device);
+        outside.sky.0.fetch_max(begun + MINUTE_MS, Ordering::Relaxed);
+        if outside.sky.minute() < 6 * 60 {
+            early = resident_bytes().max(early);
+        }
+    }
+    let growth = resident_bytes().saturating_sub(early);
+    drop(device);
+    outside.check();
+
+    let learned = State::look(outside.disk.clone()).unwrap().learned();
+    let (runs, most) = (&outside.runs, disk_bytes_max(&outside.disk));
+    let told = format!(
+        "{} samples sent, {} acknowledged, {learned} learned; {} cuts; {} runs, {} kept, {} stopped; \
+         {} of {most} bytes on disk at most, {growth} bytes grown\n",
+        outside.sent,
+        outside.acknowledged.len(),
+        outside.cuts,
+        runs.len(),
+        outside.ended(Ending::Kept),
+        outside.ended(Ending::Stopped),
+        outside.disk_bytes
+    );
+    std::io::stderr().write_all(told.as_bytes()).unwrap();
+    assert!(outside.cuts > 10 && runs.len() > 20 && learned > 200, "{told}");
+    assert!(outside.ended(Ending::Kept) > 20, "{told}");
+    for why in ["temperature", "budget.seconds"] {
+        let stopped = |run: &&JobReport| run.ending == Ending::Stopped && run.reason.contains(why);
+        assert!(runs.values().filter(stopped).count() > 1, "none was stopped by {why}: {told}");
+    }
+    for run in runs.values() {
+        // At a cut a real program is gone; this one still says what it met.
+        let cut = run.reason.contains("broken pipe");
+        assert!((cut || run.ending != Ending::Failed) && !run.reason.is_empty(), "{run:?}");
+        let started: Timestamp = run.started.parse().unwrap();
+        let minute = (started.as_second() - MIDNIGHT_SECONDS) as u64 / 60 % DAY_MINUTES;
+        assert!(!Sky::is_hot(minute) && !Sky::is_drained(minute), "{run:?}");
+    }
+    assert!(growth < GROWTH_BYTES_MAX, "{told}");
+    assert!(outside.disk_bytes <= most, "{told}");
+}
