@@ -5,6 +5,8 @@
 //! - Never here: files, the environment, probing.
 
 mod check;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub use window::{Window, WindowError};
