@@ -90,7 +90,7 @@ pub enum Field {
 pub enum Answer {
     /// It is durable, or was there already: the controller may forget it.
     Accepted,
-    /// There is no room, or the disk fails, for now: send it again later.
+    /// There is no room, the disk fails for now, or a part was lost: send it again later.
     Full,
     /// It is no sample, or too long: do not send it again.
     Refused,

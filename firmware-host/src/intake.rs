@@ -1,1 +1,0 @@
-//! The ways in besides HTTP: a watched folder, serial lines with frames.

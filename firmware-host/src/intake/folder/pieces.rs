@@ -1,0 +1,162 @@
+//! The bytes of one file to samples: lines of JSON as they are, other text in pieces of about a block.
+//!
+//! - Invariant: the pieces of a text, joined, are that text without its blank pieces.
+
+use sapwood::intake::{self, IntakeError};
+use serde_json::json;
+use std::ffi::OsStr;
+use std::path::Path;
+
+/// Bytes of the smallest piece that may be asked for.
+const PIECE_BYTES_MIN: usize = 64;
+/// Where a text is best cut, best first.
+const SEAMS: [&str; 4] = ["\n\n", "\n", ". ", " "];
+
+/// The samples of a file.
+#[derive(Debug, Default)]
+pub(super) struct Samples {
+    /// Number of the line each begins in, from 1, and the sample as a line of JSON.
+    pub(super) lines: Vec<(usize, String)>,
+    /// Lines that are none.
+    pub(super) refusals: Refusals,
+}
+
+/// What of a file is no sample.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Refusals {
+    pub(super) count: usize,
+    /// Why the first is none.
+    pub(super) first: Option<String>,
+}
+
+impl Refusals {
+    pub(super) fn add(&mut self, why: String) {
+        self.join(Self { count: 1, first: Some(why) });
+    }
+
+    pub(super) fn join(&mut self, more: Self) {
+        self.count += more.count;
+        if self.first.is_none() {
+            self.first = more.first;
+        }
+    }
+}
+
+/// The samples of a file, or why it has none.
+pub(super) fn samples(name: &OsStr, bytes: Vec<u8>, piece_bytes: usize) -> Result<Samples, String> {
+    let text = text(bytes)?;
+    let ending = Path::new(name).extension().unwrap_or_default();
+    let samples = if ["jsonl", "ndjson"].iter().any(|json| ending.eq_ignore_ascii_case(json)) {
+        json_lines(&text)
+    } else {
+        pieces(&text, piece_bytes)
+    };
+    if samples.lines.is_empty() && samples.refusals.count == 0 {
+        return Err("expected text, got nothing but blanks".into());
+    }
+    Ok(samples)
+}
+
+fn text(bytes: Vec<u8>) -> Result<String, String> {
+    let line = |at: usize| 1 + bytes[..at].iter().filter(|&&byte| byte == b'\n').count();
+    let nul = bytes.iter().position(|&byte| byte == 0);
+    let foreign = std::str::from_utf8(&bytes).err().map(|error| error.valid_up_to());
+    if let Some(at) = nul.into_iter().chain(foreign).min() {
+        let got = if nul == Some(at) { "a NUL byte" } else { "a byte that is not UTF-8" };
+        return Err(format!("line {}: expected UTF-8 text, got {got}", line(at)));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| error.to_string())?;
+    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
+}
+
+fn json_lines(text: &str) -> Samples {
+    let mut samples = Samples::default();
+    for (index, line) in text.lines().enumerate() {
+        let (number, line) = (index + 1, line.trim());
+        match intake::lines(line, "line") {
+            Ok(examples) if examples.is_empty() => {}
+            Ok(_) => samples.lines.push((number, line.to_owned())),
+            Err(IntakeError::Line { problem, .. }) => {
+                samples.refusals.add(format!("line {number}: {problem}"));
+            }
+            Err(error) => samples.refusals.add(format!("line {number}: {error}")),
+        }
+    }
+    samples
+}
+
+fn pieces(text: &str, piece_bytes: usize) -> Samples {
+    let (mut rest, mut number, mut samples) = (text, 1, Samples::default());
+    while !rest.is_empty() {
+        let (piece, after) = rest.split_at(seam(rest, piece_bytes.max(PIECE_BYTES_MIN)));
+        if !piece.trim().is_empty() {
+            samples.lines.push((number, json!({ "text": piece }).to_string()));
+        }
+        number += piece.matches('\n').count();
+        rest = after;
+    }
+    samples
+}
+
+/// Where the first piece of at most `most` bytes ends: the last seam of the best kind that does not
+/// leave a piece of less than a quarter.
+fn seam(text: &str, most: usize) -> usize {
+    if text.len() <= most {
+        return text.len();
+    }
+    let window = &text[..text.floor_char_boundary(most)];
+    let ends = SEAMS.iter().filter_map(|seam| window.rfind(seam).map(|at| at + seam.len()));
+    ends.into_iter().find(|&end| end >= most / 4).unwrap_or(window.len())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    fn texts(text: &str, most: usize) -> Vec<String> {
+        let found = samples(OsStr::new("a.txt"), text.as_bytes().to_vec(), most).unwrap();
+        let text = |line: &str| {
+            let value: serde_json::Value = serde_json::from_str(line).unwrap();
+            value["text"].as_str().unwrap().to_owned()
+        };
+        found.lines.iter().map(|(_, line)| text(line)).collect()
+    }
+
+    #[test]
+    fn a_short_text_is_one_sample_and_a_long_one_is_cut_at_paragraphs_without_loss() {
+        assert_eq!(texts("one\n\ntwo\n", 64), ["one\n\ntwo\n"]);
+        let paragraph =
+            "A sentence about the pump. Another, longer one about its valve.\nA line.\n\n";
+        let text = paragraph.repeat(20);
+        let pieces = texts(&text, 200);
+        assert_eq!(pieces.concat(), text);
+        assert!(pieces.iter().all(|piece| piece.len() <= 200 && piece.ends_with("\n\n")));
+    }
+
+    #[test]
+    fn text_without_seams_is_cut_between_characters() {
+        let text = "🙂".repeat(100);
+        let pieces = texts(&text, 66);
+        assert_eq!(pieces.concat(), text);
+        assert!(pieces[..6].iter().all(|piece| piece.len() == 64));
+    }
+
+    #[test]
+    fn each_bad_line_is_counted_and_the_first_is_named() {
+        let bytes = b"{\"text\":\"a\"}\n\n{\"txt\":1}\nno\n {\"text\":\"b\"}".to_vec();
+        let found = samples(OsStr::new("a.JSONL"), bytes, 64).unwrap();
+        let lines = [(1, r#"{"text":"a"}"#.to_owned()), (5, r#"{"text":"b"}"#.to_owned())];
+        assert_eq!((found.lines, found.refusals.count), (lines.to_vec(), 2));
+        assert!(found.refusals.first.unwrap().starts_with("line 3: expected keys"));
+    }
+
+    #[test]
+    fn what_is_not_text_is_refused_by_line() {
+        let refusal = |bytes: &[u8]| samples(OsStr::new("a"), bytes.to_vec(), 64).unwrap_err();
+        assert_eq!(refusal(b"a\nb\0"), "line 2: expected UTF-8 text, got a NUL byte");
+        assert_eq!(refusal(b"\xff"), "line 1: expected UTF-8 text, got a byte that is not UTF-8");
+        assert_eq!(refusal(b" \n\n "), "expected text, got nothing but blanks");
+        assert_eq!(texts("\u{feff}marked", 64), ["marked"]);
+    }
+}

@@ -1,0 +1,183 @@
+//! A watched folder on a real disk, look by look.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use super::*;
+use crate::intake::tests::Bench;
+use std::sync::atomic::Ordering;
+
+const PIECE_BYTES: usize = 1024;
+
+struct Watched {
+    bench: Bench,
+    watch: Watch,
+}
+
+impl Watched {
+    fn new(samples: u64) -> Self {
+        let bench = Bench::new(1 << 20, samples);
+        let watch = Watch::new(bench.home.path().join("drop"), PIECE_BYTES);
+        fs::create_dir(&watch.folder).unwrap();
+        Self { bench, watch }
+    }
+
+    fn drop(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.watch.folder.join(name), bytes).unwrap();
+    }
+
+    fn look(&mut self) -> bool {
+        self.watch.look(&self.bench.context, &mut self.bench.sink()).unwrap()
+    }
+
+    fn names(&self, shelf: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.watch.folder.join(shelf)) else { return Vec::new() };
+        let name = |entry: io::Result<fs::DirEntry>| {
+            entry.unwrap().file_name().to_string_lossy().into_owned()
+        };
+        let mut names: Vec<_> = entries.map(name).collect();
+        names.sort();
+        names
+    }
+
+    fn why(&self, name: &str) -> String {
+        let path = self.watch.folder.join("refused").join(format!("{name}.why"));
+        fs::read_to_string(path).unwrap()
+    }
+}
+
+fn lines(samples: std::ops::Range<u32>) -> String {
+    samples.map(|number| format!("{{\"text\":\"sample {number}\"}}\n")).collect()
+}
+
+#[test]
+fn a_file_is_taken_when_it_has_stopped_changing_and_moves_aside() {
+    let mut watched = Watched::new(99);
+    watched.drop("notes.txt", b"the pump");
+    watched.look();
+    watched.drop("notes.txt", b"the pump ran dry");
+    watched.drop("log.jsonl", lines(0..2).as_bytes());
+    watched.look();
+    assert_eq!(watched.bench.texts().len(), 0, "both are new or changed");
+    watched.look();
+    let mut texts = watched.bench.texts();
+    texts.sort();
+    assert_eq!(texts, ["sample 0", "sample 1", "the pump ran dry"]);
+    assert_eq!(watched.names("taken"), ["log.jsonl", "notes.txt"]);
+    assert_eq!(watched.names(""), ["taken"]);
+    assert_eq!(watched.bench.context.counters.files_taken.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn what_is_hidden_empty_under_way_or_a_folder_is_left_alone() {
+    let mut watched = Watched::new(99);
+    let names = [".hidden", "a.part", "b.tmp", "c.TMP", "d.txt~", "e.crdownload"];
+    names.iter().for_each(|name| watched.drop(name, b"text"));
+    watched.drop("empty.txt", b"");
+    fs::create_dir(watched.watch.folder.join("folder")).unwrap();
+    (0..3).for_each(|_| assert!(!watched.look()));
+    assert_eq!((watched.names("").len(), watched.bench.texts().len()), (8, 0));
+}
+
+#[test]
+fn a_bad_line_costs_itself_alone_and_is_named() {
+    let mut watched = Watched::new(99);
+    watched.drop("log.jsonl", b"{\"text\":\"a\"}\n{\"txt\":1}\n{\"text\":\"b\"}\n");
+    watched.look();
+    watched.look();
+    assert_eq!(watched.bench.texts(), ["a", "b"]);
+    assert_eq!(watched.names("refused"), ["log.jsonl", "log.jsonl.why"]);
+    let why = watched.why("log.jsonl");
+    assert!(
+        why.starts_with("line 2: expected keys")
+            && why.ends_with("2 of its 3 samples are taken in\n"),
+        "{why}"
+    );
+    // Mended and dropped in again, only the mended line is new.
+    watched.drop("log.jsonl", b"{\"text\":\"a\"}\n{\"text\":\"mended\"}\n{\"text\":\"b\"}\n");
+    watched.look();
+    watched.look();
+    assert_eq!(watched.bench.texts(), ["a", "b", "mended"]);
+    assert_eq!(watched.names("taken"), ["log.jsonl"]);
+}
+
+#[test]
+fn links_binaries_and_huge_files_are_put_aside_with_a_reason() {
+    let mut watched = Watched::new(99);
+    let secret = watched.bench.home.path().join("secret.txt");
+    fs::write(&secret, "do not learn this").unwrap();
+    std::os::unix::fs::symlink(&secret, watched.watch.folder.join("link.txt")).unwrap();
+    watched.drop("picture.png", b"\x89PNG\0");
+    let huge = fs::File::create(watched.watch.folder.join("huge.txt")).unwrap();
+    huge.set_len(FILE_BYTES_MAX + 1).unwrap();
+    watched.look();
+    watched.look();
+    assert_eq!(watched.bench.texts().len(), 0);
+    assert!(watched.why("link.txt").contains("got a link"));
+    assert!(watched.why("picture.png").contains("not UTF-8"));
+    assert!(watched.why("huge.txt").contains("expected at most 33554432 bytes"));
+    assert!(secret.is_file(), "the link moved, not what it names");
+    assert_eq!(watched.bench.context.counters.files_refused.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn a_file_waits_for_room_and_goes_on_where_it_stopped() {
+    let mut watched = Watched::new(10);
+    watched.drop("many.jsonl", lines(0..25).as_bytes());
+    watched.look();
+    assert!(watched.look(), "no room for all");
+    // What comes after it waits for its turn.
+    watched.drop("other.txt", b"other");
+    for waiting in [10, 10, 6] {
+        assert_eq!(watched.bench.texts().len(), waiting);
+        watched.bench.learn();
+        watched.look();
+        watched.look();
+    }
+    assert_eq!(watched.names("taken"), ["many.jsonl", "other.txt"]);
+}
+
+#[test]
+fn a_file_that_was_durable_and_not_moved_gives_nothing_twice() {
+    let mut watched = Watched::new(99);
+    watched.drop("log.jsonl", lines(0..5).as_bytes());
+    watched.bench.sink()(&lines(0..5)).unwrap();
+    watched.look();
+    watched.look();
+    assert_eq!((watched.bench.texts().len(), watched.names("taken").len()), (5, 1));
+}
+
+#[test]
+fn a_file_that_cannot_be_moved_is_taken_once_and_left() {
+    let mut watched = Watched::new(99);
+    // A file stands where the folder should be.
+    watched.drop("taken", b"");
+    watched.drop("notes.txt", b"the pump");
+    (0..4).for_each(|_| assert!(!watched.look()));
+    watched.bench.learn();
+    (0..2).for_each(|_| assert!(!watched.look()));
+    assert_eq!((watched.bench.texts().len(), watched.names("").len()), (0, 2));
+    assert_eq!(watched.bench.context.counters.files_taken.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_failing_disk_leaves_the_file_for_later() {
+    let mut watched = Watched::new(99);
+    watched.drop("notes.txt", b"the pump");
+    watched.look();
+    let mut broken = |_: &str| Err(InboxError::Broken);
+    assert!(watched.watch.look(&watched.bench.context, &mut broken).unwrap());
+    assert_eq!(watched.names(""), ["notes.txt"]);
+    assert!(!watched.look());
+    assert_eq!(watched.bench.texts(), ["the pump"]);
+}
+
+#[test]
+fn the_thread_takes_what_is_dropped_and_ends_when_it_is_told() {
+    let watched = Watched::new(99);
+    let (folder, context) = (watched.watch.folder.clone(), watched.bench.context.clone());
+    let every = Duration::from_millis(20);
+    let thread = start(folder, every, PIECE_BYTES, context, watched.bench.sink()).unwrap();
+    watched.drop("notes.md", b"# The pump");
+    watched.bench.until(|bench| bench.texts() == ["# The pump"]);
+    watched.bench.context.stop.store(true, Ordering::Relaxed);
+    thread.join().unwrap();
+}

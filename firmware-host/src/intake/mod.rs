@@ -1,0 +1,238 @@
+//! The ways in besides HTTP: serial lines and pipes with frames, and a watched folder.
+//!
+//! - In: bytes and files of other programs. Out: JSON lines to a sink, which makes them durable.
+//! - Each way in is one thread that ends on a flag. It says a sample is taken only after the sink has.
+//! - What has no room is never passed over for good where the other side can wait or try again.
+//! - Never here: the inbox itself, HTTP, learning.
+
+pub mod frames;
+#[cfg(unix)]
+pub mod folder;
+#[cfg(unix)]
+pub mod serial;
+
+use crate::clock::Clock;
+use crate::status::InboxStatus;
+use sapwood::inbox::{InboxError, Receipt};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Most samples that are made durable together.
+pub const BATCH_SAMPLES_MAX: usize = 256;
+/// Bytes of JSON from which on a batch gets no further sample.
+pub const BATCH_BYTES: usize = 256 << 10;
+
+/// Longest wait without a look at the flag.
+const STOP_LATENCY: Duration = Duration::from_millis(100);
+
+/// What came in by these ways since the program began.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Sound frames.
+    pub frames: AtomicU64,
+    /// Frames that came and were dropped: damaged, too long, of another version, parts of what is lost.
+    pub frames_dropped: AtomicU64,
+    /// Sequence numbers that never came.
+    pub frames_missing: AtomicU64,
+    /// Samples that are none, or too long.
+    pub refused: AtomicU64,
+    /// Samples that were sent back for want of room.
+    pub full: AtomicU64,
+    /// Files taken in.
+    pub files_taken: AtomicU64,
+    /// Files put aside with a reason.
+    pub files_refused: AtomicU64,
+}
+
+impl Counters {
+    /// Adds what is counted here to what the inbox says of itself.
+    pub fn add_to(&self, status: &mut InboxStatus) {
+        let [refused, full] = [&self.refused, &self.full].map(|at| at.load(Ordering::Relaxed));
+        status.refused = status.refused.saturating_add(refused).saturating_add(full);
+        let dropped = self.frames_dropped.load(Ordering::Relaxed);
+        status.frames_dropped = status.frames_dropped.saturating_add(dropped);
+    }
+}
+
+fn count(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
+}
+
+/// What every way in is given.
+#[derive(Clone)]
+pub struct Context {
+    /// Where it counts.
+    pub counters: Arc<Counters>,
+    /// Its clock.
+    pub clock: Arc<dyn Clock>,
+    /// When this is set its thread ends, within about a tenth of a second.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Context {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Waits, unless the end comes first.
+    fn pause(&self, mut wait: Duration) {
+        while !wait.is_zero() && !self.stopped() {
+            let slice = wait.min(STOP_LATENCY);
+            std::thread::park_timeout(slice);
+            wait -= slice;
+        }
+    }
+}
+
+/// What became of a sample.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It is durable, or was there already.
+    Durable,
+    /// Not now: no room, or the disk fails.
+    Full,
+    /// Never.
+    Refused(String),
+}
+
+/// Offers samples together, and one by one where that fails, so that none fails for another.
+fn offer(
+    samples: &[&str],
+    sink: &mut impl FnMut(&str) -> Result<Receipt, InboxError>,
+) -> Vec<Outcome> {
+    let mut batch = String::with_capacity(samples.iter().map(|line| line.len() + 1).sum());
+    for line in samples {
+        batch.push_str(line);
+        batch.push('\n');
+    }
+    match sink(&batch) {
+        Ok(_) => vec![Outcome::Durable; samples.len()],
+        Err(error) if samples.len() == 1 || unable(&error) => {
+            vec![outcome(&error); samples.len()]
+        }
+        Err(_) => each(samples, sink),
+    }
+}
+
+fn each(
+    samples: &[&str],
+    sink: &mut impl FnMut(&str) -> Result<Receipt, InboxError>,
+) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(samples.len());
+    for sample in samples {
+        let found = sink(sample).map_or_else(|error| outcome(&error), |_| Outcome::Durable);
+        let full = found == Outcome::Full;
+        outcomes.push(found);
+        if full {
+            // A later sample that is shorter might fit, and would come in before an earlier one.
+            outcomes.resize(samples.len(), Outcome::Full);
+            break;
+        }
+    }
+    outcomes
+}
+
+/// Whether the inbox can take nothing at all.
+fn unable(error: &InboxError) -> bool {
+    matches!(error, InboxError::Storage(_) | InboxError::Sync(_) | InboxError::Broken)
+}
+
+fn outcome(error: &InboxError) -> Outcome {
+    match error {
+        InboxError::Full { .. } => Outcome::Full,
+        error if unable(error) => {
+            tracing::warn!(%error, "the inbox takes nothing in");
+            Outcome::Full
+        }
+        error => Outcome::Refused(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+    use crate::clock::SystemClock;
+    use sapwood::inbox::{Bounds, Inbox};
+    use sapwood::ports::Disk;
+    use std::sync::Mutex;
+
+    /// A real inbox on disk, and a context to run a way in beside it.
+    pub(super) struct Bench {
+        pub(super) home: tempfile::TempDir,
+        pub(super) inbox: Arc<Mutex<Inbox>>,
+        pub(super) context: Context,
+    }
+
+    impl Bench {
+        pub(super) fn new(bytes: u64, samples: u64) -> Self {
+            let home = tempfile::tempdir().unwrap();
+            let disk = Disk::exclusive(&home.path().join("state")).unwrap();
+            let inbox = Inbox::open(Arc::new(disk), Bounds { bytes, samples }, 0).unwrap();
+            let context = Context {
+                counters: Arc::default(),
+                clock: Arc::new(SystemClock::start()),
+                stop: Arc::default(),
+            };
+            Self { home, inbox: Arc::new(Mutex::new(inbox)), context }
+        }
+
+        pub(super) fn sink(&self) -> impl FnMut(&str) -> Result<Receipt, InboxError> + use<> {
+            let inbox = self.inbox.clone();
+            move |lines| inbox.lock().unwrap().offer(lines)
+        }
+
+        /// The texts that wait; a prompt and its completion with a bar between.
+        pub(super) fn texts(&self) -> Vec<String> {
+            let taken = self.inbox.lock().unwrap().take(u64::MAX, u64::MAX).unwrap();
+            let text = |example: &sapwood::intake::Example| match example {
+                sapwood::intake::Example::Text(text) => text.clone(),
+                sapwood::intake::Example::Completion { prompt, completion } => {
+                    format!("{prompt}|{completion}")
+                }
+                other => format!("{other:?}"),
+            };
+            taken.examples.iter().map(text).collect()
+        }
+
+        /// A job has learned all that waits.
+        pub(super) fn learn(&self) {
+            let mut inbox = self.inbox.lock().unwrap();
+            let through = inbox.take(u64::MAX, u64::MAX).unwrap().through;
+            inbox.forget(through).unwrap();
+        }
+
+        /// Looks again until it holds, for at most ten seconds.
+        pub(super) fn until(&self, holds: impl Fn(&Self) -> bool) {
+            let end = self.context.clock.elapsed() + Duration::from_secs(10);
+            while !holds(self) {
+                assert!(self.context.clock.elapsed() < end, "waited for ten seconds");
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+        }
+    }
+
+    #[test]
+    fn a_sample_never_fails_for_another_and_order_is_kept() {
+        let bench = Bench::new(1 << 20, 3);
+        let samples =
+            [r#"{"text":"a"}"#, "no json", r#"{"text":"b"}"#, r#"{"text":"c"}"#, r#"{"text":"d"}"#];
+        let outcomes = offer(&samples, &mut bench.sink());
+        assert_eq!([&outcomes[0], &outcomes[2], &outcomes[3]], [&Outcome::Durable; 3]);
+        assert!(matches!(&outcomes[1], Outcome::Refused(why) if why.contains("not a JSON object")));
+        assert_eq!(outcomes[4], Outcome::Full);
+        assert_eq!(bench.texts(), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_sample_larger_than_the_whole_inbox_is_refused_and_one_without_room_waits() {
+        let bench = Bench::new(400, 99);
+        let long = format!(r#"{{"text":"{}"}}"#, "x".repeat(500));
+        let middle = format!(r#"{{"text":"{}"}}"#, "y".repeat(200));
+        let other = format!(r#"{{"text":"{}"}}"#, "z".repeat(200));
+        let outcomes = offer(&[&long, &middle, &other, r#"{"text":"a"}"#], &mut bench.sink());
+        assert!(matches!(&outcomes[0], Outcome::Refused(why) if why.contains("at most 400")));
+        assert_eq!(outcomes[1..], [Outcome::Durable, Outcome::Full, Outcome::Full]);
+    }
+}
