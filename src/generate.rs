@@ -126,7 +126,7 @@ pub struct Generator<'a> {
 pub fn load(base: &Base, place: &Place) -> Result<(Trunk, Head), GenerateError> {
     let trunk = Trunk::load(base, 0, 1)?;
     // No block goes through this head: a text has its own positions.
-    let head = Head::load(base, 0, place, 1, Keep::default())?;
+    let head = Head::load_over(&trunk, base, place, 1, Keep::default())?;
     Ok((trunk, head))
 }
 

@@ -25,7 +25,7 @@ pub use continued::Layers;
 
 use crate::base::canonical::{self, Canonical, Part};
 use crate::base::{Base, BaseError, Config, Precision, Weight};
-use crate::products;
+use crate::products::{self, Frozen};
 use crate::weights::Layer;
 use continued::Continued;
 use layers::Weights;
@@ -252,6 +252,11 @@ impl Trunk {
             self.weights.embedding.row(token as usize, row);
         }
         Ok(rows)
+    }
+
+    /// `[V, D]`
+    pub(crate) fn embedding(&self) -> &Frozen {
+        &self.weights.embedding
     }
 
     /// The layers that run here: those below the tap, or none where another engine has them.

@@ -33,6 +33,7 @@ use crate::adapter::{Adapter, Slot};
 use crate::base::{Base, BaseError, Config};
 use crate::products::Pool;
 use crate::settings::{Activations, HeadWeights};
+use crate::trunk::Trunk;
 use candle_core::{Device, Tensor, Var};
 use layer::{Kept, Layer, Rotary};
 use reference::ReferenceLayer;
@@ -140,6 +141,28 @@ impl Head {
     ) -> Result<Self, HeadError> {
         let kernels = if place.is_cpu() { Kernels::Fused } else { Kernels::Reference };
         Self::load_for(kernels, base, tap, (place, tokens_max), keep)
+    }
+
+    /// The same above a trunk's tap; where lm_head is the embedding that the trunk holds, and is to be
+    /// kept as that is, both are one.
+    ///
+    /// # Errors
+    /// As [`Head::load`].
+    pub fn load_over(
+        trunk: &Trunk,
+        base: &Base,
+        place: &Place,
+        tokens_max: usize,
+        keep: Keep,
+    ) -> Result<Self, HeadError> {
+        let mut head = Self::load(base, trunk.tap(), place, tokens_max, keep)?;
+        if let Kept::Frozen(lm_head) = &mut head.lm_head
+            && keep.weights == HeadWeights::Auto
+            && lm_head.is_turned(trunk.embedding())
+        {
+            *lm_head = trunk.embedding().turned();
+        }
+        Ok(head)
     }
 
     /// The same by candle's ops on any device, the CPU too: what a GPU runs, and the oracle of the

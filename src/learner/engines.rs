@@ -100,7 +100,7 @@ fn split(base: &Base, settings: &Settings, place: &Place) -> Result<Halves, Lear
     trim();
     let (trunk, below) = trunk(base, tap, settings, place)?;
     let keep = Keep { weights: settings.head_weights, activations: settings.activations };
-    let head = Head::load(base, tap, place, settings.max_seq_length, keep)?;
+    let head = Head::load_over(&trunk, base, place, settings.max_seq_length, keep)?;
     let got = head.logits(None, &trunk.hidden(&probe)?)?;
     trim();
     let error = distance(&got, &expected);

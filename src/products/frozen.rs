@@ -16,18 +16,22 @@ use super::row;
 use crate::settings::HeadWeights;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use std::sync::Arc;
 
 /// Largest code of an int8 weight or row.
 pub(super) const CODE_MAX: f32 = 127.0;
 /// Columns that are widened at a time where no kernel does it on the way: the product packs its
 /// left side for each of them.
 const WIDE_AT_ONCE: usize = 256;
+/// Columns that are compared at a time.
+const SOME: usize = 64;
 
 /// A frozen matrix `[in, out]`.
 pub(crate) struct Frozen {
-    fan_in: usize,
-    fan_out: usize,
-    numbers: Numbers,
+    /// Rows and columns of the numbers as they lie: in and out, or out and in when turned.
+    stored: (usize, usize),
+    turned: bool,
+    numbers: Arc<Numbers>,
 }
 
 /// How the numbers are kept, row-major.
@@ -35,7 +39,7 @@ enum Numbers {
     F32(Vec<f32>),
     F16(Vec<f16>),
     Bf16(Vec<bf16>),
-    /// A number is its code times the scale of its output.
+    /// A number is its code times the scale of its column.
     Int8 {
         codes: Vec<i8>,
         scales: Vec<f32>,
@@ -94,6 +98,17 @@ impl Floats<'_> {
     }
 }
 
+impl Side {
+    /// How the numbers are used where the matrix is turned.
+    fn of(self, turned: bool) -> Self {
+        match (self, turned) {
+            (side, false) => side,
+            (Self::Straight, true) => Self::Turned,
+            (Self::Turned, true) => Self::Straight,
+        }
+    }
+}
+
 impl Frozen {
     /// Keeps `numbers`, row-major `[in, out]`; `fans` are in and out.
     pub(crate) fn new(numbers: Vec<f32>, fans: (usize, usize), kept: HeadWeights) -> Self {
@@ -105,19 +120,52 @@ impl Frozen {
             HeadWeights::Bf16 => Numbers::Bf16(numbers.into_iter().map(bf16::from_f32).collect()),
             HeadWeights::Int8 => int8(&numbers, fan_out),
         };
-        Self { fan_in, fan_out, numbers }
+        Self { stored: fans, turned: false, numbers: Arc::new(numbers) }
+    }
+
+    /// The same numbers, shared, as the matrix `[out, in]`.
+    pub(crate) fn turned(&self) -> Self {
+        Self { stored: self.stored, turned: !self.turned, numbers: Arc::clone(&self.numbers) }
+    }
+
+    /// Whether every number is that of `other`, turned; neither is itself turned.
+    pub(crate) fn is_turned(&self, other: &Self) -> bool {
+        let (rows, columns) = self.stored;
+        if other.stored != (columns, rows) {
+            return false;
+        }
+        let (mut theirs, mut ours) = (vec![0f32; SOME * rows], [0f32; SOME]);
+        let mut starts = (0..columns).step_by(SOME);
+        starts.all(|start| {
+            let count = SOME.min(columns - start);
+            for (row, numbers) in (start..start + count).zip(theirs.chunks_exact_mut(rows.max(1))) {
+                other.floats().widen(row * rows, numbers);
+            }
+            (0..rows).all(|row| {
+                let ours = &mut ours[..count];
+                self.floats().widen(row * columns + start, ours);
+                let theirs = theirs[row..].iter().step_by(rows.max(1));
+                ours.iter().zip(theirs).all(|(a, b)| a.to_bits() == b.to_bits())
+            })
+        })
     }
 
     /// In and out.
     pub(crate) fn fans(&self) -> (usize, usize) {
-        (self.fan_in, self.fan_out)
+        let (rows, columns) = self.stored;
+        if self.turned { (columns, rows) } else { (rows, columns) }
     }
 
     /// The numbers in f32, `[in, out]`.
     pub(crate) fn widened(&self) -> Vec<f32> {
-        let mut numbers = vec![0f32; self.fan_in * self.fan_out];
-        for (row, numbers) in numbers.chunks_exact_mut(self.fan_out.max(1)).enumerate() {
-            self.floats().widen(row * self.fan_out, numbers);
+        let (rows, columns) = self.stored;
+        let mut numbers = vec![0f32; rows * columns];
+        for (row, numbers) in numbers.chunks_exact_mut(columns.max(1)).enumerate() {
+            self.floats().widen(row * columns, numbers);
+        }
+        if self.turned {
+            let column = |column| (0..rows).map(move |row| row * columns + column);
+            return (0..columns).flat_map(column).map(|at| numbers[at]).collect();
         }
         numbers
     }
@@ -125,16 +173,17 @@ impl Frozen {
     /// As [`Frozen::backward`] for rows whose small numbers count in sum, as the slopes of logits do:
     /// where rows are rounded, they are rounded to 16 bits.
     pub(crate) fn backward_finely(&self, dy: View<'_>, dx: &mut [f32], pool: &Pool) {
-        self.product(Side::Turned, dy, (dx, self.fan_in, Into::Replace), true, pool);
+        self.product(Side::Turned, dy, (dx, self.fans().0, Into::Replace), true, pool);
     }
 
-    /// Row `row` of the numbers, in f32.
+    /// Row `row` of the numbers as they lie, in f32.
     ///
     /// # Panics
     /// When there is no such row or `out` is not one long: a bug of the caller.
     pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
-        assert!(row < self.fan_in && out.len() == self.fan_out, "no such row");
-        self.floats().widen(row * self.fan_out, out);
+        let (rows, columns) = self.stored;
+        assert!(row < rows && out.len() == columns, "no such row");
+        self.floats().widen(row * columns, out);
     }
 
     /// `out (+)= x W`: x `[rows, in]`; out `[rows, out]`, rows `stride` apart.
@@ -144,19 +193,21 @@ impl Frozen {
 
     /// `out (+)= x W` for a single row: x `[in]`, out `[out]`; the row is never rounded.
     ///
-    /// The sums are not in the order of [`Frozen::forward`], which packs W for many rows and for one
-    /// takes three times as long.
+    /// The sums are not in the order of [`Frozen::forward`], which packs W for many rows.
     pub(crate) fn forward_row(&self, x: &[f32], out: &mut [f32], into: Into) {
-        row::product(x, self.floats(), out, into);
+        match self.turned {
+            false => row::straight(x, self.floats(), out, into),
+            true => row::turned(x, self.floats(), out, into),
+        }
     }
 
     /// `dx (+)= dy Wᵀ`: dy `[rows, out]`; dx `[rows, in]` without gaps.
     pub(crate) fn backward(&self, dy: View<'_>, (dx, into): (&mut [f32], Into), pool: &Pool) {
-        self.product(Side::Turned, dy, (dx, self.fan_in, into), false, pool);
+        self.product(Side::Turned, dy, (dx, self.fans().0, into), false, pool);
     }
 
     fn floats(&self) -> Floats<'_> {
-        match &self.numbers {
+        match &*self.numbers {
             Numbers::F32(numbers) => Floats::F32(numbers),
             Numbers::F16(numbers) => Floats::F16(numbers),
             Numbers::Bf16(numbers) => Floats::Bf16(numbers),
@@ -176,9 +227,11 @@ impl Frozen {
         finely: bool,
         pool: &Pool,
     ) {
-        let columns = if side == Side::Straight { self.fan_out } else { self.fan_in };
+        let (fan_in, fan_out) = self.fans();
+        let columns = if side == Side::Straight { fan_out } else { fan_in };
+        let side = side.of(self.turned);
         #[cfg(target_arch = "x86_64")]
-        if let Numbers::Int8 { codes, scales } = &self.numbers
+        if let Numbers::Int8 { codes, scales } = &*self.numbers
             && panel::whole_available()
         {
             let factors = (side == Side::Turned).then_some(&scales[..]);
@@ -192,13 +245,14 @@ impl Frozen {
         #[cfg(target_arch = "x86_64")]
         if panel::available() {
             let out = Out { numbers, stride, into };
-            Float::new(left, self.floats(), self.fan_out, side).product(columns, out);
+            Float::new(left, self.floats(), self.stored.1, side).product(columns, out);
             return;
         }
         self.product_of_widened(side, left, (numbers, stride, into), pool);
     }
 
-    /// The product by the `gemm` crate, from as many columns at a time as are worth widening.
+    /// The product by the `gemm` crate, from as many columns at a time as are worth widening; `side`
+    /// is that of the numbers as they lie.
     fn product_of_widened(
         &self,
         side: Side,
@@ -206,15 +260,15 @@ impl Frozen {
         (out, stride, into): (&mut [f32], usize, Into),
         pool: &Pool,
     ) {
-        let all = Threads::All;
-        if let (Numbers::F32(numbers), _) = (&self.numbers, side) {
-            let weight = View::dense(numbers, self.fan_in, self.fan_out);
+        let (all, (stored_rows, width)) = (Threads::All, self.stored);
+        if let (Numbers::F32(numbers), _) = (&*self.numbers, side) {
+            let weight = View::dense(numbers, stored_rows, width);
             let weight = if side == Side::Straight { weight } else { weight.transposed() };
             return matmul(out, stride, left, weight, 1.0, into, all);
         }
         let (depth, columns) = match side {
-            Side::Straight => (self.fan_in, self.fan_out),
-            Side::Turned => (self.fan_out, self.fan_in),
+            Side::Straight => (stored_rows, width),
+            Side::Turned => (width, stored_rows),
         };
         let most = WIDE_AT_ONCE.min(columns);
         let mut wide = pool.take(most * depth);
@@ -224,12 +278,12 @@ impl Frozen {
             match side {
                 Side::Straight => {
                     for (k, row) in wide.chunks_exact_mut(count).enumerate() {
-                        self.floats().widen(k * self.fan_out + start, row);
+                        self.floats().widen(k * width + start, row);
                     }
                 }
                 Side::Turned => {
                     for (row, wide) in (start..).zip(wide.chunks_exact_mut(depth)) {
-                        self.floats().widen(row * self.fan_out, wide);
+                        self.floats().widen(row * width, wide);
                     }
                 }
             }

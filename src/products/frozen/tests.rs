@@ -78,6 +78,63 @@ fn both_products_are_those_of_the_widened_matrix_on_any_shape() {
     }
 }
 
+#[test]
+fn one_row_is_a_product_like_any_other_on_any_shape_and_threads()
+-> Result<(), rayon::ThreadPoolBuildError> {
+    let shapes = [(1, 1), (3, 5), (4, 255), (577, 257), (130, 1153), (16, 4096), (61, 4099)];
+    for (kept, (fan_in, fan_out)) in KEPT.into_iter().flat_map(|k| shapes.map(|s| (k, s))) {
+        let frozen = Frozen::new(numbers(fan_in * fan_out, 1), (fan_in, fan_out), kept);
+        let wide = frozen.widened();
+        let x = numbers(fan_in, 2);
+        let run = |threads: usize, into| -> Result<Vec<f32>, rayon::ThreadPoolBuildError> {
+            let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+            let mut y = vec![1f32; fan_out];
+            threads.install(|| frozen.forward_row(&x, &mut y, into));
+            Ok(y)
+        };
+        let mut expected = plain(&x, (1, fan_in, fan_out), |k, n| wide[k * fan_out + n]);
+        let (replaced, added) = (run(1, Into::Replace)?, run(1, Into::Add)?);
+        let off = error(&replaced, &expected);
+        // The row is not rounded, so that int8 is as exact as its codes.
+        assert!(off <= 1e-6, "{kept:?} {fan_in} {fan_out}: {off}");
+        expected.iter_mut().for_each(|sum| *sum += 1.0);
+        let off = error(&added, &expected);
+        assert!(off <= 1e-6, "{kept:?} {fan_in} {fan_out}, added: {off}");
+        assert!(run(3, Into::Replace)? == replaced && run(2, Into::Add)? == added, "{kept:?}");
+    }
+    Ok(())
+}
+
+/// Goal: a matrix that shares its numbers, turned, is that matrix. Oracle: one of its own.
+#[test]
+fn a_turned_matrix_has_the_products_of_its_own_numbers() {
+    let pool = Pool::default();
+    for (kept, (rows, fan_in, fan_out)) in KEPT.into_iter().flat_map(|k| SHAPES.map(|s| (k, s))) {
+        let stored = Frozen::new(numbers(fan_in * fan_out, 1), (fan_out, fan_in), kept);
+        let turned = stored.turned();
+        assert_eq!(turned.fans(), (fan_in, fan_out));
+        let wide = turned.widened();
+        assert!(fan_in > 1 || fan_out > 1 || wide == stored.widened());
+        let x = numbers(rows * fan_in, 2);
+        let mut y = vec![f32::NAN; rows * fan_out];
+        turned.forward(View::dense(&x, rows, fan_in), (&mut y, fan_out, Into::Replace), &pool);
+        let expected = plain(&x, (rows, fan_in, fan_out), |k, n| wide[k * fan_out + n]);
+        let off = error(&y, &expected);
+        assert!(off <= allowed(kept), "{kept:?} {rows} {fan_in} {fan_out} forward: {off}");
+        let mut y = vec![f32::NAN; fan_out];
+        turned.forward_row(&x[..fan_in], &mut y, Into::Replace);
+        let off = error(&y, &expected[..fan_out]);
+        assert!(off <= 1e-6, "{kept:?} {fan_in} {fan_out}, one row: {off}");
+
+        let dy = numbers(rows * fan_out, 3);
+        let mut dx = vec![f32::NAN; rows * fan_in];
+        turned.backward_finely(View::dense(&dy, rows, fan_out), &mut dx, &pool);
+        let expected = plain(&dy, (rows, fan_out, fan_in), |k, n| wide[n * fan_out + k]);
+        let off = error(&dx, &expected);
+        assert!(off <= allowed(kept), "{kept:?} {rows} {fan_in} {fan_out} backward: {off}");
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn avx2_gives_the_products_of_avx_512() {
@@ -184,7 +241,7 @@ fn auto_keeps_the_narrowest_form_that_loses_nothing() {
     let kept = |numbers: &[f32]| {
         let frozen = Frozen::new(numbers.to_vec(), (1, numbers.len()), HeadWeights::Auto);
         assert!(frozen.widened() == numbers);
-        match frozen.numbers {
+        match *frozen.numbers {
             Numbers::Bf16(_) => "bf16",
             Numbers::F16(_) => "f16",
             _ => "f32",
