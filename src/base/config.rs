@@ -16,6 +16,8 @@ use super::rope::Rope;
 
 /// Largest width, vocabulary or length that a config may name; products of two fit a `usize`.
 pub const SIZE_MAX: usize = 1 << 24;
+/// Widest head that a config may name: its RoPE tables are made before any weight is read.
+pub const HEAD_MAX: usize = 1 << 12;
 /// Most decoder layers that a config may name.
 pub const LAYERS_MAX: usize = 4096;
 /// Most positions that a RoPE table is made for, whatever context the model claims.
@@ -151,10 +153,16 @@ impl Config {
             let expected = format!("a divisor of num_attention_heads, {}", self.heads);
             return Err(fields.wrong("num_key_value_heads", expected));
         }
-        if !self.head_dim.is_multiple_of(2) || self.heads * self.head_dim > SIZE_MAX {
-            let what = format!("an even head width, with {} heads at most {SIZE_MAX}", self.heads);
+        let (heads, width) = (self.heads, self.head_dim);
+        if !width.is_multiple_of(2) || width > HEAD_MAX || heads * width > SIZE_MAX {
+            let what = format!(
+                "an even head width of at most {HEAD_MAX}, with {heads} heads at most {SIZE_MAX}"
+            );
             let field = if fields.has("head_dim") { "head_dim" } else { "hidden_size" };
             return Err(fields.wrong(field, what));
+        }
+        if !self.rope.is_finite(width) {
+            return Err(fields.wrong("rope_theta", "a base whose angles, scaled, are finite"));
         }
         Ok(())
     }
@@ -408,6 +416,12 @@ mod tests {
             (r#"{"model_type": "llama", "hidden_size": 1e400}"#, "not a JSON object"),
             (r#"{"model_type": "llama", "num_key_value_heads": 5}"#, "`num_key_value_heads`"),
             (r#"{"model_type": "llama", "head_dim": 7}"#, "`head_dim` must be an even"),
+            (r#"{"model_type": "llama", "head_dim": 4098}"#, "`head_dim` must be an even"),
+            (r#"{"model_type": "llama", "rope_theta": 1e-44}"#, "`rope_theta` must be a base"),
+            (
+                r#"{"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 1e-44}}"#,
+                "`rope_theta` must be a base whose angles, scaled",
+            ),
             (r#"{"model_type": "llama", "rms_norm_eps": 0}"#, "`rms_norm_eps`"),
             (r#"{"model_type": "llama", "rope_scaling": {"type": "yarn"}}"#, "`rope_scaling.type`"),
             (r#"{"model_type": "llama", "rope_scaling": {"type": "linear"}}"#, "factor` must be"),

@@ -6,6 +6,7 @@
 //! Source: RoFormer, arXiv 2104.09864; transformers 5, `modeling_rope_utils.py`.
 
 use super::BaseError;
+use super::config::POSITIONS_MAX;
 use super::fields::Fields;
 use std::f32::consts::PI;
 
@@ -70,6 +71,12 @@ impl Rope {
             1.0 / f64::from(self.theta as f32).powf(f64::from(exponent)) as f32
         });
         plain.map(|frequency| self.scaling.apply(frequency)).collect()
+    }
+
+    /// Whether every angle of every position is a number, as no hostile base makes it.
+    pub(super) fn is_finite(&self, head_dim: usize) -> bool {
+        let last = POSITIONS_MAX as f32;
+        self.frequencies(head_dim).iter().all(|frequency| (frequency * last).is_finite())
     }
 
     /// Cosine and sine, each `[positions, head_dim / 2]` row-major.
