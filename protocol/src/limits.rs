@@ -42,6 +42,9 @@ pub const MANIFEST_BYTES_MAX: u64 = 8 << 20;
 /// Bytes of a learner record or of a checkpoint; rkyv's offsets end at twice that.
 pub const LEARNER_BYTES_MAX: u64 = 1 << 30;
 
+/// Commits, offers and steps of a device's life: none comes so far, and one more is still a number.
+pub const COUNT_MAX: u64 = 1 << 62;
+
 /// Bytes of a segment of the inbox, unless one batch alone is larger.
 pub const INBOX_SEGMENT_BYTES: u64 = 1 << 20;
 /// Bytes of a batch of samples: what is acknowledged at once.
@@ -69,6 +72,7 @@ pub const FRAME_SAMPLE_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes of JSON that one byte of text may become, `\u0000`.
 const JSON_ESCAPE_BYTES: u64 = 6;
+
 /// Bytes of the manifest for one held block: slot, place, domain, offer number, digest.
 const LEDGER_ENTRY_BYTES: u64 = 64;
 

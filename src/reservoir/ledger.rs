@@ -7,6 +7,7 @@
 use super::chance::ChanceState;
 use super::{Geometry, ReservoirError};
 use rkyv::{Archive, Deserialize, Serialize};
+use sapwood_protocol::limits::COUNT_MAX;
 
 /// One held block.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,11 @@ impl Ledger {
     pub(crate) fn check(&self, geometry: &Geometry) -> Result<(), ReservoirError> {
         let used = self.seen.min(u64::from(geometry.capacity));
         let wrong = |what, got| Err(ReservoirError::Ledger { what, got });
+        if let Some(count) =
+            [self.seen, self.generation, self.lost].into_iter().find(|count| *count > COUNT_MAX)
+        {
+            return wrong("a count that no device reaches", count);
+        }
         let (mut next, mut places) = (0, vec![false; geometry.places() as usize]);
         for entry in &self.entries {
             if entry.slot < next || u64::from(entry.slot) >= used {

@@ -312,7 +312,10 @@ fn a_ledger_that_lies_is_refused() {
     let mut held = Reservoir::create(disk.clone(), geometry(4), SEED).unwrap();
     offer(&mut held, 1..=6);
     let good = held.sync().unwrap();
-    let lies: [fn(&mut Ledger); 5] = [
+    let lies: [fn(&mut Ledger); 8] = [
+        |ledger| ledger.seen = u64::MAX,
+        |ledger| ledger.generation = u64::MAX,
+        |ledger| ledger.lost = u64::MAX,
         |ledger| ledger.entries[1].slot = 4,
         |ledger| ledger.entries[1].slot = 0,
         |ledger| ledger.entries[1].place = ledger.entries[0].place,

@@ -4,10 +4,12 @@
 //! - Invariant: fast, slow and both moments have as many numbers as the shapes make.
 
 use super::StateError;
+use super::manifest::limit;
 use crate::adapter::{Spec, Target};
 use crate::block::Block;
 use crate::reservoir::ChanceState;
 use rkyv::{Archive, Deserialize, Serialize};
+use sapwood_protocol::limits::COUNT_MAX;
 use std::fmt::{self, Display};
 
 /// One adapted linear layer.
@@ -127,8 +129,13 @@ impl LearnerRecord {
     /// Whether the numbers belong together.
     ///
     /// # Errors
-    /// [`StateError::Learner`] names the vector of another length.
+    /// [`StateError::Learner`] names the vector of another length; [`StateError::Limit`] a count that
+    /// cannot be counted on.
     pub fn check(&self) -> Result<(), StateError> {
+        let Cursor { epoch, position, step, .. } = self.cursor;
+        for count in [self.step, epoch, position, step] {
+            limit("steps of a learner", COUNT_MAX, count)?;
+        }
         let one = |shape: &Shape| {
             u64::from(shape.rank) * (u64::from(shape.fan_in) + u64::from(shape.fan_out))
         };

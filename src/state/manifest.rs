@@ -11,8 +11,8 @@ use crate::reservoir::record::{self, seal};
 use crate::reservoir::{Ledger, RecordError};
 use rkyv::{Archive, Deserialize, Serialize};
 use sapwood_protocol::limits::{
-    ADAPTER_FILE_BYTES_MAX, FILE_NAME_BYTES_MAX, FILES_MAX, GENERATIONS_MAX, LEARNER_BYTES_MAX,
-    MANIFEST_BYTES_MAX, REJECTIONS_MAX, VERDICT_BYTES_MAX,
+    ADAPTER_FILE_BYTES_MAX, COUNT_MAX, FILE_NAME_BYTES_MAX, FILES_MAX, GENERATIONS_MAX,
+    LEARNER_BYTES_MAX, MANIFEST_BYTES_MAX, REJECTIONS_MAX, VERDICT_BYTES_MAX,
 };
 use sapwood_protocol::record::{Kind, UncheckedHeader};
 
@@ -162,6 +162,8 @@ impl Manifest {
 
     fn check(&self) -> Result<(), StateError> {
         let wrong = |what, got| Err(StateError::Manifest { what, got });
+        limit("manifests written", COUNT_MAX, self.sequence)?;
+        limit("generations ever", COUNT_MAX, self.last)?;
         limit("generations kept", GENERATIONS_MAX as u64, self.generations.len() as u64)?;
         limit("rejections kept", REJECTIONS_MAX as u64, self.rejections.len() as u64)?;
         let mut before = 0;

@@ -114,6 +114,21 @@ fn what_cannot_be_kept_is_refused_before_anything_is_written() {
 }
 
 #[test]
+fn a_count_that_nothing_can_follow_is_damage() {
+    for manifest in [
+        Manifest { sequence: u64::MAX, ..Manifest::default() },
+        Manifest { last: u64::MAX, ..Manifest::default() },
+    ] {
+        let disk = Arc::new(CutDisk::new());
+        disk.write(NAMES[0], &seal(Kind::Manifest, 1, &manifest).unwrap()).unwrap();
+        let said = State::open(disk).err().unwrap().to_string();
+        assert!(said.contains("expected at most 4611686018427387904, got 18446744"), "{said}");
+    }
+    let ended = LearnerRecord { step: u64::MAX, ..fresh() };
+    assert!(matches!(ended.check(), Err(StateError::Limit { .. })));
+}
+
+#[test]
 fn other_reservoir_sizes_than_those_of_the_file_are_refused() {
     let mut state = State::open(Arc::new(CutDisk::new())).unwrap();
     drop(state.reservoir(geometry(), SEED, None).unwrap());
