@@ -5,7 +5,7 @@
 //!   unknown here passes only while it is empty (null, false, "", [], {}).
 //! - Source: PEFT 0.21, `LoraConfig`, `check_target_module_exists` and `get_pattern_key`.
 
-use super::pattern::Pattern;
+use super::pattern::{Pattern, Steps};
 use crate::adapter::{AdapterError, Slot, Spec, Strength, Target};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -108,6 +108,8 @@ pub(super) struct Lora {
     layers: Option<BTreeSet<u64>>,
     /// `layers_pattern`, the name before a layer's number; none means any.
     layer_names: Vec<String>,
+    /// What its patterns may still cost.
+    steps: Steps,
 }
 
 enum Choice {
@@ -144,6 +146,7 @@ impl Lora {
             alphas: patterns("alpha_pattern", raw.alpha_pattern)?,
             targets,
             excluded,
+            steps: Steps::default(),
             layers: layers.filter(|layers| !layers.is_empty()),
             layer_names: match raw.layers_pattern {
                 None => Vec::new(),
@@ -158,11 +161,11 @@ impl Lora {
     pub(super) fn targets(&self, layer: usize, target: Target) -> Result<bool, AdapterError> {
         let module = module(layer, target);
         if let Some(excluded) = &self.excluded
-            && excluded.contains("exclude_modules", &module)?
+            && excluded.contains("exclude_modules", &module, &self.steps)?
         {
             return Ok(false);
         }
-        if !self.targets.contains("target_modules", &module)? {
+        if !self.targets.contains("target_modules", &module, &self.steps)? {
             return Ok(false);
         }
         // PEFT looks at the layer's number for listed names only.
@@ -178,8 +181,8 @@ impl Lora {
         let mut named = self.layer_names.is_empty();
         for name in &self.layer_names {
             let text = format!(r"(?:^|.*\.){name}\.{layer}\..*");
-            let pattern = Pattern::parse(&text);
-            let found = pattern.and_then(|pattern| pattern.matches(module));
+            let pattern = self.steps.spend(text.len()).and_then(|()| Pattern::parse(&text));
+            let found = pattern.and_then(|pattern| pattern.matches(module, &self.steps));
             named |= found.map_err(|reason| broken("layers_pattern", name, reason))?;
         }
         Ok(named)
@@ -188,8 +191,9 @@ impl Lora {
     /// Rank and `scale * rank` of a module, scale being what PEFT multiplies `B A` by.
     pub(super) fn strength(&self, layer: usize, target: Target) -> Result<Strength, AdapterError> {
         let module = module(layer, target);
-        let rank = first("rank_pattern", &self.ranks, &module)?.unwrap_or(self.rank);
-        let alpha = first("alpha_pattern", &self.alphas, &module)?.unwrap_or(self.alpha);
+        let rank = first("rank_pattern", &self.ranks, &module, &self.steps)?.unwrap_or(self.rank);
+        let alpha =
+            first("alpha_pattern", &self.alphas, &module, &self.steps)?.unwrap_or(self.alpha);
         let refuse = |expected| {
             Err(AdapterError::Strength { module: module.clone(), rank, alpha, expected })
         };
@@ -214,11 +218,16 @@ impl Choice {
         })
     }
 
-    fn contains(&self, field: &'static str, module: &str) -> Result<bool, AdapterError> {
+    fn contains(
+        &self,
+        field: &'static str,
+        module: &str,
+        steps: &Steps,
+    ) -> Result<bool, AdapterError> {
         match self {
             Self::Every => Ok(true),
             Self::Matching(pattern) => {
-                pattern.matches(module).map_err(|reason| broken(field, "", reason))
+                pattern.matches(module, steps).map_err(|reason| broken(field, "", reason))
             }
             // A listed name is the module's whole name or its last parts.
             Self::Named(names) => Ok(names.contains(module)
@@ -280,9 +289,10 @@ fn first<T: Copy>(
     field: &'static str,
     entries: &[(Pattern, T)],
     module: &str,
+    steps: &Steps,
 ) -> Result<Option<T>, AdapterError> {
     for (pattern, number) in entries {
-        if pattern.matches(module).map_err(|reason| broken(field, "", reason))? {
+        if pattern.matches(module, steps).map_err(|reason| broken(field, "", reason))? {
             return Ok(Some(*number));
         }
     }

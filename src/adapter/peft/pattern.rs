@@ -3,7 +3,9 @@
 //! - In: a Python pattern of literals, `.`, classes, groups, `|`, `*`, `+`, `?`, `{m,n}`, `^` and `$`.
 //! - Out: whether all of a module's name matches, or a reason why the pattern is not read here.
 //! - Never here: captures, look-around, back-references. They are refused by name, not guessed.
-//! - Invariant: time is bounded by `STEPS_MAX`, whatever the pattern.
+//! - Invariant: time is bounded by `STEPS_MAX` and `FILE_STEPS_MAX`, whatever the patterns.
+
+use std::cell::Cell;
 
 /// Longest pattern, in bytes: ten thousand module names joined by `|` stay under it.
 const PATTERN_BYTES_MAX: usize = 1 << 19;
@@ -13,6 +15,28 @@ const DEPTH_MAX: usize = 16;
 const NAME_BYTES_MAX: usize = 127;
 /// Nodes visited for one name before the pattern is called too costly.
 const STEPS_MAX: usize = 1 << 20;
+/// The same for all patterns and names of one file: patterns for each module of 120 layers are less.
+const FILE_STEPS_MAX: usize = 1 << 26;
+
+/// What the patterns of one file may still cost.
+pub(super) struct Steps(Cell<usize>);
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self(Cell::new(FILE_STEPS_MAX))
+    }
+}
+
+impl Steps {
+    /// Takes the cost of one step, or of reading `steps` bytes of a pattern.
+    pub(super) fn spend(&self, steps: usize) -> Result<(), String> {
+        let left = self.0.get().checked_sub(steps);
+        self.0.set(left.unwrap_or(0));
+        left.map(drop).ok_or_else(|| {
+            format!("the file's patterns take more than {FILE_STEPS_MAX} steps together")
+        })
+    }
+}
 
 /// A checked pattern.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,13 +77,13 @@ impl Pattern {
     /// Whether the whole of `name` matches, as Python's `re.fullmatch`.
     ///
     /// # Errors
-    /// The reason when the pattern takes more than `STEPS_MAX` steps.
-    pub(super) fn matches(&self, name: &str) -> Result<bool, String> {
+    /// The reason when the pattern takes more than `STEPS_MAX` steps, or more than `left`.
+    pub(super) fn matches(&self, name: &str, left: &Steps) -> Result<bool, String> {
         let name = name.as_bytes();
         if name.len() > NAME_BYTES_MAX || !name.is_ascii() {
             return Ok(false);
         }
-        let mut search = Search { name, steps: 0 };
+        let mut search = Search { name, steps: 0, left };
         Ok(search.reach(&self.0, 1)? & (1 << name.len()) != 0)
     }
 }
@@ -68,12 +92,14 @@ impl Pattern {
 struct Search<'a> {
     name: &'a [u8],
     steps: usize,
+    left: &'a Steps,
 }
 
 impl Search<'_> {
     /// The places that `node` can end at when it may start at any place of `from`.
     fn reach(&mut self, node: &Node, from: u128) -> Result<u128, String> {
         self.steps += 1;
+        self.left.spend(1)?;
         if self.steps > STEPS_MAX {
             return Err(format!("it takes more than {STEPS_MAX} steps on one name"));
         }
@@ -294,7 +320,7 @@ mod tests {
     use super::*;
 
     fn matches(pattern: &str, name: &str) -> bool {
-        Pattern::parse(pattern).unwrap().matches(name).unwrap()
+        Pattern::parse(pattern).unwrap().matches(name, &Steps::default()).unwrap()
     }
 
     /// Oracle: `re.fullmatch(pattern, name) is not None` of CPython 3.
@@ -355,10 +381,19 @@ mod tests {
     #[test]
     fn a_hostile_pattern_costs_bounded_time() {
         let hostile = (0..12).fold("a".to_owned(), |inner, _| format!("({inner})+"));
-        let name = "a".repeat(NAME_BYTES_MAX);
-        let error = Pattern::parse(&hostile).unwrap().matches(&(name + "b")).unwrap_or(false);
-        assert!(!error);
+        let (name, left) = ("a".repeat(NAME_BYTES_MAX), Steps::default());
+        let hostile = Pattern::parse(&hostile).unwrap();
+        assert!(!hostile.matches(&(name + "b"), &left).unwrap_or(false));
         let name = "a".repeat(NAME_BYTES_MAX - 1) + "b";
-        assert!(Pattern::parse(&hostile).unwrap().matches(&name).unwrap_err().contains("steps"));
+        assert!(hostile.matches(&name, &left).unwrap_err().contains("steps on one name"));
+    }
+
+    #[test]
+    fn many_patterns_cost_bounded_time_together() {
+        let (pattern, left) = (Pattern::parse("a*b").unwrap(), Steps::default());
+        assert_eq!(pattern.matches("aab", &left), Ok(true));
+        left.spend(FILE_STEPS_MAX - 20).unwrap();
+        let refused = (0..9).find_map(|_| pattern.matches("aab", &left).err()).unwrap();
+        assert!(refused.contains("together"), "{refused}");
     }
 }
