@@ -25,7 +25,7 @@ const DOORS: [(&str, &[&str]); 9] = [
     ("candle_metal_kernels", &["src/head/place.rs"]),
     ("tokenizers", &["src/tokenise"]),
     ("rkyv", &["src/reservoir/", "src/state/"]),
-    ("prost", &["src/base/", "src/trunk"]),
+    ("prost", &["src/base/", "src/trunk", "fuzz/"]),
     ("clap", &["src/cli/", "src/main.rs", "firmware-host/", "tools/"]),
     (
         "fs",
@@ -38,6 +38,7 @@ const DOORS: [(&str, &[&str]); 9] = [
             "src/cli/",
             "src/main.rs",
             "firmware-host/",
+            "fuzz/",
             "tools/",
         ],
     ),

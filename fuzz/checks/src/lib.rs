@@ -1,0 +1,34 @@
+//! What every input must hold to: a function for each way in, called by the fuzzers and by the gate.
+//!
+//! - In: bytes from anywhere. Out: nothing; a broken promise is a panic, which a fuzzer keeps.
+//! - What a promise is stands in the module that makes it: nothing lost, no block that was not
+//!   offered, what is written reads back, and always: no panic, memory within `limits`.
+//! - Records have a digest that no mutation meets by chance; [`record`] makes it right again, so that
+//!   the code behind it is reached.
+//! - Never here: the engines. `seeds/` holds small inputs to begin with, made by `tests/seeds.rs`.
+
+#![expect(clippy::unwrap_used, reason = "stopping at the first surprise is what a check is for")]
+
+pub mod adapter;
+pub mod config;
+pub mod cursor;
+pub mod manifest;
+pub mod onnx;
+pub mod record;
+pub mod reservoir;
+pub mod samples;
+
+/// A check of some bytes.
+pub type Check = fn(&[u8]);
+/// A name and its bytes.
+pub type Seed = (&'static str, Vec<u8>);
+
+/// Every target: its name, its check, and the sound inputs that its seeds are made of.
+pub const TARGETS: [(&str, Check, fn() -> Vec<Seed>); 6] = [
+    ("adapter", adapter::check, adapter::seeds),
+    ("config", config::check, config::seeds),
+    ("manifest", manifest::check, manifest::seeds),
+    ("onnx", onnx::check, onnx::seeds),
+    ("reservoir", reservoir::check, reservoir::seeds),
+    ("samples", samples::check, samples::seeds),
+];
