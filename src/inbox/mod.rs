@@ -21,7 +21,7 @@ mod tests;
 use crate::intake::{self, Example, IntakeError};
 use crate::ports::{Storage, StorageError, StorageResult};
 use sapwood_protocol::limits::{
-    INBOX_BATCH_BYTES_MAX, INBOX_BYTES_MAX, INBOX_SAMPLES_MAX, INBOX_SEGMENT_BYTES,
+    COUNT_MAX, INBOX_BATCH_BYTES_MAX, INBOX_BYTES_MAX, INBOX_SAMPLES_MAX, INBOX_SEGMENT_BYTES,
     RECORD_HEADER_BYTES,
 };
 use sapwood_protocol::record::{Header, Kind, UncheckedHeader};
@@ -200,9 +200,8 @@ impl Inbox {
     /// Reads every segment, removes those in which nothing waits.
     fn find(&mut self) -> Result<(), InboxError> {
         let names = self.storage.list(FOLDER)?;
-        // `007` and `7` would be one number: only the name that we write is ours.
-        let number = |name: &String| name.parse().ok().filter(|n: &u64| n.to_string() == *name);
-        let mut firsts: Vec<u64> = names.iter().filter_map(number).collect();
+        let numbers = names.iter().filter_map(|name| segment::number(name));
+        let mut firsts: Vec<u64> = numbers.collect();
         firsts.sort_unstable();
         let mut expected = self.learned.saturating_add(1);
         for (at, &first) in firsts.iter().enumerate() {
@@ -404,7 +403,7 @@ impl Inbox {
             attempts: u32::from_le_bytes(attempts.try_into().ok()?),
             step: u64::from_le_bytes(*step),
         };
-        (job.through > self.learned).then_some(job)
+        (job.through > self.learned && job.through <= COUNT_MAX).then_some(job)
     }
 
     /// Begins a job, or begins it again: what comes in from now on is another one's.

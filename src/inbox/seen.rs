@@ -3,7 +3,7 @@
 //! - Bounded: the oldest hash goes when there are [`INBOX_HASHES_MAX`].
 //! - 64 bits of BLAKE3: two different samples share them with a chance of 2^-64 for each pair.
 
-use sapwood_protocol::limits::{INBOX_HASHES_MAX, RECORD_HEADER_BYTES};
+use sapwood_protocol::limits::{COUNT_MAX, INBOX_HASHES_MAX, RECORD_HEADER_BYTES};
 use sapwood_protocol::record::{Header, Kind, UncheckedHeader};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -51,6 +51,7 @@ impl Seen {
         let header = UncheckedHeader::read(bytes).ok()?.check(Kind::Seen).ok()?;
         let payload = bytes.get(RECORD_HEADER_BYTES..)?;
         let whole = header.length == payload.len() as u64
+            && header.generation <= COUNT_MAX
             && payload.len() <= INBOX_HASHES_MAX * size_of::<u64>()
             && *blake3::hash(payload).as_bytes() == header.digest;
         let mut seen = Self::default();
@@ -89,5 +90,6 @@ mod tests {
             assert!(Seen::decode(&damaged).is_none(), "{at}");
         }
         assert!(Seen::decode(&bytes[..bytes.len() - 1]).is_none());
+        assert!(Seen::decode(&seen.encode(u64::MAX)).is_none(), "no sample could follow");
     }
 }

@@ -7,7 +7,7 @@
 //! - Never here: the disk.
 
 use crate::intake::{self, Example};
-use sapwood_protocol::limits::RECORD_HEADER_BYTES;
+use sapwood_protocol::limits::{COUNT_MAX, RECORD_HEADER_BYTES};
 use sapwood_protocol::record::{Header, Kind, MAGIC, UncheckedHeader};
 
 /// Where a batch lies and which samples it holds.
@@ -28,6 +28,13 @@ impl Batch {
     pub(super) fn last(&self) -> u64 {
         self.first + (self.count - 1)
     }
+}
+
+/// The number of the segment of that name, which is that of its first sample.
+pub(super) fn number(name: &str) -> Option<u64> {
+    // `007` and `7` would be one number: only the name that we write is ours.
+    let ours = |number: &u64| *number <= COUNT_MAX && number.to_string() == name;
+    name.parse().ok().filter(ours)
 }
 
 /// The bytes of a batch of JSON lines, the first of which is sample `first`.
@@ -53,8 +60,8 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Header, Vec<Example>)> {
     }
     let lines = std::str::from_utf8(payload).ok()?;
     let examples = intake::lines(lines, "inbox").ok().filter(|examples| !examples.is_empty())?;
-    header.generation.checked_sub(1)?.checked_add(examples.len() as u64)?;
-    Some((header, examples))
+    let last = header.generation.checked_sub(1)?.checked_add(examples.len() as u64)?;
+    (last <= COUNT_MAX).then_some((header, examples))
 }
 
 /// Every sound batch with its examples, in order; then how many bytes belong to none.
@@ -160,5 +167,9 @@ mod tests {
         assert_eq!(seen, [1, 2]);
         let repeated = [segment(), segment()].concat();
         assert_eq!(firsts(&repeated).0, [1, 2, 4], "a number comes once");
+        for first in [0, COUNT_MAX + 1, u64::MAX] {
+            let bytes = encode(first, LINES[0]);
+            assert_eq!(firsts(&bytes), (Vec::new(), bytes.len() as u64), "{first}");
+        }
     }
 }
