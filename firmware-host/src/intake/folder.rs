@@ -184,7 +184,8 @@ impl Watch {
             }
             // It may have vanished since.
             let Ok(metadata) = fs::symlink_metadata(self.folder.join(&name)) else { continue };
-            if !metadata.is_dir() && !(metadata.is_file() && metadata.len() == 0) {
+            let empty = metadata.is_file() && metadata.len() == 0;
+            if !metadata.is_dir() && !empty {
                 found.push((name, Mark::of(&metadata), metadata.is_file()));
             }
         }
