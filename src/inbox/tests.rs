@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use super::*;
-use crate::ports::cut_disk::{CutDisk, Fault};
+use crate::ports::cut_disk::{CutDisk, Failure, Fault};
 use std::io::ErrorKind;
 
 const BOUNDS: Bounds = Bounds { bytes: 1 << 20, samples: 100 };
@@ -115,7 +115,7 @@ fn what_was_acknowledged_is_there_whatever_the_disk_does() {
         disk.operations()
     };
     assert!(operations > 20, "{operations}");
-    let faults = |at| [Fault::Cut(at), Fault::Once(at, ErrorKind::Other), Fault::Full(at)];
+    let faults = |at| [Fault::Cut(at), Fault::Once(at, Failure::Kind(ErrorKind::Other)), Fault::Full(at)];
     for fault in (0..operations).flat_map(faults) {
         let disk = Arc::new(CutDisk::new());
         let (mut inbox, mut acknowledged) = (open(&disk, 0), Vec::new());

@@ -12,6 +12,8 @@
 pub mod adapter;
 pub mod config;
 pub mod cursor;
+pub mod frames;
+pub mod inbox;
 pub mod manifest;
 pub mod onnx;
 pub mod record;
@@ -24,9 +26,11 @@ pub type Check = fn(&[u8]);
 pub type Seed = (&'static str, Vec<u8>);
 
 /// Every target: its name, its check, and the sound inputs that its seeds are made of.
-pub const TARGETS: [(&str, Check, fn() -> Vec<Seed>); 6] = [
+pub const TARGETS: [(&str, Check, fn() -> Vec<Seed>); 8] = [
     ("adapter", adapter::check, adapter::seeds),
     ("config", config::check, config::seeds),
+    ("frames", frames::check, frames::seeds),
+    ("inbox", inbox::check, inbox::seeds),
     ("manifest", manifest::check, manifest::seeds),
     ("onnx", onnx::check, onnx::seeds),
     ("reservoir", reservoir::check, reservoir::seeds),

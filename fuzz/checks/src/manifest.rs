@@ -6,7 +6,7 @@
 
 use crate::Seed;
 use crate::cursor::{joined, parts};
-use crate::record::{payload, replace, seal};
+use crate::record::{payload, replace, seal, seal_as};
 use crate::reservoir::{GEOMETRY, block, given_out, hidden};
 use sapwood::ports::{Memory, Storage};
 use sapwood::state::{Commit, HeldOutBlock, LearnerRecord, Shape, State};
@@ -21,6 +21,8 @@ const FILES: [(&str, &[u8]); 2] =
     [("adapter_config.json", b"{}"), ("adapter_model.safetensors", b"0123456789")];
 /// A payload as it is, not sealed.
 const RAW: u8 = 128;
+/// A payload of the first version.
+const FIRST: u8 = 64;
 
 /// Files by path.
 #[derive(Clone, Debug, Default)]
@@ -124,7 +126,7 @@ pub fn check(bytes: &[u8]) {
     for part in parts::<3>(bytes) {
         let Some((choice, rest)) = part.split_first() else { continue };
         let paths: Vec<&String> = SOUND.0.keys().collect();
-        let path = paths[usize::from(choice % RAW) % paths.len()].clone();
+        let path = paths[usize::from(choice % FIRST) % paths.len()].clone();
         let kind = match path.split('/').next() {
             Some("manifest.a" | "manifest.b") => Some(Kind::Manifest),
             Some("checkpoint") => Some(Kind::Checkpoint),
@@ -132,7 +134,9 @@ pub fn check(bytes: &[u8]) {
             _ => None,
         };
         let kind = kind.filter(|_| choice & RAW == 0);
-        let bytes = kind.map_or_else(|| rest.to_vec(), |kind| seal(kind, 1, rest));
+        let version = |kind: Kind| if choice & FIRST == 0 { kind.version() } else { 1 };
+        let bytes =
+            kind.map_or_else(|| rest.to_vec(), |kind| seal_as(kind, version(kind), 1, rest));
         if path.contains('/') {
             folder.recommit(&path, bytes);
         } else {
@@ -158,6 +162,7 @@ fn live(memory: Arc<Memory>) {
     let number = |state: &State| state.current().map_or(0, |generation| generation.number);
     let mut before = number(&state);
     let verdict = "better";
+    state.set_through(state.learned().saturating_add(3));
     for act in 0..4 {
         let result = match act {
             0 => state.reject(9, "worse", None).map(|()| before),
@@ -209,11 +214,15 @@ pub fn seeds() -> Vec<Seed> {
     let place = |path: &str| SOUND.0.keys().position(|name| name == path).unwrap() as u8;
     let sealed = |path: &str| [&[place(path)], payload(SOUND.file(path))].concat();
     let raw = |path: &str| [&[place(path) | RAW], SOUND.file(path)].concat();
+    // Version 2 put one number of eight bytes behind what version 1 has.
+    let manifest = payload(SOUND.file("manifest.a"));
+    let first = [&[place("manifest.a") | FIRST], &manifest[..manifest.len() - 8]].concat();
     let learner = SOUND.0.keys().rfind(|name| name.starts_with("learner/")).unwrap();
     let adapter = SOUND.0.keys().rfind(|name| name.starts_with("adapters/")).unwrap();
     vec![
         ("manifest_a", sealed("manifest.a")),
         ("manifest_b", sealed("manifest.b")),
+        ("manifest_first", first),
         ("manifest_raw", raw("manifest.a")),
         ("checkpoint", sealed("checkpoint")),
         ("learner", sealed(learner)),

@@ -3,10 +3,15 @@
 use sapwood_protocol::limits::RECORD_HEADER_BYTES;
 use sapwood_protocol::record::{Header, Kind};
 
-/// The payload behind a sound header.
+/// The payload behind a sound header of the version that is written today.
 pub fn seal(kind: Kind, generation: u64, payload: &[u8]) -> Vec<u8> {
+    seal_as(kind, kind.version(), generation, payload)
+}
+
+/// The same as of another version.
+pub fn seal_as(kind: Kind, version: u16, generation: u64, payload: &[u8]) -> Vec<u8> {
     let (length, digest) = (payload.len() as u64, *blake3::hash(payload).as_bytes());
-    [&Header { kind, generation, length, digest }.encode()[..], payload].concat()
+    [&Header { kind, version, generation, length, digest }.encode()[..], payload].concat()
 }
 
 /// What follows the header.

@@ -40,7 +40,7 @@ fn adds_up(data: &Dataset) {
             assert_eq!((examples, held), (data.valid.len(), bytes));
             assert!(!data.train.is_empty(), "everything was held out");
         }
-        HeldOut::Given => panic!("a stream has no file of its own for validation"),
+        HeldOut::Given => unreachable!("a stream has no file of its own for validation"),
     }
 }
 

@@ -206,7 +206,7 @@ fn tear(content: &mut Vec<u8>, at: usize, bytes: &[u8], chance: &mut ChaCha8Rng)
         sectors(at, end).filter(|_| chance.next_u32().is_multiple_of(2)).collect()
     } else {
         let first = chance.next_u64() % (bytes.len() as u64 + 1);
-        vec![at..at + first as usize]
+        std::iter::once(at..at + first as usize).collect()
     };
     let grown = chance.next_u32().is_multiple_of(2);
     let length = if grown { end } else { kept.last().map_or(0, |last| last.end) };
