@@ -13,6 +13,5 @@ pub mod intake; //      folder, serial line       -> inbox
 pub mod wire; //        request and response bodies of the HTTP interface
 #[cfg(feature = "engine")]
 pub mod device; //      the worker: one job at a time, the resident base
-#[cfg(feature = "engine")]
 pub mod serve; //       HTTP over TCP and a Unix socket
 pub mod service; //     systemd, launchd

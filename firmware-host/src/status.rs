@@ -70,6 +70,19 @@ pub enum Ending {
     Failed,
 }
 
+/// Runs by how they ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Endings {
+    /// The gate kept the adapter.
+    pub kept: u64,
+    /// The gate did not.
+    pub dropped: u64,
+    /// Stopped, to go on later.
+    pub stopped: u64,
+    /// Something failed.
+    pub failed: u64,
+}
+
 /// One run of a job, as it is remembered across restarts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobReport {
@@ -180,6 +193,12 @@ pub struct Status {
     pub serving: ServingStatus,
     /// Resident memory of the process, in bytes.
     pub resident_bytes: Option<u64>,
+    /// What the disk failed at, until the state folder is opened again; none while it is sound.
+    pub fault: Option<String>,
+    /// Optimiser steps made by this process.
+    pub steps_made: u64,
+    /// Runs that were reported to this process, by how they ended.
+    pub endings: Endings,
     /// Loss curve of the job under way, or of the last one.
     pub steps: Vec<StepPoint>,
     /// The last runs, oldest first.
@@ -221,16 +240,29 @@ impl Board {
         if point.step <= 1 {
             inner.steps.clear();
         }
+        inner.status.steps_made += 1;
         inner.steps.write(point);
     }
 
     /// Remembers a run.
     pub fn job(&self, report: JobReport) {
-        let jobs = &mut self.lock().status.jobs;
-        if jobs.len() >= JOBS_KEPT {
-            jobs.remove(0);
+        let status = &mut self.lock().status;
+        let endings = &mut status.endings;
+        *match report.ending {
+            Ending::Kept => &mut endings.kept,
+            Ending::Dropped => &mut endings.dropped,
+            Ending::Stopped => &mut endings.stopped,
+            Ending::Failed => &mut endings.failed,
+        } += 1;
+        if status.jobs.len() >= JOBS_KEPT {
+            status.jobs.remove(0);
         }
-        jobs.push(report);
+        status.jobs.push(report);
+    }
+
+    /// Looks at what is shown, without copying all of it.
+    pub fn look<T>(&self, at: impl FnOnce(&Status) -> T) -> T {
+        at(&self.lock().status)
     }
 
     /// Texts that are being generated.

@@ -1,8 +1,9 @@
-//! The ranges of `[job]`, `[constraints]`, `[budget]` and `[probes]`, each refused by name.
+//! The ranges of `[job]`, `[serve]`, `[constraints]`, `[budget]` and `[probes]`, each refused by name.
 //!
 //! - Invariant: a range holds no NaN, so a comparison by range refuses that too.
 
-use super::{Budget, Config, ConfigError, Constraints, JOBS_PER_DAY_MAX, Job, Probes};
+use super::{Budget, Config, ConfigError, Constraints, JOBS_PER_DAY_MAX, Job, Probes, Serve};
+use sapwood_protocol::limits::INBOX_BATCH_BYTES_MAX;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
@@ -32,6 +33,7 @@ impl Config {
     /// The sections whose ranges stand in this file, and what they ask of one another.
     pub(super) fn check_ranges(&self) -> Result<(), ConfigError> {
         self.job.check()?;
+        self.serve.check()?;
         self.constraints.check()?;
         self.budget.check()?;
         self.probes.check()?;
@@ -62,6 +64,18 @@ impl Job {
             return Err(range("job.iters-max", expected, self.iters_max));
         }
         Ok(())
+    }
+}
+
+impl Serve {
+    fn check(&self) -> Result<(), ConfigError> {
+        let bytes_max = usize::try_from(INBOX_BATCH_BYTES_MAX).unwrap_or(usize::MAX);
+        within("serve.body-bytes-max", self.body_bytes_max, 1_024..=bytes_max)?;
+        within("serve.tokens-max", self.tokens_max, 1..=1 << 20)?;
+        within("serve.concurrency", self.concurrency, 1..=64)?;
+        within("serve.queue", self.queue, 0..=4_096)?;
+        within("serve.connections-max", self.connections_max, 1..=4_096)?;
+        within("serve.seconds-max", self.seconds_max, 0.1..=DAY_SECONDS)
     }
 }
 

@@ -1,1 +1,307 @@
 //! HTTP over TCP and a Unix socket: samples in, text and telemetry out.
+//!
+//! | route | what it does |
+//! |---|---|
+//! | `POST /v1/samples` | JSON lines, answered once they are durable |
+//! | `POST /v1/completions`, `/v1/chat/completions`; `GET /v1/models` | as OpenAI's clients know them |
+//! | `POST /v1/job`, `/v1/pause`, `/v1/resume` | orders to the worker |
+//! | `GET /v1/status`, `/metrics`, `/healthz`, `/readyz`, `/` | what the device says of itself |
+//!
+//! - In: a [`Device`], the port to the worker; [`Serve`] with every limit. Out: a running [`Server`].
+//! - What takes long runs on blocking threads, each with a permit; connections that do not move end.
+//! - Never here: what a sample, a job or a generation is.
+//! - Invariant: whatever a client sends or leaves out, memory and threads stay within `[serve]`.
+
+mod chance;
+mod door;
+#[cfg(test)]
+mod fixture;
+mod listen;
+mod metrics;
+#[cfg(feature = "engine")]
+mod model;
+mod refusal;
+mod routes;
+mod stops;
+#[cfg(test)]
+mod tests;
+mod text;
+mod turns;
+mod writing;
+
+use crate::clock::Clock;
+use crate::config::Serve;
+use crate::status::Board;
+use crate::wire::{Prompt, Which};
+use door::Door;
+use routes::Shared;
+use sapwood::inbox::{InboxError, Receipt};
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{error, io};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+/// Threads that carry connections; none of them ever computes.
+const WORKERS: usize = 2;
+/// Blocking threads beside those that write text: samples on their way to the disk.
+const OFFERS_MAX: usize = 4;
+/// How long requests under way may take to end when the server stops.
+const STOP: Duration = Duration::from_secs(10);
+
+/// What the servers ask of the device: a port, so that all of serving is tested without a learner.
+pub trait Device: Send + Sync + 'static {
+    /// Takes in JSON lines, all or none; when it returns they are durable. May take long.
+    ///
+    /// # Errors
+    /// [`OfferError`]: nothing of the batch was taken in.
+    fn offer(&self, lines: &str) -> Result<Receipt, OfferError>;
+    /// Learn now; whether anybody is there to follow it.
+    fn job_now(&self) -> bool;
+    /// Stop learning and wait; whether anybody is there to follow it.
+    fn pause(&self) -> bool;
+    /// Go on; whether anybody is there to follow it.
+    fn resume(&self) -> bool;
+    /// Where servers report, and what is shown.
+    fn board(&self) -> &Board;
+    /// A model as it is now; a text that was begun with it stays with it.
+    fn model(&self, which: Which) -> Arc<dyn Model>;
+}
+
+/// A model at one moment.
+pub trait Model: Send + Sync {
+    /// The generation whose adapter it has; none for the bare base.
+    fn generation(&self) -> Option<u64>;
+    /// Most tokens of a prompt and its text.
+    fn context(&self) -> usize;
+    /// Reads a prompt.
+    ///
+    /// # Errors
+    /// [`ModelError::Prompt`] when it cannot be read.
+    fn read(&self, prompt: &Prompt) -> Result<Given, ModelError>;
+    /// Writes on after `ids` until the text ends, has `tokens` tokens, or `each` breaks off. `each` is
+    /// called once a token, with the text of the characters that it completes. Returns what is left of
+    /// whole characters.
+    ///
+    /// # Errors
+    /// [`ModelError`] when it fails on the way.
+    fn write(
+        &self,
+        ids: &[u32],
+        tokens: usize,
+        draw: Draw,
+        each: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<String, ModelError>;
+}
+
+/// A prompt that was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Given {
+    /// Its token ids, at least one.
+    pub ids: Vec<u32>,
+    /// Its text.
+    pub text: String,
+}
+
+/// How tokens are drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Draw {
+    /// Divides the logits; 0 takes the likeliest token.
+    pub temperature: f32,
+    /// Only the likeliest tokens that together reach this probability are drawn.
+    pub top_p: f32,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+/// Why samples are not taken in; nothing of the batch was.
+#[derive(Debug, thiserror::Error)]
+pub enum OfferError {
+    /// The inbox.
+    #[error(transparent)]
+    Inbox(#[from] InboxError),
+    /// A sample that the model could never learn.
+    #[error("sample {number}: {source}; nothing of the batch was taken in")]
+    Sample {
+        /// Which sample of the batch, from 1.
+        number: usize,
+        /// Why.
+        source: Box<dyn error::Error + Send + Sync>,
+    },
+}
+
+/// Why a model does not write.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The prompt is at fault.
+    #[error("the prompt cannot be read: {0}")]
+    Prompt(#[source] Box<dyn error::Error + Send + Sync>),
+    /// The model is.
+    #[error("the model failed: {0}")]
+    Failed(#[source] Box<dyn error::Error + Send + Sync>),
+}
+
+/// Why a server does not start; nothing listens then.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address that others can reach, without a token.
+    #[error(
+        "serve.listen: {listen} can be reached from other machines: expected a loopback address, \
+         or serve.token-file"
+    )]
+    Open {
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// A token file that cannot be read.
+    #[error("serve.token-file: cannot read {path}: {source}")]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A token file that others may read.
+    #[error("serve.token-file: others may read {path}: expected mode 600, got {mode:o}")]
+    TokenMode {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Not a token.
+    #[error(
+        "serve.token-file: expected one word of at least {least} visible ASCII characters in {path}"
+    )]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// Fewest characters.
+        least: usize,
+    },
+    /// An address that cannot be had.
+    #[error("serve.listen: cannot listen on {listen}: {source}")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A socket on which another process answers.
+    #[error("serve.socket: another program answers on {path}: expected to be the only one")]
+    Taken {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// A path that holds something else.
+    #[error("serve.socket: {path} is no socket and is left as it is: expected nothing there")]
+    NoSocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A socket that cannot be had.
+    #[error("serve.socket: cannot listen on {path}: {source}")]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No threads.
+    #[error("cannot start the threads that serve: {0}")]
+    Threads(#[source] io::Error),
+}
+
+/// Where a server can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// The TCP address, with the port that was given where 0 was asked for.
+    pub tcp: SocketAddr,
+    /// The Unix socket.
+    pub socket: Option<PathBuf>,
+}
+
+/// A running server; it stops when it is dropped.
+pub struct Server {
+    runtime: Option<Runtime>,
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    addresses: Addresses,
+}
+
+/// Starts to serve, on threads of its own; not to be called from an async task.
+///
+/// `config.socket`: no Unix socket when none.
+///
+/// # Errors
+/// [`ServeError`]; nothing listens then.
+pub fn start(
+    config: &Serve,
+    device: impl Device,
+    clock: Arc<dyn Clock>,
+) -> Result<Server, ServeError> {
+    let door = Door::of(config.listen, config.token_file.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(config.concurrency.saturating_add(OFFERS_MAX))
+        .thread_name("serve")
+        .enable_all()
+        .build()
+        .map_err(ServeError::Threads)?;
+    let (stop, stopped) = watch::channel(false);
+    let shared = Arc::new(Shared::new(config.clone(), Arc::new(device), clock));
+    let routes = routes::open(&shared);
+    let guarded = routes::guarded(&shared, door);
+    let (tcp, socket) = runtime.block_on(async {
+        let (tcp, address) = listen::tcp(config.listen).await?;
+        #[cfg(unix)]
+        if let Some(path) = &config.socket {
+            let listener = listen::socket(path).await?;
+            let accepting =
+                listen::accept(listener, routes, config.connections_max, stopped.clone());
+            tokio::spawn(accepting);
+        }
+        tokio::spawn(listen::accept(tcp, guarded, config.connections_max, stopped));
+        Ok((address, config.socket.clone().filter(|_| cfg!(unix))))
+    })?;
+    Ok(Server { runtime: Some(runtime), shared, stop, addresses: Addresses { tcp, socket } })
+}
+
+impl Server {
+    /// Where it listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Stops: no new requests; those under way have 10 seconds to end, texts are then cut off.
+    pub fn stop(self) {}
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let Some(runtime) = self.runtime.take() else { return };
+        self.shared.turns.close();
+        // Nobody left to hear it is as good as having stopped.
+        let _ = self.stop.send(true);
+        let ended =
+            runtime.block_on(async { tokio::time::timeout(STOP, self.stop.closed()).await });
+        self.shared.halt();
+        // Texts end at their next token; a second is enough for one.
+        runtime.shutdown_timeout(if ended.is_ok() {
+            Duration::ZERO
+        } else {
+            Duration::from_secs(1)
+        });
+        if let Some(path) = &self.addresses.socket {
+            remove(path);
+        }
+    }
+}
+
+/// What cannot be removed is found and removed at the next start.
+fn remove(path: &Path) {
+    let _ = std::fs::remove_file(path);
+}

@@ -1,0 +1,142 @@
+//! A device of memory for the tests: a parrot that says its prompt again, an inbox that counts.
+
+use super::{Device, Draw, Given, Model, ModelError, OfferError};
+use crate::clock::Clock;
+use crate::status::Board;
+use crate::wire::{Prompt, Which};
+use sapwood::inbox::{InboxError, Receipt};
+use sapwood::intake;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Says its prompt again, a character a token; after [`Parrot::held`] only as it is let.
+#[derive(Default)]
+pub(super) struct Parrot {
+    gate: Option<Mutex<Receiver<()>>>,
+    generation: Option<u64>,
+}
+
+impl Parrot {
+    /// One that says a character only when one is let, or when nobody can let it any more.
+    pub(super) fn held() -> (Self, Sender<()>) {
+        let (sender, receiver) = channel();
+        (Self { gate: Some(Mutex::new(receiver)), generation: Some(7) }, sender)
+    }
+}
+
+impl Model for Parrot {
+    fn generation(&self) -> Option<u64> {
+        self.generation
+    }
+
+    fn context(&self) -> usize {
+        1_000
+    }
+
+    fn read(&self, prompt: &Prompt) -> Result<Given, ModelError> {
+        let text = match prompt {
+            Prompt::Text(text) if text.contains("unreadable") => {
+                return Err(ModelError::Prompt("no such letters".into()));
+            }
+            Prompt::Text(text) => text.clone(),
+            Prompt::Ids(ids) => ids.iter().copied().filter_map(char::from_u32).collect(),
+            Prompt::Messages(turns) => turns.iter().map(|turn| turn.content.as_str()).collect(),
+        };
+        Ok(Given { ids: text.chars().map(u32::from).collect(), text })
+    }
+
+    fn write(
+        &self,
+        ids: &[u32],
+        tokens: usize,
+        _draw: Draw,
+        each: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<String, ModelError> {
+        for letter in ids.iter().copied().filter_map(char::from_u32).take(tokens) {
+            if letter == '!' {
+                return Err(ModelError::Failed("it flew away".into()));
+            }
+            if let Some(gate) = &self.gate {
+                let _ = gate.lock().map(|gate| gate.recv());
+            }
+            if each(&letter.to_string()).is_break() {
+                break;
+            }
+        }
+        Ok(String::new())
+    }
+}
+
+/// A device with a parrot.
+pub(super) struct Cage {
+    pub(super) board: Board,
+    pub(super) parrot: Arc<Parrot>,
+    /// What the inbox says instead of taking anything in.
+    pub(super) inbox: Mutex<Option<InboxError>>,
+    pub(super) taken: AtomicU64,
+    pub(super) worker: AtomicBool,
+}
+
+impl Cage {
+    pub(super) fn with(parrot: Parrot) -> Arc<Self> {
+        Arc::new(Self {
+            board: Board::default(),
+            parrot: Arc::new(parrot),
+            inbox: Mutex::new(None),
+            taken: AtomicU64::new(0),
+            worker: AtomicBool::new(true),
+        })
+    }
+}
+
+impl Device for Arc<Cage> {
+    fn offer(&self, lines: &str) -> Result<Receipt, OfferError> {
+        if let Some(error) = self.inbox.lock().ok().and_then(|mut error| error.take()) {
+            return Err(error.into());
+        }
+        let accepted = intake::lines(lines, "batch").map_err(InboxError::from)?.len() as u64;
+        let last = self.taken.fetch_add(accepted, Ordering::Relaxed) + accepted;
+        self.board.update(|status| status.inbox.samples = last);
+        Ok(Receipt { accepted, duplicates: 0, last })
+    }
+
+    fn job_now(&self) -> bool {
+        self.worker.load(Ordering::Relaxed)
+    }
+
+    fn pause(&self) -> bool {
+        self.job_now()
+    }
+
+    fn resume(&self) -> bool {
+        self.job_now()
+    }
+
+    fn board(&self) -> &Board {
+        &self.board
+    }
+
+    fn model(&self, which: Which) -> Arc<dyn Model> {
+        match which {
+            Which::InUse => self.parrot.clone(),
+            Which::Base => Arc::new(Parrot::default()),
+        }
+    }
+}
+
+/// A clock that stands still until it is wound.
+#[derive(Default)]
+pub(super) struct Wound(pub(super) AtomicU64);
+
+impl Clock for Wound {
+    fn elapsed(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::Relaxed))
+    }
+
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::UNIX_EPOCH
+    }
+}

@@ -1,0 +1,227 @@
+//! Sockets, and one connection after the other with its limits.
+//!
+//! - Headers must come within [`HEADER`], which also ends connections that lie idle between requests.
+//! - A client that does not read what it asked for is cut off after [`STUCK`].
+//! - Beyond the most connections a listener accepts none: they wait in the system's queue.
+
+use super::ServeError;
+use axum::Router;
+use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Sleep, sleep};
+
+/// Time for the headers of a request, and between two requests of a connection.
+const HEADER: Duration = Duration::from_secs(15);
+/// Time without a byte taken by a client that has bytes to take.
+const STUCK: Duration = Duration::from_secs(20);
+/// Bytes of a request's headers, and of what is read ahead.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Listens on a TCP address.
+///
+/// # Errors
+/// [`ServeError::Listen`].
+pub(super) async fn tcp(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let failed = |source| ServeError::Listen { listen, source };
+    let listener = TcpListener::bind(listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+/// Listens on a Unix socket that only this user can reach.
+///
+/// The file of a dead process is replaced. The socket is bound in a folder that nobody else may
+/// enter and moved from there, so that at no moment others can reach it.
+///
+/// # Errors
+/// [`ServeError::Taken`] where somebody answers, [`ServeError::NoSocket`], [`ServeError::Socket`].
+#[cfg(unix)]
+pub(super) async fn socket(path: &std::path::Path) -> Result<tokio::net::UnixListener, ServeError> {
+    use std::fs;
+    use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+    use tokio::net::{UnixListener, UnixStream};
+    let failed = |source| ServeError::Socket { path: path.to_owned(), source };
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(ServeError::NoSocket { path: path.to_owned() });
+        }
+        Ok(_) if UnixStream::connect(path).await.is_ok() => {
+            return Err(ServeError::Taken { path: path.to_owned() });
+        }
+        Ok(_) => fs::remove_file(path).map_err(failed)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let mut folder = path.as_os_str().to_owned();
+    folder.push(".new");
+    let folder = std::path::PathBuf::from(folder);
+    let inside = folder.join("s");
+    // What a process left that died right here.
+    let _ = fs::remove_file(&inside);
+    let _ = fs::remove_dir(&folder);
+    fs::DirBuilder::new().mode(0o700).create(&folder).map_err(failed)?;
+    let bound = UnixListener::bind(&inside).and_then(|listener| {
+        fs::set_permissions(&inside, fs::Permissions::from_mode(0o600))?;
+        fs::rename(&inside, path)?;
+        Ok(listener)
+    });
+    let _ = fs::remove_file(&inside);
+    let _ = fs::remove_dir(&folder);
+    bound.map_err(failed)
+}
+
+/// Accepts connections until it is told to stop.
+pub(super) async fn accept<L: Listener>(
+    mut listener: L,
+    routes: Router,
+    connections_max: usize,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let room = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+    loop {
+        let next = async {
+            let permit = room.clone().acquire_owned().await.ok()?;
+            Some((listener.accept().await.0, permit))
+        };
+        let next = tokio::select! {
+            next = next => next,
+            _ = stopped.wait_for(|stopped| *stopped) => None,
+        };
+        let Some((io, permit)) = next else { return };
+        tokio::spawn(connection(io, routes.clone(), stopped.clone(), permit));
+    }
+}
+
+async fn connection(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    routes: Router,
+    mut stopped: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
+) {
+    let io = TokioIo::new(Paced { io, stuck: None });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER)
+        .max_buf_size(BUFFER_BYTES)
+        .serve_connection(io, TowerToHyperService::new(routes));
+    let mut connection = pin!(connection);
+    // What a client does to its own connection is not the server's trouble.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = stopped.wait_for(|stopped| *stopped) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+/// A connection that ends when its client does not take what is written for [`STUCK`].
+struct Paced<Io> {
+    io: Io,
+    stuck: Option<Pin<Box<Sleep>>>,
+}
+
+impl<Io: AsyncWrite + Unpin> Paced<Io> {
+    fn write_with(
+        &mut self,
+        context: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut Io>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = write(Pin::new(&mut self.io), context) {
+            self.stuck = None;
+            return Poll::Ready(written);
+        }
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(STUCK)));
+        ready!(stuck.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for Paced<Io> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> AsyncWrite for Paced<Io> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.write_with(context, |io, context| io.poll_write(context, bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.write_with(context, |io, context| io.poll_write_vectored(context, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        drop(socket(&path).await.unwrap());
+        assert!(path.exists());
+        let _alive = socket(&path).await.unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(matches!(socket(&path).await, Err(ServeError::Taken { .. })));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let file = folder.path().join("file");
+        std::fs::write(&file, "kept").unwrap();
+        assert!(matches!(socket(&file).await, Err(ServeError::NoSocket { .. })));
+        assert_eq!(std::fs::read(&file).unwrap(), b"kept");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_cut_off_and_one_that_does_is_not() {
+        let (near, mut far) = tokio::io::duplex(4);
+        let soon = Box::pin(sleep(Duration::from_millis(1)));
+        let mut stuck = Paced { io: near, stuck: None };
+        stuck.write_all(b"full").await.unwrap();
+        far.read_exact(&mut [0; 4]).await.unwrap();
+        stuck.write_all(b"full").await.unwrap();
+        assert!(stuck.stuck.is_none());
+        stuck.stuck = Some(soon);
+        let error = stuck.write_all(b"more").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -1,0 +1,174 @@
+//! What is answered instead of what was asked for: a status, and a body in OpenAI's shape.
+
+use super::{ModelError, OfferError};
+use crate::wire::{self, WireError};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use sapwood::inbox::InboxError;
+use sapwood::intake::IntakeError;
+
+/// Seconds after which a client may ask again when all turns are taken.
+const RETRY_TURN_SECONDS: u64 = 1;
+/// The same when the inbox waits for a job.
+const RETRY_INBOX_SECONDS: u64 = 30;
+
+/// A request that is not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    message: String,
+    param: Option<String>,
+    code: Option<&'static str>,
+    retry_seconds: Option<u64>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { status, message, param: None, code: Some(code), retry_seconds: None }
+    }
+
+    fn with_param(self, param: Option<impl Into<String>>) -> Self {
+        Self { param: param.map(Into::into), ..self }
+    }
+
+    fn retry(self, seconds: u64) -> Self {
+        Self { retry_seconds: Some(seconds), ..self }
+    }
+
+    /// The status it is answered with.
+    #[cfg(test)]
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What is told.
+    #[cfg(test)]
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// A prompt and its text that do not fit.
+    pub(super) fn context(room: usize, prompt: usize, text: usize) -> Self {
+        let message = format!(
+            "the prompt has {prompt} tokens and {text} are to follow: expected at most {room} \
+             together"
+        );
+        Self::new(StatusCode::BAD_REQUEST, "context_length_exceeded", message)
+            .with_param(Some("max_tokens"))
+    }
+
+    /// Every turn is taken, and every place in the queue.
+    pub(super) fn busy(running: usize, queue: usize) -> Self {
+        let message = format!(
+            "{running} texts are being written and {queue} requests wait: expected one of them to \
+             end first"
+        );
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message).retry(RETRY_TURN_SECONDS)
+    }
+
+    /// No turn came within the request's time.
+    pub(super) fn late() -> Self {
+        let message = "no turn came within the time that a request may take";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", message).retry(RETRY_TURN_SECONDS)
+    }
+
+    /// The program is on its way out, or its worker is gone.
+    pub(super) fn stopping() -> Self {
+        let message = "the device program is stopping: nothing was done";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", message).retry(RETRY_INBOX_SECONDS)
+    }
+
+    /// What ran for the request ended without a word.
+    pub(super) fn lost() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "the request was lost")
+    }
+
+    /// More bytes than a body may have.
+    pub(super) fn large(bytes_max: usize) -> Self {
+        let message = format!("the body is too large: expected at most {bytes_max} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+    }
+
+    /// The body as JSON.
+    pub(super) fn body(&self) -> serde_json::Value {
+        let kind = match self.status {
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        };
+        wire::refusal(kind, &self.message, self.param.as_deref(), self.code)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, axum::Json(self.body())).into_response();
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_seconds {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<WireError> for Refusal {
+    fn from(error: WireError) -> Self {
+        let (status, code) = match &error {
+            WireError::Model { .. } => (StatusCode::NOT_FOUND, "model_not_found"),
+            WireError::Utf8 { .. } | WireError::Json { .. } => {
+                (StatusCode::BAD_REQUEST, "invalid_body")
+            }
+            WireError::Field { .. } => (StatusCode::BAD_REQUEST, "invalid_value"),
+            WireError::Unsupported { .. } => (StatusCode::BAD_REQUEST, "unsupported_parameter"),
+        };
+        Self::new(status, code, error.to_string()).with_param(error.param())
+    }
+}
+
+impl From<ModelError> for Refusal {
+    fn from(error: ModelError) -> Self {
+        let (status, code) = match error {
+            ModelError::Prompt(_) => (StatusCode::BAD_REQUEST, "invalid_prompt"),
+            ModelError::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "model_failed"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+impl From<OfferError> for Refusal {
+    fn from(error: OfferError) -> Self {
+        match error {
+            OfferError::Inbox(error) => error.into(),
+            OfferError::Sample { number, .. } => {
+                Self::new(StatusCode::BAD_REQUEST, "invalid_sample", error.to_string())
+                    .with_param(Some(format!("sample {number}")))
+            }
+        }
+    }
+}
+
+impl From<InboxError> for Refusal {
+    fn from(error: InboxError) -> Self {
+        use StatusCode as S;
+        let (status, code) = match &error {
+            InboxError::Line(_) | InboxError::Empty => (S::BAD_REQUEST, "invalid_sample"),
+            InboxError::Large { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
+            InboxError::Full { .. } => (S::TOO_MANY_REQUESTS, "inbox_full"),
+            InboxError::Storage(error) if error.is_full() => (S::INSUFFICIENT_STORAGE, "disk_full"),
+            InboxError::Storage(_) | InboxError::Sync(_) | InboxError::Broken => {
+                (S::SERVICE_UNAVAILABLE, "disk_failed")
+            }
+        };
+        let line = match &error {
+            InboxError::Line(IntakeError::Line { line, .. }) => Some(format!("line {line}")),
+            _ => None,
+        };
+        let refusal = Self::new(status, code, error.to_string()).with_param(line);
+        let again = matches!(status, S::TOO_MANY_REQUESTS | S::INSUFFICIENT_STORAGE);
+        if again { refusal.retry(RETRY_INBOX_SECONDS) } else { refusal }
+    }
+}

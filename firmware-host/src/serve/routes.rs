@@ -1,0 +1,306 @@
+//! Which path does what, behind the limits that hold for all of them.
+
+use super::chance::Chance;
+use super::door::Door;
+use super::metrics::{self, Metrics};
+use super::refusal::Refusal;
+use super::turns::Turns;
+use super::{Device, OFFERS_MAX, OfferError, text};
+use crate::clock::Clock;
+use crate::config::Serve;
+use crate::status::{Phase, Status};
+use crate::wire::{self, Which};
+use axum::body::{Bytes, HttpBody};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use sapwood::inbox::{InboxError, Receipt};
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes of a request for text: far more than any context holds.
+const TEXT_BODY_BYTES_MAX: usize = 1 << 20;
+/// A body of at most so many bytes needs no permit.
+const SMALL_BODY_BYTES: u64 = 64 << 10;
+/// Larger bodies that are held at the same time.
+const LARGE_BODIES_MAX: usize = 4;
+/// Time for a body.
+const BODY: Duration = Duration::from_secs(30);
+
+/// The status page; every `NONCE` in it is replaced.
+const PAGE: &str = include_str!("../../assets/status.html");
+
+/// Every path, for the histogram; what is not among them is `other`.
+const PATHS: [&str; 12] = [
+    "/",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/v1/status",
+    "/v1/samples",
+    "/v1/completions",
+    "/v1/chat/completions",
+    "/v1/models",
+    "/v1/job",
+    "/v1/pause",
+    "/v1/resume",
+];
+
+/// What all requests share.
+pub(super) struct Shared {
+    pub(super) device: Arc<dyn Device>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) config: Serve,
+    pub(super) turns: Turns,
+    pub(super) chance: Chance,
+    metrics: Metrics,
+    large: Arc<Semaphore>,
+    offers: Arc<Semaphore>,
+    halted: AtomicBool,
+    created: i64,
+}
+
+impl Shared {
+    pub(super) fn new(config: Serve, device: Arc<dyn Device>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            metrics: Metrics::new(device.clone()),
+            turns: Turns::new(config.concurrency, config.queue),
+            chance: Chance::new(),
+            large: Arc::new(Semaphore::new(LARGE_BODIES_MAX)),
+            offers: Arc::new(Semaphore::new(OFFERS_MAX)),
+            halted: AtomicBool::new(false),
+            created: clock.now().as_second(),
+            device,
+            clock,
+            config,
+        }
+    }
+
+    /// How long a request for text may take.
+    pub(super) fn patience(&self) -> Duration {
+        Duration::try_from_secs_f64(self.config.seconds_max).unwrap_or(Duration::MAX)
+    }
+
+    /// From now on texts end at their next token.
+    pub(super) fn halt(&self) {
+        self.halted.store(true, Ordering::Release);
+    }
+
+    pub(super) fn halted(&self) -> bool {
+        self.halted.load(Ordering::Acquire)
+    }
+
+    /// The body of a request, and with a large one the permit to hold it.
+    async fn body(
+        &self,
+        request: Request,
+        bytes_max: usize,
+    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {
+        let bytes_max = bytes_max.min(self.config.body_bytes_max);
+        let body = request.into_body();
+        let size = body.size_hint();
+        if size.lower() > bytes_max as u64 {
+            return Err(Refusal::large(bytes_max));
+        }
+        let permit = match size.upper() {
+            Some(0..=SMALL_BODY_BYTES) => None,
+            _ => self.large.clone().acquire_owned().await.ok(),
+        };
+        match tokio::time::timeout(BODY, Limited::new(body, bytes_max).collect()).await {
+            Ok(Ok(body)) => Ok((body.to_bytes(), permit)),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::large(bytes_max)),
+            Ok(Err(_)) => {
+                let message = "the body broke off: nothing was done";
+                Err(Refusal::new(StatusCode::BAD_REQUEST, "invalid_body", message))
+            }
+            Err(_) => {
+                let message = "the body did not come in time: nothing was done";
+                Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", message))
+            }
+        }
+    }
+}
+
+/// All routes, for whoever can reach the socket.
+pub(super) fn open(shared: &Arc<Shared>) -> Router {
+    routes(shared).layer(middleware::from_fn_with_state(shared.clone(), watched))
+}
+
+/// All routes behind a door.
+pub(super) fn guarded(shared: &Arc<Shared>, door: Door) -> Router {
+    let door = Arc::new(door);
+    let guard = move |request: Request, next: Next| {
+        let checked = door.check(request.uri(), request.headers());
+        async move {
+            match checked {
+                Ok(()) => next.run(request).await,
+                Err(refusal) => refusal.into_response(),
+            }
+        }
+    };
+    let watched = middleware::from_fn_with_state(shared.clone(), watched);
+    routes(shared).layer(middleware::from_fn(guard)).layer(watched)
+}
+
+fn routes(shared: &Arc<Shared>) -> Router {
+    Router::new()
+        .route("/", get(page))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(numbers))
+        .route("/v1/status", get(status))
+        .route("/v1/samples", post(samples))
+        .route("/v1/completions", post(completions))
+        .route("/v1/chat/completions", post(conversations))
+        .route("/v1/models", get(models))
+        .route("/v1/models/{id}", get(model))
+        .route("/v1/job", post(job))
+        .route("/v1/pause", post(pause))
+        .route("/v1/resume", post(resume))
+        .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "not_found", "no such path"))
+        .method_not_allowed_fallback(async || {
+            let message = "this path has another method";
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+        })
+        .with_state(shared.clone())
+}
+
+/// Times every answer, and says what holds for all of them.
+async fn watched(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let begun = shared.clock.elapsed();
+    let path = request.uri().path();
+    let route = match PATHS.into_iter().find(|known| *known == path) {
+        Some(route) => route,
+        None if path.starts_with("/v1/models/") => "/v1/models",
+        None => "other",
+    };
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    let taken = shared.clock.elapsed().saturating_sub(begun);
+    shared.metrics.answered(route, response.status().as_u16(), taken);
+    response
+}
+
+async fn page(State(shared): State<Arc<Shared>>) -> Response {
+    let nonce = shared.chance.name();
+    let policy = format!(
+        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; \
+         connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'"
+    );
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8".to_owned()),
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::REFERRER_POLICY, "no-referrer".to_owned()),
+    ];
+    (headers, PAGE.replace("NONCE", &nonce)).into_response()
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, Refusal> {
+    let state = |status: &Status| (status.phase, status.fault.clone());
+    let not = |message: String| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message);
+    match shared.device.board().look(state) {
+        (_, Some(fault)) => Err(not(fault)),
+        (Phase::Starting, None) => Err(not("the base is being loaded".to_owned())),
+        (Phase::Stopping, None) => Err(Refusal::stopping()),
+        (Phase::Waiting | Phase::Learning | Phase::Paused, None) => Ok("ready\n"),
+    }
+}
+
+async fn numbers(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
+    let text = shared.metrics.text().map_err(|_| Refusal::lost())?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}
+
+async fn status(State(shared): State<Arc<Shared>>) -> Response {
+    Json(shared.device.board().snapshot()).into_response()
+}
+
+async fn samples(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Refusal> {
+    let (body, large) = shared.body(request, shared.config.body_bytes_max).await?;
+    let turn = shared.offers.clone().acquire_owned().await;
+    let device = shared.device.clone();
+    let offer = move || {
+        let offered = wire::lines(&body).map_err(Refusal::from).map(|text| device.offer(text));
+        drop((large, turn));
+        offered
+    };
+    let offered = tokio::task::spawn_blocking(offer).await.map_err(|_| Refusal::lost())??;
+    let receipt = offered.inspect_err(|error| note(&shared, error))?;
+    Ok(Json(acknowledged(&shared, receipt)).into_response())
+}
+
+/// A disk that fails is a fault of the device, not of the request alone.
+fn note(shared: &Shared, error: &OfferError) {
+    if let OfferError::Inbox(error @ (InboxError::Sync(_) | InboxError::Broken)) = error {
+        shared.device.board().update(|status| status.fault = Some(error.to_string()));
+    }
+}
+
+fn acknowledged(shared: &Shared, receipt: Receipt) -> serde_json::Value {
+    let waiting =
+        |status: &Status| (status.inbox.samples, status.inbox.bytes, status.inbox.bytes_max);
+    let (samples, bytes, bytes_max) = shared.device.board().look(waiting);
+    json!({
+        "accepted": receipt.accepted,
+        "duplicates": receipt.duplicates,
+        "last": receipt.last,
+        "waiting": { "samples": samples, "bytes": bytes, "bytes_max": bytes_max },
+    })
+}
+
+async fn completions(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (body, _large) = shared.body(request, TEXT_BODY_BYTES_MAX).await?;
+    text::answer(&shared, wire::completion(&body)?).await
+}
+
+async fn conversations(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (body, _large) = shared.body(request, TEXT_BODY_BYTES_MAX).await?;
+    text::answer(&shared, wire::chat(&body)?).await
+}
+
+async fn models(State(shared): State<Arc<Shared>>) -> Response {
+    Json(wire::models(shared.created)).into_response()
+}
+
+async fn model(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    Ok(Json(wire::model(Which::named(&id)?, shared.created)).into_response())
+}
+
+async fn job(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
+    ordered("job", shared.device.job_now())
+}
+
+async fn pause(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
+    ordered("pause", shared.device.pause())
+}
+
+async fn resume(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
+    ordered("resume", shared.device.resume())
+}
+
+/// The worker follows when it comes by: at the next optimiser step, or the next look around.
+fn ordered(order: &str, heard: bool) -> Result<Response, Refusal> {
+    if !heard {
+        return Err(Refusal::stopping());
+    }
+    Ok((StatusCode::ACCEPTED, Json(json!({ "ordered": order }))).into_response())
+}

@@ -1,0 +1,182 @@
+//! Requests for text over HTTP: a turn, a thread that writes, an answer whole or in events.
+//!
+//! - The writer never waits for its client: pieces lie in a channel that holds at most the tokens of
+//!   the request. A client that goes away closes the channel, and the writer stops at the next token.
+//! - `seconds-max` counts from the request's arrival: without a turn by then it is refused; a text
+//!   that is being written ends there, with `length`.
+
+use super::refusal::Refusal;
+use super::routes::Shared;
+use super::writing::{self, Going, Note};
+use super::{Draw, Model};
+use crate::status::Board;
+use crate::wire::{self, Answer, Ask, Kind, Meta, Sending};
+use axum::Json;
+use axum::body::Body;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+/// A part of a stream.
+type Frame = Result<String, Infallible>;
+
+/// What a writer has to say first.
+type First = oneshot::Sender<Result<Option<Value>, Refusal>>;
+
+/// A turn at the model, counted for as long as it lasts.
+struct Active {
+    shared: Arc<Shared>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Active {
+    fn begin(shared: &Arc<Shared>, turn: OwnedSemaphorePermit) -> Self {
+        shared.device.board().update(|status| status.serving.active += 1);
+        Self { shared: shared.clone(), _turn: turn }
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        let end = |active: u64| active.saturating_sub(1);
+        let board = self.shared.device.board();
+        board.update(|status| status.serving.active = end(status.serving.active));
+    }
+}
+
+/// Answers a request for text.
+pub(super) async fn answer(shared: &Arc<Shared>, ask: Ask) -> Result<Response, Refusal> {
+    let until = shared.clock.elapsed().saturating_add(shared.patience());
+    let turn = match shared.turns.take(shared.patience()).await {
+        Ok(turn) => turn,
+        Err(refusal) => {
+            shared.device.board().update(|status| status.serving.refused += 1);
+            return Err(refusal);
+        }
+    };
+    let (first, begun) = oneshot::channel();
+    let (frames, written) = mpsc::unbounded_channel();
+    let writer = Writer { shared: shared.clone(), ask, until, frames };
+    tokio::task::spawn_blocking(move || writer.run(turn, first));
+    let whole = begun.await.map_err(|_| Refusal::lost())??;
+    shared.device.board().update(|status| status.serving.requests += 1);
+    if let Some(body) = whole {
+        return Ok(Json(body).into_response());
+    }
+    let headers =
+        [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
+    Ok((headers, Body::from_stream(UnboundedReceiverStream::new(written))).into_response())
+}
+
+/// One request on its thread.
+struct Writer {
+    shared: Arc<Shared>,
+    ask: Ask,
+    until: Duration,
+    frames: mpsc::UnboundedSender<Frame>,
+}
+
+impl Writer {
+    /// The turn ends before the answer does: who has it can have another one at once.
+    fn run(&self, turn: OwnedSemaphorePermit, first: First) {
+        let active = Active::begin(&self.shared, turn);
+        let model = self.shared.device.model(self.ask.which);
+        // Whoever asked may be gone, so nobody minds what cannot be sent.
+        match self.ask.sending {
+            Sending::Whole => {
+                let whole = self.whole(&*model).map(Some);
+                drop(active);
+                let _ = first.send(whole);
+            }
+            Sending::Events { usage } => {
+                self.events(&*model, first, usage);
+                drop(active);
+                let _ = self.frames.send(Ok(wire::DONE.to_owned()));
+            }
+        }
+    }
+
+    fn meta(&self, model: &dyn Model, counts: bool) -> Meta {
+        let prefix = match self.ask.kind {
+            Kind::Completion => "cmpl",
+            Kind::Chat => "chatcmpl",
+        };
+        Meta {
+            kind: self.ask.kind,
+            id: format!("{prefix}-{}", self.shared.chance.name()),
+            created: self.shared.clock.now().as_second(),
+            which: self.ask.which,
+            generation: model.generation(),
+            counts,
+        }
+    }
+
+    fn draw(&self) -> Draw {
+        let seed = self.ask.seed.unwrap_or_else(|| self.shared.chance.seed());
+        Draw { temperature: self.ask.temperature, top_p: self.ask.top_p, seed }
+    }
+
+    /// Asked after each token.
+    fn going(&self) -> Going {
+        let board: &Board = self.shared.device.board();
+        board.beat();
+        board.update(|status| status.serving.tokens += 1);
+        match () {
+            () if self.frames.is_closed() => Going::Gone,
+            () if self.shared.halted() => Going::Late,
+            () if self.shared.clock.elapsed() >= self.until => Going::Late,
+            () => Going::On,
+        }
+    }
+
+    fn whole(&self, model: &dyn Model) -> Result<Value, Refusal> {
+        let starts = writing::read(model, &self.ask, self.shared.config.tokens_max)?;
+        let mut answers = Vec::new();
+        let mut text = String::new();
+        let mut tell = |note: Note<'_>| match note {
+            Note::Piece(_, piece) => text.push_str(piece),
+            Note::End(_, finish) => {
+                answers.push(Answer { text: std::mem::take(&mut text), finish })
+            }
+        };
+        let going = &mut || self.going();
+        let usage = writing::write(model, &self.ask, &starts, self.draw(), going, &mut tell)?;
+        Ok(wire::whole(&self.meta(model, false), &answers, usage))
+    }
+
+    fn events(&self, model: &dyn Model, first: First, counts: bool) {
+        let starts = match writing::read(model, &self.ask, self.shared.config.tokens_max) {
+            Ok(starts) => starts,
+            Err(refusal) => {
+                let _ = first.send(Err(refusal));
+                return;
+            }
+        };
+        if first.send(Ok(None)).is_err() {
+            return;
+        }
+        let meta = self.meta(model, counts);
+        // A closed channel is seen by `going`.
+        let send = |body: &Value| {
+            let _ = self.frames.send(Ok(wire::event(body)));
+        };
+        if let Some(opening) = wire::opening(&meta) {
+            send(&opening);
+        }
+        let mut tell = |note: Note<'_>| match note {
+            Note::Piece(index, piece) => send(&wire::piece(&meta, index, piece)),
+            Note::End(index, finish) => send(&wire::end(&meta, index, finish)),
+        };
+        let going = &mut || self.going();
+        match writing::write(model, &self.ask, &starts, self.draw(), going, &mut tell) {
+            Ok(usage) if counts => send(&wire::totals(&meta, usage)),
+            Ok(_) => {}
+            Err(refusal) => send(&refusal.body()),
+        }
+    }
+}

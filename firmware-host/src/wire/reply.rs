@@ -1,0 +1,225 @@
+//! Bodies of answers: whole, in server-sent events, and refusals in OpenAI's shape.
+
+use super::{Kind, Which};
+use serde_json::{Value, json};
+
+/// What ends a stream of events.
+pub const DONE: &str = "data: [DONE]\n\n";
+
+/// Why a text ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The model ended it, or one of the request's strings did.
+    Stop,
+    /// It has as many tokens, or took as long, as it may.
+    Length,
+}
+
+impl Finish {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// What all parts of an answer say of it.
+#[derive(Clone, Debug)]
+pub struct Meta {
+    /// Where the request came in.
+    pub kind: Kind,
+    /// Name of the answer, the same in all its parts.
+    pub id: String,
+    /// Seconds since 1970.
+    pub created: i64,
+    /// The model that answers.
+    pub which: Which,
+    /// The generation whose adapter is used; none for the bare base.
+    pub generation: Option<u64>,
+    /// Whether every event says `usage`, as it must when the last one counts.
+    pub counts: bool,
+}
+
+/// One text of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What was written.
+    pub text: String,
+    /// Why it ends.
+    pub finish: Finish,
+}
+
+/// Tokens of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Of all prompts.
+    pub prompt: usize,
+    /// Of all texts written, those of a string that ended one included.
+    pub written: usize,
+}
+
+impl Usage {
+    fn json(self) -> Value {
+        json!({
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.written,
+            "total_tokens": self.prompt.saturating_add(self.written),
+        })
+    }
+}
+
+impl Meta {
+    /// Names the weights that answer: a client sees by it that another generation is in use.
+    fn fingerprint(&self) -> String {
+        self.generation.map_or_else(|| "base".to_owned(), |number| format!("generation-{number}"))
+    }
+
+    fn body(&self, object: &str, choices: &[Value]) -> Value {
+        json!({
+            "id": self.id,
+            "object": object,
+            "created": self.created,
+            "model": self.which.id(),
+            "system_fingerprint": self.fingerprint(),
+            "choices": choices,
+        })
+    }
+
+    /// One event of a stream.
+    fn part(&self, choices: &[Value], usage: Value) -> Value {
+        let object = match self.kind {
+            Kind::Completion => "text_completion",
+            Kind::Chat => "chat.completion.chunk",
+        };
+        let mut body = self.body(object, choices);
+        if self.counts {
+            body["usage"] = usage;
+        }
+        body
+    }
+
+    fn choice(&self, index: usize, text: &str, finish: Option<Finish>) -> Value {
+        let finish = finish.map(Finish::name);
+        match self.kind {
+            Kind::Completion => {
+                json!({ "index": index, "text": text, "logprobs": null, "finish_reason": finish })
+            }
+            Kind::Chat => {
+                let delta = if text.is_empty() { json!({}) } else { json!({ "content": text }) };
+                json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": finish })
+            }
+        }
+    }
+}
+
+/// The whole answer.
+pub fn whole(meta: &Meta, answers: &[Answer], usage: Usage) -> Value {
+    let choice = |(index, answer): (usize, &Answer)| match meta.kind {
+        Kind::Completion => meta.choice(index, &answer.text, Some(answer.finish)),
+        Kind::Chat => json!({
+            "index": index,
+            "message": { "role": "assistant", "content": answer.text, "refusal": null },
+            "logprobs": null,
+            "finish_reason": answer.finish.name(),
+        }),
+    };
+    let object = match meta.kind {
+        Kind::Completion => "text_completion",
+        Kind::Chat => "chat.completion",
+    };
+    let mut body = meta.body(object, &answers.iter().enumerate().map(choice).collect::<Vec<_>>());
+    body["usage"] = usage.json();
+    body
+}
+
+/// The first event of a conversation's answer: who speaks. A completion has none.
+pub fn opening(meta: &Meta) -> Option<Value> {
+    let delta = json!({ "role": "assistant", "content": "", "refusal": null });
+    let choice = json!({ "index": 0, "delta": delta, "logprobs": null, "finish_reason": null });
+    (meta.kind == Kind::Chat).then(|| meta.part(&[choice], Value::Null))
+}
+
+/// An event with a piece of text `index`.
+pub fn piece(meta: &Meta, index: usize, text: &str) -> Value {
+    meta.part(&[meta.choice(index, text, None)], Value::Null)
+}
+
+/// The event that ends text `index`.
+pub fn end(meta: &Meta, index: usize, finish: Finish) -> Value {
+    meta.part(&[meta.choice(index, "", Some(finish))], Value::Null)
+}
+
+/// The event that counts the tokens.
+pub fn totals(meta: &Meta, usage: Usage) -> Value {
+    meta.part(&[], usage.json())
+}
+
+/// A body as a server-sent event.
+pub fn event(body: &Value) -> String {
+    // JSON has no line ends of its own, so one line holds it.
+    format!("data: {body}\n\n")
+}
+
+/// One model of `/v1/models`.
+pub fn model(which: Which, created: i64) -> Value {
+    json!({ "id": which.id(), "object": "model", "created": created, "owned_by": "device" })
+}
+
+/// `/v1/models`.
+pub fn models(created: i64) -> Value {
+    let all: Vec<Value> = Which::ALL.into_iter().map(|which| model(which, created)).collect();
+    json!({ "object": "list", "data": all })
+}
+
+/// A refusal or a failure.
+pub fn refusal(kind: &str, message: &str, param: Option<&str>, code: Option<&str>) -> Value {
+    json!({ "error": { "message": message, "type": kind, "param": param, "code": code } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta(kind: Kind, counts: bool) -> Meta {
+        let (id, which) = ("x-1".to_owned(), Which::InUse);
+        Meta { kind, id, created: 7, which, generation: Some(3), counts }
+    }
+
+    #[test]
+    fn an_answer_names_model_and_generation_and_counts_tokens() {
+        let answers = [Answer { text: "a".into(), finish: Finish::Length }];
+        let usage = Usage { prompt: 2, written: 1 };
+        let body = whole(&meta(Kind::Completion, false), &answers, usage);
+        assert_eq!(body["object"], "text_completion");
+        assert_eq!(body["choices"][0]["text"], "a");
+        assert_eq!(body["choices"][0]["finish_reason"], "length");
+        assert_eq!(
+            (&body["model"], &body["usage"]["total_tokens"]),
+            (&json!("sapwood"), &json!(3))
+        );
+        assert_eq!(body["system_fingerprint"], "generation-3");
+        let talk = whole(&meta(Kind::Chat, false), &answers, usage);
+        assert_eq!(talk["choices"][0]["message"]["content"], "a");
+    }
+
+    #[test]
+    fn a_conversation_streams_its_role_first_and_its_end_without_text() {
+        let meta = meta(Kind::Chat, true);
+        let first = opening(&meta).unwrap_or_default();
+        assert_eq!(first["choices"][0]["delta"]["role"], "assistant");
+        assert!(first["usage"].is_null() && first.get("usage").is_some());
+        assert_eq!(piece(&meta, 0, "b")["choices"][0]["delta"], json!({"content": "b"}));
+        assert_eq!(end(&meta, 0, Finish::Stop)["choices"][0]["delta"], json!({}));
+        let usage = totals(&meta, Usage { prompt: 1, written: 1 });
+        assert_eq!((&usage["choices"], &usage["usage"]["prompt_tokens"]), (&json!([]), &json!(1)));
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_the_text() {
+        let text = "a\n\ndata: [DONE]\n\n";
+        let event = event(&piece(&meta(Kind::Completion, false), 0, text));
+        assert_eq!(event.lines().count(), 2);
+        assert!(event.ends_with("}\n\n"));
+    }
+}

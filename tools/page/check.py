@@ -1,0 +1,248 @@
+"""Looks at the status page through Chromium: what is drawn, what is asked for, what went wrong.
+
+    check.py CHROMIUM DEVICE [SCREENSHOTS]
+
+CHROMIUM is a browser, DEVICE the program of device.rs, SCREENSHOTS a folder for pictures. Speaks the
+DevTools protocol over a pipe, so nothing but the standard library is needed.
+"""
+
+import base64
+import fcntl
+import json
+import os
+import pathlib
+import select
+import subprocess
+import sys
+import tempfile
+import time
+
+WAIT_SECONDS = 60
+TOKEN = "a-token-for-one-check"
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage", "--remote-debugging-pipe",
+]
+
+
+class Browser:
+    """One page of a headless browser."""
+
+    def __init__(self, program, profile):
+        to_read, to_write = os.pipe()
+        from_read, from_write = os.pipe()
+        # The browser reads from 3 and writes to 4; neither may be one of ours meanwhile.
+        theirs = [fcntl.fcntl(one, fcntl.F_DUPFD, 10) for one in (to_read, from_write)]
+
+        def arrange():
+            os.dup2(theirs[0], 3)
+            os.dup2(theirs[1], 4)
+
+        command = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, preexec_fn=arrange, pass_fds=(3, 4),
+        )
+        for one in [to_read, from_write, *theirs]:
+            os.close(one)
+        self.out, self.into = to_write, from_read
+        self.number, self.held, self.events, self.session = 0, b"", [], None
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def message(self, deadline):
+        while b"\0" not in self.held:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self.into], [], [], left)[0]:
+                raise SystemExit("the browser does not answer")
+            more = os.read(self.into, 1 << 20)
+            if not more:
+                raise SystemExit("the browser is gone")
+            self.held += more
+        one, self.held = self.held.split(b"\0", 1)
+        return json.loads(one)
+
+    def call(self, method, **params):
+        self.number += 1
+        request = {"id": self.number, "method": method, "params": params}
+        if self.session:
+            request["sessionId"] = self.session
+        data = json.dumps(request).encode() + b"\0"
+        while data:
+            data = data[os.write(self.out, data):]
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            answer = self.message(deadline)
+            if answer.get("id") == self.number:
+                if "error" in answer:
+                    raise SystemExit(f"{method}: {answer['error']}")
+                return answer["result"]
+            self.events.append(answer)
+
+    def value(self, expression):
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in result:
+            raise SystemExit(f"{expression}: {result['exceptionDetails']}")
+        return result["result"].get("value")
+
+    def until(self, expression):
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not self.value(expression):
+            if time.monotonic() > deadline:
+                raise SystemExit(f"did not come about in {WAIT_SECONDS} s: {expression}")
+            time.sleep(0.1)
+
+    def open(self, url, width=1100, height=1000, dark=False):
+        self.events.clear()
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
+                  deviceScaleFactor=1, mobile=width < 600)
+        self.call("Page.navigate", url=url)
+        self.until("document.readyState === 'complete' && location.protocol === 'http:'")
+
+    def picture(self, folder, name):
+        if folder:
+            shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+            pathlib.Path(folder, f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
+
+    def troubles(self):
+        """What the page or the browser complained of since it was opened."""
+        self.value("0")
+        found = []
+        for event in self.events:
+            kind, params = event.get("method"), event.get("params", {})
+            if kind == "Runtime.exceptionThrown":
+                found.append(params["exceptionDetails"].get("text", "an exception"))
+            elif kind == "Log.entryAdded" and params["entry"]["level"] == "error":
+                found.append(params["entry"]["text"])
+            elif kind == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning"):
+                found.append(str(params["args"]))
+        return found
+
+    def asked(self):
+        sent = [event for event in self.events if event.get("method") == "Network.requestWillBeSent"]
+        return [event["params"]["request"]["url"] for event in sent]
+
+
+failures = []
+
+
+def expect(what, holds, got=""):
+    print(("ok      " if holds else "FAILED  ") + what + ("" if holds else f": {got}"), flush=True)
+    if not holds:
+        failures.append(what)
+
+
+def full(page, origin, pictures):
+    page.open(f"http://{origin}/")
+    page.until("document.querySelectorAll('#jobs tbody tr').length > 0")
+    points = page.value("document.querySelector('#loss polyline:last-of-type').getAttribute('points').split(' ').length")
+    expect("the loss curve has its points", points >= 120, points)
+    curves = page.value("document.querySelectorAll('#loss polyline').length")
+    expect("three losses are drawn", curves == 3, curves)
+    marks = page.value("document.querySelectorAll('#bits circle').length")
+    expect("nine judged jobs have three texts, before and after", marks == 54, marks)
+    finite = page.value("[...document.querySelectorAll('svg *')].every((one) => [...one.attributes].every((a) => !/NaN|Infinity/.test(a.value)))")
+    expect("every place in the curves is a number", finite)
+    rows = page.value("document.querySelectorAll('#jobs tbody tr').length")
+    expect("every job has a row", rows == 11, rows)
+    text = page.value("document.body.innerText")
+    for part in ("Generation 9", "412", "of 500 blocks", "temperature", "86.5 °C", "old text worse by 2.1 %",
+                 "83 %", "Waiting", "1 d 2 h"):
+        expect(f"the page says `{part}`", part in text, text[:400])
+    met = page.value("[...document.querySelectorAll('#constraints li')].map((li) => li.innerText[0]).join('')")
+    expect("constraints are met or not", met == "✓✓✗✓✓", met)
+    hostile = page.value("[document.querySelectorAll('img, main script').length, window.hostile]")
+    expect("hostile text stays text", hostile[0] == 0 and "onerror=" in text, hostile)
+    expect("nothing hostile ran", page.value("window.hostile === undefined"))
+    page.until(f"document.querySelector('#loss polyline:last-of-type').getAttribute('points').split(' ').length > {points}")
+    expect("the curve grows", True)
+    outside = [url for url in page.asked() if not url.startswith((f"http://{origin}/", "data:"))]
+    expect("nothing is asked of anybody else", not outside, outside)
+    expect("nobody complains", not page.troubles(), page.troubles())
+    page.picture(pictures, "light")
+    page.value("const one = document.createElement('script'); one.textContent = 'window.hostile = 2'; document.body.append(one)")
+    expect("a script without the nonce does not run", page.value("window.hostile === undefined"))
+    ground = page.value("getComputedStyle(document.body).backgroundColor")
+    page.open(f"http://{origin}/", dark=True)
+    page.until("document.querySelectorAll('#jobs tbody tr').length > 0")
+    other = page.value("getComputedStyle(document.body).backgroundColor")
+    expect("dark is dark", ground != other, other)
+    page.picture(pictures, "dark")
+
+
+def narrow(page, origin, pictures):
+    page.open(f"http://{origin}/", width=360, height=760)
+    page.until("document.querySelectorAll('#jobs tbody tr').length > 0")
+    width = page.value("document.documentElement.scrollWidth")
+    expect("a phone need not scroll sideways", width <= 360, width)
+    expect("nobody complains on a phone", not page.troubles(), page.troubles())
+    page.picture(pictures, "phone")
+
+
+def empty(page, origin, pictures):
+    page.open(f"http://{origin}/")
+    page.until("!document.getElementById('main').hidden")
+    text = page.value("document.body.innerText")
+    for part in ("Loading the base", "Bare base", "Nothing yet", "None yet"):
+        expect(f"a device that has just begun says `{part}`", part in text, text[:400])
+    expect("nobody complains at the beginning", not page.troubles(), page.troubles())
+    page.picture(pictures, "empty")
+
+
+def locked(page, origin, pictures):
+    page.open(f"http://{origin}/")
+    page.until("!document.getElementById('door').hidden")
+    expect("without the token nothing is shown", page.value("document.getElementById('main').hidden"))
+    page.picture(pictures, "door")
+    enter = "document.getElementById('token').value = '{}'; document.querySelector('#door button').click()"
+    page.value(enter.format("not the token"))
+    page.until("document.getElementById('notice').innerText.includes('not the token')")
+    page.value(enter.format(TOKEN))
+    page.until("document.querySelectorAll('#jobs tbody tr').length > 0")
+    expect("with it all is", page.value("document.getElementById('door').hidden"))
+    page.open(f"http://{origin}/")
+    page.until("document.querySelectorAll('#jobs tbody tr').length > 0")
+    expect("it is kept for the tab", not page.troubles(), page.troubles())
+
+
+def gone(page, origin, device):
+    page.open(f"http://{origin}/")
+    page.until("document.querySelectorAll('#jobs tbody tr').length > 0")
+    device.stdin.close()
+    device.wait(timeout=WAIT_SECONDS)
+    page.until("document.getElementById('notice').innerText.includes('does not answer')")
+    kept = page.value("document.querySelectorAll('#jobs tbody tr').length")
+    expect("a device that is gone is said to be, and what was known stays", kept == 11, kept)
+
+
+def main():
+    chromium, program = sys.argv[1:3]
+    pictures = sys.argv[3] if len(sys.argv) > 3 else None
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        token = pathlib.Path(folder, "token")
+        token.touch(mode=0o600)
+        token.write_text(TOKEN)
+        device = subprocess.Popen([program, token], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        addresses = json.loads(device.stdout.readline())
+        page = Browser(chromium, pathlib.Path(folder, "profile"))
+        try:
+            full(page, addresses["full"], pictures)
+            narrow(page, addresses["full"], pictures)
+            empty(page, addresses["empty"], pictures)
+            locked(page, addresses["token"], pictures)
+            gone(page, addresses["full"], device)
+        finally:
+            page.process.kill()
+            page.process.wait()
+            device.kill()
+            device.wait()
+    if failures:
+        raise SystemExit(f"{len(failures)} of the page's checks failed")
+
+
+main()
