@@ -8,10 +8,13 @@ pub mod config; //      what an operator may choose, and every limit
 pub mod probe; //       sysfs, /proc              -> Readings
 pub mod constraints; // Readings, time of day     -> what stands in the way of learning
 pub mod budget; //      what a job may spend, and what it has spent
+pub mod log; //         events, one line each
+pub mod paused; //      the order to wait, kept across restarts
 pub mod status; //      what the device says of itself
 pub mod intake; //      folder, serial line       -> inbox
 pub mod wire; //        request and response bodies of the HTTP interface
 #[cfg(feature = "engine")]
 pub mod device; //      the worker: one job at a time, the resident base
 pub mod serve; //       HTTP over TCP and a Unix socket
+pub mod client; //      the other end of the Unix socket, for the commands
 pub mod service; //     systemd, launchd

@@ -4,11 +4,12 @@
 //! - Bounded: rings of fixed length, the oldest goes first.
 //! - Never here: how it is served.
 
+use crate::intake::Counters;
 use crate::probe::Readings;
 use heapless::HistoryBuf;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Steps whose losses are kept for the curve.
 pub const STEPS_KEPT: usize = 512;
@@ -210,6 +211,7 @@ pub struct Status {
 pub struct Board {
     inner: Mutex<Inner>,
     beats: AtomicU64,
+    counters: Arc<Counters>,
 }
 
 #[derive(Default)]
@@ -227,6 +229,11 @@ impl Board {
     /// How often something went forward: a watchdog is fed when this has grown, and only then.
     pub fn beats(&self) -> u64 {
         self.beats.load(Ordering::Relaxed)
+    }
+
+    /// Where the ways in besides HTTP count.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 
     /// Changes what is shown.
@@ -273,7 +280,10 @@ impl Board {
     /// All of it, as of now.
     pub fn snapshot(&self) -> Status {
         let inner = self.lock();
-        Status { steps: inner.steps.oldest_ordered().copied().collect(), ..inner.status.clone() }
+        let steps = inner.steps.oldest_ordered().copied().collect();
+        let mut status = Status { steps, ..inner.status.clone() };
+        self.counters.add_to(&mut status.inbox);
+        status
     }
 
     /// A panic elsewhere leaves numbers that are at worst old.

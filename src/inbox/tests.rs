@@ -115,7 +115,8 @@ fn what_was_acknowledged_is_there_whatever_the_disk_does() {
         disk.operations()
     };
     assert!(operations > 20, "{operations}");
-    let faults = |at| [Fault::Cut(at), Fault::Once(at, Failure::Kind(ErrorKind::Other)), Fault::Full(at)];
+    let faults =
+        |at| [Fault::Cut(at), Fault::Once(at, Failure::Kind(ErrorKind::Other)), Fault::Full(at)];
     for fault in (0..operations).flat_map(faults) {
         let disk = Arc::new(CutDisk::new());
         let (mut inbox, mut acknowledged) = (open(&disk, 0), Vec::new());

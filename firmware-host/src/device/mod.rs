@@ -102,22 +102,6 @@ pub enum Order {
     Stop,
 }
 
-/// Why samples are not taken in.
-#[derive(Debug, thiserror::Error)]
-pub enum OfferError {
-    /// The inbox.
-    #[error(transparent)]
-    Inbox(#[from] InboxError),
-    /// A conversation that the model's chat template does not take.
-    #[error("sample {number}: {source}; nothing of the batch was taken in")]
-    Sample {
-        /// Which sample of the batch, from 1.
-        number: usize,
-        /// Why.
-        source: TokeniseError,
-    },
-}
-
 /// What the servers ask of the device; cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
@@ -131,41 +115,35 @@ impl Handle {
     /// Takes in JSON lines, all or none; when it returns they are durable.
     ///
     /// # Errors
-    /// [`OfferError`]: nothing of the batch was taken in.
-    pub fn offer(&self, lines: &str) -> Result<Receipt, OfferError> {
-        let result = self.try_offer(lines);
-        let mut waiting = None;
-        if result.is_ok() {
-            waiting = Some(self.inbox().waiting());
-        }
+    /// [`InboxError`]: nothing of the batch was taken in.
+    pub fn offer(&self, lines: &str) -> Result<Receipt, InboxError> {
+        self.check(lines)?;
+        let (receipt, waiting) = {
+            let mut inbox = self.inbox();
+            (inbox.offer(lines)?, inbox.waiting())
+        };
         self.board.update(|status| {
             let inbox = &mut status.inbox;
-            match &result {
-                Ok(receipt) => {
-                    inbox.accepted += receipt.accepted;
-                    inbox.duplicates += receipt.duplicates;
-                }
-                Err(_) => {
-                    inbox.refused += lines.lines().filter(|l| !l.trim().is_empty()).count() as u64
-                }
-            }
-            if let Some(waiting) = waiting {
-                (inbox.samples, inbox.bytes) = (waiting.samples, waiting.bytes);
-            }
+            inbox.accepted += receipt.accepted;
+            inbox.duplicates += receipt.duplicates;
+            (inbox.samples, inbox.bytes) = (waiting.samples, waiting.bytes);
         });
-        result
+        Ok(receipt)
     }
 
-    fn try_offer(&self, lines: &str) -> Result<Receipt, OfferError> {
-        // What no job could tokenise would stand in the way of all that came with it.
-        let examples = intake::lines(lines, "batch").map_err(InboxError::from)?;
+    /// Refuses what no job could tokenise: it would stand in the way of all that came with it.
+    fn check(&self, lines: &str) -> Result<(), InboxError> {
+        let examples = intake::lines(lines, "batch")?;
         for (index, example) in examples.iter().enumerate() {
             if let Example::Messages(messages) = example {
                 let checked = self.served.tokeniser.encode_chat(messages);
-                checked.map_err(|source| OfferError::Sample { number: index + 1, source })?;
+                checked.map_err(|source| InboxError::Sample {
+                    number: index + 1,
+                    source: Box::new(source),
+                })?;
             }
         }
-        Ok(self.inbox().offer(lines)?)
+        Ok(())
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {

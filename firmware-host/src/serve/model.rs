@@ -14,7 +14,12 @@ use std::sync::Arc;
 
 impl Device for Handle {
     fn offer(&self, lines: &str) -> Result<Receipt, OfferError> {
-        Ok(Handle::offer(self, lines)?)
+        let refused = |error| {
+            let lines = lines.lines().filter(|line| !line.trim().is_empty()).count() as u64;
+            Handle::board(self).update(|status| status.inbox.refused += lines);
+            error
+        };
+        Ok(Handle::offer(self, lines).map_err(refused)?)
     }
 
     fn job_now(&self) -> bool {

@@ -155,7 +155,9 @@ impl From<InboxError> for Refusal {
     fn from(error: InboxError) -> Self {
         use StatusCode as S;
         let (status, code) = match &error {
-            InboxError::Line(_) | InboxError::Empty => (S::BAD_REQUEST, "invalid_sample"),
+            InboxError::Line(_) | InboxError::Sample { .. } | InboxError::Empty => {
+                (S::BAD_REQUEST, "invalid_sample")
+            }
             InboxError::Large { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
             InboxError::Full { .. } => (S::TOO_MANY_REQUESTS, "inbox_full"),
             InboxError::Storage(error) if error.is_full() => (S::INSUFFICIENT_STORAGE, "disk_full"),

@@ -1,0 +1,133 @@
+//! The long-running program, and one job without it.
+//!
+//! - The order: signals, state folder, base, servers, ways in, ready; then the worker until it is told
+//!   to end; then servers and ways in end, the state folder last. Nothing is acknowledged before the
+//!   inbox is open or after it is closed.
+
+use crate::cli;
+use crate::stop::Stop;
+use anyhow::Context as _;
+use firmware_host::clock::{Clock, SystemClock};
+use firmware_host::config::{Config, Serve};
+use firmware_host::device::{Handle, Order, Pace, Worker, World};
+use firmware_host::intake::{self, Context};
+use firmware_host::probe::SystemProbes;
+use firmware_host::serve;
+use firmware_host::service::Notifier;
+use firmware_host::status::Phase;
+use jiff::tz::TimeZone;
+use sapwood::ports::Disk;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Bytes of text that one token stands for, about: what a file is cut into fills a block.
+const BYTES_A_TOKEN: usize = 4;
+
+/// Runs until it is told to end.
+///
+/// # Errors
+/// What keeps the program from starting, or from going on.
+pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
+    let stop = Stop::on_signals().context("cannot listen to signals")?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    let (worker, handle) = open(config, clock.clone())?;
+    let notifier = Notifier::start(handle.board().clone()).context("cannot watch over progress")?;
+    obey(&stop, &handle)?;
+    let settings = Serve { socket: Some(cli::socket(config)?), ..config.serve.clone() };
+    let server = serve::start(&settings, handle.clone(), clock.clone())?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let ways = ways_in(config, &handle, &clock, &ended)?;
+    let addresses = server.addresses();
+    tracing::info!(listen = %addresses.tcp, socket = ?addresses.socket, "serving");
+    notifier.ready();
+    let outcome = thread::Builder::new()
+        .name("worker".into())
+        .spawn(move || worker.live())
+        .context("cannot start the worker")?
+        .join();
+    notifier.stopping();
+    handle.board().update(|status| status.phase = Phase::Stopping);
+    ended.store(true, Ordering::Relaxed);
+    server.stop();
+    for way in ways {
+        // What it could say it has logged.
+        let _ = way.join();
+    }
+    tracing::info!("ended");
+    match outcome {
+        Ok(lived) => Ok(lived?),
+        Err(_) => {
+            anyhow::bail!("the worker broke off; what was committed and acknowledged is kept")
+        }
+    }
+}
+
+/// Takes the state folder for this process, recovers it, loads the base.
+fn open(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<(Worker, Handle)> {
+    let state = cli::state(config)?;
+    let storage = Arc::new(Disk::exclusive(state)?);
+    let probes = Box::new(SystemProbes::new(config.probes.clone(), state.to_owned()));
+    let world = World { storage, clock, probes };
+    Ok(Worker::open(config.clone(), world, TimeZone::system())?)
+}
+
+/// Hands the order to end on to the worker.
+fn obey(stop: &Stop, handle: &Handle) -> anyhow::Result<()> {
+    let (stop, handle) = (stop.clone(), handle.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let wait = move || {
+        runtime.block_on(stop.told());
+        handle.order(Order::Stop);
+    };
+    thread::Builder::new().name("obey".into()).spawn(wait).context("cannot wait for signals")?;
+    Ok(())
+}
+
+/// Starts the ways in besides HTTP.
+fn ways_in(
+    config: &Config,
+    handle: &Handle,
+    clock: &Arc<dyn Clock>,
+    stop: &Arc<AtomicBool>,
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    let context = || {
+        let counters = handle.board().counters().clone();
+        Context { counters, clock: clock.clone(), stop: stop.clone() }
+    };
+    let sink = || {
+        let handle = handle.clone();
+        move |lines: &str| handle.offer(lines)
+    };
+    let mut ways = Vec::new();
+    if let Some(folder) = &config.intake.watch {
+        let every = Duration::from_secs_f64(config.intake.watch_seconds);
+        let piece = BYTES_A_TOKEN * config.learn.max_seq_length;
+        ways.push(intake::folder::start(folder.clone(), every, piece, context(), sink())?);
+    }
+    for line in &config.intake.serial {
+        ways.push(intake::serial::start(line.clone(), context(), sink())?);
+    }
+    Ok(ways)
+}
+
+/// Learns what waits in the inbox, where no program runs that could be told to.
+///
+/// # Errors
+/// What the learner refuses, or why no job may run.
+pub(crate) fn job_in_foreground(config: &Config) -> anyhow::Result<()> {
+    let stop = Stop::on_signals().context("cannot listen to signals")?;
+    let (mut worker, handle) = open(config, Arc::new(SystemClock::start()))?;
+    obey(&stop, &handle)?;
+    handle.order(Order::JobNow);
+    let before = handle.status().jobs.len();
+    let pace = worker.tick()?;
+    let status = handle.status();
+    if status.jobs.len() > before {
+        return Ok(());
+    }
+    anyhow::ensure!(pace != Pace::End, "told to end before the job began");
+    anyhow::bail!("no job: {}", status.waiting_for)
+}

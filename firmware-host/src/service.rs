@@ -1,1 +1,0 @@
-//! Service files and the service manager: systemd, launchd.

@@ -1,0 +1,256 @@
+//! Service files: the program as systemd or launchd runs it, and what it tells them.
+//!
+//! - In: the configuration and a few choices. Out: the text of a unit or a property list, a file in
+//!   its place, messages to the manager (`notify`).
+//! - A service may touch what its configuration names and next to nothing else; the device's own work
+//!   goes first.
+//! - Never here: what the program does.
+//! - Source: systemd.exec(5), systemd.service(5), systemd.resource-control(5), launchd.plist(5).
+
+mod install;
+mod notify;
+mod plist;
+mod unit;
+
+pub use install::{Place, install, uninstall};
+pub use notify::Notifier;
+
+use crate::config::Config;
+use std::path::{Path, PathBuf};
+
+/// What the service is called under systemd.
+const UNIT: &str = "sapwood.service";
+/// What it is called under launchd.
+const LABEL: &str = "org.sapwood.firmware-host";
+/// Seconds that the program may take to stop: one optimiser step and its checkpoint.
+const STOP_SECONDS: u32 = 180;
+
+/// Why there is no service.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The configuration lacks what a service cannot guess.
+    #[error(
+        "a service needs `{0}`: give it in the configuration or as a flag; nothing was written"
+    )]
+    Missing(&'static str),
+    /// A path that the file's format cannot hold, or that means something else there.
+    #[error("path {path:?}: expected {expected}; nothing was written")]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// A choice out of range.
+    #[error("{name}: expected {expected}, got {got:?}; nothing was written")]
+    Choice {
+        /// The flag.
+        name: &'static str,
+        /// What it may be.
+        expected: &'static str,
+        /// What it was.
+        got: String,
+    },
+    /// A file that somebody else wrote, or changed since.
+    #[error(
+        "{} was {by}: expected a file that `install` wrote; --force replaces or removes it",
+        path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Whose work it is.
+        by: &'static str,
+    },
+    /// The disk refused.
+    #[error("cannot {doing} {}: {source}{}", path.display(), hint(source))]
+    Disk {
+        /// What was tried.
+        doing: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The manager's own command failed; the file stays as the command found it.
+    #[error("`{command}` {problem}; the service file itself is in order")]
+    Command {
+        /// The command.
+        command: String,
+        /// What came of it.
+        problem: String,
+    },
+}
+
+fn hint(source: &std::io::Error) -> &'static str {
+    let denied = source.kind() == std::io::ErrorKind::PermissionDenied;
+    if denied { " (a service of the whole machine needs root; --user needs none)" } else { "" }
+}
+
+/// Who runs services here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manager {
+    /// Linux.
+    Systemd,
+    /// macOS.
+    Launchd,
+}
+
+impl Manager {
+    /// The one of this system.
+    pub fn of_this_system() -> Self {
+        if cfg!(target_os = "macos") { Self::Launchd } else { Self::Systemd }
+    }
+}
+
+/// What an operator may choose about the service itself.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The program, an absolute path.
+    pub program: PathBuf,
+    /// What it is called with, paths absolute.
+    pub arguments: Vec<String>,
+    /// The configuration file among them, an absolute path.
+    pub config: Option<PathBuf>,
+    /// A service of one user's session rather than of the machine.
+    pub user: bool,
+    /// The account that a service of the machine runs under; none is one made for it alone.
+    pub account: Option<String>,
+    /// Memory above which the program is slowed down: `60%`, `1500M`.
+    pub memory_high: String,
+    /// Memory above which it is killed and started again.
+    pub memory_max: String,
+    /// Seconds without progress after which it is killed and started again.
+    pub watchdog_seconds: u32,
+}
+
+/// What a service file says; every path absolute and fit for its format.
+#[derive(Clone, Debug)]
+pub struct Service {
+    options: Options,
+    state: PathBuf,
+    /// Files and folders that are only read.
+    reads: Vec<PathBuf>,
+    /// Folders that are written to, beside the state folder.
+    writes: Vec<PathBuf>,
+    /// Serial lines.
+    devices: Vec<PathBuf>,
+    token: Option<PathBuf>,
+    /// Only this machine can reach it.
+    local: bool,
+    gpu: bool,
+}
+
+impl Service {
+    /// The service for a configuration whose relative paths mean those below the working directory.
+    ///
+    /// # Errors
+    /// [`ServiceError::Missing`], [`ServiceError::Path`], [`ServiceError::Choice`].
+    pub fn new(config: &Config, options: Options) -> Result<Self, ServiceError> {
+        check(&options)?;
+        let state = config.state.as_deref().ok_or(ServiceError::Missing("state"))?;
+        let model = config.model.as_deref().ok_or(ServiceError::Missing("model"))?;
+        let mut reads = vec![options.program.clone(), absolute(model)?];
+        for path in [options.config.as_deref(), config.job.general.as_deref()] {
+            reads.extend(path.map(absolute).transpose()?);
+        }
+        let mut writes: Vec<PathBuf> =
+            config.intake.watch.as_deref().map(absolute).transpose()?.into_iter().collect();
+        if let Some(folder) = config
+            .serve
+            .socket
+            .as_deref()
+            .map(absolute)
+            .transpose()?
+            .as_deref()
+            .and_then(Path::parent)
+        {
+            writes.push(folder.to_path_buf());
+        }
+        let (mut devices, mut pipes) = (Vec::new(), Vec::new());
+        for line in &config.intake.serial {
+            let path = absolute(&line.path)?;
+            if path.starts_with("/dev") { devices.push(path) } else { pipes.push(path) }
+        }
+        reads.extend(pipes);
+        let token = config.serve.token_file.as_deref().map(absolute).transpose()?;
+        let state = absolute(state)?;
+        writes.retain(|path| !path.starts_with(&state));
+        let device = config.learn.device;
+        let gpu = cfg!(feature = "cuda") && device != sapwood::settings::Device::Cpu;
+        Ok(Self {
+            options,
+            state,
+            reads,
+            writes,
+            devices,
+            token,
+            local: config.serve.listen.ip().is_loopback(),
+            gpu,
+        })
+    }
+
+    /// The file for a manager.
+    ///
+    /// # Errors
+    /// [`ServiceError`] for what that manager cannot do.
+    pub fn file(&self, manager: Manager) -> Result<String, ServiceError> {
+        match manager {
+            Manager::Systemd => unit::write(self),
+            Manager::Launchd => plist::write(self),
+        }
+    }
+}
+
+fn check(options: &Options) -> Result<(), ServiceError> {
+    absolute(&options.program)?;
+    for (name, got) in
+        [("--memory-high", &options.memory_high), ("--memory-max", &options.memory_max)]
+    {
+        if !is_size(got) {
+            let expected = "bytes with K, M, G or T, a percentage up to 100%, or `infinity`";
+            return Err(ServiceError::Choice { name, expected, got: got.clone() });
+        }
+    }
+    if !(10..=86_400).contains(&options.watchdog_seconds) {
+        let (name, expected) = ("--watchdog-seconds", "10 to 86400");
+        return Err(ServiceError::Choice {
+            name,
+            expected,
+            got: options.watchdog_seconds.to_string(),
+        });
+    }
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+    match &options.account {
+        Some(name) if name.is_empty() || name.starts_with('-') || !name.chars().all(plain) => {
+            let (flag, expected) =
+                ("--account", "the name of an account: letters, digits, - and _");
+            Err(ServiceError::Choice { name: flag, expected, got: name.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A size as systemd reads it.
+fn is_size(text: &str) -> bool {
+    let digits = text.trim_end_matches(|letter: char| !letter.is_ascii_digit());
+    let number = digits.parse::<u64>().ok().filter(|&number| number > 0);
+    match (number, text.get(digits.len()..)) {
+        (Some(number), Some("%")) => number <= 100,
+        (Some(_), Some("" | "K" | "M" | "G" | "T")) => digits.chars().all(|l| l.is_ascii_digit()),
+        _ => text == "infinity",
+    }
+}
+
+/// An absolute path without what neither format can hold.
+fn absolute(path: &Path) -> Result<PathBuf, ServiceError> {
+    let refuse = |expected| ServiceError::Path { path: path.to_path_buf(), expected };
+    let path = std::path::absolute(path).map_err(|_| refuse("a path that is not empty"))?;
+    match path.to_str() {
+        Some(text) if !text.contains(char::is_control) => Ok(path),
+        _ => Err(refuse("UTF-8 without control characters")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,327 @@
+//! Results on standard output: JSON for programs, a table for people.
+//!
+//! - `status` asks the program that runs; where none runs it reads the state folder, changes nothing
+//!   there, and says so. Both have the same keys where they mean the same.
+//! - Invariant: text that came from elsewhere reaches the terminal without control characters.
+
+use crate::cli;
+use anyhow::Context;
+use firmware_host::client::Client;
+use firmware_host::config::Config;
+use firmware_host::paused::is_paused;
+use firmware_host::status::JobReport;
+use sapwood::inbox::{Bounds, Inbox, Waiting};
+use sapwood::ports::{Disk, Storage};
+use sapwood::state::State;
+use serde_json::{Value, json};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What the program remembers of its jobs.
+const HISTORY: &str = "history.json";
+/// Jobs of the table.
+const JOBS_SHOWN: usize = 8;
+
+/// Text for people.
+pub(crate) fn say(text: &str) -> anyhow::Result<()> {
+    let plain = text.replace(|letter: char| letter.is_control() && letter != '\n', " ");
+    Ok(writeln!(io::stdout(), "{}", plain.trim_end())?)
+}
+
+/// A result: JSON for programs, else `text`.
+pub(crate) fn result(json: bool, value: &Value, text: &str) -> anyhow::Result<()> {
+    if json { Ok(writeln!(io::stdout(), "{value}")?) } else { say(text) }
+}
+
+/// Each cause that the text before it does not already tell, on one line.
+pub(crate) fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string().replace(char::is_control, " ");
+        if !text.contains(&cause) {
+            text += if text.is_empty() { "" } else { ": " };
+            text += &cause;
+        }
+    }
+    text
+}
+
+/// What the program is doing, or what its state folder holds.
+pub(crate) fn status(config: &Config, json: bool) -> anyhow::Result<()> {
+    let value = match Client::new(&cli::socket(config)?).status() {
+        Ok(mut value) => {
+            if let Some(keys) = value.as_object_mut() {
+                keys.insert("running".into(), true.into());
+            }
+            value
+        }
+        Err(error) if error.is_nobody() => {
+            let mut value = folder(config)?;
+            value["reason"] = error.to_string().into();
+            value
+        }
+        Err(error) => return Err(error.into()),
+    };
+    result(json, &value, &table(&value))
+}
+
+/// What the state folder holds.
+fn folder(config: &Config) -> anyhow::Result<Value> {
+    let path = cli::state(config)?;
+    let disk = Arc::new(Disk::look(path)?);
+    let state = State::look(disk.clone())?;
+    let generations: Vec<_> = state
+        .generations()
+        .iter()
+        .map(|kept| json!({ "number": kept.number, "steps": kept.step, "verdict": kept.verdict }))
+        .collect();
+    let rejected: Vec<_> =
+        state.rejections().iter().map(|rejection| rejection.reason.clone()).collect();
+    let reservoir = state.committed_reservoir()?.map(|reservoir| reservoir.stats());
+    let reservoir = reservoir
+        .map(|stats| json!({ "held": stats.held, "capacity": stats.capacity, "seen": stats.seen }));
+    let waiting = waiting(config, disk, state.learned());
+    let inbox = waiting.map(|waiting| {
+        let most = config.intake.inbox_bytes_max;
+        json!({ "samples": waiting.samples, "bytes": waiting.bytes, "bytes_max": most })
+    });
+    let paused = is_paused(path).with_context(|| format!("cannot look into {}", path.display()))?;
+    Ok(json!({
+        "running": false,
+        "paused": paused,
+        "model": config.model.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy()),
+        "serving": { "generation": state.current().map(|current| current.number) },
+        "generations": generations,
+        "rejected": rejected,
+        "reservoir": reservoir,
+        "inbox": inbox,
+        "jobs": history(path)?,
+    }))
+}
+
+/// What waits in the inbox; none when that cannot be told without changing something.
+fn waiting(config: &Config, disk: Arc<Disk>, learned: u64) -> Option<Waiting> {
+    if !disk.list("").ok()?.iter().any(|name| name == "inbox") {
+        return Some(Waiting::default());
+    }
+    let bytes = config.intake.inbox_bytes_max;
+    let bounds = Bounds { bytes, samples: config.intake.inbox_samples_max };
+    Inbox::open(disk, bounds, learned).ok().map(|inbox| inbox.waiting())
+}
+
+/// The jobs that the program remembered; none before the first.
+fn history(state: &Path) -> anyhow::Result<Vec<JobReport>> {
+    let path = state.join(HISTORY);
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// The status for people; a key that is not there has no line.
+fn table(value: &Value) -> String {
+    let mut rows = vec![row("phase", Some(phase(value)))];
+    rows.push(row("model", text(value, "/model").map(String::from)));
+    let generation = whole(value, "/serving/generation").map(|number| number.to_string());
+    rows.push(row("generation", Some(generation.unwrap_or("none: the bare base".into()))));
+    rows.push(row("uptime", real(value, "/uptime_seconds").map(span)));
+    rows.push(row("inbox", inbox(value)));
+    rows.push(row("reservoir", reservoir(value)));
+    rows.push(row("serving", serving(value)));
+    rows.push(row("memory", real(value, "/resident_bytes").map(bytes)));
+    for constraint in list(value, "/constraints") {
+        let met = if constraint["met"] == true { "holds" } else { "does not hold" };
+        let name = text(constraint, "/name").unwrap_or("?");
+        let why = text(constraint, "/why").unwrap_or_default();
+        rows.push(row("constraint", Some(format!("{name} {met}: {why}"))));
+    }
+    let jobs = list(value, "/jobs");
+    let last = jobs.get(jobs.len().saturating_sub(JOBS_SHOWN)..).unwrap_or_default();
+    rows.extend(last.iter().map(|report| row("job", Some(job(report)))));
+    rows.concat()
+}
+
+fn row(name: &str, value: Option<String>) -> String {
+    // A line break from elsewhere must not look like a row of ours.
+    let value = value.map(|value| value.replace(char::is_control, " "));
+    value.map(|value| format!("{name:<12}{value}\n")).unwrap_or_default()
+}
+
+fn phase(value: &Value) -> String {
+    if value["running"] == false {
+        let reason = text(value, "/reason").unwrap_or("no program runs");
+        let paused = if value["paused"] == true { "; paused until `resume`" } else { "" };
+        return format!("{reason}{paused}");
+    }
+    let phase = text(value, "/phase").unwrap_or("?").to_owned();
+    match (text(value, "/waiting_for").filter(|why| !why.is_empty()), list(value, "/steps").last())
+    {
+        (Some(why), _) => format!("{phase}: {why}"),
+        (None, Some(point)) if phase == "learning" => {
+            let loss = real(point, "/loss").map(|loss| format!(", loss {loss:.3}"));
+            format!("learning: step {}{}", point["step"], loss.unwrap_or_default())
+        }
+        _ => phase,
+    }
+}
+
+fn inbox(value: &Value) -> Option<String> {
+    let samples = whole(value, "/inbox/samples")?;
+    let size = real(value, "/inbox/bytes").map(bytes)?;
+    let most = real(value, "/inbox/bytes_max").map(bytes)?;
+    let mut line = format!("{samples} samples wait, {size} of {most}");
+    for name in ["duplicates", "refused", "frames_dropped", "damaged_bytes"] {
+        match whole(value, &format!("/inbox/{name}")) {
+            None | Some(0) => {}
+            Some(count) => line += &format!(", {count} {}", name.replace('_', " ")),
+        }
+    }
+    Some(line)
+}
+
+fn reservoir(value: &Value) -> Option<String> {
+    let number = |name| whole(value, &format!("/reservoir/{name}"));
+    let (held, capacity, seen) = (number("held")?, number("capacity")?, number("seen")?);
+    Some(format!("{held} of {capacity} blocks held, {seen} ever offered"))
+}
+
+fn serving(value: &Value) -> Option<String> {
+    let number = |name| whole(value, &format!("/serving/{name}"));
+    let (requests, active, refused) = (number("requests")?, number("active")?, number("refused")?);
+    let tokens = number("tokens")?;
+    Some(format!(
+        "{requests} requests answered, {active} under way, {refused} refused, {tokens} tokens"
+    ))
+}
+
+fn job(report: &Value) -> String {
+    let word = |name| text(report, name).unwrap_or("?");
+    let (number, ending) = (&report["number"], word("/ending"));
+    let steps = format!("{} of {} steps", report["steps"][0], report["steps"][1]);
+    let mut line = format!("{number}, {}: {ending}, {steps}", word("/started"));
+    if let Some(seconds) = real(report, "/seconds") {
+        line += &format!(" in {}", span(seconds));
+    }
+    for change in list(report, "/changes") {
+        if let (Some(before), Some(after)) = (real(change, "/before"), real(change, "/after")) {
+            let name = text(change, "/text").unwrap_or("?");
+            line += &format!(", {name} {before:.3} -> {after:.3} bits/byte");
+        }
+    }
+    format!("{line}; {}", word("/reason"))
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
+    value.pointer(pointer)?.as_str()
+}
+
+fn whole(value: &Value, pointer: &str) -> Option<u64> {
+    value.pointer(pointer)?.as_u64()
+}
+
+fn real(value: &Value, pointer: &str) -> Option<f64> {
+    value.pointer(pointer)?.as_f64()
+}
+
+fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+    value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn span(seconds: f64) -> String {
+    match seconds {
+        seconds if seconds < 120.0 => format!("{seconds:.0} s"),
+        seconds if seconds < 7_200.0 => format!("{:.0} min", seconds / 60.0),
+        seconds => format!("{:.1} h", seconds / 3_600.0),
+    }
+}
+
+fn bytes(count: f64) -> String {
+    match count {
+        count if count < 1024.0 => format!("{count:.0} B"),
+        count if count < 1_048_576.0 => format!("{:.1} KiB", count / 1024.0),
+        count if count < 1_073_741_824.0 => format!("{:.1} MiB", count / 1_048_576.0),
+        count => format!("{:.2} GiB", count / 1_073_741_824.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+    use firmware_host::status::{Change, Ending, Phase, Status};
+
+    fn report() -> JobReport {
+        JobReport {
+            number: 7,
+            started: "2026-01-01T00:00:00Z".into(),
+            seconds: 61.0,
+            joules: None,
+            bytes_written: 1,
+            samples: 64,
+            steps: [40, 40],
+            ending: Ending::Kept,
+            reason: "new text is better\nand\u{1b}[2J".into(),
+            generation: Some(3),
+            changes: vec![Change { text: "new".into(), before: 1.92, after: 1.8 }],
+        }
+    }
+
+    #[test]
+    fn a_person_reads_what_the_program_says() {
+        let status = Status {
+            model: "base".into(),
+            phase: Phase::Waiting,
+            waiting_for: "12 of 64 samples".into(),
+            jobs: vec![report()],
+            ..Status::default()
+        };
+        let table = table(&serde_json::to_value(&status).unwrap());
+        for line in [
+            "phase       waiting: 12 of 64 samples\n",
+            "generation  none: the bare base\n",
+            "inbox       0 samples wait, 0 B of 0 B\n",
+            "kept, 40 of 40 steps in 61 s, new 1.920 -> 1.800 bits/byte; new text is better",
+        ] {
+            assert!(table.contains(line), "{line:?} is not in\n{table}");
+        }
+        assert!(!table.replace('\n', "").contains(char::is_control), "{table}");
+    }
+
+    #[test]
+    fn an_answer_of_another_version_is_shown_as_far_as_it_is_known() {
+        for value in [json!({}), json!([1]), json!({ "jobs": [1, {}], "inbox": "x", "steps": 3 })] {
+            assert!(table(&value).starts_with("phase"));
+        }
+    }
+
+    #[test]
+    fn a_folder_that_no_program_has_is_read() {
+        let folder_path = tempfile::tempdir().unwrap();
+        let state = folder_path.path().join("state");
+        drop(Disk::exclusive(&state).unwrap());
+        let jobs = serde_json::to_vec(&[report()]).unwrap();
+        std::fs::write(state.join(HISTORY), jobs).unwrap();
+        std::fs::write(state.join("paused"), "").unwrap();
+        let config = Config { state: Some(state), ..Config::default() };
+        let value = folder(&config).unwrap();
+        assert_eq!((&value["running"], &value["paused"]), (&false.into(), &true.into()));
+        assert_eq!(value["jobs"][0]["number"], 7);
+        assert!(table(&value).contains("paused until `resume`"));
+    }
+
+    #[test]
+    fn samples_that_wait_are_counted_without_a_change() {
+        let root = tempfile::tempdir().unwrap();
+        let state = root.path().join("state");
+        let bounds = Bounds { bytes: 1 << 20, samples: 100 };
+        let mut inbox = Inbox::open(Arc::new(Disk::exclusive(&state).unwrap()), bounds, 0).unwrap();
+        inbox.offer("{\"text\":\"one\"}\n{\"text\":\"two\"}\n").unwrap();
+        drop(inbox);
+        let config = Config { state: Some(state), ..Config::default() };
+        assert_eq!(folder(&config).unwrap()["inbox"]["samples"], 2);
+    }
+}
