@@ -108,6 +108,10 @@ pub(crate) enum Action {
     Pause,
     /// Go on learning.
     Resume,
+    /// What the device tells of itself, and where: names for `[probes]` and numbers for `[constraints]`.
+    Probes,
+    /// Make frames of JSON lines, from standard input to standard output, as a microcontroller would.
+    Frames(Frames),
     /// Write the service file and have systemd or launchd start the program.
     Install(Install),
     /// Have it stopped, and remove the service file.
@@ -119,6 +123,17 @@ pub(crate) enum Action {
 pub(crate) enum Job {
     /// Learn what waits in the inbox, now.
     Now,
+}
+
+/// How frames are made.
+#[derive(Debug, Args)]
+pub(crate) struct Frames {
+    /// Bytes of the sender's buffer, for one frame.
+    #[arg(long, default_value_t = 256, value_name = "BYTES")]
+    pub(crate) frame_bytes: usize,
+    /// Number of the sender's start; a receiver knows by it that counting began anew. Else the time.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) session: Option<u32>,
 }
 
 /// Where a service file lies.

@@ -3,12 +3,15 @@
 //! - An order goes to the program that runs; where none runs, `pause` and `resume` leave it in the
 //!   state folder and `job now` does the job itself.
 
-use crate::cli::{self, Choices, Install, Uninstall};
+use crate::cli::{self, Choices, Frames, Install, Uninstall};
 use crate::show;
 use anyhow::Context;
 use firmware_host::client::{Client, ClientError};
+use firmware_host::clock::{Clock, SystemClock};
 use firmware_host::config::Config;
+use firmware_host::intake::frames::encode_lines;
 use firmware_host::paused::set_paused;
+use firmware_host::probe::SystemProbes;
 use firmware_host::service::{self, Manager, Options, Place, Service};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -56,6 +59,28 @@ fn leave(config: &Config, paused: bool, error: &ClientError) -> anyhow::Result<V
     set_paused(state, paused)
         .with_context(|| format!("{error}; cannot leave the order in {}", state.display()))?;
     Ok(json!({ "running": false, "paused": paused }))
+}
+
+/// What can be read of the device, and where it comes from.
+pub(crate) fn probes(config: &Config, json: bool) -> anyhow::Result<()> {
+    // Without a state folder the disk of the working directory is as good as any.
+    let state = config.state.clone().unwrap_or_else(|| Path::new(".").into());
+    let findings = SystemProbes::new(config.probes.clone(), state).describe();
+    let mut text = String::new();
+    for finding in &findings {
+        text += &format!("{:<28}{:<14}{}\n", finding.name, finding.value, finding.source);
+    }
+    show::result(json, &serde_json::to_value(&findings)?, &text)
+}
+
+/// Makes frames of the lines of standard input.
+pub(crate) fn frames(frames: &Frames) -> anyhow::Result<()> {
+    // Seconds since 1970 differ from start to start, which is all that is asked of the number.
+    let now = || SystemClock::start().now().as_second() as u32;
+    let session = frames.session.unwrap_or_else(now);
+    let (input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
+    encode_lines(input, &mut output, session, frames.frame_bytes)?;
+    Ok(())
 }
 
 /// Writes the service file.

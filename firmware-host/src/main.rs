@@ -38,17 +38,26 @@ fn act(command: &Command) -> anyhow::Result<()> {
     match &command.action {
         #[cfg(feature = "engine")]
         Action::Run => {
-            let (format, level) = command.choices.log();
-            firmware_host::log::start(format, level)?;
+            start_log(command)?;
             run::run(&config()?)
         }
         Action::Status => show::status(&config()?, json),
-        Action::Job(Job::Now) => commands::job(&config()?, json),
+        Action::Job(Job::Now) => {
+            start_log(command)?;
+            commands::job(&config()?, json)
+        }
         Action::Pause => commands::pause(&config()?, true, json),
         Action::Resume => commands::pause(&config()?, false, json),
+        Action::Probes => commands::probes(&config()?, json),
+        Action::Frames(frames) => commands::frames(frames),
         Action::Install(install) => commands::install(&command.choices, install),
         Action::Uninstall(uninstall) => commands::uninstall(uninstall),
     }
+}
+
+fn start_log(command: &Command) -> anyhow::Result<()> {
+    let (format, level) = command.choices.log();
+    Ok(firmware_host::log::start(format, level)?)
 }
 
 /// One line on standard error, or an event of the log where there is one.

@@ -44,7 +44,8 @@ fn head(service: &Service) -> Result<String, ServiceError> {
 
 fn run(service: &Service) -> Result<String, ServiceError> {
     let options = &service.options;
-    let mut command = executable(&options.program)?;
+    // Variables mean nothing in the name of the program itself.
+    let mut command = word(&options.program)?;
     for argument in &options.arguments {
         let _ = write!(command, " {}", quoted(argument));
     }
@@ -221,11 +222,6 @@ fn word(path: &Path) -> Result<String, ServiceError> {
             Err(ServiceError::Path { path: path.to_path_buf(), expected })
         }
     }
-}
-
-/// The program of a command line: variables have no meaning there.
-fn executable(path: &Path) -> Result<String, ServiceError> {
-    word(path)
 }
 
 /// An argument of a command line, exactly as it is.

@@ -1,0 +1,72 @@
+//! The commands as an operator meets them, from outside: exit codes, files, what is said.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// The configuration is refused: starting again does not help.
+const EXIT_CONFIG: i32 = 78;
+
+fn run(folder: &Path, words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firmware-host"));
+    command.args(["-c", "config.toml"]).args(words).current_dir(folder).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
+}
+
+/// A folder with a configuration and an empty state folder.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("state")).unwrap();
+    fs::write(folder.path().join("config.toml"), "model = \"base\"\nstate = \"state\"\n").unwrap();
+    folder
+}
+
+#[test]
+fn a_service_file_is_shown_written_and_removed() {
+    let folder = folder();
+    let service = ["install", "--manager", "systemd", "--account", "ann"];
+    let shown = run(folder.path(), &[&service[..], &["--print"]].concat());
+    assert!(shown.status.success(), "{}", said(&shown));
+    let written = run(folder.path(), &[&service[..], &["--root", "image"]].concat());
+    assert!(said(&written).contains("ran no command"), "{}", said(&written));
+    let unit = folder.path().join("image/etc/systemd/system/sapwood.service");
+    let text = fs::read_to_string(&unit).unwrap();
+    assert!(text.contains(&*String::from_utf8_lossy(&shown.stdout)), "{text}");
+    let model = folder.path().join("base").display().to_string();
+    assert!(text.contains(&model), "a path is not absolute:\n{text}");
+    fs::write(&unit, format!("{text}# mine\n")).unwrap();
+    let refused = run(folder.path(), &["uninstall", "--manager", "systemd", "--root", "image"]);
+    assert!(!refused.status.success() && said(&refused).contains("--force"), "{}", said(&refused));
+    let words = ["uninstall", "--manager", "systemd", "--root", "image", "--force"];
+    assert!(run(folder.path(), &words).status.success());
+    assert!(!unit.exists());
+}
+
+#[test]
+fn an_order_to_a_program_that_does_not_run_waits_in_the_state_folder() {
+    let folder = folder();
+    let state = folder.path().join("state");
+    let paused = run(folder.path(), &["pause"]);
+    assert!(said(&paused).contains("until `resume`"), "{}", said(&paused));
+    assert!(state.join("paused").exists());
+    let status = run(folder.path(), &["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!((&status["running"], &status["paused"]), (&false.into(), &true.into()));
+    assert!(run(folder.path(), &["resume"]).status.success());
+    assert!(!state.join("paused").exists());
+}
+
+#[test]
+fn a_refused_configuration_has_an_exit_code_of_its_own() {
+    let folder = folder();
+    let without = run(folder.path(), &["status", "--listen", "127.0.0.1:1"]);
+    assert_ne!(without.status.code(), Some(EXIT_CONFIG));
+    fs::write(folder.path().join("config.toml"), "modle = \"base\"\n").unwrap();
+    let refused = run(folder.path(), &["status"]);
+    assert_eq!(refused.status.code(), Some(EXIT_CONFIG), "{}", said(&refused));
+    assert_eq!(said(&refused).matches("modle").count(), 1, "said twice: {}", said(&refused));
+}
