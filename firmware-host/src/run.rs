@@ -41,7 +41,8 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let ended = Arc::new(AtomicBool::new(false));
     let ways = ways_in(config, &handle, &clock, &ended)?;
     let addresses = server.addresses();
-    tracing::info!(listen = %addresses.tcp, socket = ?addresses.socket, "serving");
+    let socket = addresses.socket.as_ref().map(|path| path.display().to_string());
+    tracing::info!(listen = %addresses.tcp, socket, "serving");
     notifier.ready();
     let outcome = thread::Builder::new()
         .name("worker".into())

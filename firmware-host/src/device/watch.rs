@@ -86,7 +86,9 @@ impl Watch<'_> {
         self.budget.spend(elapsed, &readings, self.meter.written());
         self.situation.serving = self.board.serving();
         let look = self.constraints.look(&readings, &self.situation, self.clock);
+        let resident_bytes = self.probes.resident_bytes();
         self.board.update(|status| {
+            status.resident_bytes = resident_bytes;
             status.uptime_seconds = elapsed.as_secs_f64();
             (status.readings, status.constraints) = (readings, look.states);
         });

@@ -284,9 +284,11 @@ impl Worker {
         Ok(())
     }
 
-    fn show(&self, readings: &Readings, look: &Look) {
+    fn show(&mut self, readings: &Readings, look: &Look) {
         let uptime_seconds = self.clock.elapsed().as_secs_f64();
+        let resident_bytes = self.probes.resident_bytes();
         self.board.update(|status| {
+            status.resident_bytes = resident_bytes;
             status.uptime_seconds = uptime_seconds;
             status.readings = readings.clone();
             status.constraints.clone_from(&look.states);

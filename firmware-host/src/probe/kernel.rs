@@ -63,6 +63,11 @@ pub(super) fn memory(sys: &Path, proc: &Path) -> Option<(u64, String)> {
     machine.into_iter().chain(left).min_by_key(|(bytes, _)| *bytes)
 }
 
+/// Resident memory of this process, in bytes.
+pub(super) fn resident(proc: &Path) -> Option<u64> {
+    field(&files::table(&proc.join("self/status"))?, "VmRSS:")?.checked_mul(1_024)
+}
+
 /// The number in the line of a table that begins with `name`.
 fn field(table: &str, name: &str) -> Option<u64> {
     let rest = table.lines().find_map(|line| {

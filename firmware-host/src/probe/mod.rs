@@ -50,6 +50,11 @@ pub struct Readings {
 pub trait Probes: Send {
     /// All that can be read now.
     fn read(&mut self) -> Readings;
+
+    /// Resident memory of this process, in bytes.
+    fn resident_bytes(&mut self) -> Option<u64> {
+        None
+    }
 }
 
 /// One thing that was found, or looked for in vain, for a person to read.
@@ -166,6 +171,10 @@ impl SystemProbes {
 impl Probes for SystemProbes {
     fn read(&mut self) -> Readings {
         self.sourced().readings()
+    }
+
+    fn resident_bytes(&mut self) -> Option<u64> {
+        kernel::resident(&self.config.proc)
     }
 }
 
