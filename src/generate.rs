@@ -84,7 +84,10 @@ impl Sampling {
         let weight = |&logit: &f32| f64::from((logit - best.1) / self.temperature).exp();
         let mut weights: Vec<(u32, f64)> =
             logits.iter().enumerate().map(|(id, logit)| (id as u32, weight(logit))).collect();
-        weights.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        // The order matters to a nucleus alone, and sorting a vocabulary costs as much as a small layer.
+        if self.top_p < 1.0 {
+            weights.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        }
         let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
         let (mut nucleus, mut count) = (0.0, 0);
         while count < weights.len() && nucleus < f64::from(self.top_p) * total {
