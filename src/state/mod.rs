@@ -63,7 +63,8 @@ pub struct Commit<'a> {
 /// What opening the state found out of order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
-    /// Why the newest manifest or generation is not in use; empty when it is.
+    /// Why the newest manifest or generation is not in use, or which manifest cannot be read;
+    /// empty when nothing is out of order.
     pub fell_back: Vec<String>,
     /// What an interrupted job left behind and was removed.
     pub swept: Vec<String>,
@@ -92,13 +93,19 @@ impl State {
     pub fn open(storage: Arc<dyn Storage>) -> Result<Self, StateError> {
         publish::layout(&*storage)?;
         let (mut state, named) = Self::find(storage)?;
-        state.recovery.swept = recover::sweep(&*state.storage, &named);
+        if let Some(named) = &named {
+            state.recovery.swept = recover::sweep(&*state.storage, named);
+        }
         match Checkpoint::read(&*state.storage, &state.manifest) {
-            Ok(Some(_)) => {}
-            Ok(None) => state.forget_checkpoint(),
+            // After a fallback it may stand on what cannot be read now.
+            Ok(None) if state.recovery.fell_back.is_empty() => state.forget_checkpoint(),
+            Ok(_) => {}
             Err(error) if error.is_damage() => {
                 state.recovery.checkpoint_lost = Some(error.to_string());
-                state.forget_checkpoint();
+                // Bytes that cannot be read now may be read at the next start.
+                if !matches!(error, StateError::Storage(_)) {
+                    state.forget_checkpoint();
+                }
             }
             Err(error) => return Err(error),
         }
@@ -113,7 +120,8 @@ impl State {
         Ok(Self::find(storage)?.0)
     }
 
-    fn find(storage: Arc<dyn Storage>) -> Result<(Self, Vec<u64>), StateError> {
+    /// The state, and every generation that a manifest names if all of them can be read.
+    fn find(storage: Arc<dyn Storage>) -> Result<(Self, Option<Vec<u64>>), StateError> {
         let found = recover::find(&*storage)?;
         let recovery = Recovery { fell_back: found.fell_back, ..Recovery::default() };
         let (manifest, slot, sequence) = (found.manifest, found.slot, found.sequence);
@@ -199,13 +207,16 @@ impl State {
         Ok(Some(learner))
     }
 
-    /// Where an interrupted job goes on; none when none was.
+    /// Where an interrupted job goes on; none when none was, or when opening reported it lost.
     ///
     /// It stays on disk until a commit, a rejection or a newer one takes its place.
     /// # Errors
     /// [`StateError::Record`], [`StateError::Storage`].
     pub fn take_checkpoint(&self) -> Result<Option<Checkpoint>, StateError> {
-        Checkpoint::read(&*self.storage, &self.manifest)
+        match Checkpoint::read(&*self.storage, &self.manifest) {
+            Err(error) if error.is_damage() && self.recovery.checkpoint_lost.is_some() => Ok(None),
+            read => read,
+        }
     }
 
     /// The reservoir to learn with: as of the newest commit, and of `checkpoint` if the job goes on

@@ -4,6 +4,7 @@
 //!   generation that one of them keeps. Never forward: what no manifest names is not used.
 //! - A disk that refuses for now (no permission, too many files) is an error and no reason to fall
 //!   back; bytes that are lost or changed are.
+//! - A manifest that cannot be read today may be read tomorrow: nothing is swept away then.
 //! - Invariant: recovery changes nothing that a sound manifest names, so it can be cut and repeated.
 
 use super::manifest::{Generation, Manifest, NAMES};
@@ -22,8 +23,9 @@ pub(crate) struct Found {
     pub(crate) sequence: u64,
     /// Why it is not the newest.
     pub(crate) fell_back: Vec<String>,
-    /// Every generation that a manifest names.
-    pub(crate) named: Vec<u64>,
+    /// Every generation that a manifest names; none when one of them cannot be read, for then
+    /// nobody knows what it names.
+    pub(crate) named: Option<Vec<u64>>,
 }
 
 /// Reads both manifests and chooses.
@@ -42,8 +44,14 @@ pub(crate) fn find(storage: &dyn Storage) -> Result<Found, StateError> {
         }
     }
     if read.is_empty() && reasons.is_empty() {
-        let (manifest, named) = (Manifest::default(), Vec::new());
+        let (manifest, named) = (Manifest::default(), Some(Vec::new()));
         return Ok(Found { manifest, slot: None, sequence: 0, fell_back: reasons, named });
+    }
+    // From the second manifest on there are two.
+    if let ([(slot, manifest)], true) = (read.as_slice(), reasons.is_empty())
+        && manifest.sequence > 1
+    {
+        reasons.push(format!("{} is missing", NAMES[1 - slot]));
     }
     read.sort_by_key(|(_, manifest)| Reverse(manifest.sequence));
     choose(storage, &read, reasons)
@@ -54,6 +62,7 @@ fn choose(
     read: &[(usize, Manifest)],
     mut reasons: Vec<String>,
 ) -> Result<Found, StateError> {
+    let all_read = reasons.is_empty();
     let mut failed = Vec::new();
     for (slot, manifest, number) in candidates(read) {
         match sound(storage, manifest, number) {
@@ -64,7 +73,7 @@ fn choose(
                 manifest.last = highest(read, |manifest| manifest.last);
                 let sequence = highest(read, |manifest| manifest.sequence);
                 let kept = read.iter().flat_map(|(_, manifest)| &manifest.generations);
-                let named = kept.map(|generation| generation.number).collect();
+                let named = all_read.then(|| kept.map(|generation| generation.number).collect());
                 return Ok(Found {
                     manifest,
                     slot: Some(slot),

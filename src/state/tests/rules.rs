@@ -150,3 +150,32 @@ fn a_real_folder_lives_the_same_life() {
     let seen = look(Arc::new(Disk::exclusive(&root).unwrap())).unwrap();
     assert_eq!(Some(&seen), reference().0.last());
 }
+
+#[test]
+fn what_cannot_be_read_for_a_moment_is_there_at_the_next_start() {
+    let (seen, _, disk) = reference();
+    let mut reported = 0;
+    for at in 0..40 {
+        let disk = Arc::new(disk.copy());
+        disk.set(Some(Fault::Once(at, Failure::Eio)));
+        if let Ok(state) = State::open(disk.clone()) {
+            let recovery = state.recovery();
+            let lost = !recovery.fell_back.is_empty() || recovery.checkpoint_lost.is_some();
+            reported += u32::from(lost);
+        }
+        disk.set(None);
+        assert_eq!(Some(&look(disk).unwrap()), seen.last(), "error at {at}");
+    }
+    assert!(reported > 4, "{reported}");
+}
+
+#[test]
+fn a_manifest_that_is_gone_is_reported() {
+    let (_, _, disk) = reference();
+    for name in NAMES {
+        let disk = Arc::new(disk.copy());
+        disk.remove(name).unwrap();
+        let state = State::open(disk).unwrap();
+        assert_eq!(state.recovery().fell_back, [format!("{name} is missing")]);
+    }
+}
