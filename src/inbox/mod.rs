@@ -76,6 +76,11 @@ pub struct Found {
     pub passed_over_bytes: u64,
     /// Samples whose numbers are missing among those that wait: acknowledged once, damaged since.
     pub lost_samples: u64,
+    /// Whether the hashes of samples that were learned are damaged: one of them that is sent again is
+    /// taken in again.
+    pub memory_lost: bool,
+    /// Whether the note of the job under way is damaged: it begins anew, with all that waits.
+    pub job_lost: bool,
 }
 
 /// Samples for a job.
@@ -143,15 +148,16 @@ impl Inbox {
             storage.create_dir_all(FOLDER)?;
             storage.sync_dir("").map_err(InboxError::Sync)?;
         }
-        let (seen, next) = match read(&*storage, SEEN)? {
-            Some(bytes) => Seen::decode(&bytes).unwrap_or_default(),
-            None => Default::default(),
-        };
-        let (segments, open, found, broken) = (Vec::new(), false, Found::default(), false);
+        let memory = read(&*storage, SEEN)?.and_then(|bytes| Seen::decode(&bytes));
+        let memory_lost = memory.is_none() && storage.len(SEEN)?.is_some();
+        let (seen, next) = memory.unwrap_or_default();
+        let found = Found { memory_lost, ..Found::default() };
+        let (segments, open, broken) = (Vec::new(), false, false);
         let next = next.max(learned.saturating_add(1));
         let mut inbox =
             Self { storage, bounds, segments, open, next, learned, seen, found, broken };
         inbox.find()?;
+        inbox.found.job_lost = inbox.noted().is_none() && inbox.storage.len(JOB)?.is_some();
         Ok(inbox)
     }
 
@@ -167,7 +173,10 @@ impl Inbox {
             self.find_segment(first, until, &mut expected)?;
         }
         self.next = self.next.max(expected);
-        self.let_go()?;
+        // Hashes that cannot be read now may be read at the next start: they are not replaced yet.
+        if !self.found.memory_lost {
+            self.let_go()?;
+        }
         for left in names.iter().filter(|name| name.ends_with(NEW)) {
             // What cannot be removed now is no harm and is tried again at the next start.
             let _ = self.storage.remove(&format!("{FOLDER}/{left}"));
@@ -351,17 +360,21 @@ impl Inbox {
 
     /// The job under way, if one was begun and has not ended.
     pub fn job(&self) -> Option<Job> {
+        self.noted().filter(|job| job.through > self.learned && job.through <= COUNT_MAX)
+    }
+
+    /// The job that was begun last.
+    fn noted(&self) -> Option<Job> {
         let bytes = read(&*self.storage, JOB).ok().flatten()?;
         let header = UncheckedHeader::read(&bytes).ok()?.check(Kind::Job).ok()?;
         let payload = bytes.get(RECORD_HEADER_BYTES..)?;
         let sound = *blake3::hash(payload).as_bytes() == header.digest;
         let (step, attempts) = payload.split_first_chunk::<8>().filter(|_| sound)?;
-        let job = Job {
+        Some(Job {
             through: header.generation,
             attempts: u32::from_le_bytes(attempts.try_into().ok()?),
             step: u64::from_le_bytes(*step),
-        };
-        (job.through > self.learned && job.through <= COUNT_MAX).then_some(job)
+        })
     }
 
     /// Begins a job, or begins it again: what comes in from now on is another one's.

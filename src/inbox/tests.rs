@@ -165,6 +165,20 @@ fn damage_is_counted_and_costs_its_batch_alone() {
     assert_eq!(inbox.take(9, 9).unwrap().examples.len(), 2, "noticed when it is read");
     let inbox = open(&disk, 0);
     assert_eq!(texts(&inbox), ["sample 1", "sample 3"]);
-    let found = Found { passed_over_bytes: bytes as u64, lost_samples: 1 };
+    let found = Found { passed_over_bytes: bytes as u64, lost_samples: 1, ..Found::default() };
     assert_eq!(inbox.found(), found);
+}
+
+#[test]
+fn damage_to_what_it_remembers_is_reported() {
+    let disk = Arc::new(CutDisk::new());
+    let mut inbox = open(&disk, 0);
+    inbox.offer(&line(1)).unwrap();
+    inbox.begin(Job { through: 1, attempts: 1, step: 0 }).unwrap();
+    assert!(disk.damage("inbox/job", |bytes| bytes[70] ^= 1));
+    assert_eq!(open(&disk, 0).found(), Found { job_lost: true, ..Found::default() });
+    inbox.forget(1).unwrap();
+    assert_eq!(open(&disk, 1).found(), Found::default());
+    assert!(disk.damage("inbox/seen", |bytes| bytes[70] ^= 1));
+    assert!(open(&disk, 1).found().memory_lost);
 }
