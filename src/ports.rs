@@ -88,7 +88,7 @@ pub trait Storage: Send + Sync {
     fn read_at(&self, path: &str, offset: u64, into: &mut [u8]) -> StorageResult<()>;
     /// Makes the file, or empties it, and writes `bytes`.
     fn write(&self, path: &str, bytes: &[u8]) -> StorageResult<()>;
-    /// Overwrites bytes of a file that exists.
+    /// Overwrites bytes of a file that exists; those behind its end make it longer.
     fn write_at(&self, path: &str, offset: u64, bytes: &[u8]) -> StorageResult<()>;
     /// Makes a file of `length` zero bytes, really written, so that a full disk is met now.
     fn allocate(&self, path: &str, length: u64) -> StorageResult<()>;

@@ -269,6 +269,13 @@ impl Trunk {
         &self.weights.turns
     }
 
+    /// Runs `work` once on every thread that the trunk keeps, to set what a thread has of its own.
+    pub fn on_threads(&self, work: impl Fn() + Sync) {
+        if let Some(pool) = &self.pool {
+            pool.broadcast(|_| work());
+        }
+    }
+
     /// The layer whose input [`Self::hidden`] gives.
     pub fn tap(&self) -> usize {
         self.tap

@@ -24,8 +24,8 @@ pub use error::InboxError;
 use crate::intake::{self, Example};
 use crate::ports::{Storage, StorageResult};
 use sapwood_protocol::limits::{
-    COUNT_MAX, INBOX_BATCH_BYTES_MAX, INBOX_BYTES_MAX, INBOX_SAMPLES_MAX, INBOX_SEGMENT_BYTES,
-    RECORD_HEADER_BYTES,
+    COUNT_MAX, INBOX_BATCH_BYTES_MAX, INBOX_BYTES_MAX, INBOX_HASHES_MAX, INBOX_SAMPLES_MAX,
+    INBOX_SEGMENT_BYTES, RECORD_HEADER_BYTES,
 };
 use sapwood_protocol::record::{Header, Kind, UncheckedHeader};
 use seen::Seen;
@@ -39,6 +39,10 @@ const JOB: &str = "inbox/job";
 const NEW: &str = ".new";
 /// Bytes of the shortest line that is an example, `{"text":"."}` without its end.
 const LINE_BYTES_MIN: u64 = 10;
+/// Most bytes of a segment: one batch may fill it, with a line end that it came without.
+const SEGMENT_BYTES_MAX: u64 = INBOX_BATCH_BYTES_MAX + 1 + RECORD_HEADER_BYTES as u64;
+/// Most bytes of the hashes.
+const SEEN_BYTES_MAX: u64 = (RECORD_HEADER_BYTES + 8 * INBOX_HASHES_MAX) as u64;
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +152,7 @@ impl Inbox {
             storage.create_dir_all(FOLDER)?;
             storage.sync_dir("").map_err(InboxError::Sync)?;
         }
-        let memory = read(&*storage, SEEN)?.and_then(|bytes| Seen::decode(&bytes));
+        let memory = read(&*storage, SEEN, SEEN_BYTES_MAX)?.and_then(|bytes| Seen::decode(&bytes));
         let memory_lost = memory.is_none() && storage.len(SEEN)?.is_some();
         let (seen, next) = memory.unwrap_or_default();
         let found = Found { memory_lost, ..Found::default() };
@@ -192,16 +196,12 @@ impl Inbox {
     ) -> Result<(), InboxError> {
         let mut segment = Segment { first, bytes: 0, batches: Vec::new() };
         let path = segment.path();
-        let bytes = match self.storage.read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_damage() => {
-                // Its numbers are not known: none of them may be given again.
-                let length = self.storage.len(&path)?.unwrap_or(0);
-                self.found.passed_over_bytes += length;
-                *expected = (*expected).max(first.saturating_add(length / LINE_BYTES_MIN));
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
+        let Some(bytes) = read(&*self.storage, &path, SEGMENT_BYTES_MAX)? else {
+            // Its numbers are not known: none of them may be given again.
+            let length = self.storage.len(&path)?.unwrap_or(0);
+            self.found.passed_over_bytes += length;
+            *expected = (*expected).max(first.saturating_add(length / LINE_BYTES_MIN));
+            return Ok(());
         };
         let (seen, learned, found) = (&mut self.seen, self.learned, &mut self.found);
         let passed_over = segment::scan(&bytes, (first, until), |batch, examples| {
@@ -315,7 +315,11 @@ impl Inbox {
         if bytes > bounds.bytes {
             return Err(InboxError::Large { got: bytes, max: bounds.bytes });
         }
-        if waiting.bytes + bytes > bounds.bytes || waiting.samples + samples > bounds.samples {
+        let numbers = COUNT_MAX.saturating_sub(self.next - 1);
+        if waiting.bytes + bytes > bounds.bytes
+            || waiting.samples + samples > bounds.samples
+            || samples > numbers
+        {
             return Err(InboxError::Full {
                 samples: waiting.samples,
                 samples_max: bounds.samples,
@@ -365,7 +369,7 @@ impl Inbox {
 
     /// The job that was begun last.
     fn noted(&self) -> Option<Job> {
-        let bytes = read(&*self.storage, JOB).ok().flatten()?;
+        let bytes = read(&*self.storage, JOB, SEEN_BYTES_MAX).ok().flatten()?;
         let header = UncheckedHeader::read(&bytes).ok()?.check(Kind::Job).ok()?;
         let payload = bytes.get(RECORD_HEADER_BYTES..)?;
         let sound = *blake3::hash(payload).as_bytes() == header.digest;
@@ -461,8 +465,11 @@ fn hash(example: &Example) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// A small file whole, none when there is none or it is damaged.
-fn read(storage: &dyn Storage, path: &str) -> Result<Option<Vec<u8>>, InboxError> {
+/// A file whole, none when there is none, it is damaged, or longer than we write one.
+fn read(storage: &dyn Storage, path: &str, most: u64) -> Result<Option<Vec<u8>>, InboxError> {
+    if storage.len(path)?.is_none_or(|length| length > most) {
+        return Ok(None);
+    }
     match storage.read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.is_missing() || error.is_damage() => Ok(None),

@@ -182,3 +182,34 @@ fn damage_to_what_it_remembers_is_reported() {
     assert!(disk.damage("inbox/seen", |bytes| bytes[70] ^= 1));
     assert!(open(&disk, 1).found().memory_lost);
 }
+
+#[test]
+fn the_largest_batch_comes_back_and_a_longer_file_is_not_even_read() {
+    let (disk, learned) = (Arc::new(CutDisk::new()), 0);
+    let bounds = Bounds { bytes: u64::MAX, samples: 100 };
+    let mut inbox = Inbox::open(disk.clone(), bounds, learned).unwrap();
+    let long = |bytes: usize| format!("{{\"text\":\"{}\"}}", "x".repeat(bytes - 11));
+    let half = INBOX_BATCH_BYTES_MAX as usize / 2;
+    let most = [long(half), long(half - 1)].join("\n");
+    assert_eq!(most.len() as u64, INBOX_BATCH_BYTES_MAX);
+    inbox.offer(&most).unwrap();
+    let inbox = Inbox::open(disk.clone(), bounds, learned).unwrap();
+    assert_eq!((inbox.found(), inbox.waiting().samples), (Found::default(), 2));
+    let longer = vec![0; SEGMENT_BYTES_MAX as usize + 1];
+    disk.write("inbox/1", &longer).unwrap();
+    disk.write(SEEN, &longer).unwrap();
+    let mut inbox = Inbox::open(disk, bounds, learned).unwrap();
+    assert_eq!(inbox.found().passed_over_bytes, longer.len() as u64);
+    assert!(inbox.offer(&line(3)).unwrap().last > 2, "no number comes twice");
+}
+
+#[test]
+fn a_sample_without_a_number_is_refused() {
+    let disk = Arc::new(CutDisk::new());
+    let mut inbox = open(&disk, COUNT_MAX - 1);
+    let two = [line(1), line(2)].concat();
+    assert!(matches!(inbox.offer(&two), Err(InboxError::Full { .. })));
+    assert_eq!(inbox.offer(&line(1)).unwrap().last, COUNT_MAX);
+    assert!(matches!(inbox.offer(&line(2)), Err(InboxError::Full { .. })));
+    assert_eq!(texts(&open(&disk, COUNT_MAX - 1)), ["sample 1"]);
+}

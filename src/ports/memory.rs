@@ -54,9 +54,15 @@ impl Storage for Memory {
     fn write_at(&self, path: &str, offset: u64, bytes: &[u8]) -> StorageResult<()> {
         let mut files = self.files();
         let file = files.get_mut(path).ok_or_else(|| failed("write", path, ErrorKind::NotFound))?;
-        let span = span(offset, bytes.len(), file.len())
-            .ok_or_else(|| failed("write", path, ErrorKind::InvalidInput))?;
-        file[span].copy_from_slice(bytes);
+        let refused = || failed("write", path, ErrorKind::InvalidInput);
+        let start = usize::try_from(offset).map_err(|_| refused())?;
+        let end = start.checked_add(bytes.len()).ok_or_else(refused)?;
+        // A disk keeps no bytes for a hole; here it would cost as many as it is long.
+        if start > file.len() {
+            return Err(refused());
+        }
+        file.resize(end.max(file.len()), 0);
+        file[start..end].copy_from_slice(bytes);
         Ok(())
     }
 
@@ -117,5 +123,22 @@ impl Storage for Memory {
 
     fn len(&self, path: &str) -> StorageResult<Option<u64>> {
         Ok(self.files().get(path).map(|file| file.len() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_behind_the_end_make_a_file_longer_as_on_a_disk() -> StorageResult<()> {
+        let memory = Memory::default();
+        memory.write("a", b"one")?;
+        memory.write_at("a", 3, b" two")?;
+        memory.write_at("a", 4, b"Two, three")?;
+        assert_eq!(memory.read("a")?, b"one Two, three");
+        assert!(memory.write_at("a", 15, b"x").is_err(), "a hole is refused");
+        assert!(memory.write_at("a", u64::MAX, b"x").is_err());
+        Ok(())
     }
 }

@@ -146,11 +146,11 @@ fn fill(board: &Board) {
             charging: Some(true),
             battery_percent: Some(83.0),
             watts: Some(11.4),
-            joules: None,
             load: Some(0.21),
             memory_bytes: Some(5_368_709_120),
             memory_stall_percent: Some(0.0),
             storage_bytes: Some(44_238_000_128),
+            ..Readings::default()
         };
         status.inbox = InboxStatus {
             samples: 37,

@@ -84,6 +84,8 @@ impl Worker {
         let state = State::open(meter.clone())?;
         tell_recovery(&state);
         let engines = Engines::load_within(&model, &config.learn, probes.read().memory_bytes)?;
+        // Texts do not run on the trunk's own threads, only jobs do.
+        engines.trunk.on_threads(yield_to_others);
         let tokeniser = Tokeniser::open(&model, engines.base.config().vocab)?;
         let general = general(&config, &tokeniser)?;
         let intake = &config.intake;

@@ -10,6 +10,7 @@
 #![expect(clippy::unwrap_used, reason = "stopping at the first surprise is what a check is for")]
 
 pub mod adapter;
+pub mod bodies;
 pub mod config;
 pub mod cursor;
 pub mod frames;
@@ -20,14 +21,22 @@ pub mod record;
 pub mod reservoir;
 pub mod samples;
 
+/// The device program's module itself, without the server around it.
+#[path = "../../../firmware-host/src/wire/mod.rs"]
+pub mod wire;
+
 /// A check of some bytes.
 pub type Check = fn(&[u8]);
 /// A name and its bytes.
 pub type Seed = (&'static str, Vec<u8>);
 
-/// Every target: its name, its check, and the sound inputs that its seeds are made of.
-pub const TARGETS: [(&str, Check, fn() -> Vec<Seed>); 8] = [
+/// A way in: its name, its check, and the sound inputs that its seeds are made of.
+pub type Target = (&'static str, Check, fn() -> Vec<Seed>);
+
+/// Every way in.
+pub const TARGETS: [Target; 9] = [
     ("adapter", adapter::check, adapter::seeds),
+    ("bodies", bodies::check, bodies::seeds),
     ("config", config::check, config::seeds),
     ("frames", frames::check, frames::seeds),
     ("inbox", inbox::check, inbox::seeds),

@@ -143,10 +143,10 @@ pub fn check(bytes: &[u8]) {
             *folder.file_mut(&path) = bytes;
         }
     }
-    live(folder.memory());
+    live(&folder.memory());
 }
 
-fn live(memory: Arc<Memory>) {
+fn live(memory: &Arc<Memory>) {
     let looked = State::look(memory.clone());
     let opened = State::open(memory.clone());
     assert_eq!(looked.is_ok(), opened.is_ok(), "looking and opening differ");

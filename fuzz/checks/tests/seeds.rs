@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Bytes of a target's seeds: they are read by people and kept for good.
 const SEED_BYTES_MAX: u64 = 32 << 10;
 /// Changed copies of each seed.
-const NEIGHBOURS: usize = 60;
+const NEIGHBOURS: usize = 300;
 
 fn folder(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../seeds").join(target)

@@ -49,7 +49,7 @@ fn main() -> anyhow::Result<ExitCode> {
         None => campaign(&arguments, &mut tally, &began)?,
     }
     let seconds = began.elapsed().as_secs();
-    write!(std::io::stdout().lock(), "{tally}{:<48}{seconds:>12}\n", "seconds")?;
+    writeln!(std::io::stdout().lock(), "{tally}{:<48}{seconds:>12}", "seconds")?;
     Ok(if tally.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

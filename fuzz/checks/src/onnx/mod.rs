@@ -17,6 +17,7 @@ use sapwood::base::onnx::{ModelProto, OnnxFile, StringStringEntryProto, TensorPr
 use sapwood::base::{Base, Config, ExportOptions, Precision, export};
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 use tempfile::TempDir;
 
 /// The decoder of the seeds.
@@ -24,6 +25,10 @@ pub const CONFIG: &str = r#"{"model_type": "llama", "hidden_size": 4, "num_hidde
 "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 2, "intermediate_size": 6,
 "vocab_size": 8, "max_position_embeddings": 4}"#;
 const EXTERNAL: &str = "model.onnx.data";
+
+/// The decoder in f32 and in f16.
+static SOUND: LazyLock<[ModelProto; 2]> =
+    LazyLock::new(|| [sound(Precision::F32), sound(Precision::F16)]);
 
 /// Reads the bytes as what their first letter says.
 pub fn check(bytes: &[u8]) {
@@ -54,7 +59,7 @@ fn small() -> Config {
 /// Edits of the graph, in memory and through a file.
 fn edited(cursor: &mut Cursor<'_>) {
     let style = cursor.byte();
-    let mut edited = sound(if style & 1 == 0 { Precision::F32 } else { Precision::F16 });
+    let mut edited = SOUND[usize::from(style & 1)].clone();
     if style & 2 != 0 {
         // Without our mark it is any exporter's graph, and is walked.
         edited.metadata_props.clear();
@@ -188,7 +193,7 @@ fn safetensors() -> Vec<u8> {
 /// The decoder as a file, as a graph without weights, as a checkpoint, and edits of it.
 pub fn seeds() -> Vec<Seed> {
     let config = CONFIG.as_bytes();
-    let whole = sound(Precision::F16);
+    let whole = SOUND[1].clone();
     let mut bare = whole.clone();
     bare.metadata_props.clear();
     for tensor in bare.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {

@@ -1,0 +1,116 @@
+//! Bodies of HTTP requests: what a completion, a conversation or a batch of samples asks for.
+//!
+//! - Promises: every value of a request has its range; the same request written out again asks for
+//!   the same; a refusal is short, whatever came; an event of an answer is one line that reads back.
+
+use crate::Seed;
+use crate::wire::{
+    Answer, Ask, Finish, Kind, Meta, PROMPTS_MAX, Prompt, STOP_BYTES_MAX, STOPS_MAX, Sending,
+    Usage, WireError, chat, completion, event, lines, piece, refusal, whole,
+};
+use sapwood::intake::Message;
+use serde_json::{Value, json};
+
+/// Bytes of a refusal: it is shown to people.
+const REFUSAL_BYTES_MAX: usize = 1 << 10;
+
+/// Reads the bytes as the body of every request.
+pub fn check(bytes: &[u8]) {
+    assert_eq!(lines(bytes).is_ok(), std::str::from_utf8(bytes).is_ok());
+    for (kind, read) in [(Kind::Completion, completion as fn(&[u8]) -> _), (Kind::Chat, chat)] {
+        match read(bytes) {
+            Ok(ask) => {
+                in_range(&ask, kind);
+                let again = read(written(&ask).to_string().as_bytes());
+                assert_eq!(again, Ok(ask));
+            }
+            Err(error) => refused(&error),
+        }
+    }
+    answered(&String::from_utf8_lossy(bytes));
+}
+
+fn in_range(ask: &Ask, kind: Kind) {
+    assert_eq!(ask.kind, kind);
+    assert!((0.0..=2.0).contains(&ask.temperature) && ask.top_p > 0.0 && ask.top_p <= 1.0);
+    assert!((1..=PROMPTS_MAX).contains(&ask.prompts.len()) && ask.stops.len() <= STOPS_MAX);
+    assert!(ask.stops.iter().all(|stop| (1..=STOP_BYTES_MAX).contains(&stop.len())));
+    let one = |prompt: &Prompt| match prompt {
+        Prompt::Text(text) => kind == Kind::Completion && !text.is_empty(),
+        Prompt::Ids(ids) => kind == Kind::Completion && !ids.is_empty(),
+        Prompt::Messages(messages) => kind == Kind::Chat && !messages.is_empty(),
+    };
+    assert!(ask.prompts.iter().all(one), "{:?}", ask.prompts);
+}
+
+/// A request that asks for the same.
+fn written(ask: &Ask) -> Value {
+    let turn =
+        |turn: &Message| json!({ "role": turn.role.as_str(), "content": turn.content.as_str() });
+    let prompt = |prompt: &Prompt| match prompt {
+        Prompt::Text(text) => json!(text),
+        Prompt::Ids(ids) => json!(ids),
+        Prompt::Messages(turns) => turns.iter().map(turn).collect(),
+    };
+    let mut body = json!({
+        "model": ask.which.id(),
+        "max_tokens": ask.tokens_max,
+        "temperature": ask.temperature,
+        "top_p": ask.top_p,
+        "seed": ask.seed,
+        "stop": ask.stops,
+        "stream": ask.sending != Sending::Whole,
+    });
+    if let Sending::Events { usage } = ask.sending {
+        body["stream_options"] = json!({ "include_usage": usage });
+    }
+    match ask.kind {
+        Kind::Chat => body["messages"] = ask.prompts.iter().map(prompt).next().unwrap_or_default(),
+        Kind::Completion => {
+            body["prompt"] = ask.prompts.iter().map(prompt).collect();
+            body["echo"] = json!(ask.echo);
+        }
+    }
+    body
+}
+
+fn refused(error: &WireError) {
+    let message = error.to_string();
+    assert!(message.len() <= REFUSAL_BYTES_MAX, "{} bytes: {message}", message.len());
+    let body = refusal("invalid_request_error", &message, error.param(), None).to_string();
+    let back: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(back["error"]["message"], message.as_str());
+}
+
+/// Any text goes out and is the same at the other end.
+fn answered(text: &str) {
+    for kind in [Kind::Completion, Kind::Chat] {
+        let (id, which, generation) = ("x".to_owned(), crate::wire::Which::InUse, Some(1));
+        let meta = Meta { kind, id, created: 1, which, generation, counts: true };
+        let answers = [Answer { text: text.to_owned(), finish: Finish::Stop }];
+        for body in [piece(&meta, 0, text), whole(&meta, &answers, Usage::default())] {
+            let event = event(&body);
+            let line = event.strip_prefix("data: ").and_then(|line| line.strip_suffix("\n\n"));
+            let line = line.unwrap();
+            assert!(!line.contains(['\n', '\r']), "an event of several lines");
+            assert_eq!(serde_json::from_str::<Value>(line).ok(), Some(body));
+        }
+    }
+}
+
+/// Requests with every field.
+pub fn seeds() -> Vec<Seed> {
+    let completion = r#"{"model":"base","prompt":["a",[1,2]],"max_tokens":4,"temperature":0.5,
+        "top_p":0.9,"seed":-7,"stop":["\n","END"],"echo":true,"stream":true,"n":1,"user":"u",
+        "stream_options":{"include_usage":true}}"#;
+    let chat = r#"{"messages":[{"role":"developer","content":"s"},{"role":"user","name":"n",
+        "content":[{"type":"text","text":"a"},{"type":"text","text":"\u00e9"}]}],
+        "max_completion_tokens":9,"response_format":{"type":"text"},"tools":[],"stop":null}"#;
+    let refused = r#"{"prompt":"a","logit_bias":{"5":1},"suffix":"x"}"#;
+    vec![
+        ("completion", completion.into()),
+        ("chat", chat.into()),
+        ("refused", refused.into()),
+        ("lines", b"{\"text\":\"a\"}\n{\"text\":\"b\"}\n".to_vec()),
+    ]
+}
