@@ -137,7 +137,7 @@ fn compared(choice: &Comparison) -> Result<()> {
     }
     ensure!(
         !cfg!(debug_assertions),
-        "a debug build says nothing about speed: cargo run --release -p sapwood-bench"
+        "a debug build says nothing about speed: cargo run --release --bin sapwood-bench"
     );
     ensure!(choice.rounds > 0 && choice.steps > 0, "--rounds and --steps are at least 1");
     let named: Result<Vec<Work>> = choice.only.iter().map(|name| Work::named(name)).collect();
