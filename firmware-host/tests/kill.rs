@@ -1,0 +1,185 @@
+//! The real program under intake, killed again and again: what it acknowledged is accounted for.
+//!
+//! - Every round starts `firmware-host run` on the same state folder, sends batches over HTTP, and
+//!   kills it at a moment of chance: while it starts, takes in, learns or commits.
+//! - Then, of a copy of the folder: the state opens, its generation is sound, and every acknowledged
+//!   sample waits or was part of a job that ended.
+//! - 200 kills in the gate; `SAPWOOD_KILLS=10000 cargo test --test kill` for more.
+#![cfg(all(unix, feature = "engine"))]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+#[path = "../../tests/common/tiny.rs"]
+mod tiny;
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+use sapwood::base::{ExportOptions, export};
+use sapwood::inbox::{Bounds, Inbox};
+use sapwood::intake::Example;
+use sapwood::ports::{Memory, Storage};
+use sapwood::state::State;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+const KILLS: u32 = 200;
+/// Longest life of a round: long enough for a job of the small base, now and then.
+const LIFE_MS_MAX: u64 = 400;
+const BOUNDS: Bounds = Bounds { bytes: 1 << 20, samples: 1_000 };
+
+fn kills() -> u32 {
+    #[expect(clippy::disallowed_methods, reason = "the length of the campaign is the caller's")]
+    let named = std::env::var("SAPWOOD_KILLS").ok();
+    named.and_then(|kills| kills.parse().ok()).unwrap_or(KILLS)
+}
+
+fn config(model: &Path, state: &Path) -> String {
+    format!(
+        "model = {model:?}\nstate = {state:?}\n\
+         [serve]\nlisten = \"127.0.0.1:0\"\n\
+         [intake]\ninbox-bytes-max = {}\ninbox-samples-max = {}\n\
+         [job]\nsamples-min = 8\nsamples-max = 24\nepochs = 1\niters-min = 2\niters-max = 6\npoll-seconds = 0.05\n\
+         [learn]\nnum-layers = 1\nmax-seq-length = 32\nbatch-size = 2\nreplay-batch-size = 2\n\
+         replay-blocks = 16\nrank = 2\nsave-every = 2\nsteps-per-eval = 0\nthreads = 1\n\
+         gate-new = -1.0\ngate-old = 1.0\n",
+        BOUNDS.bytes, BOUNDS.samples
+    )
+}
+
+/// The program, and its lines of log as they come.
+fn start(config: &Path) -> (Child, Receiver<Value>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_firmware-host"))
+        .args(["run", "--log-format", "json", "-c"])
+        .arg(config)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (sender, lines) = channel();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    thread::spawn(move || {
+        for line in stderr.lines().map_while(Result::ok) {
+            let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
+            if sender.send(event).is_err() {
+                break;
+            }
+        }
+    });
+    (child, lines)
+}
+
+/// Sends a batch on a connection of its own; its receipt if there was one.
+fn send(address: SocketAddr, lines: &str) -> Option<Value> {
+    #[expect(clippy::disallowed_methods, reason = "the other end of the program's interface")]
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
+    let head = format!(
+        "POST /v1/samples HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        lines.len()
+    );
+    stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(lines.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.starts_with("HTTP/1.1 200").then(|| serde_json::from_str(body).ok())?
+}
+
+/// The folder as it lies there, in memory, so that looking changes nothing.
+fn copy(root: &Path, folder: &str, memory: &Memory) {
+    for entry in fs::read_dir(root.join(folder)).into_iter().flatten().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+        if entry.file_type().unwrap().is_dir() {
+            copy(root, &path, memory);
+        } else if entry.file_type().unwrap().is_file() {
+            memory.write(&path, &fs::read(entry.path()).unwrap()).unwrap();
+        }
+    }
+}
+
+/// Fails unless every acknowledged sample is accounted for; the number of the last that was learned.
+fn check(folder: &Path, acknowledged: &BTreeMap<u64, String>) -> u64 {
+    let memory = Arc::new(Memory::default());
+    copy(folder, "", &memory);
+    let state = State::open(memory.clone()).unwrap();
+    assert!(state.recovery().fell_back.is_empty(), "{:?}", state.recovery());
+    if let Some(current) = state.current() {
+        state.verify(current.number).unwrap();
+    }
+    let inbox = Inbox::open(memory, BOUNDS, state.learned()).unwrap();
+    assert_eq!(inbox.found().lost_samples, 0);
+    let waiting: BTreeSet<String> = inbox
+        .take(u64::MAX, u64::MAX)
+        .unwrap()
+        .examples
+        .into_iter()
+        .filter_map(|example| match example {
+            Example::Text(text) => Some(text),
+            _ => None,
+        })
+        .collect();
+    for (number, text) in acknowledged {
+        let learned = *number <= state.learned();
+        assert!(learned != waiting.contains(text), "sample {number}, learned {learned}: {text}");
+    }
+    state.learned()
+}
+
+#[test]
+fn what_was_acknowledged_survives_every_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    tiny::write(&at("hf"), 7, tiny::VOCAB).unwrap();
+    export(&at("hf"), &at("model"), ExportOptions::default()).unwrap();
+    fs::write(at("host.toml"), config(&at("model"), &at("state"))).unwrap();
+    let (mut chance, mut acknowledged, mut sent) =
+        (ChaCha8Rng::seed_from_u64(9), BTreeMap::new(), 0_u64);
+    let (mut learned, mut served) = (0, 0);
+    for kill in 0..kills() {
+        let (mut child, events) = start(&at("host.toml"));
+        let life = Duration::from_millis(chance.next_u64() % LIFE_MS_MAX);
+        let (over, dead) = channel::<()>();
+        let victim = child.id();
+        let killer = thread::spawn(move || {
+            let waited = dead.recv_timeout(life);
+            assert_eq!(waited, Err(RecvTimeoutError::Timeout), "the program ended by itself");
+            let pid = rustix::process::Pid::from_raw(victim.try_into().unwrap()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        });
+        let serving = |event: &Value| event["message"] == "serving";
+        let address = events
+            .iter()
+            .find(serving)
+            .map(|event| event["listen"].as_str().unwrap().parse().unwrap());
+        while let Some(address) = address {
+            let count = 1 + chance.next_u64() % 4;
+            let texts: Vec<String> = (sent..sent + count)
+                .map(|n| format!("valve {n} opens {} times", n * 37 % 100))
+                .collect();
+            sent += count;
+            let lines: String =
+                texts.iter().map(|text| format!("{{\"text\":\"{text}\"}}\n")).collect();
+            let Some(receipt) = send(address, &lines) else { break };
+            assert_eq!(receipt["accepted"], count, "{receipt}");
+            let first = receipt["last"].as_u64().unwrap() + 1 - count;
+            acknowledged.extend((first..).zip(texts));
+            served += 1;
+        }
+        killer.join().unwrap();
+        child.wait().unwrap();
+        drop(over);
+        learned = check(&at("state"), &acknowledged);
+        assert!(kill < 20 || served > 0, "no round came as far as to serve");
+    }
+    let told = format!("{} acknowledged, {learned} learned, {sent} sent\n", acknowledged.len());
+    std::io::stderr().write_all(told.as_bytes()).unwrap();
+    assert!(acknowledged.len() > 50 && learned > 0, "{told}");
+}
