@@ -151,7 +151,7 @@ def full(page, origin, pictures):
     rows = page.value("document.querySelectorAll('#jobs tbody tr').length")
     expect("every job has a row", rows == 11, rows)
     text = page.value("document.body.innerText")
-    for part in ("Generation 9", "412", "of 500 blocks", "temperature", "86.5 °C", "old text worse by 2.1 %",
+    for part in ("Generation in use", "8 kept, 1 dropped", "412", "of 500 blocks", "temperature", "86.5 °C", "old text worse by 2.1 %",
                  "83 %", "Waiting", "1 d 2 h"):
         expect(f"the page says `{part}`", part in text, text[:400])
     met = page.value("[...document.querySelectorAll('#constraints li')].map((li) => li.innerText[0]).join('')")

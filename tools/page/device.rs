@@ -6,9 +6,7 @@
 use firmware_host::clock::SystemClock;
 use firmware_host::config::Serve;
 use firmware_host::probe::Readings;
-use firmware_host::serve::{
-    Device, Draw, Given, Model, ModelError, OfferError, ServeError, Server, start,
-};
+use firmware_host::serve::{Device, Draw, Given, Model, ModelError, ServeError, Server, start};
 use firmware_host::status::{
     Board, Change, ConstraintState, Ending, InboxStatus, JobReport, Phase, ReservoirStatus,
     ServingStatus, StepPoint,
@@ -58,8 +56,8 @@ impl Model for Mute {
 }
 
 impl Device for Shown {
-    fn offer(&self, _lines: &str) -> Result<Receipt, OfferError> {
-        Err(InboxError::Empty.into())
+    fn offer(&self, _lines: &str) -> Result<Receipt, InboxError> {
+        Err(InboxError::Empty)
     }
 
     fn job_now(&self) -> bool {
@@ -160,7 +158,7 @@ fn fill(board: &Board) {
             duplicates: 96,
             refused: 3,
             frames_dropped: 2,
-            damaged_bytes: 0,
+            ..InboxStatus::default()
         };
         status.reservoir = Some(ReservoirStatus { held: 412, capacity: 500, seen: 3_107 });
         status.serving = ServingStatus {
@@ -198,7 +196,7 @@ fn job(number: u64) -> JobReport {
         number,
         started: format!("2026-11-{:02}T02:15:00Z", number + 9),
         seconds: 40.0 * number as f64,
-        joules: (number % 2 == 0).then_some(512.0 * number as f64),
+        joules: number.is_multiple_of(2).then_some(512.0 * number as f64),
         bytes_written: 3 << 20,
         samples: 64 + number,
         steps: [if judged { 120 } else { 44 }, 120],

@@ -1,6 +1,6 @@
 //! A device of memory for the tests: a parrot that says its prompt again, an inbox that counts.
 
-use super::{Device, Draw, Given, Model, ModelError, OfferError};
+use super::{Device, Draw, Given, Model, ModelError};
 use crate::clock::Clock;
 use crate::status::Board;
 use crate::wire::{Prompt, Which};
@@ -93,11 +93,11 @@ impl Cage {
 }
 
 impl Device for Arc<Cage> {
-    fn offer(&self, lines: &str) -> Result<Receipt, OfferError> {
+    fn offer(&self, lines: &str) -> Result<Receipt, InboxError> {
         if let Some(error) = self.inbox.lock().ok().and_then(|mut error| error.take()) {
-            return Err(error.into());
+            return Err(error);
         }
-        let accepted = intake::lines(lines, "batch").map_err(InboxError::from)?.len() as u64;
+        let accepted = intake::lines(lines, "batch")?.len() as u64;
         let last = self.taken.fetch_add(accepted, Ordering::Relaxed) + accepted;
         self.board.update(|status| status.inbox.samples = last);
         Ok(Receipt { accepted, duplicates: 0, last })

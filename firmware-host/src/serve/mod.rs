@@ -33,6 +33,7 @@ use crate::clock::Clock;
 use crate::config::Serve;
 use crate::status::Board;
 use crate::wire::{Prompt, Which};
+use axum::serve::ListenerExt;
 use door::Door;
 use routes::Shared;
 use sapwood::inbox::{InboxError, Receipt};
@@ -57,8 +58,8 @@ pub trait Device: Send + Sync + 'static {
     /// Takes in JSON lines, all or none; when it returns they are durable. May take long.
     ///
     /// # Errors
-    /// [`OfferError`]: nothing of the batch was taken in.
-    fn offer(&self, lines: &str) -> Result<Receipt, OfferError>;
+    /// [`InboxError`]: nothing of the batch was taken in.
+    fn offer(&self, lines: &str) -> Result<Receipt, InboxError>;
     /// Learn now; whether anybody is there to follow it.
     fn job_now(&self) -> bool;
     /// Stop learning and wait; whether anybody is there to follow it.
@@ -115,22 +116,6 @@ pub struct Draw {
     pub top_p: f32,
     /// Seed of the draws.
     pub seed: u64,
-}
-
-/// Why samples are not taken in; nothing of the batch was.
-#[derive(Debug, thiserror::Error)]
-pub enum OfferError {
-    /// The inbox.
-    #[error(transparent)]
-    Inbox(#[from] InboxError),
-    /// A sample that the model could never learn.
-    #[error("sample {number}: {source}; nothing of the batch was taken in")]
-    Sample {
-        /// Which sample of the batch, from 1.
-        number: usize,
-        /// Why.
-        source: Box<dyn error::Error + Send + Sync>,
-    },
 }
 
 /// Why a model does not write.
@@ -264,6 +249,8 @@ pub fn start(
                 listen::accept(listener, routes, config.connections_max, stopped.clone());
             tokio::spawn(accepting);
         }
+        // A token is worth a packet of its own; where that cannot be set, it comes a little later.
+        let tcp = tcp.tap_io(|connection| drop(connection.set_nodelay(true)));
         tokio::spawn(listen::accept(tcp, guarded, config.connections_max, stopped));
         Ok((address, config.socket.clone().filter(|_| cfg!(unix))))
     })?;

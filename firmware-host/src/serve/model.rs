@@ -2,24 +2,24 @@
 //!
 //! - A text runs with the weights that learn, beside a job; it keeps the adapter that it began with.
 
-use super::{Device, Draw, Given, Model, ModelError, OfferError};
+use super::{Device, Draw, Given, Model, ModelError};
 use crate::device::{Current, Handle, Order, Served};
 use crate::status::Board;
 use crate::wire::{Prompt, Which};
 use sapwood::generate::{GenerateError, Sampling};
-use sapwood::inbox::Receipt;
+use sapwood::inbox::{InboxError, Receipt};
 use sapwood::tokenise::TokeniseError;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 impl Device for Handle {
-    fn offer(&self, lines: &str) -> Result<Receipt, OfferError> {
+    fn offer(&self, lines: &str) -> Result<Receipt, InboxError> {
         let refused = |error| {
             let lines = lines.lines().filter(|line| !line.trim().is_empty()).count() as u64;
             Handle::board(self).update(|status| status.inbox.refused += lines);
             error
         };
-        Ok(Handle::offer(self, lines).map_err(refused)?)
+        Handle::offer(self, lines).map_err(refused)
     }
 
     fn job_now(&self) -> bool {

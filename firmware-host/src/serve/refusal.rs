@@ -1,6 +1,6 @@
 //! What is answered instead of what was asked for: a status, and a body in OpenAI's shape.
 
-use super::{ModelError, OfferError};
+use super::ModelError;
 use crate::wire::{self, WireError};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -139,18 +139,6 @@ impl From<ModelError> for Refusal {
     }
 }
 
-impl From<OfferError> for Refusal {
-    fn from(error: OfferError) -> Self {
-        match error {
-            OfferError::Inbox(error) => error.into(),
-            OfferError::Sample { number, .. } => {
-                Self::new(StatusCode::BAD_REQUEST, "invalid_sample", error.to_string())
-                    .with_param(Some(format!("sample {number}")))
-            }
-        }
-    }
-}
-
 impl From<InboxError> for Refusal {
     fn from(error: InboxError) -> Self {
         use StatusCode as S;
@@ -167,6 +155,7 @@ impl From<InboxError> for Refusal {
         };
         let line = match &error {
             InboxError::Line(IntakeError::Line { line, .. }) => Some(format!("line {line}")),
+            InboxError::Sample { number, .. } => Some(format!("sample {number}")),
             _ => None,
         };
         let refusal = Self::new(status, code, error.to_string()).with_param(line);

@@ -5,7 +5,7 @@ use super::door::Door;
 use super::metrics::{self, Metrics};
 use super::refusal::Refusal;
 use super::turns::Turns;
-use super::{Device, OFFERS_MAX, OfferError, text};
+use super::{Device, OFFERS_MAX, text};
 use crate::clock::Clock;
 use crate::config::Serve;
 use crate::status::{Phase, Status};
@@ -240,8 +240,8 @@ async fn samples(State(shared): State<Arc<Shared>>, request: Request) -> Result<
 }
 
 /// A disk that fails is a fault of the device, not of the request alone.
-fn note(shared: &Shared, error: &OfferError) {
-    if let OfferError::Inbox(error @ (InboxError::Sync(_) | InboxError::Broken)) = error {
+fn note(shared: &Shared, error: &InboxError) {
+    if matches!(error, InboxError::Sync(_) | InboxError::Broken) {
         shared.device.board().update(|status| status.fault = Some(error.to_string()));
     }
 }
