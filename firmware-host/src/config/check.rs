@@ -1,9 +1,11 @@
-//! The ranges of `[job]`, `[serve]`, `[constraints]`, `[budget]` and `[probes]`, each refused by name.
+//! The ranges of `[job]`, `[intake]`, `[serve]`, `[constraints]`, `[budget]` and `[probes]`, each refused by name.
 //!
 //! - Invariant: a range holds no NaN, so a comparison by range refuses that too.
 
-use super::{Budget, Config, ConfigError, Constraints, JOBS_PER_DAY_MAX, Job, Probes, Serve};
-use sapwood_protocol::limits::INBOX_BATCH_BYTES_MAX;
+use super::{
+    Budget, Config, ConfigError, Constraints, Intake, JOBS_PER_DAY_MAX, Job, Probes, Serve,
+};
+use sapwood_protocol::limits::{INBOX_BATCH_BYTES_MAX, INBOX_BYTES_MAX, INBOX_SAMPLES_MAX};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
@@ -33,6 +35,7 @@ impl Config {
     /// The sections whose ranges stand in this file, and what they ask of one another.
     pub(super) fn check_ranges(&self) -> Result<(), ConfigError> {
         self.job.check()?;
+        self.intake.check()?;
         self.serve.check()?;
         self.constraints.check()?;
         self.budget.check()?;
@@ -64,6 +67,16 @@ impl Job {
             return Err(range("job.iters-max", expected, self.iters_max));
         }
         Ok(())
+    }
+}
+
+impl Intake {
+    fn check(&self) -> Result<(), ConfigError> {
+        within("intake.inbox-bytes-max", self.inbox_bytes_max, 4_096..=INBOX_BYTES_MAX)?;
+        within("intake.inbox-samples-max", self.inbox_samples_max, 1..=INBOX_SAMPLES_MAX)?;
+        within("intake.watch-seconds", self.watch_seconds, 0.05..=3_600.0)?;
+        let bauds = self.serial.iter().filter_map(|line| line.baud);
+        bauds.into_iter().try_for_each(|baud| within("intake.serial.baud", baud, 50..=4_000_000))
     }
 }
 
@@ -149,6 +162,9 @@ mod tests {
             ("[job]\niters-min = 2000", "job.iters-max"),
             ("[job]\npoll-seconds = 0", "job.poll-seconds"),
             ("[job]\npoll-seconds = inf", "job.poll-seconds"),
+            ("[intake]\ninbox-bytes-max = 0", "intake.inbox-bytes-max"),
+            ("[intake]\nwatch-seconds = 0", "intake.watch-seconds"),
+            ("[[intake.serial]]\npath = \"x\"\nbaud = 0", "intake.serial.baud"),
             ("[constraints]\nbattery-low-percent = 101", "constraints.battery-low-percent"),
             ("[constraints]\nhot-celsius = nan", "constraints.hot-celsius"),
             ("[constraints]\nhot-celsius = 300", "constraints.hot-celsius"),

@@ -174,7 +174,7 @@ impl Worker {
     /// The samples of the next run: those of the job under way, else the oldest that wait.
     fn pick(&mut self) -> Result<Option<Work>, DeviceError> {
         let checkpoint = self.checkpoint()?;
-        let (job, taken) = {
+        let (begun, job, taken) = {
             let inbox = lock(&self.inbox);
             let begun = inbox.job();
             let (most, through) = match begun {
@@ -186,7 +186,7 @@ impl Worker {
             let further = begun.is_none_or(|job| step > job.step);
             let attempts = begun.map_or(0, |job| job.attempts);
             let attempts = if further { 1 } else { attempts.saturating_add(1) };
-            (Job { through: taken.through, attempts, step }, taken)
+            (begun, Job { through: taken.through, attempts, step }, taken)
         };
         if job.attempts > ATTEMPTS_MAX {
             let reason = format!("given up: no progress in {ATTEMPTS_MAX} runs");
@@ -197,7 +197,7 @@ impl Worker {
         let dataset = Dataset::of_examples(taken.examples);
         let [train, valid] = [&dataset.train, &dataset.valid].map(|all| self.blocks(all));
         if train.is_empty() || valid.is_empty() {
-            let few = samples < self.config.job.samples_min && checkpoint.is_none();
+            let few = begun.is_none() && samples < self.config.job.samples_min;
             let reason = format!(
                 "{samples} samples give {} blocks to learn and {} to judge by, expected at least one of each",
                 train.len(),
