@@ -133,13 +133,40 @@ fn check(folder: &Path, acknowledged: &BTreeMap<u64, String>) -> u64 {
     state.learned()
 }
 
-#[test]
-fn what_was_acknowledged_survives_every_kill() {
+/// A folder with a base and a configuration, `host.toml`.
+fn prepared() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     tiny::write(&at("hf"), 7, tiny::VOCAB).unwrap();
     export(&at("hf"), &at("model"), ExportOptions::default()).unwrap();
     fs::write(at("host.toml"), config(&at("model"), &at("state"))).unwrap();
+    folder
+}
+
+#[test]
+fn a_second_program_on_the_same_folder_is_refused_and_harms_nothing() {
+    let folder = prepared();
+    let config = folder.path().join("host.toml");
+    let serving = |event: &Value| event["message"] == "serving";
+    let (mut first, events) = start(&config);
+    let address = events.iter().find(serving).unwrap()["listen"].as_str().unwrap().parse().unwrap();
+    let (mut second, said) = start(&config);
+    assert!(!second.wait().unwrap().success());
+    let reasons: Vec<String> = said.iter().map(|event| event["reason"].to_string()).collect();
+    assert!(
+        reasons.iter().any(|reason| reason.contains("in use by another process")),
+        "{reasons:?}"
+    );
+    let receipt = send(address, "{\"text\":\"still here\"}").unwrap();
+    assert_eq!(receipt["accepted"], 1);
+    first.kill().unwrap();
+    first.wait().unwrap();
+}
+
+#[test]
+fn what_was_acknowledged_survives_every_kill() {
+    let folder = prepared();
+    let at = |name: &str| folder.path().join(name);
     let (mut chance, mut acknowledged, mut sent) =
         (ChaCha8Rng::seed_from_u64(9), BTreeMap::new(), 0_u64);
     let (mut learned, mut served) = (0, 0);
