@@ -132,12 +132,19 @@ fn token(path: &Path) -> Result<String, ServeError> {
 
 #[cfg(unix)]
 fn private(path: &Path, found: &fs::Metadata) -> Result<(), ServeError> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = found.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    use std::os::unix::fs::MetadataExt;
+    let mode = found.mode() & 0o777;
+    if is_shared(mode, found.gid()) {
         return Err(ServeError::TokenMode { path: path.to_owned(), mode });
     }
     Ok(())
+}
+
+/// Whether a file of this mode and group is anybody else's too. Root's group is nobody else; and the
+/// bits of the group are where systemd's credentials show that the service's account may read them.
+#[cfg(unix)]
+fn is_shared(mode: u32, group: u32) -> bool {
+    mode & 0o007 != 0 || (mode & 0o070 != 0 && group != 0)
 }
 
 #[cfg(not(unix))]
@@ -235,8 +242,9 @@ mod tests {
             Door::of(listen, Some(&path))
         };
         assert!(opened("0123456789abcdef\n", 0o600).is_ok());
-        let error = opened("0123456789abcdef", 0o640).unwrap_err().to_string();
-        assert!(error.contains("640"), "{error}");
+        let error = opened("0123456789abcdef", 0o644).unwrap_err().to_string();
+        assert!(error.contains("644"), "{error}");
+        assert!(is_shared(0o640, 1_000) && is_shared(0o604, 0) && !is_shared(0o440, 0));
         assert!(matches!(opened("short", 0o600), Err(ServeError::Token { .. })));
         assert!(matches!(opened("with a blank inside", 0o600), Err(ServeError::Token { .. })));
         let none = folder.path().join("none");
