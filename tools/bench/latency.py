@@ -27,7 +27,7 @@ samples-min = 32
 epochs = 1000
 iters-max = {iters}
 [learn]
-num-layers = -1
+num-layers = {layers}
 save-every = 0
 steps-per-eval = 0
 """
@@ -46,17 +46,20 @@ def status(port):
 
 
 def stream(port, prompt, tokens):
-    """Milliseconds to the first piece, and between pieces."""
-    body = json.dumps({"prompt": prompt, "max_tokens": tokens, "temperature": 0.8, "stream": True})
+    """Milliseconds to the first piece and between pieces, and tokens that were written."""
+    body = json.dumps({"prompt": prompt, "max_tokens": tokens, "temperature": 0.8, "stream": True,
+                       "stream_options": {"include_usage": True}})
     begun = time.perf_counter()
     connection, answer = request(port, "POST", "/v1/completions", body)
-    moments = [begun]
+    moments, written = [begun], 0
     for line in answer:
         if line.startswith(b"data: {"):
+            usage = json.loads(line[6:]).get("usage")
+            written = usage["completion_tokens"] if usage else written
             moments.append(time.perf_counter())
     connection.close()
     steps = [1e3 * (after - before) for before, after in zip(moments, moments[1:])]
-    return steps[0], steps[1:]
+    return steps[0], steps[1:], written
 
 
 def percentile(numbers, part):
@@ -65,20 +68,22 @@ def percentile(numbers, part):
 
 
 def measure(port, texts, tokens, until=None):
-    first, between = [], []
+    first, between, written = [], [], 0
     for number in range(texts):
         if until and not until():
             break
-        to_first, steps = stream(port, f"Pump {number} reports", tokens)
+        to_first, steps, of_text = stream(port, f"Pump {number} reports", tokens)
         first.append(to_first)
         between.extend(steps)
-    return first, between
+        written += of_text
+    return first, between, written
 
 
-def row(name, first, between):
+def row(name, first, between, written):
     p = percentile
+    rate = 1e3 * written / (sum(first) + sum(between))
     print(f"| {name} | {len(first)} | {p(first, .5):.1f} | {p(first, .99):.1f} "
-          f"| {p(between, .5):.2f} | {p(between, .99):.2f} | {1e3 / (sum(between) / len(between)):.0f} |")
+          f"| {p(between, .5):.2f} | {p(between, .99):.2f} | {rate:.0f} |")
 
 
 def main():
@@ -88,12 +93,14 @@ def main():
     parser.add_argument("--texts", type=int, default=40)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--iters", type=int, default=400)
+    parser.add_argument("--num-layers", type=int, default=4)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         config = os.path.join(folder, "host.toml")
         state = os.path.join(folder, "state")
         with open(config, "w") as file:
-            file.write(CONFIG.format(model=os.path.abspath(args.model), state=state, iters=args.iters))
+            file.write(CONFIG.format(model=os.path.abspath(args.model), state=state, iters=args.iters,
+                                     layers=args.num_layers))
         program = subprocess.Popen(
             [args.program, "run", "-c", config, "--log-format", "json"], stderr=subprocess.PIPE, text=True)
         try:
@@ -122,7 +129,7 @@ def main():
         finally:
             program.send_signal(signal.SIGTERM)
             program.wait(60)
-    print("| | texts | first ms p50 | p99 | token ms p50 | p99 | tokens/s |\n|---|---|---|---|---|---|---|")
+    print("| | texts | first ms p50 | p99 | piece ms p50 | p99 | tokens/s |\n|---|---|---|---|---|---|---|")
     row("no job", *alone)
     row("while a job learns", *learning)
     print(f"\noptimiser steps a second: {alone_steps / idle:.2f} alone, {served / busy:.2f} while texts are served")
