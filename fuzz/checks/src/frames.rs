@@ -2,14 +2,17 @@
 //!
 //! - Promises: however a stream is cut into chunks, it says the same; what is counted adds up; a frame
 //!   that is read can be written and reads back equal; after any noise and a zero byte the next frame
-//!   is found; what a sender cuts into parts comes back whole.
+//!   is found; what a sender cuts into parts comes back whole; a line of JSON made of frames is one
+//!   sample, and no longer than a sample may be.
 
 use crate::Seed;
 use crate::cursor::{Cursor, edit};
+use crate::serial::{Assembler, SampleError, Whole};
+use sapwood::intake::{Example, lines};
 use sapwood_protocol::frame::{
     Answer, Body, Counts, Decoder, Field, Frame, Place, Sample, Sender, encode,
 };
-use sapwood_protocol::limits::FRAME_BYTES_MAX;
+use sapwood_protocol::limits::{FRAME_BYTES_MAX, FRAME_SAMPLE_BYTES_MAX};
 use std::convert::Infallible;
 
 /// Most frames of one input.
@@ -52,6 +55,25 @@ fn hear<const BYTES: usize>(
     }
 }
 
+/// The samples of a line.
+fn samples(bytes: &[u8]) -> Vec<Whole> {
+    let (mut decoder, mut assembler, mut rest) =
+        (Decoder::<4020>::default(), Assembler::default(), bytes);
+    let mut samples = Vec::new();
+    while let Some(found) = decoder.next(&mut rest) {
+        samples.extend(found.ok().and_then(|frame| assembler.join(&frame)));
+    }
+    samples
+}
+
+fn one_sample_each(bytes: &[u8]) {
+    for line in samples(bytes).into_iter().filter_map(|whole| whole.line.ok()) {
+        let examples = lines(&line, "line").unwrap();
+        assert!(examples.len() == 1 && !line.contains(['\n', '\r']), "{line}");
+        assert!(examples[0].bytes() <= FRAME_SAMPLE_BYTES_MAX, "{} bytes", examples[0].bytes());
+    }
+}
+
 fn heard(chunks: &[&[u8]]) -> (Vec<String>, Counts) {
     let (mut decoder, mut said) = (Decoder::<4020>::default(), Vec::new());
     chunks.iter().for_each(|chunk| hear(&mut decoder, chunk, &mut said));
@@ -75,6 +97,7 @@ fn line(bytes: &[u8]) {
     assert_eq!(heard(&chunks), whole, "cut into {ends:?}");
     let single: Vec<&[u8]> = bytes.chunks(1).collect();
     assert_eq!(heard(&single), whole, "byte by byte");
+    one_sample_each(bytes);
     // A controller's decoder is too small for most frames and must say so, no more.
     hear(&mut Decoder::<17>::default(), bytes, &mut Vec::new());
     let mut buffer = [0; FRAME_BYTES_MAX];
@@ -142,6 +165,19 @@ fn sample(cursor: &mut Cursor<'_>) {
             }
         }
         assert_eq!(joined, text.as_bytes());
+        one_sample_each(&line);
+        let samples = samples(&line);
+        let expected = match sample {
+            Sample::Text(text) => Example::Text(text.to_owned()),
+            Sample::Completion { prompt, completion } => {
+                Example::Completion { prompt: prompt.to_owned(), completion: completion.to_owned() }
+            }
+        };
+        let [Whole { line, .. }] = samples.as_slice() else { unreachable!("{samples:?}") };
+        match line {
+            Ok(line) => assert_eq!(lines(line, "line").unwrap(), [expected]),
+            Err(problem) => assert!(matches!(problem, SampleError::Blank { .. }), "{problem}"),
+        }
     }
 }
 
