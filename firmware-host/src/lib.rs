@@ -11,6 +11,7 @@ pub mod budget; //      what a job may spend, and what it has spent
 pub mod log; //         events, one line each
 pub mod paused; //      the order to wait, kept across restarts
 pub mod status; //      what the device says of itself
+pub mod history; //     the last runs, kept across restarts
 pub mod intake; //      folder, serial line       -> inbox
 pub mod wire; //        request and response bodies of the HTTP interface
 #[cfg(feature = "engine")]

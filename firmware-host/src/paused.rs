@@ -9,14 +9,14 @@ use std::io;
 use std::path::Path;
 
 /// The file whose being there is the order.
-const PAUSED: &str = "paused";
+pub const FILE: &str = "paused";
 
 /// Whether learning was told to wait.
 ///
 /// # Errors
 /// What the disk says, other than that there is no such file.
 pub fn is_paused(state: &Path) -> io::Result<bool> {
-    state.join(PAUSED).try_exists()
+    state.join(FILE).try_exists()
 }
 
 /// Tells learning in a state folder to wait, or to go on; durable when it returns.
@@ -24,7 +24,7 @@ pub fn is_paused(state: &Path) -> io::Result<bool> {
 /// # Errors
 /// What the disk says; `NotFound` when there is no such folder.
 pub fn set_paused(state: &Path, paused: bool) -> io::Result<()> {
-    let marker = state.join(PAUSED);
+    let marker = state.join(FILE);
     if paused {
         File::create(marker)?.sync_all()?;
     } else {

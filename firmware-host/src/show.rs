@@ -8,8 +8,8 @@ use crate::cli;
 use anyhow::Context;
 use firmware_host::client::Client;
 use firmware_host::config::Config;
+use firmware_host::history::History;
 use firmware_host::paused::is_paused;
-use firmware_host::status::JobReport;
 use sapwood::inbox::{Bounds, Inbox, Waiting};
 use sapwood::ports::{Disk, Storage};
 use sapwood::state::State;
@@ -18,8 +18,6 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-/// What the program remembers of its jobs.
-const HISTORY: &str = "history.json";
 /// Jobs of the table.
 const JOBS_SHOWN: usize = 8;
 
@@ -81,6 +79,7 @@ fn folder(config: &Config) -> anyhow::Result<Value> {
     let reservoir = state.committed_reservoir()?.map(|reservoir| reservoir.stats());
     let reservoir = reservoir
         .map(|stats| json!({ "held": stats.held, "capacity": stats.capacity, "seen": stats.seen }));
+    let jobs = History::read(&*disk).jobs;
     let waiting = waiting(config, disk, state.learned());
     let inbox = waiting.map(|waiting| {
         let most = config.intake.inbox_bytes_max;
@@ -96,7 +95,7 @@ fn folder(config: &Config) -> anyhow::Result<Value> {
         "rejected": rejected,
         "reservoir": reservoir,
         "inbox": inbox,
-        "jobs": history(path)?,
+        "jobs": jobs,
     }))
 }
 
@@ -108,18 +107,6 @@ fn waiting(config: &Config, disk: Arc<Disk>, learned: u64) -> Option<Waiting> {
     let bytes = config.intake.inbox_bytes_max;
     let bounds = Bounds { bytes, samples: config.intake.inbox_samples_max };
     Inbox::open(disk, bounds, learned).ok().map(|inbox| inbox.waiting())
-}
-
-/// The jobs that the program remembered; none before the first.
-fn history(state: &Path) -> anyhow::Result<Vec<JobReport>> {
-    let path = state.join(HISTORY);
-    match std::fs::read(&path) {
-        Ok(bytes) => {
-            serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-    }
 }
 
 /// The status for people; a key that is not there has no line.
@@ -252,7 +239,7 @@ fn bytes(count: f64) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
-    use firmware_host::status::{Change, Ending, Phase, Status};
+    use firmware_host::status::{Change, Ending, JobReport, Phase, Status};
 
     fn report() -> JobReport {
         JobReport {
@@ -302,9 +289,7 @@ mod tests {
     fn a_folder_that_no_program_has_is_read() {
         let folder_path = tempfile::tempdir().unwrap();
         let state = folder_path.path().join("state");
-        drop(Disk::exclusive(&state).unwrap());
-        let jobs = serde_json::to_vec(&[report()]).unwrap();
-        std::fs::write(state.join(HISTORY), jobs).unwrap();
+        History::default().end(&Disk::exclusive(&state).unwrap(), report());
         std::fs::write(state.join("paused"), "").unwrap();
         let config = Config { state: Some(state), ..Config::default() };
         let value = folder(&config).unwrap();

@@ -58,7 +58,7 @@ pub struct Change {
 }
 
 /// How a run of a job ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ending {
     /// The gate kept the adapter.
@@ -68,6 +68,7 @@ pub enum Ending {
     /// A constraint, a budget or an order stopped it; its checkpoint waits.
     Stopped,
     /// Something failed.
+    #[default]
     Failed,
 }
 
@@ -85,7 +86,7 @@ pub struct Endings {
 }
 
 /// One run of a job, as it is remembered across restarts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct JobReport {
     /// Number of the run in the device's life, from 1.
     pub number: u64,

@@ -9,13 +9,11 @@
 //! - Invariant: the samples of a job leave the inbox with the commit or the rejection that ends it,
 //!   never before and never twice.
 
-mod history;
 mod run;
 mod served;
 mod watch;
 mod worker;
 
-pub use history::FILE as HISTORY_FILE;
 pub use served::{Current, Served};
 pub use worker::{Pace, Worker};
 
@@ -29,9 +27,6 @@ use sapwood::ports::{Storage, StorageError};
 use sapwood::state::StateError;
 use sapwood::tokenise::TokeniseError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-
-/// The name of the durable mark in the state folder that says an operator paused learning.
-pub const PAUSED_FILE: &str = "paused";
 
 /// Why the device cannot go on; what was committed and acknowledged is on disk.
 #[derive(Debug, thiserror::Error)]

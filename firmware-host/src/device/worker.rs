@@ -4,12 +4,13 @@
 //!   tick until it is told to end.
 //! - Why it waits is logged when it changes, so that the log explains every job and every pause.
 
-use super::history::History;
-use super::{Current, DeviceError, Handle, Order, PAUSED_FILE, Served, World, lock};
+use super::{Current, DeviceError, Handle, Order, Served, World, lock};
 use crate::budget::{Meter, Starts};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::constraints::{Constraints, Look, Situation};
+use crate::history::History;
+use crate::paused;
 use crate::probe::{Probes, Readings};
 use crate::status::{Board, Phase, ReservoirStatus};
 use jiff::tz::TimeZone;
@@ -94,7 +95,7 @@ impl Worker {
         let served = Arc::new(Served::new(engines, tokeniser, Current::default()));
         let history = History::read(&*meter);
         let (sender, orders) = mpsc::channel();
-        let paused = meter.len(PAUSED_FILE)?.is_some();
+        let paused = meter.len(paused::FILE)?.is_some();
         let mut worker = Self {
             constraints: Constraints::new(&config, zone),
             starts: history.starts(),
@@ -248,7 +249,7 @@ impl Worker {
             Order::Pause => self.pause()?,
             Order::Resume if self.paused => {
                 self.paused = false;
-                self.meter.remove(PAUSED_FILE)?;
+                self.meter.remove(paused::FILE)?;
                 self.meter.sync_dir("")?;
                 tracing::info!("resumed by an operator");
             }
@@ -260,8 +261,8 @@ impl Worker {
     fn pause(&mut self) -> Result<(), DeviceError> {
         if !self.paused {
             self.paused = true;
-            self.meter.write(PAUSED_FILE, b"")?;
-            self.meter.sync(PAUSED_FILE)?;
+            self.meter.write(paused::FILE, b"")?;
+            self.meter.sync(paused::FILE)?;
             self.meter.sync_dir("")?;
             tracing::info!("paused by an operator");
         }

@@ -16,18 +16,18 @@ const NEW: &str = "history.json.new";
 /// The last runs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct History {
+pub struct History {
     /// Runs in the device's life.
     runs: u64,
     /// When the last runs began, seconds since 1970, UTC.
     starts: Vec<i64>,
     /// The last runs, oldest first.
-    pub(super) jobs: Vec<JobReport>,
+    pub jobs: Vec<JobReport>,
 }
 
 impl History {
     /// What was remembered; nothing when that cannot be read.
-    pub(super) fn read(storage: &dyn Storage) -> Self {
+    pub fn read(storage: &dyn Storage) -> Self {
         let bytes = storage.read(FILE).unwrap_or_default();
         let mut history: Self = serde_json::from_slice(&bytes).unwrap_or_default();
         history.jobs.drain(..history.jobs.len().saturating_sub(JOBS_KEPT));
@@ -35,12 +35,12 @@ impl History {
     }
 
     /// The starts of the last day.
-    pub(super) fn starts(&self) -> Starts {
+    pub fn starts(&self) -> Starts {
         Starts::restore(&self.starts)
     }
 
     /// A run begins: its number. It counts even if it never ends.
-    pub(super) fn begin(&mut self, storage: &dyn Storage, starts: &Starts) -> u64 {
+    pub fn begin(&mut self, storage: &dyn Storage, starts: &Starts) -> u64 {
         self.runs = self.runs.saturating_add(1);
         self.starts = starts.seconds();
         self.keep(storage);
@@ -48,7 +48,7 @@ impl History {
     }
 
     /// A run has ended.
-    pub(super) fn end(&mut self, storage: &dyn Storage, report: JobReport) {
+    pub fn end(&mut self, storage: &dyn Storage, report: JobReport) {
         if self.jobs.len() >= JOBS_KEPT {
             self.jobs.remove(0);
         }
@@ -70,5 +70,30 @@ impl History {
         storage.sync(NEW)?;
         storage.rename(NEW, FILE)?;
         storage.sync_dir("")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use sapwood::ports::Memory;
+
+    #[test]
+    fn runs_are_remembered_in_order_and_damage_forgets_them() -> StorageResult<()> {
+        let storage = Memory::default();
+        let (mut history, mut starts) = (History::read(&storage), Starts::default());
+        for number in 1..=JOBS_KEPT as u64 + 2 {
+            starts.record(Timestamp::UNIX_EPOCH);
+            assert_eq!(history.begin(&storage, &starts), number);
+            history.end(&storage, JobReport { number, ..JobReport::default() });
+        }
+        let mut read = History::read(&storage);
+        assert_eq!((read.jobs.len(), read.jobs[0].number), (JOBS_KEPT, 3));
+        assert_eq!(read.starts().in_a_day(Timestamp::UNIX_EPOCH), JOBS_KEPT as u32 + 2);
+        assert_eq!(read.begin(&storage, &starts), JOBS_KEPT as u64 + 3, "numbers go on");
+        storage.write(FILE, b"{\"jobs\": 7}")?;
+        assert!(History::read(&storage).jobs.is_empty());
+        Ok(())
     }
 }
