@@ -23,7 +23,7 @@ use sapwood::base::{ExportOptions, export};
 use sapwood::inbox::{Bounds, Inbox};
 use sapwood::intake::Example;
 use sapwood::ports::Storage;
-use sapwood::ports::cut_disk::{CutDisk, Fault};
+use sapwood::ports::cut_disk::{CutDisk, Failure, Fault};
 use sapwood::settings::Settings;
 use sapwood::state::State;
 use std::collections::BTreeMap;
@@ -328,4 +328,31 @@ fn a_day_of_heat_cuts_and_orders_loses_nothing_and_explains_itself() {
     }
     assert!(growth < GROWTH_BYTES_MAX, "{told}");
     assert!(outside.disk_bytes <= most, "{told}");
+}
+
+#[test]
+fn a_disk_that_keeps_no_promise_ends_the_program_and_a_new_start_finds_what_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hf, model) = (folder.path().join("hf"), folder.path().join("model"));
+    tiny::write(&hf, 7, tiny::VOCAB).unwrap();
+    export(&hf, &model, ExportOptions::default()).unwrap();
+    let (sky, disk) = (Arc::<Sky>::default(), Arc::new(CutDisk::new()));
+    let open = || {
+        let probes = Box::new(Weather(sky.clone()));
+        let world = World { storage: disk.clone(), clock: sky.clone(), probes };
+        Worker::open(config(&model), world, TimeZone::UTC).unwrap()
+    };
+    let (mut worker, handle) = open();
+    handle.offer("{\"text\":\"before\"}").unwrap();
+    // The write, then the sync.
+    disk.set(Some(Fault::Once(1, Failure::Eio)));
+    assert!(handle.offer("{\"text\":\"at the fault\"}").is_err());
+    disk.set(None);
+    assert!(handle.offer("{\"text\":\"after\"}").is_err(), "nobody knows what the disk holds");
+    let error = worker.tick().unwrap_err();
+    assert!(error.is_final(), "{error}");
+    drop((worker, handle));
+    let (mut worker, handle) = open();
+    assert_eq!(worker.tick().unwrap(), Pace::Wait);
+    assert!(handle.status().inbox.samples >= 1 && handle.offer("{\"text\":\"after\"}").is_ok());
 }

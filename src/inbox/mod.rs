@@ -218,6 +218,11 @@ impl Inbox {
         Ok(())
     }
 
+    /// Whether a sync failed: nothing more is taken in until it is opened again.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// What opening found out of order.
     pub fn found(&self) -> Found {
         self.found

@@ -17,7 +17,7 @@ use jiff::tz::TimeZone;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use sapwood::adapter::Adapter;
 use sapwood::block::Block;
-use sapwood::inbox::{Bounds, Inbox};
+use sapwood::inbox::{Bounds, Inbox, InboxError};
 use sapwood::intake;
 use sapwood::learner::{self, Engines, Memory};
 use sapwood::ports::Storage;
@@ -173,6 +173,10 @@ impl Worker {
     /// [`DeviceError`] after which the state folder must be opened again.
     pub fn tick(&mut self) -> Result<Pace, DeviceError> {
         self.board.beat();
+        // A way in met a disk that keeps no promise: only a new start finds what is there.
+        if lock(&self.inbox).is_broken() {
+            return Err(InboxError::Broken.into());
+        }
         while let Ok(order) = self.orders.try_recv() {
             self.follow(order)?;
         }
