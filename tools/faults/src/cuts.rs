@@ -1,7 +1,7 @@
 //! Power cuts: at every step of a life, with every legal subset of what was not synced; and again
 //! while the restart recovers.
 //!
-//! - Up to [`SUBSETS`] subsets of a cut are all tried; beyond that, and for torn writes, seeds choose.
+//! - Up to `SUBSETS` subsets of a cut are all tried; beyond that, and for torn writes, seeds choose.
 //! - A state is opened, compared with what may be found, opened again; some lives go on from it.
 
 use crate::life::live;
