@@ -129,8 +129,9 @@ fn failed(error: GenerateError) -> ModelError {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
+    use sapwood::adapter::Adapter;
     use sapwood::intake::Message;
-    use sapwood::learner::Engines;
+    use sapwood::learner::{self, Engines};
     use sapwood::settings::Settings;
     use sapwood::tokenise::Tokeniser;
     use std::path::Path;
@@ -154,6 +155,30 @@ mod tests {
         };
         let tail = model.write(&given.ids, tokens, draw, &mut each).unwrap();
         (pieces, tail)
+    }
+
+    #[test]
+    fn a_text_keeps_the_adapter_it_began_with_and_the_next_one_has_the_new() {
+        let model = base();
+        let alone = written(&model, "The temperature of the", 12, 0).0;
+        let spec = learner::spec(model.served.engines.base.config(), &Settings::default()).unwrap();
+        let adapter = Adapter { values: vec![0.1; spec.len()], spec };
+        let mut adapter = Some(adapter);
+        let given = model.read(&Prompt::Text("The temperature of the".into())).unwrap();
+        let draw = Draw { temperature: 0.0, top_p: 1.0, seed: 0 };
+        let mut pieces = Vec::new();
+        let mut each = |piece: &str| {
+            pieces.push(piece.to_owned());
+            if pieces.len() == 3 {
+                model.served.swap(Current { generation: Some(9), adapter: adapter.take() });
+            }
+            ControlFlow::Continue(())
+        };
+        model.write(&given.ids, 12, draw, &mut each).unwrap();
+        assert_eq!(pieces, alone);
+        let next = Snapshot { current: model.served.current(), served: model.served.clone() };
+        assert_eq!(next.generation(), Some(9));
+        assert_ne!(written(&next, "The temperature of the", 12, 0).0, alone);
     }
 
     #[test]
