@@ -37,6 +37,8 @@ const FOLDER: &str = "inbox";
 const SEEN: &str = "inbox/seen";
 const JOB: &str = "inbox/job";
 const NEW: &str = ".new";
+/// How often a batch is read before it counts as lost: one error of a disk is not the last word.
+const READS: u32 = 3;
 /// Bytes of the shortest line that is an example, `{"text":"."}` without its end.
 const LINE_BYTES_MIN: u64 = 10;
 /// Most bytes of a segment: one batch may fill it, with a line end that it came without.
@@ -94,6 +96,8 @@ pub struct Taken {
     pub examples: Vec<Example>,
     /// The number of the last of them.
     pub through: u64,
+    /// Samples among them that could not be read any more, and are left out.
+    pub lost: u64,
 }
 
 /// The job under way, so that it meets the same samples after a cut.
@@ -341,30 +345,43 @@ impl Inbox {
     /// # Errors
     /// [`InboxError::Storage`] when the disk refuses for now.
     pub fn take(&self, most: u64, through: u64) -> Result<Taken, InboxError> {
-        let mut taken = Taken { examples: Vec::new(), through: self.learned };
+        let mut taken = Taken { through: self.learned, ..Taken::default() };
         for segment in &self.segments {
             for batch in &segment.batches {
                 if taken.examples.len() as u64 >= most || batch.last() > through {
                     return Ok(taken);
                 }
-                taken.examples.extend(self.examples(segment, batch)?);
+                match self.examples(segment, batch)? {
+                    Some(examples) => taken.examples.extend(examples),
+                    None => taken.lost += batch.last() - (batch.first - 1).max(self.learned),
+                }
                 taken.through = batch.last();
             }
         }
         Ok(taken)
     }
 
-    /// The samples of a batch that wait.
-    fn examples(&self, segment: &Segment, batch: &Batch) -> Result<Vec<Example>, InboxError> {
-        let mut bytes = vec![0; usize::try_from(batch.bytes).unwrap_or(0)];
-        match self.storage.read_at(&segment.path(), batch.at, &mut bytes) {
-            Ok(()) => {}
-            Err(error) if error.is_damage() => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        }
-        let found = segment::decode(&bytes).filter(|(header, _)| header.generation == batch.first);
+    /// The samples of a batch that wait; none when it stays unreadable, however often it is tried.
+    fn examples(
+        &self,
+        segment: &Segment,
+        batch: &Batch,
+    ) -> Result<Option<Vec<Example>>, InboxError> {
         let learned = self.learned.saturating_sub(batch.first.saturating_sub(1)) as usize;
-        Ok(found.map_or_else(Vec::new, |(_, mut all)| all.split_off(learned.min(all.len()))))
+        for _ in 0..READS {
+            let mut bytes = vec![0; usize::try_from(batch.bytes).unwrap_or(0)];
+            match self.storage.read_at(&segment.path(), batch.at, &mut bytes) {
+                Ok(()) => {}
+                Err(error) if error.is_damage() => continue,
+                Err(error) => return Err(error.into()),
+            }
+            let found = segment::decode(&bytes);
+            if let Some((_, mut all)) = found.filter(|(header, _)| header.generation == batch.first)
+            {
+                return Ok(Some(all.split_off(learned.min(all.len()))));
+            }
+        }
+        Ok(None)
     }
 
     /// The job under way, if one was begun and has not ended.

@@ -162,7 +162,11 @@ fn damage_is_counted_and_costs_its_batch_alone() {
     }
     let bytes = segment::encode(2, &line(2)).len();
     disk.damage("inbox/1", |all| all[bytes + 70] ^= 1);
-    assert_eq!(inbox.take(9, 9).unwrap().examples.len(), 2, "noticed when it is read");
+    let taken = inbox.take(9, 9).unwrap();
+    assert_eq!((taken.examples.len(), taken.lost), (2, 1), "noticed when it is read");
+    disk.set(Some(Fault::Once(0, Failure::Eio)));
+    assert_eq!(inbox.take(9, 9).unwrap(), taken, "one error of the disk is not the last word");
+    disk.set(None);
     let inbox = open(&disk, 0);
     assert_eq!(texts(&inbox), ["sample 1", "sample 3"]);
     let found = Found { passed_over_bytes: bytes as u64, lost_samples: 1, ..Found::default() };

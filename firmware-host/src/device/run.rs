@@ -193,6 +193,9 @@ impl Worker {
             self.give_up(job.through, &reason)?;
             return Ok(None);
         }
+        if taken.lost > 0 {
+            tracing::warn!(samples = taken.lost, "samples of the inbox cannot be read any more");
+        }
         let samples = taken.examples.len() as u64;
         let dataset = Dataset::of_examples(taken.examples);
         let [train, valid] = [&dataset.train, &dataset.valid].map(|all| self.blocks(all));

@@ -135,6 +135,10 @@ impl Worker {
                 "the inbox has bytes that are no sample: a write that was cut, or damage"
             );
         }
+        if found.memory_lost || found.job_lost {
+            let (hashes, job) = (found.memory_lost, found.job_lost);
+            tracing::warn!(hashes, job, "the inbox lost what it remembered beside its samples");
+        }
         let name = model.file_name().map(|name| name.to_string_lossy().into_owned());
         self.board.update(|status| {
             status.version = env!("CARGO_PKG_VERSION");
