@@ -222,7 +222,8 @@ struct Inner {
 }
 
 impl Board {
-    /// Something went forward: an optimiser step, a look at the constraints, a token.
+    /// The worker went forward: an optimiser step, a batch of held-out text, a look at the constraints.
+    /// Nobody else calls this: a busy server must not hide a worker that hangs.
     pub fn beat(&self) {
         self.beats.fetch_add(1, Ordering::Relaxed);
     }
