@@ -124,7 +124,6 @@ impl Writer {
     /// Asked after each token.
     fn going(&self) -> Going {
         let board: &Board = self.shared.device.board();
-        board.beat();
         board.update(|status| status.serving.tokens += 1);
         match () {
             () if self.frames.is_closed() => Going::Gone,
