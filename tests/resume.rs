@@ -7,14 +7,22 @@
 #[path = "common/tiny.rs"]
 mod tiny;
 
-use ndarray::s;
+use ndarray::{Array3, s};
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
+use sapwood::adapter::Adapter;
 use sapwood::block::Block;
+use sapwood::head::Group;
 use sapwood::learner::{
-    Domains, Engines, Event, Feed, LearnError, Material, Outcome, Stream, adapt,
+    Bench, Course, Cursor, Domains, Engines, Event, Feed, LearnError, Material, Outcome, Stream,
+    adapt, geometry, spec,
 };
 use sapwood::ports::Memory;
+use sapwood::reservoir::{Drawn, Reservoir};
 use sapwood::settings::{Method, Settings};
 use sapwood::state::{Generation, LearnerRecord, State};
+use sapwood::train::Learners;
+use sapwood::trunk::Trunk;
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
@@ -245,6 +253,59 @@ fn what_was_learned_is_lost_without_replay_and_kept_with_it() {
         assert!(gained > 1.0, "{method:?} learns the first domain: {gained}");
         assert!(kept_lost < lost / 2.0, "{method:?} keeps it: {kept_lost} of {lost} are lost");
     }
+}
+
+/// Goal: a block is offered with what it cost, whatever stood beside it in its step.
+/// Oracle: the base's own nats, for the first step meets an adapter that changes nothing yet; 1e-5
+/// because sums are of f32, in another order.
+#[test]
+fn a_block_is_stored_with_its_own_loss_and_none_without_labels() {
+    let settings = settings();
+    let pair = |token: u32, labels: bool| Block {
+        tokens: vec![10, token],
+        learn: vec![false, labels],
+        bytes: 1,
+        domain: 0,
+    };
+    let nats = |block: &Block| {
+        let (blocks, hidden) = ([block], hidden(&engines().trunk, block));
+        engines().head.nats(None, &Group { blocks: &blocks, hidden: &hidden }).unwrap()[0] as f32
+    };
+    let mut pairs: Vec<Block> = (1..tiny::VOCAB as u32).map(|token| pair(token, true)).collect();
+    pairs.sort_by(|a, b| nats(a).total_cmp(&nats(b)));
+    let blocks = [pairs[0].clone(), pairs[pairs.len() - 1].clone(), pair(10, false)];
+    assert!(nats(&blocks[1]) - nats(&blocks[0]) > 0.5, "too much alike to tell apart");
+    for (batch_size, grad_accumulation_steps) in [(3, 1), (1, 3)] {
+        let settings = Settings { batch_size, grad_accumulation_steps, ..settings.clone() };
+        let stored = stored_after_a_step(&blocks, &settings);
+        assert_eq!(stored.len(), blocks.len());
+        for drawn in stored {
+            let own = nats(&drawn.block);
+            assert!((drawn.loss - own).abs() < 1e-5, "{:?}: {} {own}", drawn.block, drawn.loss);
+        }
+    }
+}
+
+fn hidden(trunk: &Trunk, block: &Block) -> Array3<f32> {
+    Feed::new(trunk, std::slice::from_ref(block), 0).batch(&[0]).unwrap().1
+}
+
+/// What the reservoir holds after the first step over `blocks`.
+fn stored_after_a_step(blocks: &[Block], settings: &Settings) -> Vec<Drawn> {
+    let geometry = geometry(engines(), settings).unwrap();
+    let mut reservoir = Reservoir::create(Arc::new(Memory::default()), geometry, [0; 32]).unwrap();
+    let spec = spec(engines().base.config(), settings).unwrap();
+    let mut chance = ChaCha8Rng::seed_from_u64(settings.seed);
+    let mut learners = Learners::new(Adapter::fresh(spec, &mut chance));
+    let mut course = Course::new(0..blocks.len(), settings.seed, Cursor::default());
+    let bench = Bench {
+        engines: engines(),
+        feed: &mut Feed::new(&engines().trunk, blocks, 0),
+        learners: &mut learners,
+        reservoir: Some(&mut reservoir),
+    };
+    course.step(bench, settings).unwrap();
+    reservoir.draw(blocks.len()).unwrap()
 }
 
 /// What resuming rests on: a job that goes on meets its blocks in other batches.

@@ -9,7 +9,7 @@ use ndarray::Array3;
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
-use sapwood::head::{Group, Head, Keep, Kernels, Objective, Place};
+use sapwood::head::{Gradient, Group, Head, Keep, Kernels, Objective, Place};
 use sapwood::settings::{Activations, EmbeddingLayers, HeadWeights};
 use sapwood::train::{self, AdamW, Batch, Learners, Moments, Rules};
 
@@ -89,7 +89,8 @@ fn lora_gradients_of_every_target_equal_those_of_torch() -> Result<(), Surprise>
         let head = head(&base, kernels)?;
         let group = Group { blocks: &owned.blocks(), hidden: &owned.hidden };
         let objective = objective(0.0, EmbeddingLayers::Last);
-        let (losses, gradient) = head.gradient(&fast, &group, None, &objective)?;
+        let Gradient { losses, values: gradient, .. } =
+            head.gradient(&fast, &group, None, &objective)?;
         assert_close("loss", &[losses.total], &golden.f32("loss")?, &F32);
         for slot in &expected.spec.slots {
             let what = format!("{kernels:?} layer {} {}", slot.layer, slot.target.module());
@@ -268,9 +269,9 @@ impl Case {
         let group = Group { blocks: &blocks, hidden: &self.hidden };
         let objective = objective(0.7, EmbeddingLayers::All);
         let replay = Some((&group, &self.slow));
-        let (losses, gradient) = head.gradient(&self.fast, &group, replay, &objective)?;
+        let found = head.gradient(&self.fast, &group, replay, &objective)?;
         let nats = head.nats(Some(&self.fast), &group)?;
-        Ok((losses.total, gradient, nats.iter().map(|&nats| nats as f32).collect()))
+        Ok((found.losses.total, found.values, nats.iter().map(|&nats| nats as f32).collect()))
     }
 }
 

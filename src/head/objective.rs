@@ -37,6 +37,16 @@ impl Group<'_> {
         }
         (rows, targets)
     }
+
+    /// The mean of each block's own nats, `[B]`, 0 without labels; `nats` are those of all its labels.
+    pub(super) fn means(&self, nats: &[f32]) -> Vec<f32> {
+        let mut nats = nats.iter().copied().map(f64::from);
+        let mean = |block: &&Block| {
+            let labels = block.learn.iter().skip(1).filter(|&&learn| learn).count();
+            (nats.by_ref().take(labels).sum::<f64>() / labels.max(1) as f64) as f32
+        };
+        self.blocks.iter().map(mean).collect()
+    }
 }
 
 /// What the step minimises besides cross-entropy.
@@ -61,6 +71,17 @@ pub struct Losses {
     pub embedding: Option<f32>,
     /// What was minimised.
     pub total: f32,
+}
+
+/// What a batch says of the fast adapter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gradient {
+    /// The parts of its loss.
+    pub losses: Losses,
+    /// CE of every fresh block by itself, in nats a label, `[B]`; 0 for a block without labels.
+    pub of_blocks: Vec<f32>,
+    /// The gradient of `losses.total` for the adapter's flat values.
+    pub values: Vec<f32>,
 }
 
 pub(super) fn tensor3(hidden: &Array3<f32>, device: &Device) -> candle_core::Result<Tensor> {
@@ -93,7 +114,7 @@ fn padded(group: &Group<'_>, tokens: usize, device: &Device) -> candle_core::Res
 }
 
 impl Head {
-    /// The losses of one batch and the gradient of `total` for the fast adapter's flat values.
+    /// The losses of one batch and the gradient of their total for the fast adapter.
     ///
     /// `replay`: the replayed blocks and the slow adapter. A group without labels adds nothing.
     /// # Errors
@@ -105,7 +126,7 @@ impl Head {
         fresh: &Group<'_>,
         replay: Option<(&Group<'_>, &Adapter)>,
         objective: &Objective,
-    ) -> Result<(Losses, Vec<f32>), HeadError> {
+    ) -> Result<Gradient, HeadError> {
         let tokens = fresh.hidden.dim().1.max(replay.map_or(0, |(group, _)| group.hidden.dim().1));
         self.check_length(tokens)?;
         match self.kernels {
@@ -126,7 +147,7 @@ impl Head {
         replay: Option<(&Group<'_>, &Adapter)>,
         objective: &Objective,
         tokens: usize,
-    ) -> Result<(Losses, Vec<f32>), HeadError> {
+    ) -> Result<Gradient, HeadError> {
         let mut x = padded(fresh, tokens, &self.device)?;
         let fresh_blocks = fresh.blocks.len();
         let mut replayed = None;
@@ -151,7 +172,7 @@ impl Head {
 
         let replay_group = replay.map(|(group, _)| group);
         let (rows, targets, fresh_labels) = labels(fresh, replay_group, tokens);
-        let (mut loss, mut losses) =
+        let (mut loss, mut losses, nats) =
             self.entropy(&out, &rows, &targets, fresh_labels, replayed.is_some())?;
         if let Some((group, slow, hidden)) = &replayed
             && objective.gamma != 0.0
@@ -166,10 +187,11 @@ impl Head {
             loss = (loss + (embedding * f64::from(objective.gamma))?)?;
         }
         losses.total = loss.to_scalar()?;
-        Ok((losses, self.collect(&loss, &vars, fast.values.len())?))
+        let of_blocks = fresh.means(&nats[..fresh_labels]);
+        Ok(Gradient { losses, of_blocks, values: self.collect(&loss, &vars, fast.values.len())? })
     }
 
-    /// Cross-entropy of both groups, each its own mean, and the half-and-half sum.
+    /// Cross-entropy of both groups, each its own mean, the half-and-half sum, and every label's nats.
     fn entropy(
         &self,
         out: &Tensor,
@@ -177,11 +199,11 @@ impl Head {
         targets: &[u32],
         fresh_labels: usize,
         replayed: bool,
-    ) -> Result<(Tensor, Losses), HeadError> {
+    ) -> Result<(Tensor, Losses, Vec<f32>), HeadError> {
         let (b, t, d) = out.dims3()?;
         let mut losses = Losses { fresh: 0.0, replay: None, embedding: None, total: 0.0 };
         if targets.is_empty() {
-            return Ok(((out.sum_all()? * 0.0)?, losses));
+            return Ok(((out.sum_all()? * 0.0)?, losses, Vec::new()));
         }
         let rows = Tensor::from_slice(rows, rows.len(), &self.device)?;
         let labelled = out.reshape((b * t, d))?.index_select(&rows, 0)?;
@@ -193,12 +215,13 @@ impl Head {
         };
         let fresh = mean(0, fresh_labels)?;
         losses.fresh = fresh.to_scalar()?;
+        let of_labels = nats.to_vec1()?;
         if !replayed {
-            return Ok((fresh, losses));
+            return Ok((fresh, losses, of_labels));
         }
         let replay = mean(fresh_labels, replay_labels)?;
         losses.replay = Some(replay.to_scalar()?);
-        Ok((((fresh + replay)? * 0.5)?, losses))
+        Ok((((fresh + replay)? * 0.5)?, losses, of_labels))
     }
 
     /// MSE between the fast hidden states and slow's on the same replayed blocks.

@@ -10,7 +10,7 @@ use super::entropy::Above;
 use super::fused::{Entry, FusedLayer};
 use super::kernels;
 use super::lora::part;
-use super::{Group, Head, HeadError, Losses, Objective, entropy, objective};
+use super::{Gradient, Group, Head, HeadError, Losses, Objective, entropy, objective};
 use crate::adapter::Adapter;
 use crate::settings::EmbeddingLayers;
 use candle_core::Result;
@@ -121,7 +121,7 @@ impl Head {
         replay: Option<(&Group<'_>, &Adapter)>,
         objective: &Objective,
         tokens: usize,
-    ) -> std::result::Result<(Losses, Vec<f32>), HeadError> {
+    ) -> std::result::Result<Gradient, HeadError> {
         let mut embedding = match replay {
             Some((group, slow)) if objective.gamma != 0.0 => {
                 Some(self.slow_side(group, slow, objective, tokens)?)
@@ -154,7 +154,7 @@ impl Head {
             }
         }
 
-        let (mut losses, mut dy) = self.entropy_by_hand(x, fresh, replay, tokens)?;
+        let (mut losses, of_blocks, mut dy) = self.entropy_by_hand(x, fresh, replay, tokens)?;
         if let Some(embedding) = &embedding {
             let mean = (embedding.squares / embedding.count) as f32;
             losses.embedding = Some(mean);
@@ -176,7 +176,7 @@ impl Head {
         self.pool.give([dy]);
         self.pool.give(embedding.into_iter().flat_map(|embedding| embedding.distances));
         self.pool.settle();
-        Ok((losses, gradient))
+        Ok(Gradient { losses, of_blocks, values: gradient })
     }
 
     /// Slow's hidden states on the replayed blocks, where the objective compares them.
@@ -219,14 +219,15 @@ impl Head {
         self.pool.give([squares]);
     }
 
-    /// Cross-entropy of both groups, and its gradient for the last residual stream, in its place.
+    /// Cross-entropy of both groups and of each fresh block, and its gradient for the last residual
+    /// stream, in its place.
     fn entropy_by_hand(
         &self,
         mut out: Vec<f32>,
         fresh: &Group<'_>,
         replay: Option<&Group<'_>>,
         tokens: usize,
-    ) -> Result<(Losses, Vec<f32>)> {
+    ) -> Result<(Losses, Vec<f32>, Vec<f32>)> {
         let (rows, targets, fresh_labels) = objective::labels(fresh, replay, tokens);
         let replay_labels = targets.len() - fresh_labels;
         let half = if replay.is_some() { 0.5 } else { 1.0 };
@@ -244,9 +245,10 @@ impl Head {
             let sum: f64 = nats.iter().copied().map(f64::from).sum();
             (sum / nats.len().max(1) as f64) as f32
         };
+        let of_blocks = fresh.means(&nats[..fresh_labels]);
         let (fresh, old) = (mean(&nats[..fresh_labels]), mean(&nats[fresh_labels..]));
         let replay = (replay.is_some() && !targets.is_empty()).then_some(old);
         let total = replay.map_or(fresh, |replay| 0.5 * (fresh + replay));
-        Ok((Losses { fresh, replay, embedding: None, total }, out))
+        Ok((Losses { fresh, replay, embedding: None, total }, of_blocks, out))
     }
 }

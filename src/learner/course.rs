@@ -64,7 +64,7 @@ pub(super) fn rules(settings: &Settings) -> Rules {
 }
 
 /// What one step did.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Report {
     /// Losses and gradient.
     pub step: Step,
@@ -161,8 +161,12 @@ impl Course {
         let step = train::step(&engines.head, learners, &batches, &rules, learning_rate as f32)?;
         self.cursor.step += 1;
         if let Some(reservoir) = reservoir {
-            for (owned, _) in fresh.iter().zip(unseen).filter(|(_, unseen)| *unseen) {
-                offer(owned, step.losses.fresh, reservoir)?;
+            let mut losses = step.of_blocks.iter().copied();
+            for (owned, unseen) in fresh.iter().zip(unseen) {
+                let own: Vec<f32> = losses.by_ref().take(owned.blocks.len()).collect();
+                if unseen {
+                    offer(owned, &own, reservoir)?;
+                }
             }
         }
         let replay: Vec<&Owned<'_>> = replay.iter().flatten().collect();
@@ -212,10 +216,10 @@ fn replayed<'d>(trunk: &Trunk, drawn: &'d [Drawn]) -> Result<Option<Owned<'d>>, 
     Ok(Some(Owned { blocks, hidden }))
 }
 
-/// Offers blocks to the reservoir, with their hidden states where it keeps them.
-fn offer(owned: &Owned<'_>, loss: f32, reservoir: &mut Reservoir) -> Result<(), LearnError> {
+/// Offers blocks to the reservoir, each with its own loss, and hidden states where it keeps them.
+fn offer(owned: &Owned<'_>, losses: &[f32], reservoir: &mut Reservoir) -> Result<(), LearnError> {
     let keeps_hidden = reservoir.geometry().hidden.is_some();
-    for (row, block) in owned.blocks.iter().enumerate() {
+    for (row, (block, &loss)) in owned.blocks.iter().zip(losses).enumerate() {
         let hidden: Option<Vec<f16>> = keeps_hidden.then(|| {
             let own = owned.hidden.slice(s![row, ..block.tokens.len(), ..]);
             own.iter().map(|&number| f16::from_f32(number)).collect()

@@ -85,10 +85,12 @@ pub struct Batch<'a> {
 }
 
 /// What one optimiser step did.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Step {
     /// The mean losses over its micro-batches.
     pub losses: Losses,
+    /// The loss of every fresh block by itself, one micro-batch after the other, in nats a label.
+    pub of_blocks: Vec<f32>,
     /// The gradient's norm before clipping.
     pub gradient_norm: f32,
 }
@@ -106,13 +108,14 @@ pub fn step(
 ) -> Result<Step, TrainError> {
     let mut gradient = vec![0f32; learners.fast.values.len()];
     let mut losses = Losses { fresh: 0.0, replay: None, embedding: None, total: 0.0 };
+    let mut of_blocks = Vec::new();
     let share = 1.0 / batches.len().max(1) as f32;
     for batch in batches {
         let replay = batch.replay.as_ref().map(|group| (group, &learners.slow));
-        let (part, slope) =
-            head.gradient(&learners.fast, &batch.fresh, replay, &rules.objective)?;
-        gradient.iter_mut().zip(slope).for_each(|(sum, slope)| *sum += share * slope);
-        add(&mut losses, &part, share);
+        let part = head.gradient(&learners.fast, &batch.fresh, replay, &rules.objective)?;
+        gradient.iter_mut().zip(part.values).for_each(|(sum, slope)| *sum += share * slope);
+        add(&mut losses, &part.losses, share);
+        of_blocks.extend(part.of_blocks);
     }
     let k = learners.k + 1;
     let gradient_norm = clip(&mut gradient, rules.max_grad_norm);
@@ -127,7 +130,7 @@ pub fn step(
     };
     merge::ema(slow, fast, retain)?;
     learners.k = k;
-    Ok(Step { losses, gradient_norm })
+    Ok(Step { losses, of_blocks, gradient_norm })
 }
 
 fn add(sum: &mut Losses, part: &Losses, share: f32) {

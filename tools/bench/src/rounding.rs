@@ -93,8 +93,8 @@ type Gradient = (f32, Vec<f32>);
 
 fn gradient(head: &Head, learners: &Learners, batch: &Batch<'_>) -> Result<Gradient> {
     let replay = batch.replay.as_ref().map(|group| (group, &learners.slow));
-    let (losses, slopes) = head.gradient(&learners.fast, &batch.fresh, replay, &RULES.objective)?;
-    Ok((losses.total, slopes))
+    let found = head.gradient(&learners.fast, &batch.fresh, replay, &RULES.objective)?;
+    Ok((found.losses.total, found.values))
 }
 
 /// How far a loss and a gradient are from the exact ones: relative, and the gradients' cosine.
