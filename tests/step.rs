@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Golden, Surprise, Within, assert_close, exported};
-use ndarray::Array3;
+use ndarray::{Array3, Axis};
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
@@ -290,6 +290,47 @@ fn fused_and_reference_kernels_agree_on_odd_shapes_and_masks() -> Result<(), Sur
             assert_close("gradient", &gradient, &plain_gradient, &F32);
             assert_close("nats", &nats, &plain_nats, &F32);
         }
+    }
+    Ok(())
+}
+
+impl Case {
+    /// Losses and gradient of the first `fresh` blocks as new ones and the others as replayed ones.
+    fn split(&self, head: &Head, fresh: usize) -> Result<Gradient, Surprise> {
+        let blocks: Vec<&Block> = self.blocks.iter().collect();
+        let (new, old) = self.hidden.view().split_at(Axis(0), fresh);
+        let (new, old) = (new.to_owned(), old.to_owned());
+        let fresh_group = Group { blocks: &blocks[..fresh], hidden: &new };
+        let replay = Group { blocks: &blocks[fresh..], hidden: &old };
+        let objective = objective(0.7, EmbeddingLayers::Last);
+        Ok(head.gradient(&self.fast, &fresh_group, Some((&replay, &self.slow)), &objective)?)
+    }
+}
+
+/// Goal: a replayed block weighs as much as a fresh one, so that their numbers make the mix.
+/// Oracle: candle's autograd, and the parts' sum by hand.
+#[test]
+fn each_group_weighs_by_its_blocks() -> Result<(), Surprise> {
+    let (_place, base) = exported("families/llama2")?;
+    let case = Case::new(base.config(), (4, 9, 1));
+    let mut head = Head::load(&base, 0, &Place::cpu(), 24, Keep::default())?;
+    let mut found = Vec::new();
+    for kernels in KERNELS {
+        head.use_kernels(kernels);
+        for (fresh, share) in [(3, 0.75), (1, 0.25), (2, 0.5)] {
+            let got = case.split(&head, fresh)?;
+            let replay = got.losses.replay.ok_or("nothing was replayed")?;
+            let distance = got.losses.embedding.ok_or("nothing was compared")?;
+            let by_hand = share * got.losses.fresh + (1.0 - share) * replay + 0.7 * distance;
+            assert_close("total", &[got.losses.total], &[by_hand], &F32);
+            assert!((got.losses.fresh - replay).abs() > 0.01, "a share would not show");
+            found.push(got);
+        }
+    }
+    let (by_hand, by_candle) = found.split_at(3);
+    for (got, expected) in by_hand.iter().zip(by_candle) {
+        assert_close("gradient", &got.values, &expected.values, &F32);
+        assert_close("blocks", &got.of_blocks, &expected.of_blocks, &F32);
     }
     Ok(())
 }

@@ -83,7 +83,7 @@ pub(crate) struct LearnFlags {
     /// Fresh blocks of a batch [8].
     #[arg(long)]
     pub batch_size: Option<usize>,
-    /// Replayed blocks of a batch; 0 turns replay off [8].
+    /// Replayed blocks of a batch, which weigh by their number; 0 turns replay off [8].
     #[arg(long)]
     pub replay_batch_size: Option<usize>,
     /// Highest learning rate [1e-4].

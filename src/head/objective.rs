@@ -1,11 +1,12 @@
 //! The I-LoRA loss over a batch, its gradient for the fast adapter, and nats for evaluation.
 //!
-//! `L = 1/2 [CE(fresh) + CE(replay)] + gamma * MSE(h(replay; fast), h(replay; slow))`, or CE(fresh)
-//! alone without replay. CE: mean over labels of its group. MSE: mean over the real positions of
+//! `L = f CE(fresh) + r CE(replay) + gamma * MSE(h(replay; fast), h(replay; slow))`, or CE(fresh)
+//! alone without replay. CE: mean over labels of its group. f and r: the groups' parts of the blocks,
+//! `f = n_fresh / (n_fresh + n_replay)`, `r = 1 - f`. MSE: mean over the real positions of
 //! the replayed blocks and over channels, averaged over the compared layers; h is the residual
 //! stream after a layer, before the final norm; the slow side carries no gradient.
 //!
-//! Source: I-LoRA, arXiv 2402.18865, section 4.2.
+//! Source: I-LoRA, arXiv 2402.18865, section 4.2, where both groups have as many blocks.
 
 use super::{Factors, Head, HeadError, Kernels, entropy};
 use crate::adapter::Adapter;
@@ -108,6 +109,14 @@ pub(super) fn labels(
     (rows, targets, fresh_labels)
 }
 
+/// The weights of the cross-entropies of fresh and replayed blocks: the part of the blocks that each is.
+pub(super) fn shares(fresh: &Group<'_>, replay: Option<&Group<'_>>) -> [f32; 2] {
+    let count = |group: &Group<'_>| group.blocks.len() as f32;
+    let (new, old) = (count(fresh), replay.map_or(0.0, count));
+    let all = (new + old).max(1.0);
+    [new / all, old / all]
+}
+
 /// Hidden states padded to `tokens` rows a sequence.
 fn padded(group: &Group<'_>, tokens: usize, device: &Device) -> candle_core::Result<Tensor> {
     tensor3(group.hidden, device)?.pad_with_zeros(1, 0, tokens - group.hidden.dim().1)
@@ -173,7 +182,7 @@ impl Head {
         let replay_group = replay.map(|(group, _)| group);
         let (rows, targets, fresh_labels) = labels(fresh, replay_group, tokens);
         let (mut loss, mut losses, nats) =
-            self.entropy(&out, &rows, &targets, fresh_labels, replayed.is_some())?;
+            self.entropy(&out, &rows, &targets, fresh_labels, shares(fresh, replay_group))?;
         if let Some((group, slow, hidden)) = &replayed
             && objective.gamma != 0.0
         {
@@ -191,14 +200,14 @@ impl Head {
         Ok(Gradient { losses, of_blocks, values: self.collect(&loss, &vars, fast.values.len())? })
     }
 
-    /// Cross-entropy of both groups, each its own mean, the half-and-half sum, and every label's nats.
+    /// Cross-entropy of both groups, each its own mean, their sum by `shares`, and every label's nats.
     fn entropy(
         &self,
         out: &Tensor,
         rows: &[u32],
         targets: &[u32],
         fresh_labels: usize,
-        replayed: bool,
+        [new, old]: [f32; 2],
     ) -> Result<(Tensor, Losses, Vec<f32>), HeadError> {
         let (b, t, d) = out.dims3()?;
         let mut losses = Losses { fresh: 0.0, replay: None, embedding: None, total: 0.0 };
@@ -216,12 +225,13 @@ impl Head {
         let fresh = mean(0, fresh_labels)?;
         losses.fresh = fresh.to_scalar()?;
         let of_labels = nats.to_vec1()?;
-        if !replayed {
+        if old == 0.0 {
             return Ok((fresh, losses, of_labels));
         }
         let replay = mean(fresh_labels, replay_labels)?;
         losses.replay = Some(replay.to_scalar()?);
-        Ok((((fresh + replay)? * 0.5)?, losses, of_labels))
+        let sum = ((fresh * f64::from(new))? + (replay * f64::from(old))?)?;
+        Ok((sum, losses, of_labels))
     }
 
     /// MSE between the fast hidden states and slow's on the same replayed blocks.

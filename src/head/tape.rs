@@ -230,9 +230,9 @@ impl Head {
     ) -> Result<(Losses, Vec<f32>, Vec<f32>)> {
         let (rows, targets, fresh_labels) = objective::labels(fresh, replay, tokens);
         let replay_labels = targets.len() - fresh_labels;
-        let half = if replay.is_some() { 0.5 } else { 1.0 };
-        let mut shares = vec![half / fresh_labels.max(1) as f32; fresh_labels];
-        shares.resize(targets.len(), half / replay_labels.max(1) as f32);
+        let [new_share, old_share] = objective::shares(fresh, replay);
+        let mut shares = vec![new_share / fresh_labels.max(1) as f32; fresh_labels];
+        shares.resize(targets.len(), old_share / replay_labels.max(1) as f32);
         let mut labelled = self.gather(&out, &rows);
         let nats = self.above()?.nats(&mut labelled, &targets, Some(&shares))?;
         out.fill(0.0);
@@ -248,7 +248,7 @@ impl Head {
         let of_blocks = fresh.means(&nats[..fresh_labels]);
         let (fresh, old) = (mean(&nats[..fresh_labels]), mean(&nats[fresh_labels..]));
         let replay = (replay.is_some() && !targets.is_empty()).then_some(old);
-        let total = replay.map_or(fresh, |replay| 0.5 * (fresh + replay));
+        let total = replay.map_or(fresh, |replay| new_share * fresh + old_share * replay);
         Ok((Losses { fresh, replay, embedding: None, total }, of_blocks, out))
     }
 }

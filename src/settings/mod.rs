@@ -260,7 +260,7 @@ settings! {
     iters: u64 = 100,
     /// Fresh blocks of a batch.
     batch_size: usize = 8,
-    /// Replayed blocks of a batch; 0 turns replay off.
+    /// Replayed blocks of a batch, which weigh by their number; 0 turns replay off.
     replay_batch_size: usize = 8,
     /// Highest learning rate.
     learning_rate: f64 = 1e-4,
