@@ -3,11 +3,9 @@
 //! - In: arguments. Out: what to run, and the flags as [`Overrides`] of the settings.
 //! - Never here: any work.
 
-use super::names::{
-    ActivationsName, EmbeddingName, MethodName, Precision, ScheduleName, WeightsName,
-};
+use super::names::{ActivationsName, EmbeddingName, Precision, ScheduleName, WeightsName, methods};
 use clap::{Args, Parser, Subcommand};
-use sapwood::settings::{Device, Overrides};
+use sapwood::settings::{Device, Method, Overrides};
 use std::path::PathBuf;
 
 /// A language model that keeps learning on the device it runs on, without forgetting.
@@ -316,8 +314,8 @@ pub(crate) struct Stream {
     #[arg(required = true)]
     pub domains: Vec<PathBuf>,
     /// Methods to compare, with commas between; all of them by default.
-    #[arg(long, value_delimiter = ',', value_enum)]
-    pub methods: Vec<MethodName>,
+    #[arg(long, value_delimiter = ',', value_parser = methods())]
+    pub methods: Vec<Method>,
     /// How many seeds, from --seed on; tables give mean and standard deviation.
     #[arg(long, default_value_t = 1)]
     pub seeds: u64,

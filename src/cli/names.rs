@@ -3,6 +3,7 @@
 //! - In: words. Out: the settings' own enums.
 
 use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use sapwood::settings::{Activations, EmbeddingLayers, HeadWeights, Method, Schedule};
 
 /// How exported weights are stored.
@@ -89,32 +90,10 @@ impl From<ActivationsName> for Activations {
     }
 }
 
-/// [`Method`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum MethodName {
-    /// LoRA on one domain after the other.
-    Sequential,
-    /// Experience replay.
-    Er,
-    /// Experience replay with the averaged learner.
-    ErEma,
-    /// I-LoRA.
-    Ilora,
-    /// I-LoRA as its authors' program does it.
-    AsPublished,
-    /// All domains at once: the upper bound.
-    Joint,
-}
-
-impl From<MethodName> for Method {
-    fn from(name: MethodName) -> Self {
-        match name {
-            MethodName::Sequential => Self::Sequential,
-            MethodName::Er => Self::Replay,
-            MethodName::ErEma => Self::ReplayAverage,
-            MethodName::Ilora => Self::Ilora,
-            MethodName::AsPublished => Self::AsPublished,
-            MethodName::Joint => Self::Joint,
-        }
-    }
+/// [`Method`] on the command line: its words, each with what it is.
+pub(crate) fn methods() -> impl TypedValueParser<Value = Method> {
+    let word = |method: &Method| {
+        PossibleValue::new(method.word()).help(method.about().trim_end_matches('.'))
+    };
+    PossibleValuesParser::new(Method::ALL.iter().map(word)).try_map(|word| word.parse::<Method>())
 }

@@ -31,7 +31,7 @@ pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
     let mut stream = Stream::new(&engines, &domains, HIDDEN_BYTES_MAX)?;
     let methods: Vec<Method> = match args.methods.is_empty() {
         true => Method::ALL.to_vec(),
-        false => args.methods.iter().copied().map(Method::from).collect(),
+        false => args.methods.clone(),
     };
     let mut report = Report { unit: "bits per byte".into(), runs: Vec::new() };
     let steps = settings.iters * domains.names.len() as u64;
@@ -46,18 +46,18 @@ pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
             bar.finish_and_clear();
             let metrics = matrix.metrics()?;
             let value = json!({
-                "event": "run", "method": method.name(), "seed": seed,
+                "event": "run", "method": method.title(), "seed": seed,
                 "matrix": matrix, "metrics": metrics,
             });
             let text = format!(
                 "{} seed {seed}: ACC {:.4} BWT {:+.4} forgetting {:.4}",
-                method.name(),
+                method.title(),
                 metrics.acc,
                 metrics.bwt,
                 metrics.forgetting
             );
             console.result(&value, &text)?;
-            report.runs.push(Run { method: method.name().into(), seed, matrix });
+            report.runs.push(Run { method: method.title().into(), seed, matrix });
             if let Some(out) = &args.out {
                 write(out, &report)?;
             }
@@ -110,7 +110,7 @@ fn bar(steps: u64, console: &Console, method: Method, seed: u64) -> ProgressBar 
     {
         bar.set_style(style);
     }
-    bar.set_prefix(format!("{} seed {seed}", method.name()));
+    bar.set_prefix(format!("{} seed {seed}", method.title()));
     bar
 }
 

@@ -144,7 +144,7 @@ impl<'a> Stream<'a> {
         let whole = 0..self.spans.last().map_or(0, |span| span.end);
         for index in 0..self.spans.len() {
             let span = self.spans[index].clone();
-            let joint = method == Method::Joint;
+            let joint = method.joint().is_some();
             let pool = if joint { whole.clone() } else { span };
             // Joint training goes on where it stopped instead of starting its schedule again.
             let many =

@@ -1,6 +1,6 @@
-//! Settings that are one of a few: schedule, layers of the distance, device, method.
+//! Settings that are one of a few: schedule, layers of the distance, device.
 
-use super::{Settings, SettingsError, range};
+use super::{SettingsError, range};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -69,24 +69,6 @@ pub enum Activations {
     Recompute,
 }
 
-/// The ways of learning that a stream compares; each is the same step under other settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// LoRA on one domain after the other: no replay, no slow learner.
-    Sequential,
-    /// Experience replay (ER).
-    Replay,
-    /// ER, and the slow learner is an average of the fast one.
-    ReplayAverage,
-    /// I-LoRA as its paper describes it: ER, average, and hidden states held close.
-    Ilora,
-    /// I-LoRA as its authors' program does it.
-    AsPublished,
-    /// All domains at once, shuffled: what a device never has, the upper bound.
-    Joint,
-}
-
 impl FromStr for Device {
     type Err = SettingsError;
 
@@ -127,49 +109,5 @@ impl fmt::Display for Device {
             Self::Cuda(number) => write!(to, "cuda:{number}"),
             Self::Metal => write!(to, "metal"),
         }
-    }
-}
-
-impl Method {
-    /// Every method, in the order of the tables.
-    pub const ALL: [Self; 6] = [
-        Self::Sequential,
-        Self::Replay,
-        Self::ReplayAverage,
-        Self::Ilora,
-        Self::AsPublished,
-        Self::Joint,
-    ];
-
-    /// Its name in tables and plots.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sequential => "sequential LoRA",
-            Self::Replay => "ER",
-            Self::ReplayAverage => "ER + EMA",
-            Self::Ilora => "I-LoRA",
-            Self::AsPublished => "I-LoRA as published",
-            Self::Joint => "joint (upper bound)",
-        }
-    }
-
-    /// `settings` with what this method turns off or fixes; the rest stays as chosen.
-    pub fn apply(self, settings: &Settings) -> Settings {
-        let mut chosen = Settings { as_published: false, ..settings.clone() };
-        match self {
-            Self::Sequential | Self::Joint => {
-                chosen.replay_batch_size = 0;
-                chosen.retain = 0.0;
-                chosen.gamma = 0.0;
-            }
-            Self::Replay => {
-                chosen.retain = 0.0;
-                chosen.gamma = 0.0;
-            }
-            Self::ReplayAverage => chosen.gamma = 0.0,
-            Self::Ilora => {}
-            Self::AsPublished => chosen.as_published = true,
-        }
-        chosen
     }
 }

@@ -7,14 +7,16 @@
 
 mod choices;
 mod limits;
+mod method;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use choices::{Activations, Device, EmbeddingLayers, HeadWeights, Method, Schedule};
+pub use choices::{Activations, Device, EmbeddingLayers, HeadWeights, Schedule};
 pub use limits::*;
+pub use method::Method;
 
 /// Why settings are refused.
 #[derive(Debug, thiserror::Error)]

@@ -109,13 +109,33 @@ fn what_a_checkpoint_keeps_changes_with_the_numbers_only() -> Result<(), Setting
 }
 
 #[test]
-fn a_method_changes_what_it_is_about_and_nothing_else() {
+fn a_method_changes_what_it_is_about_and_nothing_else() -> Result<(), SettingsError> {
     let chosen = Settings { rank: 3, as_published: true, ..Settings::default() };
-    for method in Method::ALL {
+    for &method in Method::ALL {
         let applied = method.apply(&chosen);
         assert_eq!((applied.rank, applied.check().is_ok()), (3, true));
         assert_eq!(applied.as_published, method == Method::AsPublished);
+        assert_eq!(method.word().parse::<Method>()?, method);
+        assert_eq!(Method::titled(method.title()), Some(method));
     }
     assert_eq!(Method::Sequential.apply(&chosen).replay_batch_size, 0);
-    assert!(Method::ReplayAverage.apply(&chosen).retain > 0.9);
+    let average = Method::ReplayAverage.apply(&chosen);
+    assert!(average.retain > 0.9 && average.gamma == 0.0);
+    assert!(Method::Ilora.apply(&chosen) == Settings { as_published: false, ..chosen });
+    let Err(error) = "upper".parse::<Method>() else { unreachable!("there is no such method") };
+    assert!(error.to_string().contains("er-ema"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn joint_training_takes_as_many_blocks_a_step_as_the_others() {
+    let chosen = Settings { batch_size: 5, replay_batch_size: 3, ..Settings::default() };
+    let blocks = |method: Method| {
+        let Settings { batch_size, replay_batch_size, .. } = method.apply(&chosen);
+        (batch_size, replay_batch_size)
+    };
+    assert_eq!((blocks(Method::Replay), blocks(Method::Ilora)), ((5, 3), (5, 3)));
+    assert_eq!((blocks(Method::Joint), blocks(Method::JointLong)), ((8, 0), (8, 0)));
+    assert_eq!((Method::Joint.joint(), Method::JointLong.joint()), (Some(1), Some(3)));
+    assert_eq!(Method::Replay.joint(), None);
 }

@@ -1,0 +1,131 @@
+//! The ways of learning that a stream compares: one table, a row each.
+//!
+//! - In: a method and the settings as chosen. Out: the settings without what the method turns off.
+//! - A new method is a row at the end of this file: what it is, its name on the command line, its
+//!   title in tables and plots, its way through the domains, what it turns off.
+
+use super::{Settings, SettingsError, range};
+use std::str::FromStr;
+
+/// What a method may do without; I-LoRA has all of it.
+#[derive(Clone, Copy)]
+enum Part {
+    /// Blocks of earlier domains in every batch.
+    Replay,
+    /// A slow learner that is an average of the fast one, instead of its copy.
+    Average,
+    /// Hidden states of fast held close to those of slow.
+    Distance,
+}
+
+/// How a method goes through the domains.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// One domain after the other, as a device meets them.
+    InTurn,
+    /// The same, as the authors' program of I-LoRA does it.
+    AsPublished,
+    /// All domains at once, for so many times the steps of the others.
+    Joint(u64),
+}
+
+impl Method {
+    /// `settings` with what this method turns off or fixes; the rest stays as chosen.
+    pub fn apply(self, settings: &Settings) -> Settings {
+        let as_published = self.way() == Way::AsPublished;
+        let mut chosen = Settings { as_published, ..settings.clone() };
+        if self.joint().is_some() {
+            // Where nothing is old, the blocks that others replay are blocks like any other.
+            chosen.batch_size += chosen.replay_batch_size;
+        }
+        for part in self.off() {
+            match part {
+                Part::Replay => chosen.replay_batch_size = 0,
+                Part::Average => chosen.retain = 0.0,
+                Part::Distance => chosen.gamma = 0.0,
+            }
+        }
+        chosen
+    }
+
+    /// Of joint training, how many times the steps of the others it takes; none where domains come
+    /// one after the other.
+    pub fn joint(self) -> Option<u64> {
+        match self.way() {
+            Way::Joint(times) => Some(times),
+            Way::InTurn | Way::AsPublished => None,
+        }
+    }
+
+    /// The method that tables and plots call so.
+    pub fn titled(title: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|method| method.title() == title)
+    }
+}
+
+impl FromStr for Method {
+    type Err = SettingsError;
+
+    fn from_str(word: &str) -> Result<Self, SettingsError> {
+        let words: Vec<&str> = Self::ALL.iter().map(|method| method.word()).collect();
+        let found = Self::ALL.iter().copied().find(|method| method.word() == word);
+        found.ok_or_else(|| range("methods", &words.join(", "), word))
+    }
+}
+
+/// Makes [`Method`] and what is known of each from one table.
+macro_rules! methods {
+    ($($(#[doc = $doc:literal])+ $method:ident = $word:literal, $title:literal, $way:expr, $off:expr;)+) => {
+        /// The ways of learning that a stream compares; each is the same step under other settings.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Method { $($(#[doc = $doc])+ $method,)+ }
+
+        impl Method {
+            /// Every method, in the order of the tables.
+            pub const ALL: &'static [Self] = &[$(Self::$method,)+];
+
+            /// Its name on the command line.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$method => $word,)+ }
+            }
+
+            /// Its name in tables and plots.
+            pub fn title(self) -> &'static str {
+                match self { $(Self::$method => $title,)+ }
+            }
+
+            /// What it is, in a sentence.
+            pub fn about(self) -> &'static str {
+                match self { $(Self::$method => concat!($($doc),+).trim_ascii(),)+ }
+            }
+
+            fn way(self) -> Way {
+                match self { $(Self::$method => $way,)+ }
+            }
+
+            fn off(self) -> &'static [Part] {
+                match self { $(Self::$method => &$off,)+ }
+            }
+        }
+    };
+}
+
+use Part::{Average, Distance, Replay};
+use Way::{AsPublished, InTurn, Joint};
+
+methods! {
+    /// LoRA on one domain after the other.
+    Sequential = "sequential", "sequential LoRA", InTurn, [Replay, Average, Distance];
+    /// Experience replay (ER).
+    Replay = "er", "ER", InTurn, [Average, Distance];
+    /// ER, and the slow learner is an average of the fast one.
+    ReplayAverage = "er-ema", "ER + EMA", InTurn, [Distance];
+    /// I-LoRA as its paper describes it: ER, average, and hidden states held close.
+    Ilora = "ilora", "I-LoRA", InTurn, [];
+    /// I-LoRA as its authors' program does it.
+    AsPublished = "as-published", "I-LoRA as published", AsPublished, [];
+    /// All domains at once, shuffled, with as many blocks a step and steps as the others.
+    Joint = "joint", "joint", Joint(1), [Replay, Average, Distance];
+    /// The same for three times the steps.
+    JointLong = "joint-long", "joint, 3 x steps", Joint(3), [Replay, Average, Distance];
+}
