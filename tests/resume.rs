@@ -19,7 +19,7 @@ use sapwood::learner::{
 };
 use sapwood::ports::Memory;
 use sapwood::reservoir::{Drawn, Reservoir};
-use sapwood::settings::{Method, Settings};
+use sapwood::settings::{Method, Schedule, Settings};
 use sapwood::state::{Generation, LearnerRecord, State};
 use sapwood::train::Learners;
 use sapwood::trunk::Trunk;
@@ -306,6 +306,45 @@ fn stored_after_a_step(blocks: &[Block], settings: &Settings) -> Vec<Drawn> {
     };
     course.step(bench, settings).unwrap();
     reservoir.draw(blocks.len()).unwrap()
+}
+
+/// Goal: joint training is measured by what it took: blocks, steps, one schedule, a course.
+#[test]
+fn joint_training_is_one_run_of_as_many_blocks_and_steps_whose_course_is_scored() {
+    let even = |from| -> Vec<Block> {
+        let cut = |mut block: Block| {
+            block.tokens.truncate(5);
+            block.learn.truncate(5);
+            block
+        };
+        blocks(from, BLOCKS).into_iter().map(cut).collect()
+    };
+    let mut domains = Domains::new();
+    for (name, from) in [("first", 10), ("second", 50)] {
+        domains.push(name.to_owned(), even(from), blocks(from, 6), 100, 100);
+    }
+    let settings = Settings { iters: 6, lr_schedule: Schedule::Cosine, ..settings() };
+    let mut stream = Stream::new(engines(), &domains, 1 << 20).unwrap();
+    let mut run = |method: Method| {
+        let (mut tokens, mut rates, mut names) = (Vec::new(), Vec::new(), Vec::new());
+        let matrix = stream.run(method, &settings, |name, report| {
+            tokens.push(report.tokens);
+            rates.push(report.learning_rate);
+            names.push(name.to_owned());
+        });
+        (matrix.unwrap(), tokens, rates, names)
+    };
+    let (_, replayed, _, names) = run(Method::Replay);
+    assert_eq!((&names[0][..], &names[11][..]), ("first", "second"));
+    let (most, steps) = (*replayed.iter().max().unwrap(), replayed.len());
+    for (method, times) in [(Method::Joint, 1), (Method::JointLong, 3)] {
+        let (matrix, tokens, rates, names) = run(method);
+        assert_eq!((tokens.len(), tokens[0]), (times * steps, most), "{method:?}");
+        assert!(rates[2..].windows(2).all(|pair| pair[1] < pair[0]), "one schedule: {rates:?}");
+        assert!(matrix.rows[0] != matrix.rows[1], "a course, not its end twice");
+        assert!((0..2).all(|j| matrix.rows[0][j] < matrix.before[j]), "both are learned at once");
+        assert!(names.iter().all(|name| name == "all domains"));
+    }
 }
 
 /// What resuming rests on: a job that goes on meets its blocks in other batches.

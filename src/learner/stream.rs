@@ -3,7 +3,8 @@
 //! - In: blocks of every domain, a method. Out: the matrix R of bits per byte of the slow learner.
 //! - The same jobs as on a device, but without the gate and without a state folder: what is
 //!   compared is the method, so nothing may be dropped.
-//! - Joint training sees all domains at once, shuffled, for as many steps: the upper bound.
+//! - Joint training sees all domains at once, shuffled, with as many blocks a step as the others, for
+//!   as many steps or a multiple of them; a row of R follows each T-th part of its steps.
 
 use super::LearnError;
 use super::course::{Bench, Course, Cursor, Report, order};
@@ -22,6 +23,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use std::ops::Range;
 use std::sync::Arc;
+
+/// What is told as the domain of a joint step.
+const ALL_DOMAINS: &str = "all domains";
 
 /// The training blocks of all domains, side by side, and where each domain begins and ends.
 pub struct Domains {
@@ -121,7 +125,8 @@ impl<'a> Stream<'a> {
         self.held_out.iter().map(score).collect()
     }
 
-    /// One method under one seed: `settings.iters` steps a domain.
+    /// One method under one seed: `settings.iters` steps between two rows of R, one domain after the
+    /// other or, in joint training, all at once under one schedule; there it may be several times as many.
     ///
     /// `tell` hears of every step: the domain's name and the report.
     /// # Errors
@@ -132,41 +137,31 @@ impl<'a> Stream<'a> {
         settings: &Settings,
         mut tell: impl FnMut(&str, &Report),
     ) -> Result<Matrix, LearnError> {
-        let settings = method.apply(settings);
-        let mut chance = ChaCha8Rng::seed_from_u64(settings.seed);
+        let mut settings = method.apply(settings);
+        let steps = settings.iters * method.joint().unwrap_or(1);
+        if method.joint().is_some() {
+            settings.iters = steps * self.spans.len() as u64;
+        }
         let spec = spec(self.engines.base.config(), &settings)?;
+        let mut chance = ChaCha8Rng::seed_from_u64(settings.seed);
         let mut learners = Learners::new(Adapter::fresh(spec, &mut chance));
         let mut reservoir = match settings.replay_batch_size {
             0 => None,
             _ => Some(reservoir(self.engines, &settings)?),
         };
-        let mut rows = Vec::new();
         let whole = 0..self.spans.last().map_or(0, |span| span.end);
-        for index in 0..self.spans.len() {
-            let span = self.spans[index].clone();
-            let joint = method.joint().is_some();
-            let pool = if joint { whole.clone() } else { span };
-            // Joint training goes on where it stopped instead of starting its schedule again.
-            let many =
-                Settings { iters: settings.iters * self.spans.len() as u64, ..settings.clone() };
-            let rules = if joint { &many } else { &settings };
-            if !joint || index == 0 {
-                let mut course = Course::new(pool, rules.seed, Cursor::default());
-                for _ in 0..rules.iters {
-                    if let Some(reservoir) = &mut reservoir
-                        && reservoir.room() < rules.fresh_blocks()
-                    {
-                        reservoir.settle()?;
-                    }
-                    let bench = Bench {
-                        engines: self.engines,
-                        feed: &mut self.feed,
-                        learners: &mut learners,
-                        reservoir: reservoir.as_mut(),
-                    };
-                    let report = course.step(bench, rules)?;
-                    tell(&self.names[index], &report);
-                }
+        let mut course = Course::new(whole, settings.seed, Cursor::default());
+        let mut rows = Vec::new();
+        for (domain, span) in self.names.iter().zip(self.spans) {
+            let mut name = ALL_DOMAINS;
+            if method.joint().is_none() {
+                name = domain;
+                course = Course::new(span.clone(), settings.seed, Cursor::default());
+            }
+            for _ in 0..steps {
+                let report =
+                    self.step(&mut course, &mut learners, reservoir.as_mut(), &settings)?;
+                tell(name, &report);
             }
             rows.push(self.scores(Some(&learners.slow))?);
         }
@@ -176,6 +171,23 @@ impl<'a> Stream<'a> {
             before: self.before.clone(),
             rows,
         })
+    }
+
+    /// One step; a reservoir without room for its blocks first takes for good what was staged.
+    fn step(
+        &mut self,
+        course: &mut Course,
+        learners: &mut Learners,
+        mut reservoir: Option<&mut Reservoir>,
+        settings: &Settings,
+    ) -> Result<Report, LearnError> {
+        if let Some(reservoir) = &mut reservoir
+            && reservoir.room() < settings.fresh_blocks()
+        {
+            reservoir.settle()?;
+        }
+        let bench = Bench { engines: self.engines, feed: &mut self.feed, learners, reservoir };
+        course.step(bench, settings)
     }
 }
 
