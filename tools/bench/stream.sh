@@ -1,13 +1,36 @@
 #!/usr/bin/env bash
-# The comparison of methods in BENCHMARKS.md: eight domains, all methods, three seeds.
-# Usage: tools/bench/stream.sh CORPUS_STREAM MODEL_DIR OUT_DIR [FLAGS OF sapwood stream]
-#   CORPUS_STREAM: a folder with one folder a domain (train.txt, test.txt), named as below.
+# The comparison of methods in BENCHMARKS.md: the domains of a stream, all methods, three seeds.
+# Usage: tools/bench/stream.sh [--stream NAME] CORPUS MODEL_DIR OUT_DIR [FLAGS OF sapwood stream]
+#   NAME: eight (default), reversed (the eight backwards), twentyfour, twice (the 24, then the 24 again),
+#     drift or dissimilar; streams/order has the domains of each.
+#   CORPUS: a folder with one folder a domain (train.txt, test.txt), or several with colons between;
+#     a domain is taken from the first that has it.
 set -euo pipefail
+order=$(dirname "$0")/streams/order stream=eight
+if [[ ${1-} == --stream ]]; then
+    stream=${2?expected the name of a stream} && shift 2
+fi
+if (($# < 3)); then
+    sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0" >&2
+    exit 2
+fi
 corpus=$1 model=$2 out=$3
-domains=(clinical_notes recipes math_gsm8k legal_policies voice_assistant_nlu
-    aviation_maintenance code_c_firmware logs_mobile_device)
+case $stream in
+eight | twentyfour | drift | dissimilar) mapfile -t domains <"$order/$stream.txt" ;;
+reversed) mapfile -t domains < <(tac "$order/eight.txt") ;;
+twice) mapfile -t domains < <(cat "$order"/twentyfour.txt{,}) ;;
+*) echo "unknown stream $stream: expected eight, reversed, twentyfour, twice, drift or dissimilar" >&2 && exit 2 ;;
+esac
+IFS=: read -ra folders <<<"$corpus"
+paths=()
+for domain in "${domains[@]}"; do
+    for folder in "${folders[@]}"; do
+        [[ -d $folder/$domain ]] && paths+=("$folder/$domain") && continue 2
+    done
+    echo "no folder of $corpus has the domain $domain" >&2 && exit 1
+done
 cargo run --release -- stream --model "$model" --out "$out" --seeds 3 \
     --iters 50 --batch-size 4 --replay-batch-size 4 --max-seq-length 128 --num-layers 4 \
     --target-modules q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj \
     --learning-rate 5e-3 --lr-schedule cosine --retain 0.95 --replay-blocks 200 \
-    --eval-blocks 16 "${@:4}" "${domains[@]/#/$corpus/}"
+    --eval-blocks 16 "${@:4}" "${paths[@]}"
