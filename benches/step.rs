@@ -13,7 +13,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use ndarray::Array3;
 use sapwood::base::Base;
 use sapwood::block::Block;
-use sapwood::head::{Group, Head, Keep, Kernels, Objective, Place};
+use sapwood::head::{Distance, Group, Head, Keep, Kernels, Objective, Place};
 use sapwood::settings::EmbeddingLayers;
 
 /// Blocks of a group.
@@ -45,7 +45,7 @@ fn step(criterion: &mut Criterion) {
     let blocks = [&fresh, &old].map(|owned| owned.blocks.iter().collect::<Vec<_>>());
     let fresh = Group { blocks: &blocks[0], hidden: &fresh.hidden };
     let old = Group { blocks: &blocks[1], hidden: &old.hidden };
-    let objective = Objective { gamma: 1.0, layers: EmbeddingLayers::Last, one_sided: false };
+    let objective = Objective { gamma: 1.0, layers: EmbeddingLayers::Last, distance: Distance::Relative };
     let mut group = criterion.benchmark_group("step");
     group.sample_size(10);
     for (name, kernels) in KERNELS {

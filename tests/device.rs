@@ -15,7 +15,9 @@ use rand_core::{Rng, SeedableRng};
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
-use sapwood::head::{Below, Decoder, Group, Head, HeadError, Keep, Losses, Objective, Place};
+use sapwood::head::{
+    Below, Decoder, Distance, Group, Head, HeadError, Keep, Losses, Objective, Place,
+};
 use sapwood::settings::{Device, EmbeddingLayers};
 use sapwood::train::{self, AdamW, Batch, Learners, Rules};
 use sapwood::trunk::{Trunk, TrunkError};
@@ -130,7 +132,11 @@ fn losses_and_gradients_of_every_target_equal_those_of_the_cpus_kernels() -> Res
                 let fresh = Group { blocks: &fresh_blocks, hidden: &fresh.hidden };
                 let replay = Group { blocks: &replay_blocks, hidden: &replay.hidden };
                 let layers = layers[index % 2];
-                let objective = Objective { gamma: 0.7, layers, one_sided: index % 3 == 0 };
+                let distance = match index % 3 {
+                    0 => Distance::OneSided,
+                    _ => Distance::Relative,
+                };
+                let objective = Objective { gamma: 0.7, layers, distance };
                 let both = [&by_hand, &other].map(|head| {
                     let replay = Some((&replay, &slow));
                     head.gradient(&fast, &fresh, replay, &objective)
@@ -157,7 +163,7 @@ fn five_steps_end_where_those_of_the_cpus_kernels_end() -> Result<(), Surprise> 
     let config = base.config();
     let strength = Strength { rank: 4, alpha: 8.0 };
     let spec = Spec::uniform(config, 0..config.layers, &Target::ALL, strength);
-    let objective = Objective { gamma: 0.5, layers: EmbeddingLayers::Last, one_sided: false };
+    let objective = Objective { gamma: 0.5, layers: EmbeddingLayers::Last, distance: Distance::Relative };
     let rules = Rules {
         objective,
         adamw: AdamW::default(),

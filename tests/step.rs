@@ -9,7 +9,7 @@ use ndarray::{Array3, Axis};
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
-use sapwood::head::{Gradient, Group, Head, Keep, Kernels, Objective, Place};
+use sapwood::head::{Distance, Gradient, Group, Head, Keep, Kernels, Objective, Place};
 use sapwood::settings::{Activations, EmbeddingLayers, HeadWeights};
 use sapwood::train::{self, AdamW, Batch, Learners, Moments, Rules};
 
@@ -75,7 +75,7 @@ fn head(base: &Base, kernels: Kernels) -> Result<Head, Surprise> {
 }
 
 fn objective(gamma: f32, layers: EmbeddingLayers) -> Objective {
-    Objective { gamma, layers, one_sided: false }
+    Objective { gamma, layers, distance: Distance::Relative }
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn one_ilora_step_equals_that_of_torch() -> Result<(), Surprise> {
         let parts = [
             ("ce_fresh", Some(step.losses.fresh)),
             ("ce_replay", step.losses.replay),
-            ("mse", step.losses.embedding),
+            ("distance", step.losses.embedding),
             ("total", Some(step.losses.total)),
             ("gradient_norm", Some(step.gradient_norm)),
         ];
@@ -200,7 +200,7 @@ fn twenty_steps_follow_the_losses_of_torch() -> Result<(), Surprise> {
             ];
             losses.iter_mut().zip(parts).for_each(|(losses, part)| losses.push(part));
         }
-        for (name, losses) in ["ce_fresh", "ce_replay", "mse", "total"].iter().zip(&losses) {
+        for (name, losses) in ["ce_fresh", "ce_replay", "distance", "total"].iter().zip(&losses) {
             assert_close(name, losses, &golden.f32(name)?, &F32);
         }
         let fast = adapter(&golden, &spec, "fast_end")?;
@@ -267,7 +267,8 @@ impl Case {
     fn run(&self, head: &Head) -> Result<(f32, Vec<f32>, Vec<f32>), Surprise> {
         let blocks: Vec<&Block> = self.blocks.iter().collect();
         let group = Group { blocks: &blocks, hidden: &self.hidden };
-        let objective = objective(0.7, EmbeddingLayers::All);
+        // Relative to such short hidden states 0.05 is what 10 is in a job: a small part of the loss.
+        let objective = objective(0.05, EmbeddingLayers::All);
         let replay = Some((&group, &self.slow));
         let found = head.gradient(&self.fast, &group, replay, &objective)?;
         let nats = head.nats(Some(&self.fast), &group)?;

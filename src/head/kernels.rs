@@ -8,6 +8,7 @@
 //!
 //! Sources: RMSNorm arXiv 1910.07467; SwiGLU arXiv 2002.05202.
 
+use super::objective::{Distance, LENGTH_MIN};
 use crate::products::{rows_per_task, wide};
 use half::bf16;
 use rayon::prelude::*;
@@ -284,31 +285,39 @@ fn cross_entropy_row(logits: &mut [f32], target: usize, share: Option<f32>) -> f
     total.ln() + highest - chosen
 }
 
-/// `slow - fast` becomes, in place of `slow` `[N, D]`, the gradient of `factor` times its squares
-/// for `fast`; `squares` `[N]` gets each row's sum of squares.
+/// `slow` `[N, D]` becomes the gradient of `factor` times its squared distances for `fast`; `squares`
+/// `[N]` gets each row's.
 ///
-/// Rows where `real` is false count for nothing; with `one_sided`, neither do negative distances.
-pub(crate) fn squared_distance(
+/// Rows where `real` is false count for nothing. A relative distance is D times its part of slow's
+/// squared length, so that a mean over rows and channels is a mean over rows.
+pub(crate) fn distance(
     slow: &mut [f32],
     fast: &[f32],
     real: &[bool],
     factor: f32,
-    one_sided: bool,
+    distance: Distance,
     squares: &mut [f32],
 ) {
     let d = slow.len() / real.len().max(1);
-    let floor = if one_sided { 0.0 } else { f32::NEG_INFINITY };
+    let floor = match distance {
+        Distance::OneSided => 0.0,
+        Distance::Relative => f32::NEG_INFINITY,
+    };
     let rows = slow.par_chunks_exact_mut(d.max(1)).zip(fast.par_chunks_exact(d.max(1)));
     rows.zip(real).zip(squares).for_each(|(((slow, fast), &real), squares)| {
         wide(
             #[inline(always)]
             || {
+                let scale = match distance {
+                    Distance::OneSided => 1.0,
+                    Distance::Relative => d as f32 / (dot(slow, slow) + LENGTH_MIN),
+                };
                 for (slow, fast) in slow.iter_mut().zip(fast) {
                     let distance = *slow - fast;
                     *slow = if distance < floor { floor } else { distance };
                 }
-                *squares = if real { dot(slow, slow) } else { 0.0 };
-                let slope = if real { -2.0 * factor } else { 0.0 };
+                *squares = if real { scale * dot(slow, slow) } else { 0.0 };
+                let slope = if real { -2.0 * factor * scale } else { 0.0 };
                 slow.iter_mut().for_each(|distance| *distance *= slope);
             },
         );

@@ -26,7 +26,7 @@ mod tape;
 pub use crate::settings::EmbeddingLayers;
 pub use below::Below;
 pub use decode::{Decoder, Session};
-pub use objective::{Gradient, Group, Losses, Objective};
+pub use objective::{Distance, Gradient, Group, Losses, Objective};
 pub use place::Place;
 
 use crate::adapter::{Adapter, Slot};

@@ -205,7 +205,7 @@ impl Head {
         Ok(Embedding { distances, real, count: count.max(1.0), squares: 0.0 })
     }
 
-    /// Adds a layer's squares to the MSE and turns slow's hidden states into fast's gradient.
+    /// Adds a layer's squares to the distance and turns slow's hidden states into fast's gradient.
     fn compare(&self, side: &mut Embedding, index: usize, fast: &[f32], objective: &Objective) {
         let slow = &mut side.distances[index];
         if slow.is_empty() {
@@ -213,8 +213,7 @@ impl Head {
         }
         let mut squares = self.pool.zeros(side.real.len());
         let factor = (f64::from(objective.gamma) / side.count) as f32;
-        let one_sided = objective.one_sided;
-        kernels::squared_distance(slow, fast, &side.real, factor, one_sided, &mut squares);
+        kernels::distance(slow, fast, &side.real, factor, objective.distance, &mut squares);
         side.squares += squares.iter().copied().map(f64::from).sum::<f64>();
         self.pool.give([squares]);
     }

@@ -9,7 +9,7 @@ use super::LearnError;
 use super::engines::Engines;
 use super::feed::{Feed, hidden};
 use crate::block::Block;
-use crate::head::{EmbeddingLayers, Group, Objective};
+use crate::head::{Distance, EmbeddingLayers, Group, Objective};
 use crate::reservoir::{Drawn, Reservoir};
 use crate::settings::Settings;
 use crate::train::{self, AdamW, Batch, Learners, Rules, Step};
@@ -54,7 +54,7 @@ pub(super) fn rules(settings: &Settings) -> Rules {
         objective: Objective {
             gamma: settings.gamma as f32,
             layers: if published { EmbeddingLayers::All } else { settings.embedding_layers },
-            one_sided: published,
+            distance: if published { Distance::OneSided } else { Distance::Relative },
         },
         adamw: AdamW { weight_decay: settings.weight_decay as f32, ..AdamW::default() },
         max_grad_norm: settings.max_grad_norm as f32,

@@ -21,19 +21,18 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 GAMMA, CLIP, RETAIN = 0.5, 1.0, 0.99
 ADAMW = dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
 TRAJECTORY_STEPS, TRAJECTORY_LR, WARM_UP_STEPS = 20, 1e-2, 5
-VARIANTS = ["last", "last_normed", "all"]
+VARIANTS = ["last", "all"]
 
 FORMULAS = {
     "ce": "mean over t of -log softmax(logits[t])[labels[t + 1]] where labels[t + 1] != -100, over the whole group "
     "(fresh and replay apart); labels[t] is the token at t or -100, so labels[0] is never read",
-    "mse": "mean over positions t < length (also those whose label is -100) and channels of (h_fast - h_slow)^2, "
+    "distance": "mean over positions t < length (also those whose label is -100) of |h_fast - h_slow|^2 / |h_slow|^2, "
     "over the whole replay group; no gradient through slow",
     "h": {
         "last": "output of the last decoder layer, before the final norm (the primary)",
-        "last_normed": "the same after the final norm",
-        "all": "mean over the adapted layers of each layer's own mse",
+        "all": "mean over the adapted layers of each layer's own distance",
     },
-    "total": "0.5 * (ce_fresh + ce_replay) + gamma * mse",
+    "total": "0.5 * (ce_fresh + ce_replay) + gamma * distance",
     "clip": "gradients *= min(1, max_norm / (norm + 1e-6)); norm over all A and B together",
     "adamw": "p *= 1 - lr * wd; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; "
     "p -= lr / (1 - b1^k) * m / (sqrt(v) / sqrt(1 - b2^k) + eps)",
@@ -69,15 +68,15 @@ class Learner:
             for factor in self.factors.values():
                 factor.copy_(0.15 * torch.randn(factor.shape, generator=chance))
 
-    def run(self, batch: dict) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
-        """Logits [B, T, V], outputs of every layer L x [B, T, D] before the final norm, the last one after it."""
+    def run(self, batch: dict) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Logits [B, T, V] and outputs of every layer L x [B, T, D] before the final norm."""
         outputs = []
         hooks = [layer.register_forward_hook(lambda _m, _a, out: outputs.append(first(out))) for layer in self.llama.model.layers]
         attended = (torch.arange(LENGTH)[None] < batch["lengths"][:, None]).long()
         logits = self.model(input_ids=batch["input_ids"], attention_mask=attended, use_cache=False).logits
         for hook in hooks:
             hook.remove()
-        return logits, outputs, self.llama.model.norm(outputs[-1])
+        return logits, outputs
 
 
 def short(key: str) -> str:
@@ -106,23 +105,22 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def distance(fast: torch.Tensor, slow: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     real = torch.arange(LENGTH)[None] < lengths[:, None]
-    return (fast[real] - slow[real]).square().mean()
+    return ((fast[real] - slow[real]).square().sum(-1) / slow[real].square().sum(-1)).mean()
 
 
 def losses(fast: Learner, slow: Learner, fresh: dict, replay: dict, variant: str) -> dict[str, torch.Tensor]:
     with torch.no_grad():
-        _, slow_layers, slow_normed = slow.run(replay)
-    fresh_logits, fresh_layers, _ = fast.run(fresh)
-    replay_logits, fast_layers, fast_normed = fast.run(replay)
-    mse = {
+        _, slow_layers = slow.run(replay)
+    fresh_logits, fresh_layers = fast.run(fresh)
+    replay_logits, fast_layers = fast.run(replay)
+    apart = {
         "last": lambda: distance(fast_layers[-1], slow_layers[-1], replay["lengths"]),
-        "last_normed": lambda: distance(fast_normed, slow_normed, replay["lengths"]),
         "all": lambda: torch.stack([distance(fast_layers[i], slow_layers[i], replay["lengths"]) for i in LAYERS]).mean(),
     }[variant]()
     ce_fresh, ce_replay = cross_entropy(fresh_logits, fresh["labels"]), cross_entropy(replay_logits, replay["labels"])
-    total = 0.5 * (ce_fresh + ce_replay) + GAMMA * mse
+    total = 0.5 * (ce_fresh + ce_replay) + GAMMA * apart
     taps = {"fresh.hidden_tap": fresh_layers[LAYERS[0] - 1], "replay.hidden_tap": fast_layers[LAYERS[0] - 1]}
-    return {"ce_fresh": ce_fresh, "ce_replay": ce_replay, "mse": mse, "total": total} | taps
+    return {"ce_fresh": ce_fresh, "ce_replay": ce_replay, "distance": apart, "total": total} | taps
 
 
 def gradients(learner: Learner, loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -152,7 +150,7 @@ def prefixed(prefix: str, tensors: dict) -> dict:
 
 def write_gradients(folder: Path) -> None:
     learner, batch = Learner(folder / "base", "step fast"), make_batch("step gradients", FRESH)
-    logits, layers, _ = learner.run(batch)
+    logits, layers = learner.run(batch)
     loss = cross_entropy(logits, batch["labels"])
     found = gradients(learner, loss)
     tensors = batch | {"loss": loss, "logits": logits, "hidden_tap": layers[LAYERS[0] - 1]}
@@ -180,7 +178,7 @@ def write_step(folder: Path) -> dict:
     for variant in VARIANTS:
         tensors |= one_step(folder / "base", variant)
     write_tensors(folder / "ilora_step.safetensors", tensors)
-    parts = ["ce_fresh", "ce_replay", "mse", "total", "gradient_norm"]
+    parts = ["ce_fresh", "ce_replay", "distance", "total", "gradient_norm"]
     return {variant: {part: rounded(tensors[f"{variant}.{part}"]) for part in parts} for variant in VARIANTS}
 
 
@@ -216,7 +214,7 @@ def write_trajectory(folder: Path) -> dict:
     # Not f64 throughout: transformers keeps RMSNorm, RoPE and softmax in f32.
     got, exact = trajectory(folder / "base", torch.float32), trajectory(folder / "base", torch.float64)
     write_tensors(folder / "trajectory.safetensors", got)
-    floor = {name: relative(got, exact, name) for name in ["total", "ce_fresh", "ce_replay", "mse", "fast_end", "slow_end"]}
+    floor = {name: relative(got, exact, name) for name in ["total", "ce_fresh", "ce_replay", "distance", "fast_end", "slow_end"]}
     return {"f32_against_f64": floor, "first_total": rounded(got["total"][0]), "last_total": rounded(got["total"][-1])}
 
 

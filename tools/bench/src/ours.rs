@@ -11,7 +11,7 @@ use ndarray::Array2;
 use sapwood::adapter::{Adapter, peft};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
-use sapwood::head::{Group, Head, Keep, Objective, Place};
+use sapwood::head::{Distance, Group, Head, Keep, Objective, Place};
 use sapwood::learner::Feed;
 use sapwood::settings::EmbeddingLayers;
 use sapwood::train::{self, AdamW, Batch, Learners, Rules, Step};
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 const LEARNING_RATE: f32 = 1e-4;
 pub(crate) const RULES: Rules = Rules {
-    objective: Objective { gamma: 1.0, layers: EmbeddingLayers::Last, one_sided: false },
+    objective: Objective { gamma: 1.0, layers: EmbeddingLayers::Last, distance: Distance::Relative },
     adamw: AdamW { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 },
     max_grad_norm: 1.0,
     retain: 0.99,
