@@ -3,7 +3,9 @@
 //! - In: arguments. Out: what to run, and the flags as [`Overrides`] of the settings.
 //! - Never here: any work.
 
-use super::names::{ActivationsName, EmbeddingName, Precision, ScheduleName, WeightsName, methods};
+use super::names::{
+    ActivationsName, EmbeddingName, Precision, ScheduleName, SplitName, WeightsName, methods,
+};
 use clap::{Args, Parser, Subcommand};
 use sapwood::settings::{Device, Method, Overrides};
 use std::path::PathBuf;
@@ -322,6 +324,15 @@ pub(crate) struct Stream {
     /// Blocks scored of each domain after each domain.
     #[arg(long, default_value_t = 48)]
     pub eval_blocks: usize,
+    /// What is scored: choose settings by `valid`, report results of `test`. `valid` takes at most
+    /// --eval-blocks blocks, and at most a quarter, from the end of each domain's training text, the same
+    /// ones for every method and seed, and learns the rest.
+    #[arg(long, value_enum, default_value_t = SplitName::Test)]
+    pub split: SplitName,
+    /// General text that no domain learns, scored before and after every domain; of a folder,
+    /// test.jsonl, else valid.jsonl, else all of it, and at most --eval-blocks blocks.
+    #[arg(long)]
+    pub general: Option<PathBuf>,
     /// Folder for matrix.csv, stream.json and the plots.
     #[arg(long)]
     pub out: Option<PathBuf>,

@@ -32,6 +32,16 @@ pub(crate) fn data(path: &Path) -> anyhow::Result<Dataset> {
     })
 }
 
+/// What is scored of data that nobody learns from: its test text, else its own validation text, else all.
+pub(crate) fn to_score(data: Dataset) -> Vec<intake::Example> {
+    match (&data.test[..], &data.valid[..]) {
+        ([], []) => data.train,
+        ([], _) if data.held_out == intake::HeldOut::Given => data.valid,
+        ([], valid) => [&data.train[..], valid].concat(),
+        (test, _) => test.to_vec(),
+    }
+}
+
 /// What a data set is called in reports: the last part of its path.
 pub(crate) fn name(path: &Path) -> String {
     if path.as_os_str() == "-" {

@@ -22,13 +22,7 @@ pub(crate) fn run(args: &Eval, console: &Console) -> anyhow::Result<()> {
     let tokeniser = chosen::tokeniser(model, &engines)?;
     let adapter = chosen::adapter(&args.choice, &engines.base)?;
     if let Some(path) = &args.data {
-        let data = chosen::data(path)?;
-        let examples = match (&data.test[..], &data.valid[..]) {
-            ([], []) => data.train,
-            ([], _) if data.held_out == sapwood::intake::HeldOut::Given => data.valid,
-            ([], valid) => [&data.train[..], valid].concat(),
-            (test, _) => test.to_vec(),
-        };
+        let examples = chosen::to_score(chosen::data(path)?);
         let blocks =
             chosen::blocks(&tokeniser, &examples, &settings, 0, |text| console.warn(text))?;
         let held_out = HeldOut::new(&engines.trunk, &blocks, 8, &mut || Ok(()))?;

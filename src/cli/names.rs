@@ -4,6 +4,7 @@
 
 use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use sapwood::gate::Split;
 use sapwood::settings::{Activations, EmbeddingLayers, HeadWeights, Method, Schedule};
 
 /// How exported weights are stored.
@@ -96,4 +97,22 @@ pub(crate) fn methods() -> impl TypedValueParser<Value = Method> {
         PossibleValue::new(method.word()).help(method.about().trim_end_matches('.'))
     };
     PossibleValuesParser::new(Method::ALL.iter().map(word)).try_map(|word| word.parse::<Method>())
+}
+
+/// [`Split`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SplitName {
+    /// Each domain's test text, for results.
+    Test,
+    /// The end of its training text, which is not learned then, to choose settings by.
+    Valid,
+}
+
+impl From<SplitName> for Split {
+    fn from(name: SplitName) -> Self {
+        match name {
+            SplitName::Test => Self::Test,
+            SplitName::Valid => Self::Valid,
+        }
+    }
 }

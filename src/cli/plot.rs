@@ -1,4 +1,6 @@
 //! The report of a stream as SVG: the course of every domain under each method, and what was forgotten.
+//! Joint training has a course over the parts of its steps; it learns no domain before another, so it
+//! can forget none.
 //!
 //! - In: a [`Report`]. Out: names and texts of files; the caller writes them.
 //! - Needs nothing beside the file: no script, no style sheet, no font of its own.
@@ -26,12 +28,14 @@ pub(super) fn stream(report: &Report) -> Result<Vec<(String, String)>, MatrixErr
     for summary in &summaries {
         let runs: Vec<&Run> =
             report.runs.iter().filter(|run| run.method == summary.method).collect();
-        let title = format!("{}: every domain along the stream", summary.method);
+        let along = if summary.is_joint() { "its steps" } else { "the stream" };
+        let title = format!("{}: every domain along {along}", summary.method);
         let name = format!("stream-{}.svg", slug(&summary.method));
         files.push((name, courses(&title, &report.unit, &runs)));
     }
     let bars: Vec<Bar> = summaries
         .iter()
+        .filter(|summary| !summary.is_joint())
         .map(|summary| Bar {
             name: &summary.method,
             value: summary.mean.forgetting,
@@ -49,7 +53,7 @@ struct Bar<'a> {
     deviation: f64,
 }
 
-/// One line for each domain; the large mark is where it was learned.
+/// One line for each domain; the large mark is where it was learned, if it had a place of its own.
 fn courses(title: &str, unit: &str, runs: &[&Run]) -> String {
     let Some(first) = runs.first() else { return String::new() };
     let domains = &first.matrix.domains;
@@ -60,17 +64,18 @@ fn courses(title: &str, unit: &str, runs: &[&Run]) -> String {
     svg.values(&scale, unit);
     let steps = domains.len().max(1) as f64;
     let place = |step: usize| AREA[0] + (AREA[2] - AREA[0]) * step as f64 / steps;
-    let names = std::iter::once("before").chain(domains.iter().map(String::as_str));
+    let names = std::iter::once("before".to_owned()).chain(first.stops());
     for (step, name) in names.enumerate() {
-        svg.under(place(step), name);
+        svg.under(place(step), &name);
     }
+    let in_turn = !first.is_joint();
     for (index, (domain, line)) in domains.iter().zip(&lines).enumerate() {
         let (colour, dash) = style(index);
         let points: Vec<(f64, f64, bool)> = line
             .iter()
             .enumerate()
             .filter(|(_, value)| value.is_finite())
-            .map(|(step, value)| (place(step), scale.y(*value), step == index + 1))
+            .map(|(step, value)| (place(step), scale.y(*value), in_turn && step == index + 1))
             .collect();
         svg.line(&points, colour, dash);
         svg.legend(index, domain, colour, dash);
@@ -304,6 +309,7 @@ mod tests {
                     vec![1.6 + lost, 1.2, 3.8],
                     vec![1.6 + 2.0 * lost, 1.3 + lost, 1.0],
                 ],
+                general: vec![],
             },
         };
         let runs = vec![
@@ -311,7 +317,7 @@ mod tests {
             run("sequential LoRA", 1, 0.6),
             run("ER + EMA", 0, 0.0),
         ];
-        Report { unit: "bits per byte".into(), runs }
+        Report { unit: "bits per byte".into(), runs, ..Report::default() }
     }
 
     fn names(files: &[(String, String)]) -> Vec<&str> {
@@ -337,6 +343,21 @@ mod tests {
         let (_, bars) = &files[2];
         // (0.9 + 0.5) / 2 and (1.3 + 0.7) / 2 have mean 0.85.
         assert!(bars.contains(">0.850<") && bars.contains(">0.100<"), "{bars}");
+        Ok(())
+    }
+
+    #[test]
+    fn joint_training_has_a_course_over_its_steps_and_no_bar() -> Result<(), MatrixError> {
+        let mut report = report();
+        let joint = Run { method: "joint".into(), ..report.runs[0].clone() };
+        report.runs.push(joint);
+        let files = stream(&report)?;
+        assert_eq!(names(&files)[2..], ["stream-joint.svg", "forgetting.svg"]);
+        let plot = &files[2].1;
+        assert_eq!((plot.matches("<polyline").count(), plot.matches("r=\"6\"").count()), (3, 0));
+        assert!(plot.contains(">1/3<") && plot.contains(">3/3<") && plot.contains("its steps"));
+        let bars = &files[3].1;
+        assert!(bars.contains(">ER + EMA<") && !bars.contains(">joint<"), "{bars}");
         Ok(())
     }
 

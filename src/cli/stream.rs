@@ -5,7 +5,7 @@ use super::console::Console;
 use super::{chosen, host, plot};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
-use sapwood::gate::{Report, Run};
+use sapwood::gate::{Matrix, Report, Run, Split};
 use sapwood::intake::Example;
 use sapwood::learner::{Domains, Engines, Stream};
 use sapwood::settings::{Method, Settings};
@@ -33,46 +33,73 @@ pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
         true => Method::ALL.to_vec(),
         false => args.methods.clone(),
     };
-    let mut report = Report { unit: "bits per byte".into(), runs: Vec::new() };
-    let steps = settings.iters * domains.names.len() as u64;
+    let mut report =
+        Report { unit: "bits per byte".into(), split: args.split.into(), runs: Vec::new() };
     for seed in settings.seed..settings.seed + args.seeds {
         for &method in &methods {
-            let bar = bar(steps, console, method, seed);
             let settings = Settings { seed, ..settings.clone() };
-            let matrix = stream.run(method, &settings, |domain, report| {
-                bar.set_message(format!("{domain} loss {:.3}", report.step.losses.fresh));
-                bar.inc(1);
-            })?;
-            bar.finish_and_clear();
-            let metrics = matrix.metrics()?;
-            let value = json!({
-                "event": "run", "method": method.title(), "seed": seed,
-                "matrix": matrix, "metrics": metrics,
-            });
-            let text = format!(
-                "{} seed {seed}: ACC {:.4} BWT {:+.4} forgetting {:.4}",
-                method.title(),
-                metrics.acc,
-                metrics.bwt,
-                metrics.forgetting
-            );
-            console.result(&value, &text)?;
-            report.runs.push(Run { method: method.title().into(), seed, matrix });
+            let matrix = learn(&mut stream, method, &settings, domains.names.len(), console)?;
+            let run = Run { method: method.title().into(), seed, matrix };
+            tell(&run, console)?;
+            report.runs.push(run);
             if let Some(out) = &args.out {
                 write(out, &report)?;
             }
         }
     }
     for run in report.runs.iter().filter(|run| run.seed == settings.seed) {
-        console.line(&format!(
-            "\n{} (seed {}), {}\n{}",
-            run.method,
-            run.seed,
-            report.unit,
-            run.matrix.to_markdown()
-        ))?;
+        let (method, seed, unit) = (&run.method, run.seed, &report.unit);
+        console.line(&format!("\n{method} (seed {seed}), {unit}\n{}", run.to_markdown()))?;
     }
-    console.line(&report.to_markdown()?).map_err(Into::into)
+    console.line(&report.to_markdown()?)?;
+    if console.json() {
+        for summary in report.summaries()? {
+            let mut value = serde_json::to_value(summary)?;
+            value["event"] = "summary".into();
+            console.result(&value, "")?;
+        }
+    }
+    Ok(())
+}
+
+/// One method under one seed, with its progress.
+fn learn(
+    stream: &mut Stream<'_>,
+    method: Method,
+    settings: &Settings,
+    domains: usize,
+    console: &Console,
+) -> anyhow::Result<Matrix> {
+    let steps = settings.iters * domains as u64 * method.joint().unwrap_or(1);
+    let bar = bar(steps, console, method, settings.seed);
+    let matrix = stream.run(method, settings, |domain, report| {
+        bar.set_message(format!("{domain} loss {:.3}", report.step.losses.fresh));
+        bar.inc(1);
+    })?;
+    bar.finish_and_clear();
+    Ok(matrix)
+}
+
+/// What came of a run.
+fn tell(run: &Run, console: &Console) -> anyhow::Result<()> {
+    let Run { method, seed, matrix } = run;
+    let metrics = matrix.metrics()?;
+    let value = json!({
+        "event": "run", "method": method, "seed": seed, "matrix": matrix, "metrics": metrics,
+    });
+    let general = metrics.general.map_or(String::new(), |rise| format!(" general {rise:+.2} %"));
+    let learned = match run.is_joint() {
+        true => String::new(),
+        false => format!(
+            " LA {:.4} BWT {:+.4} forgetting {:.4}",
+            metrics.la, metrics.bwt, metrics.forgetting
+        ),
+    };
+    let text = format!(
+        "{method} seed {seed}: ACC {:.4} last {:.4}{learned}{general}",
+        metrics.acc, metrics.last
+    );
+    console.result(&value, &text).map_err(Into::into)
 }
 
 /// The blocks of every domain; each has as many as the job can learn once.
@@ -85,17 +112,26 @@ fn domains(
     let mut domains = Domains::new();
     let batch = settings.batch_size * settings.grad_accumulation_steps;
     let train_max = usize::try_from(settings.iters)?.saturating_mul(batch);
-    for path in &args.domains {
-        let data = chosen::data(path)?;
-        let test = if data.test.is_empty() { &data.valid } else { &data.test };
+    let cut = |path: &Path, examples: &[Example], part: &str| {
         let name = chosen::name(path);
         let warn = |text: &str| console.warn(&format!("{name}: {text}"));
-        let cut = |examples: &[Example], part: &str| {
-            let blocks = chosen::blocks(tokeniser, examples, settings, 0, warn);
-            blocks.with_context(|| format!("{}, {part}", path.display()))
+        let blocks = chosen::blocks(tokeniser, examples, settings, 0, warn);
+        blocks.with_context(|| format!("{}, {part}", path.display()))
+    };
+    for path in &args.domains {
+        let data = chosen::data(path)?;
+        let mut train = cut(path, &data.train, "to learn")?;
+        let scored = match args.split.into() {
+            Split::Valid => Domains::hold_back(&mut train, args.eval_blocks),
+            Split::Test if data.test.is_empty() => cut(path, &data.valid, "held out")?,
+            Split::Test => cut(path, &data.test, "held out")?,
         };
-        let (train, test) = (cut(&data.train, "to learn")?, cut(test, "held out")?);
-        domains.push(name, train, test, train_max, args.eval_blocks);
+        domains.push(chosen::name(path), train, scored, train_max, args.eval_blocks);
+    }
+    if let Some(path) = &args.general {
+        let general = cut(path, &chosen::to_score(chosen::data(path)?), "general text")?;
+        anyhow::ensure!(!general.is_empty(), "{} gives no block to score", path.display());
+        domains.general = Domains::choose(general, args.eval_blocks);
     }
     Ok(domains)
 }

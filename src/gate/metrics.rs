@@ -2,7 +2,8 @@
 //!
 //! `R[i][j]` is the score on domain j after learning domain i; `b[j]` before learning any.
 //! Sources: GEM, arXiv 1706.08840 (ACC, BWT, FWT, divisor T - 1); Chaudhry et al., arXiv 1801.10112
-//! (forgetting); AAA: the mean over the stream of the mean over the domains seen.
+//! (forgetting); LA: the mean of `R[j][j]`; AAA: the mean over the stream of the mean over the domains
+//! seen.
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,14 @@ pub enum MatrixError {
         /// What was there.
         got: usize,
     },
+    /// General text that was not scored with every row.
+    #[error("scores of general text: expected {expected}, got {got}")]
+    General {
+        /// One before the first domain and one after each.
+        expected: usize,
+        /// What was there.
+        got: usize,
+    },
     /// No domain.
     #[error("score matrix: expected at least one domain, got none")]
     Empty,
@@ -55,6 +64,9 @@ pub struct Matrix {
     pub before: Vec<f64>,
     /// R: one row for each domain learned so far, each `[T]`.
     pub rows: Vec<Vec<f64>>,
+    /// Scores of general text, before the first domain and with each row; empty where none was given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub general: Vec<f64>,
 }
 
 /// What is read off a finished matrix. A mean over no domains (T = 1) is 0.
@@ -62,6 +74,10 @@ pub struct Matrix {
 pub struct Metrics {
     /// Mean score over all domains after the last, in the unit of the scores.
     pub acc: f64,
+    /// Learning accuracy: mean score on a domain just after it was learned, in the same unit.
+    pub la: f64,
+    /// Score on the last domain after it was learned, in the same unit.
+    pub last: f64,
     /// Backward transfer: mean gain on a domain since it was learned; below 0 something was lost.
     pub bwt: f64,
     /// Mean loss on a domain since it was at its best; above 0 something was lost.
@@ -70,6 +86,9 @@ pub struct Metrics {
     pub fwt: f64,
     /// Mean over the stream of the mean score over the domains seen, in the unit of the scores.
     pub aaa: f64,
+    /// Percent by which the score on general text rose from before the first domain to the end, where
+    /// there was some.
+    pub general: Option<f64>,
 }
 
 impl Matrix {
@@ -89,14 +108,18 @@ impl Matrix {
             earlier.reduce(|best, score| if gain(best, score) > 0.0 { score } else { best })
         };
         let old = 0..domains - 1;
+        let general = self.general.first().zip(self.general.last());
         Ok(Metrics {
             acc: mean(last.iter().copied()),
+            la: mean(rows.iter().enumerate().map(|(j, row)| row[j])),
+            last: last[domains - 1],
             bwt: mean(old.clone().map(|j| gain(rows[j][j], last[j]))),
             forgetting: mean(old.map(|j| -gain(best(j).unwrap_or(last[j]), last[j]))),
             fwt: mean((1..domains).map(|j| gain(self.before[j], rows[j - 1][j]))),
             aaa: mean(
                 rows.iter().enumerate().map(|(i, row)| mean(row.iter().take(i + 1).copied())),
             ),
+            general: general.map(|(before, end)| 100.0 * (end / before - 1.0)),
         })
     }
 
@@ -114,6 +137,9 @@ impl Matrix {
             if row.len() != domains {
                 return Err(shape(index, row.len()));
             }
+        }
+        if !self.general.is_empty() && self.general.len() != domains + 1 {
+            return Err(MatrixError::General { expected: domains + 1, got: self.general.len() });
         }
         self.rows.last().map(Vec::as_slice).ok_or(MatrixError::Empty)
     }
@@ -148,6 +174,7 @@ mod tests {
                 signed([0.65, 0.60, 0.90, 0.15]),
                 signed([0.50, 0.72, 0.85, 0.75]),
             ],
+            general: vec![2.0, 2.1, 1.9, 2.2, 2.5],
         }
     }
 
@@ -160,10 +187,13 @@ mod tests {
     fn the_metrics_are_those_of_the_worked_example() -> Result<(), MatrixError> {
         let metrics = example(Direction::HigherIsBetter, 1.0).metrics()?;
         near(metrics.acc, 0.705);
+        near(metrics.la, 0.7875);
+        near(metrics.last, 0.75);
         near(metrics.bwt, -0.11);
         near(metrics.forgetting, 0.11);
         near(metrics.fwt, 0.026667);
         near(metrics.aaa, 0.717917);
+        near(metrics.general.unwrap_or(f64::NAN), 25.0);
         Ok(())
     }
 
@@ -185,10 +215,15 @@ mod tests {
             direction: Direction::LowerIsBetter,
             before: vec![2.0],
             rows: vec![vec![1.5]],
+            general: vec![],
         };
         let metrics = matrix.metrics()?;
         assert_eq!((metrics.forgetting, metrics.bwt, metrics.fwt), (0.0, 0.0, 0.0));
+        assert_eq!(metrics.general, None);
         near(metrics.acc, 1.5);
+        matrix.general = vec![2.0];
+        assert_eq!(matrix.metrics(), Err(MatrixError::General { expected: 2, got: 1 }));
+        matrix.general.clear();
         assert_eq!(matrix.course(0), vec![2.0, 1.5]);
         matrix.rows.push(vec![1.0]);
         assert_eq!(matrix.metrics(), Err(MatrixError::Shape { domains: 1, row: 1, got: 2 }));

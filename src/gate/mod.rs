@@ -7,12 +7,13 @@
 
 mod metrics;
 mod report;
+mod table;
 mod verdict;
 
 use serde::{Deserialize, Serialize};
 
 pub use metrics::{Direction, Matrix, MatrixError, Metrics};
-pub use report::{Report, Run, Summary};
+pub use report::{Report, Run, Split, Summary};
 pub use verdict::{Change, Judge, Reason, Scores, Verdict};
 
 /// What an evaluation adds up over blocks.

@@ -1,6 +1,7 @@
 //! A stream of domains: learned one after the other as a device would meet them, scored after each.
 //!
-//! - In: blocks of every domain, a method. Out: the matrix R of bits per byte of the slow learner.
+//! - In: blocks of every domain, general text, a method. Out: the matrix R of bits per byte of the slow
+//!   learner, and general text's score beside each row.
 //! - The same jobs as on a device, but without the gate and without a state folder: what is
 //!   compared is the method, so nothing may be dropped.
 //! - Joint training sees all domains at once, shuffled, with as many blocks a step as the others, for
@@ -37,16 +38,38 @@ pub struct Domains {
     pub spans: Vec<Range<usize>>,
     /// Held-out blocks of each domain.
     pub test: Vec<Vec<Block>>,
+    /// Blocks of general text, which no domain learns; none, and it is not scored.
+    pub general: Vec<Block>,
 }
 
 impl Domains {
     /// No domain yet.
     pub fn new() -> Self {
-        Self { names: Vec::new(), blocks: Vec::new(), spans: Vec::new(), test: Vec::new() }
+        Self {
+            names: Vec::new(),
+            blocks: Vec::new(),
+            spans: Vec::new(),
+            test: Vec::new(),
+            general: Vec::new(),
+        }
     }
 
-    /// Adds a domain: at most `train_max` training and `test_max` held-out blocks of it, chosen by
-    /// a fixed shuffle, so that every method and seed meets the same ones.
+    /// Takes from the end of a domain's training text what is scored in place of its test text: at
+    /// most `most` blocks, at most a quarter.
+    pub fn hold_back(train: &mut Vec<Block>, most: usize) -> Vec<Block> {
+        train.split_off(train.len() - most.min(train.len() / 4))
+    }
+
+    /// At most `most` blocks, chosen by a fixed shuffle, so that every method and seed meets the same
+    /// ones.
+    pub fn choose(blocks: Vec<Block>, most: usize) -> Vec<Block> {
+        let chosen = order(0, 0, 0..blocks.len()).into_iter().take(most);
+        let mut blocks: Vec<Option<Block>> = blocks.into_iter().map(Some).collect();
+        chosen.filter_map(|index| blocks[index].take()).collect()
+    }
+
+    /// Adds a domain: at most `train_max` training and `test_max` held-out blocks of it, as
+    /// [`Domains::choose`] does.
     pub fn push(
         &mut self,
         name: String,
@@ -55,17 +78,13 @@ impl Domains {
         train_max: usize,
         test_max: usize,
     ) {
-        let choose = |blocks: Vec<Block>, most: usize| -> Vec<Block> {
-            let mut chosen = order(0, 0, 0..blocks.len());
-            chosen.truncate(most);
-            chosen.into_iter().map(|index| blocks[index].clone()).collect()
-        };
         let start = self.blocks.len();
         let domain = self.names.len() as u16 + 1;
-        let marked = choose(train, train_max).into_iter().map(|block| Block { domain, ..block });
+        let marked =
+            Self::choose(train, train_max).into_iter().map(|block| Block { domain, ..block });
         self.blocks.extend(marked);
         self.spans.push(start..self.blocks.len());
-        self.test.push(choose(test, test_max));
+        self.test.push(Self::choose(test, test_max));
         self.names.push(name);
     }
 }
@@ -83,7 +102,9 @@ pub struct Stream<'a> {
     spans: &'a [Range<usize>],
     feed: Feed<'a>,
     held_out: Vec<HeldOut<'a>>,
-    before: Vec<f64>,
+    general: HeldOut<'a>,
+    /// Scores of the bare base: each domain's, and general text's where there is some.
+    before: (Vec<f64>, Option<f64>),
 }
 
 impl<'a> Stream<'a> {
@@ -101,28 +122,32 @@ impl<'a> Stream<'a> {
         if let Some(index) = (0..domains.names.len()).find(|&index| empty(index)) {
             return Err(LearnError::NoData { name: domains.names[index].clone() });
         }
-        let held_out: Result<Vec<_>, _> = domains
-            .test
-            .iter()
-            .map(|blocks| HeldOut::new(&engines.trunk, blocks, 8, &mut || Ok(())))
-            .collect();
+        let held_out = |blocks| HeldOut::new(&engines.trunk, blocks, 8, &mut || Ok(()));
         let mut stream = Self {
             engines,
             names: &domains.names,
             spans: &domains.spans,
             feed: Feed::new(&engines.trunk, &domains.blocks, hidden_bytes_max),
-            held_out: held_out?,
-            before: Vec::new(),
+            held_out: domains
+                .test
+                .iter()
+                .map(|blocks| held_out(blocks))
+                .collect::<Result<_, _>>()?,
+            general: held_out(&domains.general)?,
+            before: (Vec::new(), None),
         };
         stream.before = stream.scores(None)?;
         Ok(stream)
     }
 
-    fn scores(&self, adapter: Option<&Adapter>) -> Result<Vec<f64>, LearnError> {
-        let score = |held_out: &HeldOut<'_>| {
+    /// The score of every domain, and of general text where there is some.
+    fn scores(&self, adapter: Option<&Adapter>) -> Result<(Vec<f64>, Option<f64>), LearnError> {
+        let score = |held_out: &HeldOut<'_>| -> Result<f64, LearnError> {
             Ok(held_out.score(&self.engines.head, adapter, &mut || Ok(()))?.bits_per_byte())
         };
-        self.held_out.iter().map(score).collect()
+        let domains = self.held_out.iter().map(score).collect::<Result<_, _>>()?;
+        let general = (!self.general.is_empty()).then(|| score(&self.general)).transpose()?;
+        Ok((domains, general))
     }
 
     /// One method under one seed: `settings.iters` steps between two rows of R, one domain after the
@@ -151,7 +176,14 @@ impl<'a> Stream<'a> {
         };
         let whole = 0..self.spans.last().map_or(0, |span| span.end);
         let mut course = Course::new(whole, settings.seed, Cursor::default());
-        let mut rows = Vec::new();
+        let (before, general) = self.before.clone();
+        let mut matrix = Matrix {
+            domains: self.names.to_vec(),
+            direction: Direction::LowerIsBetter,
+            before,
+            rows: Vec::new(),
+            general: general.into_iter().collect(),
+        };
         for (domain, span) in self.names.iter().zip(self.spans) {
             let mut name = ALL_DOMAINS;
             if method.joint().is_none() {
@@ -163,14 +195,11 @@ impl<'a> Stream<'a> {
                     self.step(&mut course, &mut learners, reservoir.as_mut(), &settings)?;
                 tell(name, &report);
             }
-            rows.push(self.scores(Some(&learners.slow))?);
+            let (row, general) = self.scores(Some(&learners.slow))?;
+            matrix.rows.push(row);
+            matrix.general.extend(general);
         }
-        Ok(Matrix {
-            domains: self.names.to_vec(),
-            direction: Direction::LowerIsBetter,
-            before: self.before.clone(),
-            rows,
-        })
+        Ok(matrix)
     }
 
     /// One step; a reservoir without room for its blocks first takes for good what was staged.
@@ -197,4 +226,23 @@ fn reservoir(engines: &Engines, settings: &Settings) -> Result<Reservoir, LearnE
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&settings.seed.to_le_bytes());
     Ok(Reservoir::create(Arc::new(Memory::default()), geometry, seed)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_back_is_the_end_and_no_more_than_a_quarter() {
+        let blocks = |count: u32| -> Vec<Block> {
+            let block = |id| Block { tokens: vec![id], learn: vec![false], bytes: 0, domain: 0 };
+            (0..count).map(block).collect()
+        };
+        for (count, most, held) in [(40, 6, 6), (40, 48, 10), (4, 2, 1), (3, 2, 0), (0, 2, 0)] {
+            let mut train = blocks(count);
+            let end = Domains::hold_back(&mut train, most);
+            assert_eq!(end.len(), held, "{count} blocks, at most {most}");
+            assert_eq!([train, end].concat(), blocks(count));
+        }
+    }
 }

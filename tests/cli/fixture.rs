@@ -1,6 +1,7 @@
 //! What the tests of the command share: a model, data, a state that has learned, and ways to ask.
 
 use super::tiny;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -168,6 +169,13 @@ pub(crate) fn copy(from: &Path, to: &Path) {
         fs::create_dir_all(target.parent().unwrap()).unwrap();
         fs::write(target, bytes).unwrap();
     }
+}
+
+/// The lines of `--json`, each an object with the name of its event.
+pub(crate) fn events(text: &str) -> Vec<Value> {
+    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(events.iter().all(|event| event["event"].is_string()), "{text}");
+    events
 }
 
 /// Runs the command with an empty standard input.

@@ -1,14 +1,7 @@
 //! The whole way of a user: export, learn twice, look, score, write, go back.
 
-use super::fixture::{accepted, fixture, refused};
+use super::fixture::{accepted, events, fixture, refused};
 use serde_json::Value;
-
-/// The lines of `--json`, each an object with the name of its event.
-fn events(text: &str) -> Vec<Value> {
-    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(events.iter().all(|event| event["event"].is_string()), "{text}");
-    events
-}
 
 fn one(text: &str) -> Value {
     let events = events(text);
@@ -119,23 +112,6 @@ fn a_job_with_settings_of_a_file_is_the_job_with_the_same_flags() {
     assert!(file == flags);
     let other = learn("other", &["-c", &config, "--rank", "3"]);
     assert_ne!(file.len(), other.len(), "flags win over the file");
-}
-
-#[test]
-fn a_stream_of_two_domains_writes_its_tables() {
-    let fixture = fixture();
-    let place = tempfile::tempdir().unwrap();
-    let out = place.path().join("out").display().to_string();
-    let (model, pump, door) =
-        (fixture.text("model"), fixture.text("pump.jsonl"), fixture.text("door.jsonl"));
-    let flags = ["--iters", "4", "--num-layers", "2", "--max-seq-length", "32", "--threads", "1"];
-    let named = ["stream", "--model", &model, "--methods", "sequential,ilora", "--out", &out];
-    let said = accepted(&[&named[..], &flags, &["--json", &pump, &door]].concat());
-    let methods: Vec<_> = events(&said).iter().map(|e| e["method"].clone()).collect();
-    assert!(methods.iter().filter(|method| method.is_string()).count() >= 2, "{said}");
-    for name in ["matrix.csv", "stream.json", "table.md"] {
-        assert!(std::fs::metadata(place.path().join("out").join(name)).unwrap().len() > 0);
-    }
 }
 
 #[test]

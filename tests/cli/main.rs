@@ -10,5 +10,6 @@ mod flags;
 mod journey;
 mod model;
 mod state;
+mod stream;
 #[path = "../common/tiny.rs"]
 mod tiny;
