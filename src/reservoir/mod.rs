@@ -281,7 +281,11 @@ impl Reservoir {
         let slot = slot_for(self.seen, self.geometry.capacity, &mut chance);
         if let Some(slot) = slot {
             let (block, hidden) = (block.clone(), hidden.map(<[f16]>::to_vec));
+            let (is_first, others) = (slot as usize >= self.slots.len(), self.held);
             self.stage(slot, &file::Content { block, offer: self.seen + 1, loss, hidden })?;
+            if is_first {
+                pass::join(&mut self.pending, slot, others, &mut chance);
+            }
         }
         self.chance = chance;
         self.seen += 1;
@@ -303,8 +307,8 @@ impl Reservoir {
     /// - A pass serves each slot that holds a block when it begins once, in an order drawn for it.
     ///   When it ends the next begins, within the same draw if more is asked for; what the draw has
     ///   already comes first in the next draw then.
-    /// - A slot serves what it holds at its turn. One filled for the first time waits for the next
-    ///   pass.
+    /// - A slot serves what it holds at its turn. One filled for the first time joins the pass at any
+    ///   place of it; where that was served already, it waits for the next.
     /// - A damaged block is dropped and the next one served in its stead.
     /// # Errors
     /// [`ReservoirError::Draw`]; [`ReservoirError::Storage`]. After each the draw was not made.

@@ -4,11 +4,24 @@
 //! - A draw that crosses from one pass into the next passes over the slots it has from the one that
 //!   ended; they come first in the next draw.
 //! - What a slot holds at its turn is served: a pass knows of no block.
+//! - A slot filled for the first time gets a place in the pass like any other: where that place was
+//!   served already, it waits for the next. Otherwise a long pass would leave out what is newest.
 //! - Invariant: no slot is pending twice.
 //! - Source: Durstenfeld, Algorithm 235, Random Permutation, CACM 7 (1964): Fisher and Yates in place.
 
 use super::chance::below;
 use rand_chacha::ChaCha8Rng;
+
+/// Gives a slot that was never filled before a place in the pass of `held` others that has `pending`
+/// left, each place as likely.
+pub(crate) fn join(pending: &mut Vec<u32>, slot: u32, held: u32, chance: &mut ChaCha8Rng) {
+    let place = below(chance, u64::from(held) + 1) as usize;
+    if place <= pending.len() {
+        pending.push(slot);
+        let last = pending.len() - 1;
+        pending.swap(place, last);
+    }
+}
 
 /// One draw's way through what is left of a pass, and into the next.
 pub(crate) struct Turn {
@@ -90,6 +103,23 @@ mod tests {
             let expected: Vec<u32> = order.into_iter().filter(|slot| Some(*slot) != new).collect();
             assert_eq!(left, expected, "as the pass has them, without the one served");
         }
+    }
+
+    /// Chi-square over the 5 places of a slot that joins 4 others of which 2 were served, 10,000
+    /// draws, seed 1: it waits 2 times in 5. 3 degrees of freedom, 16.3 is p = 0.001.
+    #[test]
+    fn a_new_slot_has_every_place_of_the_pass_as_likely() {
+        let mut chance = ChaCha8Rng::seed_from_u64(1);
+        let mut counts = [0u32; 4];
+        for _ in 0..10_000 {
+            let mut pending = vec![2, 0];
+            join(&mut pending, 4, 4, &mut chance);
+            counts[pending.iter().position(|&slot| slot == 4).unwrap_or(3)] += 1;
+        }
+        let expected = [2_000.0, 2_000.0, 2_000.0, 4_000.0];
+        let chi: f64 =
+            counts.iter().zip(expected).map(|(&n, e)| (f64::from(n) - e).powi(2) / e).sum();
+        assert!(chi < 16.3, "{chi} {counts:?}");
     }
 
     #[test]

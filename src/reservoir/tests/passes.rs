@@ -90,15 +90,23 @@ fn a_slot_replaced_in_the_middle_of_a_pass_serves_its_new_block_at_its_turn() {
     assert_eq!(sorted(served), [0, 1, 2, 3]);
 }
 
+/// Goal: what is newest is replayed while a long pass is under way, and nothing is served twice.
+/// 300 held, 100 of them served, 100 more: each has 2 chances in 3 of a place in what is left, 67 of
+/// them on average, standard deviation 4.7.
 #[test]
-fn a_slot_filled_in_the_middle_of_a_pass_waits_for_the_next() {
-    let (_, mut held) = filled(6, 3);
-    let mut served = slots(&held.draw(1).unwrap());
-    offer(&mut held, 4..=6);
-    served.extend(slots(&held.draw(2).unwrap()));
-    assert_eq!(sorted(served), [0, 1, 2]);
-    let served: Vec<u32> = (0..6).flat_map(|_| slots(&held.draw(1).unwrap())).collect();
-    assert_eq!(sorted(served), [0, 1, 2, 3, 4, 5]);
+fn slots_filled_in_the_middle_of_a_pass_join_it() {
+    let (_, mut held) = filled(400, 300);
+    let mut served = slots(&held.draw(100).unwrap());
+    for offers in [301..=340, 341..=380, 381..=400] {
+        offer(&mut held, offers);
+        commit(&mut held);
+    }
+    let left = held.pending.len();
+    let new = held.pending.iter().filter(|&&slot| slot >= 300).count();
+    assert!((50..=84).contains(&new), "{new}");
+    served.extend((0..left).flat_map(|_| slots(&held.draw(1).unwrap())));
+    assert_eq!(served.iter().collect::<BTreeSet<_>>().len(), served.len());
+    assert!((0..300).all(|slot| served.contains(&slot)));
 }
 
 #[test]
