@@ -22,6 +22,9 @@ pub const RESERVOIR_PLACES_MAX: u32 = 2 * RESERVOIR_BLOCKS_MAX + RESERVOIR_ROOM_
 pub const SLOT_BYTES_MAX: u64 = 512 << 20;
 /// Bytes of a reservoir's file.
 pub const RESERVOIR_BYTES_MAX: u64 = 1 << 40;
+/// Bytes of the manifest for one slot of the reservoir: of its block slot, place, domain, offer
+/// number and digest, 64; and its number among those still to serve, 4.
+pub const LEDGER_SLOT_BYTES: u64 = 64 + 4;
 /// Blocks drawn for one optimiser step.
 pub const DRAW_BLOCKS_MAX: usize = 256;
 
@@ -73,9 +76,6 @@ pub const FRAME_SAMPLE_BYTES_MAX: usize = 64 << 10;
 /// Bytes of JSON that one byte of text may become, `\u0000`.
 const JSON_ESCAPE_BYTES: u64 = 6;
 
-/// Bytes of the manifest for one held block: slot, place, domain, offer number, digest.
-const LEDGER_ENTRY_BYTES: u64 = 64;
-
 const _: () = assert!(
     2 * TOKENS_MAX as u64 * HIDDEN_MAX as u64 + 8 * TOKENS_MAX as u64 <= SLOT_BYTES_MAX,
     "the longest block with hidden states must fit a slot"
@@ -85,14 +85,14 @@ const _: () = assert!(
     "the reservoir with most blocks must fit its file"
 );
 const _: () = assert!(
-    RESERVOIR_BLOCKS_MAX as u64 * LEDGER_ENTRY_BYTES
+    RESERVOIR_BLOCKS_MAX as u64 * LEDGER_SLOT_BYTES
         + (GENERATIONS_MAX * FILES_MAX * 2 * FILE_NAME_BYTES_MAX) as u64
         + ((GENERATIONS_MAX + REJECTIONS_MAX) * VERDICT_BYTES_MAX) as u64
         <= MANIFEST_BYTES_MAX,
     "a manifest must have room for a full reservoir and every generation"
 );
 const _: () = assert!(
-    RESERVOIR_BLOCKS_MAX as u64 * LEDGER_ENTRY_BYTES <= LEARNER_BYTES_MAX / 8,
+    RESERVOIR_BLOCKS_MAX as u64 * LEDGER_SLOT_BYTES <= LEARNER_BYTES_MAX / 8,
     "a checkpoint carries the reservoir's ledger beside the learner"
 );
 const _: () =

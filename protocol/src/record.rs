@@ -52,7 +52,8 @@ impl Kind {
     /// The version of its format that this program writes; it reads this one and all before.
     pub const fn version(self) -> u16 {
         match self {
-            Self::Manifest => 2,
+            Self::Manifest => 3,
+            Self::Checkpoint => 2,
             _ => 1,
         }
     }

@@ -1,7 +1,9 @@
-//! The ledger: which block is in which slot, and where chance stands. Small, and durable at once.
+//! The ledger: which block is in which slot, where chance stands, what is left of the pass. Small,
+//! and durable at once.
 //!
 //! - In and out: one value inside the manifest (what is committed) and inside a checkpoint.
-//! - Invariant: `held + dropped == min(seen, capacity)`; no two slots share a place.
+//! - Invariant: `held + dropped == min(seen, capacity)`; no two slots share a place; no slot is
+//!   pending twice.
 //! - Never here: the blocks themselves.
 
 use super::chance::ChanceState;
@@ -37,13 +39,33 @@ pub struct Ledger {
     pub(crate) lost: u64,
     /// The held blocks, by slot.
     pub(crate) entries: Vec<Entry>,
+    /// The slots that the pass has still to serve, the next one last.
+    pub(crate) pending: Vec<u32>,
+}
+
+/// A ledger from before there were passes: of manifests of versions 1 and 2, of checkpoints of
+/// version 1.
+#[derive(Archive, Serialize, Deserialize)]
+pub(crate) struct FirstLedger {
+    chance: ChanceState,
+    seen: u64,
+    generation: u64,
+    lost: u64,
+    entries: Vec<Entry>,
+}
+
+impl From<FirstLedger> for Ledger {
+    fn from(first: FirstLedger) -> Self {
+        let FirstLedger { chance, seen, generation, lost, entries } = first;
+        Self { chance, seen, generation, lost, entries, pending: Vec::new() }
+    }
 }
 
 impl Ledger {
     /// Nothing offered yet.
     pub(crate) fn empty(seed: [u8; 32]) -> Self {
         let chance = ChanceState { seed, word_position: 0 };
-        Self { chance, seen: 0, generation: 0, lost: 0, entries: Vec::new() }
+        Self { chance, seen: 0, generation: 0, lost: 0, entries: Vec::new(), pending: Vec::new() }
     }
 
     /// Whether every number lies where this geometry allows.
@@ -67,6 +89,13 @@ impl Ledger {
             match places.get_mut(entry.place as usize) {
                 Some(taken) if !*taken => *taken = true,
                 _ => return wrong("a place twice or outside the file", u64::from(entry.place)),
+            }
+        }
+        let mut pending = vec![false; used as usize];
+        for &slot in &self.pending {
+            match pending.get_mut(slot as usize) {
+                Some(twice) if !*twice => *twice = true,
+                _ => return wrong("a slot to serve twice or never filled", u64::from(slot)),
             }
         }
         Ok(())

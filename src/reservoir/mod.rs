@@ -1,7 +1,8 @@
 //! The reservoir: a bounded memory of past blocks, replayed so that new learning does not erase old.
 //!
 //! Every block ever offered is held with the same chance, `capacity / seen` (Vitter 1985, Algorithm R).
-//! - In: blocks in order of arrival. Out: some of them, drawn evenly, for replay.
+//! - In: blocks in order of arrival. Out: the held ones in passes, for replay: each once in an order
+//!   drawn evenly, then each once in another.
 //! - A block that is accepted is *staged*: written once, to a free place of the file, where `draw`
 //!   finds it from then on. The ledger that names it becomes durable with a checkpoint or a commit
 //!   (see `state`), and no place that the last commit or the last checkpoint names is written
@@ -15,6 +16,7 @@ mod chance;
 mod file;
 mod geometry;
 mod ledger;
+mod pass;
 mod places;
 pub(crate) mod record;
 #[cfg(test)]
@@ -22,6 +24,7 @@ mod tests;
 
 pub use chance::{ChanceState, below};
 pub use geometry::{Geometry, Policy};
+pub(crate) use ledger::FirstLedger;
 pub use ledger::Ledger;
 pub use record::RecordError;
 
@@ -30,6 +33,7 @@ use crate::ports::{Storage, StorageError};
 use chance::slot_for;
 use half::f16;
 use ledger::Entry;
+use pass::Turn;
 use places::Places;
 use rand_chacha::ChaCha8Rng;
 use sapwood_protocol::limits::DRAW_BLOCKS_MAX;
@@ -189,6 +193,7 @@ pub struct Reservoir {
     lost_ever: u64,
     held: u32,
     slots: Vec<Option<Entry>>,
+    pending: Vec<u32>,
     places: Places,
     lost: Vec<Lost>,
 }
@@ -234,6 +239,7 @@ impl Reservoir {
             lost_ever: now.lost,
             held: 0,
             slots: Vec::new(),
+            pending: Vec::new(),
             places,
             lost: Vec::new(),
             committed: committed.clone(),
@@ -292,30 +298,27 @@ impl Reservoir {
         self.places.free()
     }
 
-    /// Up to `n` different blocks, every set of `n` held ones with the same chance; fewer when fewer
-    /// are held.
+    /// The next `n` blocks of the pass, all different; all that are held when `n` is more.
     ///
-    /// A damaged block is dropped and another drawn in its stead.
+    /// - A pass serves each slot that holds a block when it begins once, in an order drawn for it.
+    ///   When it ends the next begins, within the same draw if more is asked for; what the draw has
+    ///   already comes first in the next draw then.
+    /// - A slot serves what it holds at its turn. One filled for the first time waits for the next
+    ///   pass.
+    /// - A damaged block is dropped and the next one served in its stead.
     /// # Errors
-    /// [`ReservoirError::Draw`]; [`ReservoirError::Storage`].
+    /// [`ReservoirError::Draw`]; [`ReservoirError::Storage`]. After each the draw was not made.
     pub fn draw(&mut self, n: usize) -> Result<Vec<Drawn>, ReservoirError> {
         if n > DRAW_BLOCKS_MAX {
             return Err(ReservoirError::Draw { limit: DRAW_BLOCKS_MAX, got: n });
         }
-        let mut chosen = heapless::Vec::<u32, DRAW_BLOCKS_MAX>::new();
-        let mut drawn = Vec::with_capacity(n);
-        // Damage shrinks `held` inside the loop, so that it ends even on a ruined file.
-        while drawn.len() < n.min(self.held as usize) {
-            let slot = below(&mut self.chance, self.slots.len() as u64) as u32;
-            if chosen.contains(&slot) {
-                continue;
-            }
-            if let Some(found) = self.read(slot)? {
-                let _ = chosen.push(slot);
-                drawn.push(found);
-            }
-        }
-        Ok(drawn)
+        let mut turn = Turn::new(std::mem::take(&mut self.pending));
+        let drawn = self.serve(n, &mut turn);
+        self.pending = match drawn {
+            Ok(_) => turn.end(),
+            Err(_) => turn.undo(&mut self.chance),
+        };
+        drawn
     }
 
     /// What it holds, without reading a block.
@@ -354,7 +357,7 @@ impl Reservoir {
         &self.lost
     }
 
-    /// Forgets what was staged since the last commit, chance included.
+    /// Forgets what was staged since the last commit, chance and pass included.
     ///
     /// A checkpoint that names staged blocks must be gone before.
     pub(crate) fn discard(&mut self) {
@@ -374,6 +377,7 @@ impl Reservoir {
             generation: self.committed.generation + 1,
             lost: self.lost_ever,
             entries: self.slots.iter().flatten().cloned().collect(),
+            pending: self.pending.clone(),
         })
     }
 
@@ -411,6 +415,21 @@ impl Reservoir {
         Ok(())
     }
 
+    fn serve(&mut self, n: usize, turn: &mut Turn) -> Result<Vec<Drawn>, ReservoirError> {
+        let mut drawn = Vec::with_capacity(n);
+        // Damage shrinks `held` inside the loop, so that it ends even on a ruined file.
+        while drawn.len() < n.min(self.held as usize) {
+            match turn.next_slot() {
+                Some(slot) => drawn.extend(self.read(slot)?),
+                None => {
+                    let filled = self.slots.iter().flatten().map(|entry| entry.slot);
+                    turn.begin(filled, &mut self.chance);
+                }
+            }
+        }
+        Ok(drawn)
+    }
+
     /// What a slot holds, or none when it is empty or was just found damaged.
     fn read(&mut self, slot: u32) -> Result<Option<Drawn>, ReservoirError> {
         let Some(Some(entry)) = self.slots.get(slot as usize) else { return Ok(None) };
@@ -446,5 +465,6 @@ impl Reservoir {
             self.slots[entry.slot as usize] = Some(entry.clone());
         }
         self.held = ledger.entries.len() as u32;
+        self.pending = ledger.pending.clone();
     }
 }

@@ -7,6 +7,8 @@ use crate::ports::cut_disk::{CutDisk, Fault};
 use rand_core::{Rng, SeedableRng};
 use std::collections::BTreeSet;
 
+mod passes;
+
 const SEED: [u8; 32] = [3; 32];
 
 fn geometry(capacity: u32) -> Geometry {
@@ -92,20 +94,6 @@ fn the_statistic_sees_one_block_in_fifty_misplaced() {
     let mut counts = vec![6667_u32; 15];
     (counts[0], counts[1]) = (6667 - 400, 6667 + 400);
     assert!(chi_square(&counts, 20_000.0, 5.0 / 15.0) > 36.1);
-}
-
-/// 5 degrees of freedom: 20.5 is p = 0.001.
-#[test]
-fn a_draw_is_even_and_without_replacement() {
-    let mut held = Reservoir::create(Arc::new(CutDisk::new()), geometry(6), SEED).unwrap();
-    offer(&mut held, 1..=6);
-    let mut counts = vec![0; 6];
-    for _ in 0..20_000 {
-        let slots: BTreeSet<u32> = held.draw(2).unwrap().iter().map(|drawn| drawn.slot).collect();
-        assert_eq!(slots.len(), 2);
-        slots.iter().for_each(|slot| counts[*slot as usize] += 1);
-    }
-    assert!(chi_square(&counts, 20_000.0, 2.0 / 6.0) < 20.5, "{counts:?}");
 }
 
 #[test]
@@ -312,7 +300,7 @@ fn a_ledger_that_lies_is_refused() {
     let mut held = Reservoir::create(disk.clone(), geometry(4), SEED).unwrap();
     offer(&mut held, 1..=6);
     let good = held.sync().unwrap();
-    let lies: [fn(&mut Ledger); 8] = [
+    let lies: [fn(&mut Ledger); 10] = [
         |ledger| ledger.seen = u64::MAX,
         |ledger| ledger.generation = u64::MAX,
         |ledger| ledger.lost = u64::MAX,
@@ -321,6 +309,8 @@ fn a_ledger_that_lies_is_refused() {
         |ledger| ledger.entries[1].place = ledger.entries[0].place,
         |ledger| ledger.entries[1].place = 12,
         |ledger| ledger.entries[1].offer = 7,
+        |ledger| ledger.pending = vec![0, 4],
+        |ledger| ledger.pending = vec![2, 0, 2],
     ];
     for lie in lies {
         let mut ledger = good.clone();

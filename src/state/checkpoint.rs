@@ -8,11 +8,11 @@ use super::learner::LearnerRecord;
 use super::manifest::{Manifest, limit};
 use super::{StateError, publish};
 use crate::ports::Storage;
-use crate::reservoir::record::{seal, unseal};
-use crate::reservoir::{Ledger, RecordError};
+use crate::reservoir::record::{self, seal};
+use crate::reservoir::{FirstLedger, Ledger, RecordError};
 use rkyv::{Archive, Deserialize, Serialize};
 use sapwood_protocol::limits::LEARNER_BYTES_MAX;
-use sapwood_protocol::record::Kind;
+use sapwood_protocol::record::{Kind, UncheckedHeader};
 
 /// The file's name in the state folder.
 pub(crate) const NAME: &str = "checkpoint";
@@ -25,6 +25,22 @@ pub struct Checkpoint {
     /// The learner as it stood.
     pub learner: LearnerRecord,
     pub(crate) ledger: Option<Ledger>,
+}
+
+/// A checkpoint of version 1, before the reservoir was served in passes.
+#[derive(Archive, Serialize, Deserialize)]
+struct First {
+    sequence: u64,
+    current: u64,
+    learner: LearnerRecord,
+    ledger: Option<FirstLedger>,
+}
+
+impl From<First> for Checkpoint {
+    fn from(first: First) -> Self {
+        let First { sequence, current, learner, ledger } = first;
+        Self { sequence, current, learner, ledger: ledger.map(Ledger::from) }
+    }
 }
 
 impl Checkpoint {
@@ -41,10 +57,19 @@ impl Checkpoint {
         let Some(length) = storage.len(NAME)? else { return Ok(None) };
         limit("bytes of a checkpoint", LEARNER_BYTES_MAX, length)?;
         let record = |source: RecordError| StateError::Record { path: NAME.to_owned(), source };
-        let (_, found) = unseal::<Self>(Kind::Checkpoint, &storage.read(NAME)?).map_err(record)?;
+        let found = Self::parse(&storage.read(NAME)?).map_err(record)?;
         found.learner.check()?;
         let stands = (found.sequence, found.current) == (manifest.sequence, manifest.current);
         Ok(stands.then_some(found))
+    }
+
+    /// A checkpoint of any version.
+    fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
+        let header = UncheckedHeader::read(bytes)?.check(Kind::Checkpoint)?;
+        match header.version {
+            1 => Ok(record::open::<First>(&header, bytes)?.into()),
+            _ => record::open(&header, bytes),
+        }
     }
 
     /// Makes it the one on disk, durably.

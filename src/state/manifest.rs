@@ -8,7 +8,7 @@ use super::StateError;
 use super::publish::{self, damaged};
 use crate::ports::Storage;
 use crate::reservoir::record::{self, seal};
-use crate::reservoir::{Ledger, RecordError};
+use crate::reservoir::{FirstLedger, Ledger, RecordError};
 use rkyv::{Archive, Deserialize, Serialize};
 use sapwood_protocol::limits::{
     ADAPTER_FILE_BYTES_MAX, COUNT_MAX, FILE_NAME_BYTES_MAX, FILES_MAX, GENERATIONS_MAX,
@@ -113,13 +113,33 @@ struct First {
     last: u64,
     generations: Vec<Generation>,
     rejections: Vec<Rejection>,
-    ledger: Option<Ledger>,
+    ledger: Option<FirstLedger>,
 }
 
-impl From<First> for Manifest {
+/// A manifest of version 2, before the reservoir was served in passes.
+#[derive(Archive, Serialize, Deserialize)]
+struct Second {
+    sequence: u64,
+    current: u64,
+    last: u64,
+    generations: Vec<Generation>,
+    rejections: Vec<Rejection>,
+    ledger: Option<FirstLedger>,
+    learned: u64,
+}
+
+impl From<First> for Second {
     fn from(first: First) -> Self {
         let First { sequence, current, last, generations, rejections, ledger } = first;
         Self { sequence, current, last, generations, rejections, ledger, learned: 0 }
+    }
+}
+
+impl From<Second> for Manifest {
+    fn from(second: Second) -> Self {
+        let Second { sequence, current, last, generations, rejections, ledger, learned } = second;
+        let ledger = ledger.map(Ledger::from);
+        Self { sequence, current, last, generations, rejections, ledger, learned }
     }
 }
 
@@ -138,7 +158,8 @@ impl Manifest {
     fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
         let header = UncheckedHeader::read(bytes)?.check(Kind::Manifest)?;
         match header.version {
-            1 => Ok(record::open::<First>(&header, bytes)?.into()),
+            1 => Ok(Second::from(record::open::<First>(&header, bytes)?).into()),
+            2 => Ok(record::open::<Second>(&header, bytes)?.into()),
             _ => record::open(&header, bytes),
         }
     }

@@ -103,25 +103,28 @@ struct Seen {
     kept: Vec<u64>,
     rejected: usize,
     held: Vec<u64>,
+    pass: Vec<u64>,
     offered: u64,
-    checkpoint: Option<(LearnerRecord, Vec<u64>)>,
+    checkpoint: Option<(LearnerRecord, Vec<u64>, Vec<u64>)>,
 }
 
-fn offers(reservoir: &mut Reservoir) -> Vec<u64> {
-    let mut offers = Vec::new();
+/// The blocks held, by offer and in the order in which they would be served.
+fn offers(reservoir: &mut Reservoir) -> (Vec<u64>, Vec<u64>) {
+    let mut pass = Vec::new();
     for drawn in reservoir.draw(100).unwrap() {
         assert_eq!(drawn.block, block(drawn.offer));
-        offers.push(drawn.offer);
+        pass.push(drawn.offer);
     }
-    offers.sort_unstable();
-    offers
+    let mut held = pass.clone();
+    held.sort_unstable();
+    (held, pass)
 }
 
 fn look(storage: Arc<dyn Storage>) -> Result<Seen, StateError> {
     let mut state = State::open(storage)?;
-    let (mut held, mut offered) = (Vec::new(), 0);
+    let (mut held, mut pass, mut offered) = (Vec::new(), Vec::new(), 0);
     if let Some(mut reservoir) = state.committed_reservoir()? {
-        held = offers(&mut reservoir);
+        (held, pass) = offers(&mut reservoir);
         offered = reservoir.stats().seen;
         assert_eq!(held.len() as u64, offered.min(3) - reservoir.stats().corrupt);
     }
@@ -129,9 +132,9 @@ fn look(storage: Arc<dyn Storage>) -> Result<Seen, StateError> {
         None => None,
         Some(checkpoint) => {
             let mut staged = state.reservoir(geometry(), SEED, Some(&checkpoint))?;
-            let held = offers(&mut staged);
+            let (held, pass) = offers(&mut staged);
             assert_eq!(staged.stats().corrupt, 0);
-            Some((checkpoint.learner, held))
+            Some((checkpoint.learner, held, pass))
         }
     };
     let current = state.current().map(|generation| generation.number);
@@ -142,6 +145,7 @@ fn look(storage: Arc<dyn Storage>) -> Result<Seen, StateError> {
         kept: state.generations().iter().map(|generation| generation.number).collect(),
         rejected: state.rejections().len(),
         held,
+        pass,
         offered,
         checkpoint,
     })
