@@ -229,12 +229,12 @@ impl Rich {
         let learner =
             |past: &&Found| (past.current, &past.learner) == (found.current, &found.learner);
         self.past.iter().find(learner).ok_or("a learner of another generation")?;
-        within(&found.held, &base.held)?;
-        if let Some((learner, held)) = &found.checkpoint {
+        within((&found.held, &found.pass), (&base.held, &base.pass))?;
+        if let Some((learner, (held, pass))) = &found.checkpoint {
             let mut all = self.past.iter().filter_map(|past| past.checkpoint.as_ref());
-            let (_, staged) =
+            let (_, (staged, order)) =
                 all.find(|(past, _)| past == learner).ok_or("a checkpoint that never was")?;
-            within(held, staged)?;
+            within((held, pass), (staged, order))?;
         }
         if !found.waiting.iter().is_sorted_by(|a, b| a < b) {
             return Err(format!("samples in no order: {:?}", found.waiting));
@@ -251,9 +251,14 @@ impl Rich {
     }
 }
 
-fn within(held: &[Held], all: &[Held]) -> Result<(), String> {
+/// Whether every block is one of all, and all of them are served in the same order.
+fn within((held, pass): (&[Held], &[u64]), (all, order): (&[Held], &[u64])) -> Result<(), String> {
     match held.iter().find(|block| !all.contains(block)) {
         Some((offer, ..)) => Err(format!("block {offer} is another than was offered")),
+        // Without a block that was dropped the order is another.
+        None if held.len() == all.len() && pass != order => {
+            Err(format!("{pass:?} would be served, it was {order:?}"))
+        }
         None => Ok(()),
     }
 }

@@ -29,6 +29,9 @@ pub struct Kept {
 /// A block of the reservoir with its offer number and its loss in bits.
 pub type Held = (u64, u32, Block);
 
+/// The blocks held, by offer, and their offers in the order in which they would be served.
+pub type Served = (Vec<Held>, Vec<u64>);
+
 /// All that a restart finds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
@@ -44,14 +47,16 @@ pub struct Found {
     pub seen: u64,
     /// The committed reservoir, by offer.
     pub held: Vec<Held>,
+    /// What it would serve, by offer: what is left of its pass first, then the next one.
+    pub pass: Vec<u64>,
     /// The number of the last sample that a job which ended has taken.
     pub learned: u64,
     /// The samples that wait, in order.
     pub waiting: Vec<u64>,
     /// The job that was begun.
     pub job: Option<Job>,
-    /// The job in progress: its learner, and its reservoir by offer.
-    pub checkpoint: Option<(LearnerRecord, Vec<Held>)>,
+    /// The job in progress: its learner, and its reservoir.
+    pub checkpoint: Option<(LearnerRecord, Served)>,
 }
 
 /// What was found, and what was reported as lost or damaged on the way.
@@ -99,12 +104,12 @@ pub fn look(storage: &Arc<dyn Storage>) -> Result<Look, LifeError> {
         ..Found::default()
     };
     if let Some(mut reservoir) = state.committed_reservoir()? {
-        found.held = held(&mut reservoir, &mut reports)?;
+        (found.held, found.pass) = served(&mut reservoir, &mut reports)?;
         found.seen = reservoir.stats().seen;
     }
     if let Some(checkpoint) = state.take_checkpoint()? {
         let mut staged = state.reservoir(geometry(), SEED, Some(&checkpoint))?;
-        found.checkpoint = Some((checkpoint.learner, held(&mut staged, &mut reports)?));
+        found.checkpoint = Some((checkpoint.learner, served(&mut staged, &mut reports)?));
     }
     Ok(Look { found, reports })
 }
@@ -119,6 +124,7 @@ impl Found {
             ("rejections", self.rejections == other.rejections),
             ("blocks offered", self.seen == other.seen),
             ("reservoir", self.held == other.held),
+            ("pass", self.pass == other.pass),
             ("samples learned", self.learned == other.learned),
             ("samples that wait", self.waiting == other.waiting),
             ("job", self.job == other.job),
@@ -153,13 +159,14 @@ fn generations(state: &State, reports: &mut Vec<String>) -> Result<Vec<Kept>, Li
     Ok(kept)
 }
 
-fn held(reservoir: &mut Reservoir, reports: &mut Vec<String>) -> Result<Vec<Held>, LifeError> {
+fn served(reservoir: &mut Reservoir, reports: &mut Vec<String>) -> Result<Served, LifeError> {
     let all = reservoir.geometry().capacity as usize;
     let mut held: Vec<Held> = reservoir
         .draw(all)?
         .into_iter()
         .map(|drawn| (drawn.offer, drawn.loss.to_bits(), drawn.block))
         .collect();
+    let pass = held.iter().map(|(offer, ..)| *offer).collect();
     held.sort_by_key(|(offer, ..)| *offer);
     let lost = reservoir.lost().iter();
     reports.extend(lost.map(|lost| format!("reservoir: slot {}: {}", lost.slot, lost.reason)));
@@ -168,5 +175,5 @@ fn held(reservoir: &mut Reservoir, reports: &mut Vec<String>) -> Result<Vec<Held
     if held.len() as u64 != counted {
         reports.push(format!("reservoir: {counted} blocks are counted, {} are drawn", held.len()));
     }
-    Ok(held)
+    Ok((held, pass))
 }
