@@ -23,6 +23,8 @@ const FILES: [(&str, &[u8]); 2] =
 const RAW: u8 = 128;
 /// A payload of the first version.
 const FIRST: u8 = 64;
+/// A payload of the second version.
+const SECOND: u8 = 32;
 
 /// Files by path.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +38,7 @@ pub static SOUND: LazyLock<Folder> = LazyLock::new(|| {
     let mut learner = fresh();
     for act in 1..=8 {
         let offer = reservoir.stats().seen + 1;
+        reservoir.draw(2).unwrap();
         reservoir.offer(&block(offer), Some(&hidden(offer)), 0.5).unwrap();
         learner.step += 1;
         let reservoir = Some(&mut reservoir);
@@ -126,7 +129,7 @@ pub fn check(bytes: &[u8]) {
     for part in parts::<3>(bytes) {
         let Some((choice, rest)) = part.split_first() else { continue };
         let paths: Vec<&String> = SOUND.0.keys().collect();
-        let path = paths[usize::from(choice % FIRST) % paths.len()].clone();
+        let path = paths[usize::from(choice % SECOND) % paths.len()].clone();
         let kind = match path.split('/').next() {
             Some("manifest.a" | "manifest.b") => Some(Kind::Manifest),
             Some("checkpoint") => Some(Kind::Checkpoint),
@@ -134,7 +137,11 @@ pub fn check(bytes: &[u8]) {
             _ => None,
         };
         let kind = kind.filter(|_| choice & RAW == 0);
-        let version = |kind: Kind| if choice & FIRST == 0 { kind.version() } else { 1 };
+        let version = |kind: Kind| match (choice & FIRST, choice & SECOND) {
+            (0, 0) => kind.version(),
+            (0, _) => kind.version().min(2),
+            _ => 1,
+        };
         let bytes =
             kind.map_or_else(|| rest.to_vec(), |kind| seal_as(kind, version(kind), 1, rest));
         if path.contains('/') {
@@ -214,17 +221,25 @@ pub fn seeds() -> Vec<Seed> {
     let place = |path: &str| SOUND.0.keys().position(|name| name == path).unwrap() as u8;
     let sealed = |path: &str| [&[place(path)], payload(SOUND.file(path))].concat();
     let raw = |path: &str| [&[place(path) | RAW], SOUND.file(path)].concat();
-    // Version 2 put one number of eight bytes behind what version 1 has.
-    let manifest = payload(SOUND.file("manifest.a"));
-    let first = [&[place("manifest.a") | FIRST], &manifest[..manifest.len() - 8]].concat();
+    // Version 2 put one number of eight bytes behind what version 1 has; version 3 a list, eight
+    // bytes that say where it is, at the end of the ledger, which is before that number.
+    let (rest, learned) = payload(SOUND.file("manifest.a")).split_last_chunk::<8>().unwrap();
+    let (first, _) = rest.split_last_chunk::<8>().unwrap();
+    let second = [&[place("manifest.a") | SECOND], first, learned].concat();
+    let first = [&[place("manifest.a") | FIRST], first].concat();
+    // Of a checkpoint the ledger is the last.
+    let (checkpoint, _) = payload(SOUND.file("checkpoint")).split_last_chunk::<8>().unwrap();
+    let checkpoint = [&[place("checkpoint") | FIRST], checkpoint].concat();
     let learner = SOUND.0.keys().rfind(|name| name.starts_with("learner/")).unwrap();
     let adapter = SOUND.0.keys().rfind(|name| name.starts_with("adapters/")).unwrap();
     vec![
         ("manifest_a", sealed("manifest.a")),
         ("manifest_b", sealed("manifest.b")),
         ("manifest_first", first),
+        ("manifest_second", second),
         ("manifest_raw", raw("manifest.a")),
         ("checkpoint", sealed("checkpoint")),
+        ("checkpoint_first", checkpoint),
         ("learner", sealed(learner)),
         ("adapter", raw(adapter)),
         ("both", joined(&[&raw("manifest.b")[..65], &raw("manifest.a")[..65]])),

@@ -1,7 +1,8 @@
 //! The reservoir's file with anything in it: damaged, cut, forged, with a sound ledger and with none.
 //!
 //! - Promises: under a sound ledger only blocks that were offered come out, whatever the file holds;
-//!   what a forged place gives out still fits the geometry; opening again finds the same.
+//!   what a forged place gives out still fits the geometry; opening again finds the same; whatever is
+//!   left of a pass, no draw has a block twice and two passes have every one.
 
 use crate::Seed;
 use crate::cursor::{Cursor, edit};
@@ -13,6 +14,7 @@ use sapwood::reservoir::{Geometry, Policy, Reservoir, ReservoirError};
 use sapwood::state::State;
 use sapwood_protocol::limits::DRAW_BLOCKS_MAX;
 use sapwood_protocol::record::{Kind, UncheckedHeader};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The file's name in a state folder.
@@ -115,6 +117,9 @@ pub fn given_out(reservoir: &mut Reservoir, honest: bool) {
     let geometry = *reservoir.geometry();
     let Ok(drawn) = reservoir.draw(DRAW_BLOCKS_MAX) else { return };
     assert!(drawn.len() <= geometry.capacity as usize);
+    let slots: BTreeSet<u32> = drawn.iter().map(|drawn| drawn.slot).collect();
+    assert_eq!(slots.len(), drawn.len(), "a block twice in a draw");
+    passes(reservoir, &slots);
     for drawn in drawn {
         assert!(geometry.fits(&drawn.block, drawn.hidden.as_deref()).is_ok());
         if honest {
@@ -122,6 +127,16 @@ pub fn given_out(reservoir: &mut Reservoir, honest: bool) {
             assert_eq!(drawn.hidden, Some(hidden(drawn.offer)));
         }
     }
+}
+
+/// Draws of one: what is left of a pass and the next one have every block that the file has.
+fn passes(reservoir: &mut Reservoir, slots: &BTreeSet<u32>) {
+    let mut served = BTreeSet::new();
+    for _ in 0..2 * slots.len() {
+        let Ok(drawn) = reservoir.draw(1) else { return };
+        served.extend(drawn.iter().map(|drawn| drawn.slot));
+    }
+    assert_eq!(served, *slots);
 }
 
 /// A place's record is another's, and the ledger names it.
