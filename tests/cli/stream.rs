@@ -90,7 +90,7 @@ fn settings_are_chosen_by_text_that_is_no_test_text() {
 #[test]
 fn what_a_stream_cannot_score_is_refused_by_name() {
     let (model, pump) = (fixture().text("model"), fixture().text("pump.jsonl"));
-    let named = ["stream", "--model", &model];
+    let named = ["stream", "--model", &model, "--max-seq-length", "32", "--num-layers", "2"];
     refused(&[&named[..], &["--methods", "upper", &pump]].concat(), &["upper"]);
     refused(&[&named[..], &["--general", "no-such-text", &pump]].concat(), &["no-such-text"]);
     let place = tempfile::tempdir().unwrap();
