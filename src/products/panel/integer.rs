@@ -3,11 +3,11 @@
 //! - The instruction multiplies unsigned by signed bytes: rows are kept with 128 added, and 128
 //!   times the sum of a column's codes is taken away again.
 //! - Sums of a block are exact; blocks are added in f32.
-//! - Where the depth is `out`, the scales of the outputs go into the rows before they are rounded.
+//! - The scales along the depth go into the rows before they are rounded, the others into the sums.
 
 use super::rounded::{Quantised, REST_STEPS, STEP};
 use super::{COLUMNS, Out, ROWS, Sides, Sizes, Tile, every_row, piece, product};
-use crate::products::frozen::Side;
+use crate::products::frozen::{Scales, Side};
 use crate::products::gemm::Into;
 use std::arch::x86_64::{
     __m128i, _mm_loadu_si128, _mm_storeu_si128, _mm_unpackhi_epi8, _mm_unpackhi_epi16,
@@ -21,22 +21,22 @@ use std::ops::Range;
 /// Bytes of a step of a panel, of the sums of its columns, and of their scales.
 const LINE: usize = COLUMNS * STEP;
 
-/// `rows x W` or `rows x Wᵀ` with W's codes and the scales of its outputs.
+/// `rows x W` or `rows x Wᵀ` with W's codes; the scales along the depth are in the rows already.
 pub(in crate::products) struct Integer<'a> {
     left: &'a Quantised,
     codes: &'a [i8],
-    scales: &'a [f32],
+    scales: &'a Scales,
     side: Side,
     /// Whether this multiplies what the first rounding left over.
     rest: bool,
 }
 
 impl<'a> Integer<'a> {
-    /// `codes` is row-major `[in, out]`, `scales` `[out]`.
+    /// `codes` is row-major `[in, out]`.
     pub(in crate::products) fn new(
         left: &'a Quantised,
         codes: &'a [i8],
-        scales: &'a [f32],
+        scales: &'a Scales,
         side: Side,
     ) -> Self {
         Self { left, codes, scales, side, rest: false }
@@ -50,7 +50,7 @@ impl<'a> Integer<'a> {
             Side::Turned => (columns, depth),
         };
         assert!(
-            self.scales.len() == fan_out && fan_in * fan_out == self.codes.len(),
+            self.scales.fans() == (fan_in, fan_out) && fan_in * fan_out == self.codes.len(),
             "sizes differ"
         );
         let sizes = Sizes { rows, depth, columns };
@@ -64,7 +64,7 @@ impl<'a> Integer<'a> {
 
     /// Packs codes `[STEP, COLUMNS]` at a time, the codes of a column side by side.
     fn pack_straight(&self, columns: Range<usize>, depth: Range<usize>, lines: &mut [u8]) {
-        let width = self.scales.len();
+        let width = self.scales.outs.len();
         let codes: &[u8] = bytemuck::cast_slice(self.codes);
         for (line, k) in lines.chunks_exact_mut(LINE).zip(depth.clone().step_by(STEP)) {
             if columns.len() == COLUMNS && k + STEP <= depth.end {
@@ -86,7 +86,7 @@ impl<'a> Integer<'a> {
 
     /// Packs rows of W as columns: their codes lie side by side already.
     fn pack_turned(&self, columns: Range<usize>, depth: Range<usize>, lines: &mut [u8]) {
-        let width = self.scales.len();
+        let width = self.scales.outs.len();
         let codes: &[u8] = bytemuck::cast_slice(self.codes);
         if columns.len() < COLUMNS || !depth.len().is_multiple_of(STEP) {
             lines.fill(0);
@@ -126,9 +126,11 @@ impl Sides for Integer<'_> {
         unsafe { column_sums(lines, sums) };
         let factors: &mut [f32] = bytemuck::cast_slice_mut(&mut factors[..LINE]);
         factors.fill(1.0);
-        if self.side == Side::Straight {
-            factors[..columns.len()].copy_from_slice(&self.scales[columns]);
-        }
+        let scales = match self.side {
+            Side::Straight => &self.scales.outs,
+            Side::Turned => &self.scales.ins,
+        };
+        factors[..columns.len()].copy_from_slice(&scales[columns]);
     }
 
     unsafe fn tile(&self, rows: Range<usize>, depth: Range<usize>, panel: &[f32], tile: &Tile) {
