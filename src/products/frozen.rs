@@ -5,7 +5,7 @@
 //!   (x86-64 with AVX2), else f32: the results are the same. `Bf16` rounds; `Int8` keeps codes of
 //!   -127..=127, one scale for each output and one for each input.
 //! - On processors with AVX-512 VNNI int8 multiplies whole numbers: the rows are rounded too, in
-//!   blocks of 256 with a scale each. Elsewhere the codes are widened and multiplied in f32.
+//!   blocks of 256 with a scale each, but for numbers far above the others. Elsewhere the codes are widened and multiplied in f32.
 //! - Never here: LoRA, biases, which layer this is.
 
 use super::gemm::{Into, Threads, View, matmul};
@@ -250,7 +250,6 @@ impl Frozen {
             && panel::whole_available()
         {
             let factors = if side == Side::Turned { &scales.outs } else { &scales.ins };
-            let factors = Some(&factors[..]);
             let rounding = if finely { Rounding::Twice } else { Rounding::Once };
             let rows = Quantised::new(left, factors, rounding, pool);
             let out = Out { numbers, stride, into };

@@ -2,19 +2,21 @@
 //!
 //! - The instruction multiplies unsigned by signed bytes: rows are kept with 128 added, and 128
 //!   times the sum of a column's codes is taken away again.
-//! - Sums of a block are exact; blocks are added in f32.
+//! - Sums of a block are exact; blocks are added in f32, and so are the products of numbers that
+//!   are kept apart.
 //! - The scales along the depth go into the rows before they are rounded, the others into the sums.
 
-use super::rounded::{Quantised, REST_STEPS, STEP};
+use super::rounded::{BLOCK, Quantised, REST_STEPS, STEP};
 use super::{COLUMNS, Out, ROWS, Sides, Sizes, Tile, every_row, piece, product};
 use crate::products::frozen::{Scales, Side};
 use crate::products::gemm::Into;
 use std::arch::x86_64::{
-    __m128i, _mm_loadu_si128, _mm_storeu_si128, _mm_unpackhi_epi8, _mm_unpackhi_epi16,
-    _mm_unpacklo_epi8, _mm_unpacklo_epi16, _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_sub_epi32,
+    __m128i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_storeu_si128, _mm_unpackhi_epi8,
+    _mm_unpackhi_epi16, _mm_unpacklo_epi8, _mm_unpacklo_epi16, _mm512_add_ps, _mm512_cvtepi32_ps,
+    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_sll_epi32,
+    _mm512_slli_epi32, _mm512_srai_epi32, _mm512_storeu_si512, _mm512_sub_epi32,
 };
 use std::ops::Range;
 
@@ -105,7 +107,7 @@ impl<'a> Integer<'a> {
 }
 
 impl Sides for Integer<'_> {
-    const DEPTH: usize = 256;
+    const DEPTH: usize = BLOCK;
     const STEP: usize = STEP;
 
     fn panel_len(depth: usize) -> usize {
@@ -152,19 +154,28 @@ impl Sides for Integer<'_> {
         for (scale, row) in scales.iter_mut().zip(rows.clone()) {
             *scale = self.left.scales[row * pieces + index] * step;
         }
-        let panel = panel.as_ptr();
+        let apart = |row: usize| self.left.apart(row * pieces + index);
+        let far = rows.clone().any(|row| apart(row).next().is_some());
+        if far {
+            for (at, row) in rows.clone().enumerate() {
+                // SAFETY: a row of the tile; the caller vouches for it as above.
+                unsafe { put_apart(apart(row), panel, steps, tile, at) };
+            }
+        }
+        let tile = &Tile { add: tile.add || far, ..*tile };
+        let from = panel.as_ptr();
         // SAFETY: every byte of these rows and steps was checked; the caller vouches for the tile
         // and, by building this type, for the processor.
         unsafe {
             match rows.len() {
-                1 => columns::<1>(left, stride, &scales, panel, steps, tile),
-                2 => columns::<2>(left, stride, &scales, panel, steps, tile),
-                3 => columns::<3>(left, stride, &scales, panel, steps, tile),
-                4 => columns::<4>(left, stride, &scales, panel, steps, tile),
-                5 => columns::<5>(left, stride, &scales, panel, steps, tile),
-                6 => columns::<6>(left, stride, &scales, panel, steps, tile),
-                7 => columns::<7>(left, stride, &scales, panel, steps, tile),
-                _ => columns::<ROWS>(left, stride, &scales, panel, steps, tile),
+                1 => columns::<1>(left, stride, &scales, from, steps, tile),
+                2 => columns::<2>(left, stride, &scales, from, steps, tile),
+                3 => columns::<3>(left, stride, &scales, from, steps, tile),
+                4 => columns::<4>(left, stride, &scales, from, steps, tile),
+                5 => columns::<5>(left, stride, &scales, from, steps, tile),
+                6 => columns::<6>(left, stride, &scales, from, steps, tile),
+                7 => columns::<7>(left, stride, &scales, from, steps, tile),
+                _ => columns::<ROWS>(left, stride, &scales, from, steps, tile),
             }
         }
     }
@@ -280,4 +291,47 @@ unsafe fn columns<const R: usize>(
         };
     }
     every_row!(store);
+}
+
+/// Puts numbers times their columns of a panel, each with its place in the depth, into row `at` of a
+/// tile, before the rest is added: a sum that was stored just now is slow to be read again.
+///
+/// # Safety
+/// The processor has AVX-512 F. The tile's row may be written and is nobody else's.
+#[target_feature(enable = "avx512f")]
+unsafe fn put_apart(
+    apart: impl Iterator<Item = (f32, usize)>,
+    panel: &[u8],
+    steps: usize,
+    tile: &Tile,
+    at: usize,
+) {
+    assert!(panel.len() >= (steps + 2) * LINE, "the panel is too small");
+    let mut sums = [_mm512_setzero_ps(); 3];
+    for (number, place) in apart {
+        assert!(place < steps * STEP, "a place outside the block");
+        let line = panel.as_ptr().wrapping_add(place / STEP * LINE);
+        // The code's byte goes to the top of its four, then down again with its sign.
+        let up = _mm_cvtsi32_si128(8 * (STEP - 1 - place % STEP) as i32);
+        let number = _mm512_set1_ps(number);
+        for (part, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: one of the panel's lines of three registers.
+            let codes = unsafe { _mm512_loadu_si512(line.wrapping_add(64 * part).cast()) };
+            let codes = _mm512_srai_epi32::<24>(_mm512_sll_epi32(codes, up));
+            *sum = _mm512_fmadd_ps(number, _mm512_cvtepi32_ps(codes), *sum);
+        }
+    }
+    let factors = panel.as_ptr().wrapping_add((steps + 1) * LINE);
+    for ((part, sum), mask) in sums.into_iter().enumerate().zip(tile.masks()) {
+        let out = tile.out.wrapping_add(at * tile.stride + 16 * part);
+        // SAFETY: the panel's last line; the mask leaves only columns of the tile.
+        unsafe {
+            let factors = _mm512_loadu_ps(factors.wrapping_add(64 * part).cast());
+            let before = match tile.add {
+                true => _mm512_maskz_loadu_ps(mask, out),
+                false => _mm512_setzero_ps(),
+            };
+            _mm512_mask_storeu_ps(out, mask, _mm512_fmadd_ps(sum, factors, before));
+        }
+    }
 }
