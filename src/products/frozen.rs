@@ -3,9 +3,9 @@
 //! - In: numbers `[in, out]` in f32 and how to keep them. Out: `x W` and `dy Wᵀ`, in f32.
 //! - `Auto` keeps bf16 or f16 where every number survives it and the processor widens on the way
 //!   (x86-64 with AVX2), else f32: the results are the same. `Bf16` rounds; `Int8` keeps codes of
-//!   -127..=127 and one scale for each output.
+//!   -127..=127, one scale for each output and one for each input.
 //! - On processors with AVX-512 VNNI int8 multiplies whole numbers: the rows are rounded too, in
-//!   blocks of 256 with a scale each. Elsewhere the codes are widened and multiplied in f32.
+//!   blocks of 256 with a scale each, but for numbers far above the others. Elsewhere the codes are widened and multiplied in f32.
 //! - Never here: LoRA, biases, which layer this is.
 
 use super::gemm::{Into, Threads, View, matmul};
@@ -39,11 +39,26 @@ enum Numbers {
     F32(Vec<f32>),
     F16(Vec<f16>),
     Bf16(Vec<bf16>),
-    /// A number is its code times the scale of its column.
+    /// A number is its code times the scales of its row and of its column.
     Int8 {
         codes: Vec<i8>,
-        scales: Vec<f32>,
+        scales: Scales,
     },
+}
+
+/// What the codes of an int8 matrix are multiplied by.
+pub(super) struct Scales {
+    /// `[in]`
+    pub(super) ins: Vec<f32>,
+    /// `[out]`
+    pub(super) outs: Vec<f32>,
+}
+
+impl Scales {
+    /// In and out.
+    pub(super) fn fans(&self) -> (usize, usize) {
+        (self.ins.len(), self.outs.len())
+    }
 }
 
 /// Which way a matrix is used.
@@ -61,8 +76,7 @@ pub(super) enum Floats<'a> {
     F32(&'a [f32]),
     F16(&'a [f16]),
     Bf16(&'a [bf16]),
-    /// Codes and the scales of a row's numbers.
-    Int8(&'a [i8], &'a [f32]),
+    Int8(&'a [i8], &'a Scales),
 }
 
 impl Floats<'_> {
@@ -89,9 +103,10 @@ impl Floats<'_> {
                 }
             }
             Self::Int8(codes, scales) => {
-                let scales = &scales[at % scales.len()..][..out.len()];
-                for ((out, &code), scale) in out.iter_mut().zip(&codes[span]).zip(scales) {
-                    *out = f32::from(code) * scale;
+                let width = scales.outs.len();
+                let (own, outs) = (scales.ins[at / width], &scales.outs[at % width..]);
+                for ((out, &code), scale) in out.iter_mut().zip(&codes[span]).zip(outs) {
+                    *out = f32::from(code) * (scale * own);
                 }
             }
         }
@@ -234,7 +249,7 @@ impl Frozen {
         if let Numbers::Int8 { codes, scales } = &*self.numbers
             && panel::whole_available()
         {
-            let factors = (side == Side::Turned).then_some(&scales[..]);
+            let factors = if side == Side::Turned { &scales.outs } else { &scales.ins };
             let rounding = if finely { Rounding::Twice } else { Rounding::Once };
             let rows = Quantised::new(left, factors, rounding, pool);
             let out = Out { numbers, stride, into };
@@ -315,19 +330,37 @@ fn narrowest(numbers: Vec<f32>) -> Numbers {
 }
 
 /// Codes to the nearest, with the scale at which an output's largest weight is the largest code.
+///
+/// An input whose weights are all large would cost every output the digits of its other weights, so
+/// the inputs have scales too: the root of the root mean square of their weights. The root, because
+/// large weights often stand where large numbers come in, and must not lose all that others gain.
+/// Source: SmoothQuant, arXiv 2211.10438, whose balance of 0.5 this is, from the weights alone.
 fn int8(numbers: &[f32], fan_out: usize) -> Numbers {
-    let mut scales = vec![0f32; fan_out];
-    for row in numbers.chunks_exact(fan_out.max(1)) {
-        scales.iter_mut().zip(row).for_each(|(scale, number)| *scale = scale.max(number.abs()));
+    let rows = || numbers.chunks_exact(fan_out.max(1));
+    let ins: Vec<f32> = rows().map(balance).collect();
+    let mut outs = vec![0f32; fan_out];
+    for (row, own) in rows().zip(&ins) {
+        let inverse = 1.0 / own;
+        outs.iter_mut()
+            .zip(row)
+            .for_each(|(scale, number)| *scale = scale.max(number.abs() * inverse));
     }
-    scales.iter_mut().for_each(|scale| *scale /= CODE_MAX);
+    outs.iter_mut().for_each(|scale| *scale /= CODE_MAX);
     let inverse: Vec<f32> =
-        scales.iter().map(|&scale| if scale > 0.0 { 1.0 / scale } else { 0.0 }).collect();
-    let rows = numbers.chunks_exact(fan_out.max(1));
-    let codes = rows
-        .flat_map(|row| row.iter().zip(&inverse))
-        .map(|(number, inverse)| (number * inverse).round().clamp(-CODE_MAX, CODE_MAX) as i8);
-    Numbers::Int8 { codes: codes.collect(), scales }
+        outs.iter().map(|&scale| if scale > 0.0 { 1.0 / scale } else { 0.0 }).collect();
+    let codes = rows().zip(&ins).flat_map(|(row, own)| {
+        let own = 1.0 / own;
+        let codes = row.iter().zip(&inverse).map(move |(number, inverse)| number * own * inverse);
+        codes.map(|code| code.round().clamp(-CODE_MAX, CODE_MAX) as i8)
+    });
+    Numbers::Int8 { codes: codes.collect(), scales: Scales { ins, outs } }
+}
+
+/// The scale of an input with these weights; 1 where they are all zeros, or one is no number.
+fn balance(row: &[f32]) -> f32 {
+    let squares: f32 = row.iter().map(|number| number * number).sum();
+    let scale = (squares / row.len() as f32).sqrt().sqrt();
+    if scale.is_normal() { scale } else { 1.0 }
 }
 
 #[cfg(test)]

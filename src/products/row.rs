@@ -42,10 +42,9 @@ pub(super) fn straight(x: &[f32], weight: Floats<'_>, out: &mut [f32], into: Int
     if into == Into::Replace {
         out.fill(0.0);
     }
-    let factors = match weight {
-        Floats::Int8(_, scales) => Some(scales),
-        _ => None,
-    };
+    let (ins, factors) = sides(weight);
+    let scaled = times(x, ins);
+    let x = scaled.as_deref().unwrap_or(x);
     if width > SUMS_MAX {
         out.par_chunks_mut(SPAN).enumerate().for_each(|(task, out)| {
             let first = task * SPAN;
@@ -84,22 +83,33 @@ pub(super) fn straight(x: &[f32], weight: Floats<'_>, out: &mut [f32], into: Int
 pub(super) fn turned(x: &[f32], weight: Floats<'_>, out: &mut [f32], into: Into) {
     let width = x.len();
     assert_eq!(width * out.len(), weight.len(), "sizes differ");
-    let scaled: Vec<f32> = match weight {
-        Floats::Int8(_, scales) => x.iter().zip(scales).map(|(x, scale)| x * scale).collect(),
-        _ => Vec::new(),
-    };
-    let x = if scaled.is_empty() { x } else { &scaled };
+    let (ins, outs) = sides(weight);
+    let scaled = times(x, outs);
+    let x = scaled.as_deref().unwrap_or(x);
     out.par_chunks_mut(ROWS).enumerate().for_each(|(task, out)| {
         wide(
             #[inline(always)]
             || {
                 for (row, out) in (task * ROWS..).zip(out) {
                     let before = if into == Into::Add { *out } else { 0.0 };
-                    *out = before + dot(x, weight, row * width);
+                    let sum = dot(x, weight, row * width);
+                    *out = before + ins.map_or(sum, |ins| sum * ins[row]);
                 }
             },
         );
     });
+}
+
+/// The scales of a matrix' rows and columns, where it has any.
+fn sides(weight: Floats<'_>) -> (Option<&[f32]>, Option<&[f32]>) {
+    match weight {
+        Floats::Int8(_, scales) => (Some(&scales.ins), Some(&scales.outs)),
+        _ => (None, None),
+    }
+}
+
+fn times(x: &[f32], factors: Option<&[f32]>) -> Option<Vec<f32>> {
+    factors.map(|factors| x.iter().zip(factors).map(|(x, factor)| x * factor).collect())
 }
 
 fn add(out: &mut [f32], sums: &[f32], factors: Option<&[f32]>) {

@@ -1,195 +1,44 @@
 //! Products in whole numbers with AVX-512 VNNI: int8 weights times rows rounded to 8 bits.
 //!
-//! - A row is rounded in blocks of the depth with a scale each, so that a large number spoils only
-//!   its block. Sums of a block are exact; blocks are added in f32.
 //! - The instruction multiplies unsigned by signed bytes: rows are kept with 128 added, and 128
 //!   times the sum of a column's codes is taken away again.
-//! - Where the depth is `out`, the scales of the outputs go into the rows before they are rounded.
-//! - Rows whose small numbers count in sum are rounded twice: what the first rounding left over is
-//!   rounded in turn, and both are multiplied.
+//! - Sums of a block are exact; blocks are added in f32, and so are the products of numbers that
+//!   are kept apart.
+//! - The scales along the depth go into the rows before they are rounded, the others into the sums.
 
-use super::{COLUMNS, Out, ROWS, Sides, Sizes, Tile, every_row, mask, piece, product};
-use crate::products::frozen::{CODE_MAX, Side};
-use crate::products::gemm::{Into, View};
-use crate::products::pool::Pool;
-use crate::products::rows_per_task;
-use rayon::prelude::*;
+use super::rounded::{BLOCK, Quantised, REST_STEPS, STEP};
+use super::{COLUMNS, Out, ROWS, Sides, Sizes, Tile, every_row, piece, product};
+use crate::products::frozen::{Scales, Side};
+use crate::products::gemm::Into;
 use std::arch::x86_64::{
-    __m128i, _mm_loadu_si128, _mm_storeu_si128, _mm_unpackhi_epi8, _mm_unpackhi_epi16,
-    _mm_unpacklo_epi8, _mm_unpacklo_epi16, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps,
-    _mm512_cvtepi32_ps, _mm512_cvtps_epi32, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_ps,
-    _mm512_reduce_max_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_sub_ps,
+    __m128i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_storeu_si128, _mm_unpackhi_epi8,
+    _mm_unpackhi_epi16, _mm_unpacklo_epi8, _mm_unpacklo_epi16, _mm512_add_ps, _mm512_cvtepi32_ps,
+    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_sll_epi32,
+    _mm512_slli_epi32, _mm512_srai_epi32, _mm512_storeu_si512, _mm512_sub_epi32,
 };
 use std::ops::Range;
 
-/// Codes of the depth that one instruction multiplies and adds.
-const STEP: usize = 4;
 /// Bytes of a step of a panel, of the sums of its columns, and of their scales.
 const LINE: usize = COLUMNS * STEP;
 
-/// Rows rounded to 8 bits.
-pub(in crate::products) struct Quantised {
-    rows: usize,
-    depth: usize,
-    /// `[rows, stride]` bytes, each a code plus 128; the stride is the depth rounded up to `STEP`.
-    codes: Vec<f32>,
-    /// What rounding left over, rounded in steps of 1/254 of the scale; empty when not wanted.
-    rest: Vec<f32>,
-    /// `[rows, pieces]`.
-    scales: Vec<f32>,
-}
-
-/// How finely rows are rounded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::products) enum Rounding {
-    /// To 8 bits.
-    Once,
-    /// To 16 bits, for twice the work.
-    Twice,
-}
-
-/// Steps of the second rounding in one of the first: a rest is half a step at most.
-const REST_STEPS: f32 = 2.0 * CODE_MAX;
-
-impl Quantised {
-    /// Rounds `rows`, each number times the factor of its column where there are any.
-    pub(in crate::products) fn new(
-        rows: View<'_>,
-        factors: Option<&[f32]>,
-        rounding: Rounding,
-        pool: &Pool,
-    ) -> Self {
-        let (count, depth) = rows.dims();
-        let stride = depth.next_multiple_of(STEP);
-        let step = piece::<Integer<'_>>(depth);
-        let mut codes = pool.take((count * stride).div_ceil(size_of::<f32>()));
-        let pieces = depth.div_ceil(step);
-        let mut scales = pool.take(count * pieces);
-        let task = rows_per_task(count);
-        let mut rest = match rounding {
-            Rounding::Once => Vec::new(),
-            Rounding::Twice => pool.take(codes.len()),
-        };
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut codes);
-        let rests: &mut [u8] = bytemuck::cast_slice_mut(&mut rest);
-        // Without rests every task gets none of them.
-        let rest_task = if rests.is_empty() { 0 } else { task * stride };
-        let mut rests = rests.chunks_mut(rest_task.max(1));
-        let rests: Vec<&mut [u8]> =
-            (0..count.div_ceil(task)).map(|_| rests.next().unwrap_or_default()).collect();
-        bytes[..count * stride]
-            .par_chunks_mut(task * stride)
-            .zip(rests)
-            .zip(scales.par_chunks_mut(task * pieces))
-            .enumerate()
-            .for_each(|(index, ((codes, rests), scales))| {
-                let codes = codes.chunks_exact_mut(stride).zip(scales.chunks_exact_mut(pieces));
-                let mut rests = rests.chunks_mut(stride);
-                for (row, (codes, scales)) in (index * task..).zip(codes) {
-                    let mut rest = rests.next().unwrap_or_default().chunks_mut(step);
-                    let row = rows.row(row).chunks(step).enumerate();
-                    for (((at, row), codes), scale) in row.zip(codes.chunks_mut(step)).zip(scales) {
-                        let factors = factors.map(|factors| &factors[at * step..][..row.len()]);
-                        let rest = rest.next().unwrap_or_default();
-                        // SAFETY: only built where the processor has these instructions.
-                        *scale = unsafe { round(row, factors, codes, rest) };
-                    }
-                }
-            });
-        Self { rows: count, depth, codes, rest, scales }
-    }
-
-    /// Its buffers, for the pool.
-    pub(in crate::products) fn buffers(self) -> [Vec<f32>; 3] {
-        [self.codes, self.rest, self.scales]
-    }
-
-    fn stride(&self) -> usize {
-        self.depth.next_multiple_of(STEP)
-    }
-}
-
-/// Rounds numbers, each times its factor, to codes plus 128 and gives their scale: not a number
-/// when one of them is none. `codes` may be longer; what is over becomes zeros. `rest`, as long as
-/// the codes or empty, gets what was left over, rounded and plus 128 too.
-///
-/// # Safety
-/// The processor has AVX-512 F.
-#[target_feature(enable = "avx512f")]
-unsafe fn round(
-    numbers: &[f32],
-    factors: Option<&[f32]>,
-    codes: &mut [u8],
-    rest: &mut [u8],
-) -> f32 {
-    assert!(rest.is_empty() || rest.len() == codes.len(), "a rest each or none");
-    assert!(factors.is_none_or(|factors| factors.len() == numbers.len()), "a factor each");
-    assert!(codes.len() >= numbers.len(), "a code each");
-    let load = |at: usize| {
-        let mask = mask(numbers.len() - at);
-        // SAFETY: the mask leaves what lies in the slices; both are as long.
-        unsafe {
-            let some = _mm512_maskz_loadu_ps(mask, numbers.as_ptr().wrapping_add(at));
-            match factors {
-                Some(factors) => {
-                    let factors = factors.as_ptr().wrapping_add(at);
-                    _mm512_mul_ps(some, _mm512_maskz_loadu_ps(mask, factors))
-                }
-                None => some,
-            }
-        }
-    };
-    let (mut largest, mut taint) = (_mm512_setzero_ps(), _mm512_setzero_ps());
-    for at in (0..numbers.len()).step_by(16) {
-        let some = load(at);
-        largest = _mm512_max_ps(_mm512_abs_ps(some), largest);
-        taint = _mm512_fmadd_ps(some, _mm512_setzero_ps(), taint);
-    }
-    let largest = _mm512_reduce_max_ps(largest);
-    let inverse = _mm512_set1_ps(if largest > 0.0 { CODE_MAX / largest } else { 0.0 });
-    let (steps, shift) = (_mm512_set1_ps(REST_STEPS), _mm512_set1_epi32(128));
-    for at in (0..numbers.len()).step_by(16) {
-        let mask = mask(numbers.len() - at);
-        let exact = _mm512_mul_ps(load(at), inverse);
-        let near = _mm512_cvtps_epi32(exact);
-        // SAFETY: the mask leaves what lies in `codes`, and in `rest` where there is any.
-        unsafe {
-            let out = codes.as_mut_ptr().wrapping_add(at).cast();
-            _mm512_mask_cvtepi32_storeu_epi8(out, mask, _mm512_add_epi32(near, shift));
-            if !rest.is_empty() {
-                let left = _mm512_sub_ps(exact, _mm512_cvtepi32_ps(near));
-                let left = _mm512_cvtps_epi32(_mm512_mul_ps(left, steps));
-                let out = rest.as_mut_ptr().wrapping_add(at).cast();
-                _mm512_mask_cvtepi32_storeu_epi8(out, mask, _mm512_add_epi32(left, shift));
-            }
-        }
-    }
-    codes[numbers.len()..].fill(128);
-    if let Some(over) = rest.get_mut(numbers.len()..) {
-        over.fill(128);
-    }
-    largest / CODE_MAX + _mm512_reduce_add_ps(taint)
-}
-
-/// `rows x W` or `rows x Wᵀ` with W's codes and the scales of its outputs.
+/// `rows x W` or `rows x Wᵀ` with W's codes; the scales along the depth are in the rows already.
 pub(in crate::products) struct Integer<'a> {
     left: &'a Quantised,
     codes: &'a [i8],
-    scales: &'a [f32],
+    scales: &'a Scales,
     side: Side,
     /// Whether this multiplies what the first rounding left over.
     rest: bool,
 }
 
 impl<'a> Integer<'a> {
-    /// `codes` is row-major `[in, out]`, `scales` `[out]`.
+    /// `codes` is row-major `[in, out]`.
     pub(in crate::products) fn new(
         left: &'a Quantised,
         codes: &'a [i8],
-        scales: &'a [f32],
+        scales: &'a Scales,
         side: Side,
     ) -> Self {
         Self { left, codes, scales, side, rest: false }
@@ -203,7 +52,7 @@ impl<'a> Integer<'a> {
             Side::Turned => (columns, depth),
         };
         assert!(
-            self.scales.len() == fan_out && fan_in * fan_out == self.codes.len(),
+            self.scales.fans() == (fan_in, fan_out) && fan_in * fan_out == self.codes.len(),
             "sizes differ"
         );
         let sizes = Sizes { rows, depth, columns };
@@ -217,7 +66,7 @@ impl<'a> Integer<'a> {
 
     /// Packs codes `[STEP, COLUMNS]` at a time, the codes of a column side by side.
     fn pack_straight(&self, columns: Range<usize>, depth: Range<usize>, lines: &mut [u8]) {
-        let width = self.scales.len();
+        let width = self.scales.outs.len();
         let codes: &[u8] = bytemuck::cast_slice(self.codes);
         for (line, k) in lines.chunks_exact_mut(LINE).zip(depth.clone().step_by(STEP)) {
             if columns.len() == COLUMNS && k + STEP <= depth.end {
@@ -239,7 +88,7 @@ impl<'a> Integer<'a> {
 
     /// Packs rows of W as columns: their codes lie side by side already.
     fn pack_turned(&self, columns: Range<usize>, depth: Range<usize>, lines: &mut [u8]) {
-        let width = self.scales.len();
+        let width = self.scales.outs.len();
         let codes: &[u8] = bytemuck::cast_slice(self.codes);
         if columns.len() < COLUMNS || !depth.len().is_multiple_of(STEP) {
             lines.fill(0);
@@ -258,7 +107,7 @@ impl<'a> Integer<'a> {
 }
 
 impl Sides for Integer<'_> {
-    const DEPTH: usize = 256;
+    const DEPTH: usize = BLOCK;
     const STEP: usize = STEP;
 
     fn panel_len(depth: usize) -> usize {
@@ -279,9 +128,11 @@ impl Sides for Integer<'_> {
         unsafe { column_sums(lines, sums) };
         let factors: &mut [f32] = bytemuck::cast_slice_mut(&mut factors[..LINE]);
         factors.fill(1.0);
-        if self.side == Side::Straight {
-            factors[..columns.len()].copy_from_slice(&self.scales[columns]);
-        }
+        let scales = match self.side {
+            Side::Straight => &self.scales.outs,
+            Side::Turned => &self.scales.ins,
+        };
+        factors[..columns.len()].copy_from_slice(&scales[columns]);
     }
 
     unsafe fn tile(&self, rows: Range<usize>, depth: Range<usize>, panel: &[f32], tile: &Tile) {
@@ -303,19 +154,28 @@ impl Sides for Integer<'_> {
         for (scale, row) in scales.iter_mut().zip(rows.clone()) {
             *scale = self.left.scales[row * pieces + index] * step;
         }
-        let panel = panel.as_ptr();
+        let apart = |row: usize| self.left.apart(row * pieces + index);
+        let far = rows.clone().any(|row| apart(row).next().is_some());
+        if far {
+            for (at, row) in rows.clone().enumerate() {
+                // SAFETY: a row of the tile; the caller vouches for it as above.
+                unsafe { put_apart(apart(row), panel, steps, tile, at) };
+            }
+        }
+        let tile = &Tile { add: tile.add || far, ..*tile };
+        let from = panel.as_ptr();
         // SAFETY: every byte of these rows and steps was checked; the caller vouches for the tile
         // and, by building this type, for the processor.
         unsafe {
             match rows.len() {
-                1 => columns::<1>(left, stride, &scales, panel, steps, tile),
-                2 => columns::<2>(left, stride, &scales, panel, steps, tile),
-                3 => columns::<3>(left, stride, &scales, panel, steps, tile),
-                4 => columns::<4>(left, stride, &scales, panel, steps, tile),
-                5 => columns::<5>(left, stride, &scales, panel, steps, tile),
-                6 => columns::<6>(left, stride, &scales, panel, steps, tile),
-                7 => columns::<7>(left, stride, &scales, panel, steps, tile),
-                _ => columns::<ROWS>(left, stride, &scales, panel, steps, tile),
+                1 => columns::<1>(left, stride, &scales, from, steps, tile),
+                2 => columns::<2>(left, stride, &scales, from, steps, tile),
+                3 => columns::<3>(left, stride, &scales, from, steps, tile),
+                4 => columns::<4>(left, stride, &scales, from, steps, tile),
+                5 => columns::<5>(left, stride, &scales, from, steps, tile),
+                6 => columns::<6>(left, stride, &scales, from, steps, tile),
+                7 => columns::<7>(left, stride, &scales, from, steps, tile),
+                _ => columns::<ROWS>(left, stride, &scales, from, steps, tile),
             }
         }
     }
@@ -431,4 +291,47 @@ unsafe fn columns<const R: usize>(
         };
     }
     every_row!(store);
+}
+
+/// Puts numbers times their columns of a panel, each with its place in the depth, into row `at` of a
+/// tile, before the rest is added: a sum that was stored just now is slow to be read again.
+///
+/// # Safety
+/// The processor has AVX-512 F. The tile's row may be written and is nobody else's.
+#[target_feature(enable = "avx512f")]
+unsafe fn put_apart(
+    apart: impl Iterator<Item = (f32, usize)>,
+    panel: &[u8],
+    steps: usize,
+    tile: &Tile,
+    at: usize,
+) {
+    assert!(panel.len() >= (steps + 2) * LINE, "the panel is too small");
+    let mut sums = [_mm512_setzero_ps(); 3];
+    for (number, place) in apart {
+        assert!(place < steps * STEP, "a place outside the block");
+        let line = panel.as_ptr().wrapping_add(place / STEP * LINE);
+        // The code's byte goes to the top of its four, then down again with its sign.
+        let up = _mm_cvtsi32_si128(8 * (STEP - 1 - place % STEP) as i32);
+        let number = _mm512_set1_ps(number);
+        for (part, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: one of the panel's lines of three registers.
+            let codes = unsafe { _mm512_loadu_si512(line.wrapping_add(64 * part).cast()) };
+            let codes = _mm512_srai_epi32::<24>(_mm512_sll_epi32(codes, up));
+            *sum = _mm512_fmadd_ps(number, _mm512_cvtepi32_ps(codes), *sum);
+        }
+    }
+    let factors = panel.as_ptr().wrapping_add((steps + 1) * LINE);
+    for ((part, sum), mask) in sums.into_iter().enumerate().zip(tile.masks()) {
+        let out = tile.out.wrapping_add(at * tile.stride + 16 * part);
+        // SAFETY: the panel's last line; the mask leaves only columns of the tile.
+        unsafe {
+            let factors = _mm512_loadu_ps(factors.wrapping_add(64 * part).cast());
+            let before = match tile.add {
+                true => _mm512_maskz_loadu_ps(mask, out),
+                false => _mm512_setzero_ps(),
+            };
+            _mm512_mask_storeu_ps(out, mask, _mm512_fmadd_ps(sum, factors, before));
+        }
+    }
 }

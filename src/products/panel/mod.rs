@@ -12,9 +12,11 @@
 mod avx2;
 mod float;
 mod integer;
+mod rounded;
 
 pub(super) use float::Float;
-pub(super) use integer::{Integer, Quantised, Rounding};
+pub(super) use integer::Integer;
+pub(super) use rounded::{Quantised, Rounding};
 
 use super::gemm::Into;
 use rayon::prelude::*;

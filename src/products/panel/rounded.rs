@@ -1,0 +1,311 @@
+//! Rows as the products in whole numbers want them: rounded to 8 bits.
+//!
+//! - A row is rounded in blocks of the depth with a scale each, so that a large number spoils only
+//!   its block; and not even that where it is far above the rest: such numbers are kept apart, in
+//!   f32, and the scale is that of the others. A trained model has a few such channels in most rows.
+//! - Rows whose small numbers count in sum are rounded twice: what the first rounding left over is
+//!   rounded in turn, and both are multiplied. Nothing is kept apart then.
+//! - Invariant: what becomes of a number follows from its block alone.
+//!
+//! Source of keeping apart: LLM.int8(), arXiv 2208.07339, by channels there, by numbers here.
+
+use super::{Integer, mask, piece};
+use crate::products::frozen::CODE_MAX;
+use crate::products::gemm::View;
+use crate::products::pool::Pool;
+use crate::products::rows_per_task;
+use rayon::prelude::*;
+use std::arch::x86_64::{
+    _CMP_GT_OQ, _mm512_abs_ps, _mm512_add_epi32, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps,
+    _mm512_cvtps_epi32, _mm512_fmadd_ps, _mm512_load_ps, _mm512_mask_cvtepi32_storeu_epi8,
+    _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_ps,
+    _mm512_reduce_max_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps,
+    _mm512_sub_ps,
+};
+
+/// Codes of the depth that one instruction multiplies and adds.
+pub(super) const STEP: usize = 4;
+/// Most numbers of a block.
+pub(super) const BLOCK: usize = 256;
+/// Most numbers of a block that are kept apart.
+const APART_MAX: usize = 8;
+/// Places of a block's list of them: each is a number and where it stands; a zero ends the list.
+const APART: usize = 2 * APART_MAX;
+/// How many times the root mean square of its block a number must be to be kept apart. Evenly spread
+/// numbers reach 1.7, normal ones 3; with 6 three times as many are kept apart as with 8.
+const FAR: f32 = 8.0;
+/// Numbers of a register.
+const SOME: usize = 16;
+
+/// Rows rounded to 8 bits.
+pub(in crate::products) struct Quantised {
+    pub(super) rows: usize,
+    pub(super) depth: usize,
+    /// `[rows, stride]` bytes, each a code plus 128; the stride is the depth rounded up to `STEP`.
+    pub(super) codes: Vec<f32>,
+    /// What rounding left over, rounded in steps of 1/254 of the scale; empty when not wanted.
+    pub(super) rest: Vec<f32>,
+    /// `[rows, pieces]`.
+    pub(super) scales: Vec<f32>,
+    /// `[rows, pieces, APART]`; empty where rows are rounded twice.
+    apart: Vec<f32>,
+}
+
+/// How finely rows are rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::products) enum Rounding {
+    /// To 8 bits, but for numbers far above the rest of their block.
+    Once,
+    /// To 16 bits, for twice the work.
+    Twice,
+}
+
+/// Steps of the second rounding in one of the first: a rest is half a step at most.
+pub(super) const REST_STEPS: f32 = 2.0 * CODE_MAX;
+
+impl Quantised {
+    /// Rounds `rows`, each number times the factor of its column.
+    pub(in crate::products) fn new(
+        rows: View<'_>,
+        factors: &[f32],
+        rounding: Rounding,
+        pool: &Pool,
+    ) -> Self {
+        let (count, depth) = rows.dims();
+        let (stride, step) = (depth.next_multiple_of(STEP), piece::<Integer<'_>>(depth));
+        let pieces = depth.div_ceil(step);
+        let mut codes = pool.take((count * stride).div_ceil(size_of::<f32>()));
+        let mut scales = pool.take(count * pieces);
+        let (mut rest, mut apart) = match rounding {
+            Rounding::Once => (Vec::new(), pool.take(count * pieces * APART)),
+            Rounding::Twice => (pool.take(codes.len()), Vec::new()),
+        };
+        let task = rows_per_task(count);
+        let tasks = count.div_ceil(task);
+        let rests = parts(bytemuck::cast_slice_mut(&mut rest), task * stride, tasks);
+        let aparts = parts(&mut apart, task * pieces * APART, tasks);
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut codes);
+        bytes[..count * stride]
+            .par_chunks_mut(task * stride)
+            .zip(scales.par_chunks_mut(task * pieces))
+            .zip(rests.into_par_iter().zip(aparts))
+            .enumerate()
+            .for_each(|(index, ((codes, scales), (rests, aparts)))| {
+                let (mut rests, mut aparts) =
+                    (rests.chunks_mut(stride), aparts.chunks_mut(pieces * APART));
+                let codes = codes.chunks_exact_mut(stride).zip(scales.chunks_exact_mut(pieces));
+                for (row, (codes, scales)) in (index * task..).zip(codes) {
+                    let rest = rests.next().unwrap_or_default();
+                    let apart = aparts.next().unwrap_or_default();
+                    let written = Row { codes, rest, scales, apart };
+                    written.write(rows.row(row), factors, step);
+                }
+            });
+        Self { rows: count, depth, codes, rest, scales, apart }
+    }
+
+    /// Its buffers, for the pool.
+    pub(in crate::products) fn buffers(self) -> [Vec<f32>; 4] {
+        [self.codes, self.rest, self.scales, self.apart]
+    }
+
+    pub(super) fn stride(&self) -> usize {
+        self.depth.next_multiple_of(STEP)
+    }
+
+    /// What is kept apart of a block, `row * pieces + piece`, each with its place there.
+    pub(super) fn apart(&self, block: usize) -> impl Iterator<Item = (f32, usize)> {
+        let list = self.apart.get(block * APART..(block + 1) * APART).unwrap_or_default();
+        let pairs = list.as_chunks::<2>().0.iter();
+        let pairs = pairs.take_while(|[number, _]| *number != 0.0);
+        pairs.map(|[number, place]| (*number, *place as usize))
+    }
+}
+
+/// `count` parts of `len` numbers, the last one shorter; empty ones where there are no numbers.
+fn parts<T>(numbers: &mut [T], len: usize, count: usize) -> Vec<&mut [T]> {
+    let mut parts = numbers.chunks_mut(len.max(1));
+    (0..count).map(|_| parts.next().unwrap_or_default()).collect()
+}
+
+/// Where a rounded row goes.
+struct Row<'a> {
+    codes: &'a mut [u8],
+    rest: &'a mut [u8],
+    scales: &'a mut [f32],
+    apart: &'a mut [f32],
+}
+
+impl Row<'_> {
+    /// Rounds `numbers` block by block, of `step` numbers each.
+    fn write(self, numbers: &[f32], factors: &[f32], step: usize) {
+        let (mut rests, mut aparts) = (self.rest.chunks_mut(step), self.apart.chunks_mut(APART));
+        let blocks = numbers.chunks(step).zip(factors.chunks(step));
+        let places = self.codes.chunks_mut(step).zip(self.scales);
+        for ((numbers, factors), (codes, scale)) in blocks.zip(places) {
+            let (rest, apart) =
+                (rests.next().unwrap_or_default(), aparts.next().unwrap_or_default());
+            // SAFETY: only built where the processor has these instructions.
+            *scale = unsafe { round(numbers, factors, codes, rest, apart) };
+        }
+    }
+}
+
+/// A block, in whole registers; zeros after its numbers.
+#[repr(align(64))]
+struct Block([f32; BLOCK]);
+
+/// Rounds numbers, each times its factor, to codes plus 128 and gives their scale: not a number
+/// when one of them is none. `codes` may be longer; what is over becomes zeros. `rest`, as long as
+/// the codes or empty, gets what was left over, rounded and plus 128 too; `apart` a block's list of
+/// what is far above the others, of which the codes are zeros, or is empty and gets nothing.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[target_feature(enable = "avx512f")]
+unsafe fn round(
+    numbers: &[f32],
+    factors: &[f32],
+    codes: &mut [u8],
+    rest: &mut [u8],
+    apart: &mut [f32],
+) -> f32 {
+    assert!(rest.is_empty() || rest.len() == codes.len(), "a rest each or none");
+    assert!(factors.len() == numbers.len() && numbers.len() <= BLOCK, "a factor each");
+    assert!(codes.len() >= numbers.len(), "a code each");
+    let mut block = Block([0.0; BLOCK]);
+    let (mut largest, mut squares) = (_mm512_setzero_ps(), _mm512_setzero_ps());
+    for (at, block) in (0..numbers.len()).step_by(SOME).zip(block.0.as_chunks_mut::<SOME>().0) {
+        let mask = mask(numbers.len() - at);
+        // SAFETY: the mask leaves what lies in the slices, both as long; a register of the block.
+        unsafe {
+            let some = _mm512_maskz_loadu_ps(mask, numbers.as_ptr().wrapping_add(at));
+            let factors = _mm512_maskz_loadu_ps(mask, factors.as_ptr().wrapping_add(at));
+            let some = _mm512_mul_ps(some, factors);
+            largest = _mm512_max_ps(_mm512_abs_ps(some), largest);
+            squares = _mm512_fmadd_ps(some, some, squares);
+            _mm512_store_ps(block.as_mut_ptr(), some);
+        }
+    }
+    let spread = (_mm512_reduce_max_ps(largest), _mm512_reduce_add_ps(squares));
+    let largest = set_apart(&mut block, numbers.len(), spread, apart);
+    let inverse = _mm512_set1_ps(if largest > 0.0 { CODE_MAX / largest } else { 0.0 });
+    let (steps, shift) = (_mm512_set1_ps(REST_STEPS), _mm512_set1_epi32(128));
+    for (at, some) in (0..numbers.len()).step_by(SOME).zip(block.0.as_chunks::<SOME>().0) {
+        let mask = mask(numbers.len() - at);
+        // SAFETY: a register of the block; the mask leaves what lies in `codes`, and in `rest`
+        // where there is any.
+        unsafe {
+            let exact = _mm512_mul_ps(_mm512_load_ps(some.as_ptr()), inverse);
+            let near = _mm512_cvtps_epi32(exact);
+            let out = codes.as_mut_ptr().wrapping_add(at).cast();
+            _mm512_mask_cvtepi32_storeu_epi8(out, mask, _mm512_add_epi32(near, shift));
+            if !rest.is_empty() {
+                let left = _mm512_sub_ps(exact, _mm512_cvtepi32_ps(near));
+                let left = _mm512_cvtps_epi32(_mm512_mul_ps(left, steps));
+                let out = rest.as_mut_ptr().wrapping_add(at).cast();
+                _mm512_mask_cvtepi32_storeu_epi8(out, mask, _mm512_add_epi32(left, shift));
+            }
+        }
+    }
+    codes[numbers.len()..].fill(128);
+    if let Some(over) = rest.get_mut(numbers.len()..) {
+        over.fill(128);
+    }
+    // The largest of some passes over what is no number; their sum does not.
+    if spread.1.is_nan() { f32::NAN } else { largest / CODE_MAX }
+}
+
+/// Moves numbers far above the others from a block of `count` to its list, as long as there are any
+/// and room for them; `spread` is its own, and what comes back is the largest size that stays.
+#[target_feature(enable = "avx512f")]
+fn set_apart(block: &mut Block, count: usize, mut spread: (f32, f32), list: &mut [f32]) -> f32 {
+    let mut pairs = list.as_chunks_mut::<2>().0.iter_mut();
+    let used = count.next_multiple_of(SOME);
+    loop {
+        let (largest, squares) = spread;
+        let bound = FAR * (squares / count as f32).sqrt();
+        if largest <= bound || bound.is_nan() || pairs.len() == 0 {
+            break;
+        }
+        move_over(&mut block.0[..used], bound, &mut pairs);
+        spread = self::spread(&block.0[..used]);
+    }
+    pairs.for_each(|pair| *pair = [0.0; 2]);
+    spread.0
+}
+
+/// Moves the numbers larger than a bound to `pairs`, each with its place, while there are any left.
+#[target_feature(enable = "avx512f")]
+fn move_over(numbers: &mut [f32], bound: f32, pairs: &mut std::slice::IterMut<'_, [f32; 2]>) {
+    for (index, some) in numbers.as_chunks_mut::<SOME>().0.iter_mut().enumerate() {
+        // SAFETY: a register of a block, which is aligned.
+        let sizes = unsafe { _mm512_abs_ps(_mm512_load_ps(some.as_ptr())) };
+        let mut over = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(sizes, _mm512_set1_ps(bound));
+        while over != 0 {
+            let Some(pair) = pairs.next() else { return };
+            let at = over.trailing_zeros() as usize;
+            *pair = [std::mem::take(&mut some[at]), (index * SOME + at) as f32];
+            over &= over - 1;
+        }
+    }
+}
+
+/// The largest size, and the sum of squares, of whole registers of numbers.
+#[target_feature(enable = "avx512f")]
+fn spread(numbers: &[f32]) -> (f32, f32) {
+    let (mut largest, mut squares) = (_mm512_setzero_ps(), _mm512_setzero_ps());
+    for some in numbers.as_chunks::<SOME>().0 {
+        // SAFETY: a register of a block, which is aligned.
+        let some = unsafe { _mm512_load_ps(some.as_ptr()) };
+        largest = _mm512_max_ps(_mm512_abs_ps(some), largest);
+        squares = _mm512_fmadd_ps(some, some, squares);
+    }
+    (_mm512_reduce_max_ps(largest), _mm512_reduce_add_ps(squares))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounded(row: &[f32]) -> Quantised {
+        let factors = vec![1.0; row.len()];
+        let view = View::dense(row, 1, row.len());
+        Quantised::new(view, &factors, Rounding::Once, &Pool::default())
+    }
+
+    /// Goal: what is kept apart leaves the codes and the scale that the others have without it.
+    #[test]
+    fn only_numbers_far_above_their_block_are_kept_apart() {
+        if !super::super::whole_available() {
+            return;
+        }
+        let even: Vec<f32> = (0..600).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
+        let pieces = 600usize.div_ceil(BLOCK);
+        let plain = rounded(&even);
+        assert_eq!((0..pieces).map(|piece| plain.apart(piece).count()).sum::<usize>(), 0);
+        let (mut zeroed, mut far) = (even.clone(), even);
+        for place in [7, 190, 455] {
+            (zeroed[place], far[place]) = (0.0, if place == 190 { -900.0 } else { 30.0 });
+        }
+        let (zeroed, far) = (rounded(&zeroed), rounded(&far));
+        let codes = |row: &Quantised| bytemuck::cast_slice::<f32, u8>(&row.codes).to_vec();
+        assert!(codes(&zeroed) == codes(&far) && zeroed.scales == far.scales);
+        assert_eq!(far.apart(0).collect::<Vec<_>>(), [(-900.0, 190), (30.0, 7)]);
+        assert_eq!(far.apart(1).count(), 0);
+        assert_eq!(far.apart(2).collect::<Vec<_>>(), [(30.0, 55)]);
+    }
+
+    #[test]
+    fn more_far_numbers_than_there_is_room_for_are_rounded_with_the_others() {
+        if !super::super::whole_available() {
+            return;
+        }
+        let mut row = vec![0.01f32; 256];
+        (0..APART_MAX + 3).for_each(|i| row[i * 20] = 10f32.powi(i as i32));
+        let rounded = rounded(&row);
+        assert_eq!(rounded.apart(0).count(), APART_MAX);
+        // Three are left, of 1, 10 and 100: the largest sets the scale.
+        assert!((rounded.scales[0] - 100.0 / CODE_MAX).abs() < 1e-4, "{}", rounded.scales[0]);
+    }
+}
