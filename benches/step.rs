@@ -45,7 +45,8 @@ fn step(criterion: &mut Criterion) {
     let blocks = [&fresh, &old].map(|owned| owned.blocks.iter().collect::<Vec<_>>());
     let fresh = Group { blocks: &blocks[0], hidden: &fresh.hidden };
     let old = Group { blocks: &blocks[1], hidden: &old.hidden };
-    let objective = Objective { gamma: 1.0, layers: EmbeddingLayers::Last, distance: Distance::Relative };
+    let objective =
+        Objective { gamma: 1.0, layers: EmbeddingLayers::Last, distance: Distance::Relative };
     let mut group = criterion.benchmark_group("step");
     group.sample_size(10);
     for (name, kernels) in KERNELS {

@@ -163,9 +163,11 @@ fn five_steps_end_where_those_of_the_cpus_kernels_end() -> Result<(), Surprise> 
     let config = base.config();
     let strength = Strength { rank: 4, alpha: 8.0 };
     let spec = Spec::uniform(config, 0..config.layers, &Target::ALL, strength);
-    let objective = Objective { gamma: 0.5, layers: EmbeddingLayers::Last, distance: Distance::Relative };
+    let objective =
+        Objective { gamma: 0.5, layers: EmbeddingLayers::Last, distance: Distance::Relative };
     let rules = Rules {
         objective,
+        anchor_weight: 0.7,
         adamw: AdamW::default(),
         max_grad_norm: 1.0,
         retain: 0.9,
@@ -176,13 +178,11 @@ fn five_steps_end_where_those_of_the_cpus_kernels_end() -> Result<(), Surprise> 
         let mut learners = Learners::new(chance.adapters(&spec).0);
         let mut losses = Vec::new();
         for _ in 0..5 {
-            let (fresh, replay) = (chance.group(config, 3, 9), chance.group(config, 2, 11));
-            let (fresh_blocks, replay_blocks): (Vec<_>, Vec<_>) =
-                (fresh.blocks.iter().collect(), replay.blocks.iter().collect());
-            let batch = Batch {
-                fresh: Group { blocks: &fresh_blocks, hidden: &fresh.hidden },
-                replay: Some(Group { blocks: &replay_blocks, hidden: &replay.hidden }),
-            };
+            let groups = [(3, 9), (2, 11), (2, 7)].map(|(b, t)| chance.group(config, b, t));
+            let blocks = groups.each_ref().map(|group| group.blocks.iter().collect::<Vec<_>>());
+            let group = |i: usize| Group { blocks: &blocks[i], hidden: &groups[i].hidden };
+            let (fresh, replay, anchor) = (group(0), Some(group(1)), Some(group(2)));
+            let batch = Batch { fresh, replay, anchor };
             let step = train::step(head, &mut learners, &[batch], &rules, 1e-2)?;
             losses.extend([step.losses.total, step.gradient_norm]);
         }

@@ -83,6 +83,7 @@ fn material(name: &str, from: u32) -> Material {
         train: blocks(from, BLOCKS),
         valid: blocks(from, 5),
         general: blocks(200, 3),
+        start: vec![1],
     }
 }
 
@@ -303,6 +304,7 @@ fn stored_after_a_step(blocks: &[Block], settings: &Settings) -> Vec<Drawn> {
         feed: &mut Feed::new(&engines().trunk, blocks, 0),
         learners: &mut learners,
         reservoir: Some(&mut reservoir),
+        anchor: &mut Feed::new(&engines().trunk, &[], 0),
     };
     course.step(bench, settings).unwrap();
     reservoir.draw(blocks.len()).unwrap()

@@ -103,6 +103,25 @@ fn lora_gradients_of_every_target_equal_those_of_torch() -> Result<(), Surprise>
 }
 
 #[test]
+fn the_divergence_from_the_base_and_its_gradient_equal_those_of_torch() -> Result<(), Surprise> {
+    let (_place, base) = exported("step/base")?;
+    let golden = Golden::load("step/anchor")?;
+    let fast = adapter(&golden, &spec(&base), "parameter")?;
+    let expected = adapter(&golden, &spec(&base), "gradient")?;
+    let owned = Owned::load(&golden, "", 0)?;
+    for kernels in KERNELS {
+        let group = Group { blocks: &owned.blocks(), hidden: &owned.hidden };
+        let (apart, gradient) = head(&base, kernels)?.anchor(&fast, &group, 1.0)?;
+        assert_close("divergence", &[apart], &golden.f32("divergence")?, &F32);
+        assert_close("gradient", &gradient, &expected.values, &F32);
+        let (_, half) = head(&base, kernels)?.anchor(&fast, &group, 0.5)?;
+        let half: Vec<f32> = half.iter().map(|slope| 2.0 * slope).collect();
+        assert_close("half of it", &half, &expected.values, &F32);
+    }
+    Ok(())
+}
+
+#[test]
 fn the_logits_of_an_adapted_head_equal_those_of_peft() -> Result<(), Surprise> {
     let (_place, base) = exported("step/base")?;
     let golden = Golden::load("step/gradients")?;
@@ -125,6 +144,7 @@ fn the_logits_of_an_adapted_head_equal_those_of_peft() -> Result<(), Surprise> {
 fn rules(layers: EmbeddingLayers) -> Rules {
     Rules {
         objective: objective(0.5, layers),
+        anchor_weight: 0.0,
         adamw: AdamW::default(),
         max_grad_norm: 1.0,
         retain: 0.99,
@@ -142,6 +162,7 @@ fn one_ilora_step_equals_that_of_torch() -> Result<(), Surprise> {
     let batch = Batch {
         fresh: Group { blocks: &fresh.blocks(), hidden: &fresh.hidden },
         replay: Some(Group { blocks: &replay.blocks(), hidden: &replay.hidden }),
+        anchor: None,
     };
     let variants = [("last", EmbeddingLayers::Last), ("all", EmbeddingLayers::All)];
     for ((name, layers), kernels) in variants.into_iter().flat_map(|v| KERNELS.map(|k| (v, k))) {
@@ -188,6 +209,7 @@ fn twenty_steps_follow_the_losses_of_torch() -> Result<(), Surprise> {
             let batch = Batch {
                 fresh: Group { blocks: &fresh.blocks(), hidden: &fresh.hidden },
                 replay: Some(Group { blocks: &replay.blocks(), hidden: &replay.hidden }),
+                anchor: None,
             };
             let rate = 1e-2 * ((k + 1) as f32 / 5.0).min(1.0);
             let rules = rules(EmbeddingLayers::Last);

@@ -7,7 +7,7 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use sapwood::gate::{Matrix, Report, Run, Split};
 use sapwood::intake::Example;
-use sapwood::learner::{Domains, Engines, Stream};
+use sapwood::learner::{Domains, Engines, Stream, own_texts};
 use sapwood::settings::{Method, Settings};
 use sapwood::tokenise::Tokeniser;
 use serde_json::json;
@@ -27,12 +27,15 @@ pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
     let engines = Engines::load_within(model, &settings, host::available_bytes())?;
     engines.place.notice().map_or(Ok(()), |notice| console.warn(notice))?;
     let tokeniser = chosen::tokeniser(model, &engines)?;
-    let domains = domains(args, &settings, &tokeniser, console)?;
-    let mut stream = Stream::new(&engines, &domains, HIDDEN_BYTES_MAX)?;
+    let mut domains = domains(args, &settings, &tokeniser, console)?;
     let methods: Vec<Method> = match args.methods.is_empty() {
         true => Method::ALL.to_vec(),
         false => args.methods.clone(),
     };
+    if methods.iter().any(|method| method.apply(&settings).anchor_blocks > 0) {
+        domains.own = own_texts(&engines, &tokeniser.opening(), &settings, &mut || Ok(()))?;
+    }
+    let mut stream = Stream::new(&engines, &domains, HIDDEN_BYTES_MAX)?;
     let mut report =
         Report { unit: "bits per byte".into(), split: args.split.into(), runs: Vec::new() };
     for seed in settings.seed..settings.seed + args.seeds {

@@ -76,6 +76,41 @@ impl Above<'_> {
         Ok(nats)
     }
 
+    /// The sum of `KL(base || fast)` over rows `[n, D]` of both residual streams, in nats; the rows of
+    /// fast become the gradient of `share` times it.
+    pub(crate) fn divergence(&self, fast: &mut [f32], base: &[f32], share: f32) -> Result<f64> {
+        let (d, vocab) = self.lm_head.fans();
+        let rows = fast.len() / d;
+        let [mut own, mut other] = [fast.len(), base.len()].map(|len| self.pool.take(len));
+        let [mut inverse, mut unused] = [rows, rows].map(|len| self.pool.take(len));
+        with_f32(self.norm, |gain| {
+            kernels::rms_norm(fast, gain, self.eps, &mut own, &mut inverse);
+            kernels::rms_norm(base, gain, self.eps, &mut other, &mut unused);
+        })?;
+        let step = self.rows.min(rows);
+        let [mut logits, mut truth] = [step, step].map(|rows| self.pool.take(rows * vocab));
+        let mut sum = 0.0;
+        for start in (0..rows).step_by(step.max(1)) {
+            let count = step.min(rows - start);
+            let span = start * d..(start + count) * d;
+            let (logits, truth) = (&mut logits[..count * vocab], &mut truth[..count * vocab]);
+            for (rows, out) in
+                [(&own[span.clone()], &mut *logits), (&other[span.clone()], &mut *truth)]
+            {
+                let rows = View::dense(rows, count, d);
+                self.lm_head.forward(rows, (out, vocab, Into::Replace), self.pool);
+            }
+            sum += kernels::divergence(logits, truth, vocab, share);
+            let slopes = View::dense(logits, count, vocab);
+            self.lm_head.backward_finely(slopes, &mut own[span], self.pool);
+        }
+        let x = self.pool.copy(fast);
+        fast.fill(0.0);
+        with_f32(self.norm, |gain| kernels::rms_norm_backward(&own, &x, gain, &inverse, fast))?;
+        self.pool.give([own, other, inverse, unused, logits, truth, x]);
+        Ok(sum)
+    }
+
     /// As [`Above::nats`], for rows that are normed already; the gradient is that of these.
     fn through_lm_head(
         &self,
@@ -120,4 +155,23 @@ pub(crate) fn nats(x: &Tensor, lm_head: &Tensor, targets: &[u32]) -> Result<Tens
         parts.push((total.log()? + highest)?.sub(&logits.gather(&targets, 1)?)?.squeeze(1)?);
     }
     Tensor::cat(&parts, 0)
+}
+
+/// The sum of `KL(base || fast)` over normed rows `[n, D]` of both, by candle's own ops: the oracle of
+/// [`Above::divergence`].
+pub(crate) fn divergence(fast: &Tensor, base: &Tensor, lm_head: &Tensor) -> Result<Tensor> {
+    let log_softmax = |x: &Tensor| -> Result<Tensor> {
+        let logits = x.apply_op1(FrozenLinear(lm_head.clone()))?;
+        let logits = logits.broadcast_sub(&logits.detach().max_keepdim(D::Minus1)?)?;
+        let total = logits.exp()?.sum_keepdim(D::Minus1)?.log()?;
+        logits.broadcast_sub(&total)
+    };
+    let mut sum = Tensor::zeros((), fast.dtype(), fast.device())?;
+    for start in (0..fast.dim(0)?).step_by(ROWS) {
+        let rows = ROWS.min(fast.dim(0)? - start);
+        let part = |x: &Tensor| log_softmax(&x.narrow(0, start, rows)?.contiguous()?);
+        let (own, truth) = (part(fast)?, part(base)?.detach());
+        sum = (sum + truth.exp()?.mul(&(&truth - &own)?)?.sum_all()?)?;
+    }
+    Ok(sum)
 }

@@ -285,6 +285,42 @@ fn cross_entropy_row(logits: &mut [f32], target: usize, share: Option<f32>) -> f
     total.ln() + highest - chosen
 }
 
+/// `KL(base || fast)` summed over rows of logits `[n, V]`, in nats; those of fast become the gradient of
+/// `share` times it.
+pub(crate) fn divergence(fast: &mut [f32], base: &[f32], vocab: usize, share: f32) -> f64 {
+    let rows = fast.par_chunks_exact_mut(vocab).zip(base.par_chunks_exact(vocab));
+    let nats: Vec<f32> = rows
+        .map(|(fast, base)| {
+            let mut nats = 0.0;
+            wide(
+                #[inline(always)]
+                || nats = divergence_row(fast, base, share),
+            );
+            nats
+        })
+        .collect();
+    // In the order of the rows, whatever thread had which.
+    nats.into_iter().map(f64::from).sum()
+}
+
+#[inline(always)]
+fn divergence_row(fast: &mut [f32], base: &[f32], share: f32) -> f32 {
+    let highest = [maximum(fast), maximum(base)];
+    let mut totals = [0f32; 2];
+    for (fast, base) in fast.iter().zip(base) {
+        totals[0] += exp(fast - highest[0]);
+        totals[1] += exp(base - highest[1]);
+    }
+    let apart = (totals[0].ln() + highest[0]) - (totals[1].ln() + highest[1]);
+    let mut nats = 0.0;
+    for (fast, base) in fast.iter_mut().zip(base) {
+        let truth = exp(base - highest[1]) / totals[1];
+        nats += truth * (base - *fast + apart);
+        *fast = share * (exp(*fast - highest[0]) / totals[0] - truth);
+    }
+    nats
+}
+
 /// `slow` `[N, D]` becomes the gradient of `factor` times its squared distances for `fast`; `squares`
 /// `[N]` gets each row's.
 ///

@@ -85,6 +85,8 @@ pub struct Losses {
     pub replay: Option<f32>,
     /// Distance between fast and slow, if computed.
     pub embedding: Option<f32>,
+    /// Divergence from the base on text of its own, if computed.
+    pub anchor: Option<f32>,
     /// What was minimised.
     pub total: f32,
 }
@@ -163,6 +165,54 @@ impl Head {
         }
     }
 
+    /// `KL(base || fast)` of the predictions of every label of `group`, in nats a label, and the
+    /// gradient of `weight` times it for the fast adapter.
+    ///
+    /// It holds fast to what the bare base says of text that it wrote itself.
+    /// # Errors
+    /// As [`Head::gradient`].
+    pub fn anchor(
+        &self,
+        fast: &Adapter,
+        group: &Group<'_>,
+        weight: f32,
+    ) -> Result<(f32, Vec<f32>), HeadError> {
+        self.check_length(group.hidden.dim().1)?;
+        match self.kernels {
+            Kernels::Fused => {
+                self.check(fast)?;
+                self.anchor_by_hand(fast, group, weight)
+            }
+            Kernels::Reference => self.anchor_by_autograd(fast, group, weight),
+        }
+    }
+
+    /// [`Head::anchor`] by candle's ops and autograd: the oracle of the other.
+    fn anchor_by_autograd(
+        &self,
+        fast: &Adapter,
+        group: &Group<'_>,
+        weight: f32,
+    ) -> Result<(f32, Vec<f32>), HeadError> {
+        let (b, t, d) = group.hidden.dim();
+        let (rows, _, labels) = labels(group, None, t);
+        if labels == 0 {
+            return Ok((0.0, vec![0.0; fast.values.len()]));
+        }
+        let x = tensor3(group.hidden, &self.device)?;
+        let rows = Tensor::from_slice(&rows, rows.len(), &self.device)?;
+        let normed = |out: Tensor| {
+            self.normed(&out.reshape((b * t, d))?.index_select(&rows, 0)?)?.contiguous()
+        };
+        let (bare, _) = self.factors(None, self.own(), false)?;
+        let base = normed(self.forward(&x, &bare, |_, _| Ok(()))?)?;
+        let (factors, vars) = self.factors(Some(fast), self.own(), true)?;
+        let own = normed(self.forward(&x, &factors, |_, _| Ok(()))?)?;
+        let kl = (entropy::divergence(&own, &base, &self.lm_head.tensor()?)? / labels as f64)?;
+        let loss = (&kl * f64::from(weight))?;
+        Ok((kl.to_scalar()?, self.collect(&loss, &vars, fast.values.len())?))
+    }
+
     /// [`Head::gradient`] by candle's ops and autograd, on any device: the oracle of the other.
     fn gradient_by_autograd(
         &self,
@@ -225,7 +275,8 @@ impl Head {
         [new, old]: [f32; 2],
     ) -> Result<(Tensor, Losses, Vec<f32>), HeadError> {
         let (b, t, d) = out.dims3()?;
-        let mut losses = Losses { fresh: 0.0, replay: None, embedding: None, total: 0.0 };
+        let mut losses =
+            Losses { fresh: 0.0, replay: None, embedding: None, anchor: None, total: 0.0 };
         if targets.is_empty() {
             return Ok(((out.sum_all()? * 0.0)?, losses, Vec::new()));
         }

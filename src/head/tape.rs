@@ -15,6 +15,9 @@ use crate::adapter::Adapter;
 use crate::settings::EmbeddingLayers;
 use candle_core::Result;
 
+/// A layer of the head by its index, and what it saved for the way back.
+type Taped = (usize, Entry);
+
 /// The replayed rows' part of the loss: what fast is compared with, then its gradient.
 struct Embedding {
     /// One entry a layer, `[N, D]` of the replayed blocks; empty where nothing is compared.
@@ -137,11 +140,67 @@ impl Head {
             self.fill(group, tokens, &mut x[fresh_len..]);
         }
         let shape = self.shape(batch, tokens);
-        let lowest = fast.spec.slots.first().map_or(self.layers.len(), |s| s.layer - self.tap);
+        let (x, tape) = self.onto_tape(fast, x, shape, |index, x| {
+            if let Some(embedding) = &mut embedding {
+                self.compare(embedding, index, &x[fresh_len..], objective);
+            }
+        })?;
+        let (mut losses, of_blocks, dy) = self.entropy_by_hand(x, fresh, replay, tokens)?;
+        if let Some(embedding) = &embedding {
+            let mean = (embedding.squares / embedding.count) as f32;
+            losses.embedding = Some(mean);
+            losses.total += objective.gamma * mean;
+        }
+        let values = self.back_along(fast, tape, dy, shape, |index, dy| {
+            if let Some(embedding) = &mut embedding {
+                let slopes = std::mem::take(&mut embedding.distances[index]);
+                dy[fresh_len..].iter_mut().zip(&slopes).for_each(|(dy, slope)| *dy += slope);
+                self.pool.give([slopes]);
+            }
+        })?;
+        self.pool.give(embedding.into_iter().flat_map(|embedding| embedding.distances));
+        self.pool.settle();
+        Ok(Gradient { losses, of_blocks, values })
+    }
+
+    /// [`Head::anchor`] without candle.
+    pub(super) fn anchor_by_hand(
+        &self,
+        fast: &Adapter,
+        group: &Group<'_>,
+        weight: f32,
+    ) -> std::result::Result<(f32, Vec<f32>), HeadError> {
+        let tokens = group.hidden.dim().1;
+        let (rows, _, labels) = objective::labels(group, None, tokens);
+        let base = self.stream(None, group, tokens, |_, _| ())?;
+        let base_labelled = self.gather(&base, &rows);
+        let mut x = base;
+        self.fill(group, tokens, &mut x);
+        let shape = self.shape(group.hidden.dim().0, tokens);
+        let (mut out, tape) = self.onto_tape(fast, x, shape, |_, _| ())?;
+        let mut labelled = self.gather(&out, &rows);
+        let share = weight / labels.max(1) as f32;
+        let sum = self.above()?.divergence(&mut labelled, &base_labelled, share)?;
+        self.scatter(&labelled, &rows, &mut out);
+        self.pool.give([base_labelled, labelled]);
+        let values = self.back_along(fast, tape, out, shape, |_, _| ())?;
+        self.pool.settle();
+        Ok(((sum / labels.max(1) as f64) as f32, values))
+    }
+
+    /// The residual stream after the last layer, and what the layers that learn saved on the way;
+    /// `visit` sees the stream after each layer.
+    fn onto_tape(
+        &self,
+        fast: &Adapter,
+        mut x: Vec<f32>,
+        shape: Shape,
+        mut visit: impl FnMut(usize, &[f32]),
+    ) -> Result<(Vec<f32>, Vec<Taped>)> {
+        let lowest = self.lowest(fast);
         let mut tape = Vec::new();
         for index in 0..self.layers.len() {
-            let learns = index >= lowest;
-            let (y, saved) = self.fused(index, Some(fast), shape)?.forward(&x, learns);
+            let (y, saved) = self.fused(index, Some(fast), shape)?.forward(&x, index >= lowest);
             let below = std::mem::replace(&mut x, y);
             match saved {
                 Some(saved) => {
@@ -149,24 +208,25 @@ impl Head {
                 }
                 None => self.pool.give([below]),
             }
-            if let Some(embedding) = &mut embedding {
-                self.compare(embedding, index, &x[fresh_len..], objective);
-            }
+            visit(index, &x);
         }
+        Ok((x, tape))
+    }
 
-        let (mut losses, of_blocks, mut dy) = self.entropy_by_hand(x, fresh, replay, tokens)?;
-        if let Some(embedding) = &embedding {
-            let mean = (embedding.squares / embedding.count) as f32;
-            losses.embedding = Some(mean);
-            losses.total += objective.gamma * mean;
-        }
+    /// The gradient of fast's values from that of the last residual stream; `visit` may add to the
+    /// stream's after each layer.
+    fn back_along(
+        &self,
+        fast: &Adapter,
+        mut tape: Vec<Taped>,
+        mut dy: Vec<f32>,
+        shape: Shape,
+        mut visit: impl FnMut(usize, &mut [f32]),
+    ) -> Result<Vec<f32>> {
+        let lowest = self.lowest(fast);
         let mut gradient = vec![0f32; fast.values.len()];
         while let Some((index, entry)) = tape.pop() {
-            if let Some(embedding) = &mut embedding {
-                let slopes = std::mem::take(&mut embedding.distances[index]);
-                dy[fresh_len..].iter_mut().zip(&slopes).for_each(|(dy, slope)| *dy += slope);
-                self.pool.give([slopes]);
-            }
+            visit(index, &mut dy);
             let span = part(fast, self.tap + index).1;
             let layer = self.fused(index, Some(fast), shape)?;
             let (x, saved) = entry.open(&layer)?;
@@ -174,9 +234,21 @@ impl Head {
             self.pool.give([x]);
         }
         self.pool.give([dy]);
-        self.pool.give(embedding.into_iter().flat_map(|embedding| embedding.distances));
-        self.pool.settle();
-        Ok(Gradient { losses, of_blocks, values: gradient })
+        Ok(gradient)
+    }
+
+    /// The lowest layer of the head that learns.
+    fn lowest(&self, fast: &Adapter) -> usize {
+        fast.spec.slots.first().map_or(self.layers.len(), |slot| slot.layer - self.tap)
+    }
+
+    /// Labelled rows back at their places in `x`, zeros everywhere else.
+    fn scatter(&self, labelled: &[f32], rows: &[u32], x: &mut [f32]) {
+        x.fill(0.0);
+        let d = self.config.hidden;
+        for (labelled, &row) in labelled.chunks_exact(d).zip(rows) {
+            x[row as usize * d..][..d].copy_from_slice(labelled);
+        }
     }
 
     /// Slow's hidden states on the replayed blocks, where the objective compares them.
@@ -234,11 +306,7 @@ impl Head {
         shares.resize(targets.len(), old_share / replay_labels.max(1) as f32);
         let mut labelled = self.gather(&out, &rows);
         let nats = self.above()?.nats(&mut labelled, &targets, Some(&shares))?;
-        out.fill(0.0);
-        let d = self.config.hidden;
-        for (slope, &row) in labelled.chunks_exact(d).zip(&rows) {
-            out[row as usize * d..][..d].copy_from_slice(slope);
-        }
+        self.scatter(&labelled, &rows, &mut out);
         self.pool.give([labelled]);
         let mean = |nats: &[f32]| {
             let sum: f64 = nats.iter().copied().map(f64::from).sum();
@@ -248,6 +316,6 @@ impl Head {
         let (fresh, old) = (mean(&nats[..fresh_labels]), mean(&nats[fresh_labels..]));
         let replay = (replay.is_some() && !targets.is_empty()).then_some(old);
         let total = replay.map_or(fresh, |replay| new_share * fresh + old_share * replay);
-        Ok((Losses { fresh, replay, embedding: None, total }, of_blocks, out))
+        Ok((Losses { fresh, replay, embedding: None, anchor: None, total }, of_blocks, out))
     }
 }

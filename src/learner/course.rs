@@ -56,6 +56,7 @@ pub(super) fn rules(settings: &Settings) -> Rules {
             layers: if published { EmbeddingLayers::All } else { settings.embedding_layers },
             distance: if published { Distance::OneSided } else { Distance::Relative },
         },
+        anchor_weight: settings.anchor_weight as f32,
         adamw: AdamW { weight_decay: settings.weight_decay as f32, ..AdamW::default() },
         max_grad_norm: settings.max_grad_norm as f32,
         retain: if published { PUBLISHED_RETAIN } else { settings.retain as f32 },
@@ -93,6 +94,8 @@ pub struct Bench<'b, 'a> {
     pub learners: &'b mut Learners,
     /// Where blocks are replayed from and offered to; none without replay.
     pub reservoir: Option<&'b mut Reservoir>,
+    /// Texts of the base's own, on which it is held to itself; may be empty.
+    pub anchor: &'b mut Feed<'a>,
 }
 
 /// Blocks and their hidden states, owned.
@@ -131,9 +134,12 @@ impl Course {
         bench: Bench<'_, '_>,
         settings: &Settings,
     ) -> Result<Report, LearnError> {
-        let Bench { engines, feed, learners, mut reservoir } = bench;
+        let Bench { engines, feed, learners, mut reservoir, anchor } = bench;
         let (mut fresh, mut drawn, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..settings.grad_accumulation_steps {
+        let mut anchors = Vec::new();
+        for part in 0..settings.grad_accumulation_steps {
+            let turn = learners.k as usize * settings.grad_accumulation_steps + part;
+            anchors.push(own_text(anchor, turn)?);
             let indices = self.next_indices(settings);
             let (blocks, hidden) = feed.batch(&indices)?;
             fresh.push(Owned { blocks, hidden });
@@ -151,9 +157,11 @@ impl Course {
         let batches: Vec<Batch<'_>> = fresh
             .iter()
             .zip(&replay)
-            .map(|(fresh, replay)| Batch {
+            .zip(&anchors)
+            .map(|((fresh, replay), anchor)| Batch {
                 fresh: fresh.group(),
                 replay: replay.as_ref().map(Owned::group),
+                anchor: anchor.as_ref().map(Owned::group),
             })
             .collect();
         let learning_rate = settings.learning_rate_at(self.cursor.step + 1);
@@ -170,10 +178,11 @@ impl Course {
             }
         }
         let replay: Vec<&Owned<'_>> = replay.iter().flatten().collect();
+        let learned = fresh.iter().chain(replay.iter().copied()).chain(anchors.iter().flatten());
         Ok(Report {
             step,
             learning_rate,
-            tokens: fresh.iter().chain(replay.iter().copied()).map(Owned::tokens).sum(),
+            tokens: learned.map(Owned::tokens).sum(),
             replayed: replay.iter().map(|owned| owned.blocks.len()).sum(),
         })
     }
@@ -191,6 +200,16 @@ impl Course {
         self.cursor.position = end;
         indices
     }
+}
+
+/// The text of the base's own whose turn it is, one after the other; none where there are none.
+fn own_text<'a>(anchor: &mut Feed<'a>, turn: usize) -> Result<Option<Owned<'a>>, LearnError> {
+    let count = anchor.blocks().len();
+    if count == 0 {
+        return Ok(None);
+    }
+    let (blocks, hidden) = anchor.batch(&[turn % count])?;
+    Ok(Some(Owned { blocks, hidden }))
 }
 
 /// Drawn blocks with hidden states: those that were stored, else fresh from the trunk.

@@ -38,6 +38,8 @@ pub struct Domains {
     pub spans: Vec<Range<usize>>,
     /// Held-out blocks of each domain.
     pub test: Vec<Vec<Block>>,
+    /// Texts of the base's own, for methods that hold it to itself.
+    pub own: Vec<Block>,
     /// Blocks of general text, which no domain learns; none, and it is not scored.
     pub general: Vec<Block>,
 }
@@ -50,6 +52,7 @@ impl Domains {
             blocks: Vec::new(),
             spans: Vec::new(),
             test: Vec::new(),
+            own: Vec::new(),
             general: Vec::new(),
         }
     }
@@ -95,12 +98,16 @@ impl Default for Domains {
     }
 }
 
+/// Bytes of hidden states of the base's own texts that a run keeps.
+const OWN_BYTES_MAX: usize = 64 << 20;
+
 /// A stream with everything that the methods share: the engines and what the trunk computed.
 pub struct Stream<'a> {
     engines: &'a Engines,
     names: &'a [String],
     spans: &'a [Range<usize>],
     feed: Feed<'a>,
+    own: &'a [Block],
     held_out: Vec<HeldOut<'a>>,
     general: HeldOut<'a>,
     /// Scores of the bare base: each domain's, and general text's where there is some.
@@ -128,6 +135,7 @@ impl<'a> Stream<'a> {
             names: &domains.names,
             spans: &domains.spans,
             feed: Feed::new(&engines.trunk, &domains.blocks, hidden_bytes_max),
+            own: &domains.own,
             held_out: domains
                 .test
                 .iter()
@@ -174,6 +182,8 @@ impl<'a> Stream<'a> {
             0 => None,
             _ => Some(reservoir(self.engines, &settings)?),
         };
+        let own = if settings.anchor_blocks == 0 { &[][..] } else { self.own };
+        let mut anchor = Feed::new(&self.engines.trunk, own, OWN_BYTES_MAX);
         let whole = 0..self.spans.last().map_or(0, |span| span.end);
         let mut course = Course::new(whole, settings.seed, Cursor::default());
         let (before, general) = self.before.clone();
@@ -191,8 +201,19 @@ impl<'a> Stream<'a> {
                 course = Course::new(span.clone(), settings.seed, Cursor::default());
             }
             for _ in 0..steps {
-                let report =
-                    self.step(&mut course, &mut learners, reservoir.as_mut(), &settings)?;
+                if let Some(reservoir) = &mut reservoir
+                    && reservoir.room() < settings.fresh_blocks()
+                {
+                    reservoir.settle()?;
+                }
+                let bench = Bench {
+                    engines: self.engines,
+                    feed: &mut self.feed,
+                    learners: &mut learners,
+                    reservoir: reservoir.as_mut(),
+                    anchor: &mut anchor,
+                };
+                let report = course.step(bench, &settings)?;
                 tell(name, &report);
             }
             let (row, general) = self.scores(Some(&learners.slow))?;
@@ -200,23 +221,6 @@ impl<'a> Stream<'a> {
             matrix.general.extend(general);
         }
         Ok(matrix)
-    }
-
-    /// One step; a reservoir without room for its blocks first takes for good what was staged.
-    fn step(
-        &mut self,
-        course: &mut Course,
-        learners: &mut Learners,
-        mut reservoir: Option<&mut Reservoir>,
-        settings: &Settings,
-    ) -> Result<Report, LearnError> {
-        if let Some(reservoir) = &mut reservoir
-            && reservoir.room() < settings.fresh_blocks()
-        {
-            reservoir.settle()?;
-        }
-        let bench = Bench { engines: self.engines, feed: &mut self.feed, learners, reservoir };
-        course.step(bench, settings)
     }
 }
 

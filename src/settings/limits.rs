@@ -8,6 +8,8 @@ pub const BATCH_BLOCKS_MAX: usize = 4_096;
 pub const RANK_MAX: usize = 1_024;
 /// Most blocks that a reservoir holds.
 pub const REPLAY_BLOCKS_MAX: u64 = 1 << 20;
+/// Most texts that the base writes to be held to.
+pub const ANCHOR_BLOCKS_MAX: u64 = 4_096;
 /// Largest data file that is read, in bytes.
 pub const FILE_BYTES_MAX: u64 = 1 << 30;
 /// Longest line of a JSON-lines file, in bytes.

@@ -4,11 +4,11 @@
 //! - A new method is a row at the end of this file: what it is, its name on the command line, its
 //!   title in tables and plots, its way through the domains, what it turns off.
 
-use super::{Settings, SettingsError, range};
+use super::{Schedule, Settings, SettingsError, range};
 use std::str::FromStr;
 
-/// What a method may do without; I-LoRA has all of it.
-#[derive(Clone, Copy)]
+/// What a method may do without; the default has all of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     /// Blocks of earlier domains in every batch.
     Replay,
@@ -16,6 +16,8 @@ enum Part {
     Average,
     /// Hidden states of fast held close to those of slow.
     Distance,
+    /// Fast held to the base on text that the base wrote.
+    Anchor,
 }
 
 /// How a method goes through the domains.
@@ -38,11 +40,21 @@ impl Method {
             // Where nothing is old, the blocks that others replay are blocks like any other.
             chosen.batch_size += chosen.replay_batch_size;
         }
+        let is_averaged = !as_published && !self.off().contains(&Part::Average);
+        if !is_averaged && chosen.lr_schedule == Schedule::Constant {
+            // What is not averaged, or hardly, comes to rest only under a rate that falls.
+            chosen.lr_schedule = Schedule::Cosine;
+        }
+        if self == Self::Anchored && chosen.anchor_blocks > 0 {
+            // The base's own block takes the place of a replayed one: every method has as many.
+            chosen.replay_batch_size = chosen.replay_batch_size.saturating_sub(1);
+        }
         for part in self.off() {
             match part {
                 Part::Replay => chosen.replay_batch_size = 0,
                 Part::Average => chosen.retain = 0.0,
                 Part::Distance => chosen.gamma = 0.0,
+                Part::Anchor => chosen.anchor_blocks = 0,
             }
         }
         chosen
@@ -110,22 +122,24 @@ macro_rules! methods {
     };
 }
 
-use Part::{Average, Distance, Replay};
+use Part::{Anchor, Average, Distance, Replay};
 use Way::{AsPublished, InTurn, Joint};
 
 methods! {
     /// LoRA on one domain after the other.
-    Sequential = "sequential", "sequential LoRA", InTurn, [Replay, Average, Distance];
+    Sequential = "sequential", "sequential LoRA", InTurn, [Replay, Average, Distance, Anchor];
     /// Experience replay (ER).
-    Replay = "er", "ER", InTurn, [Average, Distance];
+    Replay = "er", "ER", InTurn, [Average, Distance, Anchor];
     /// ER, and the slow learner is an average of the fast one.
-    ReplayAverage = "er-ema", "ER + EMA", InTurn, [Distance];
+    ReplayAverage = "er-ema", "ER + EMA", InTurn, [Distance, Anchor];
     /// I-LoRA as its paper describes it: ER, average, and hidden states held close.
-    Ilora = "ilora", "I-LoRA", InTurn, [];
+    Ilora = "ilora", "I-LoRA", InTurn, [Anchor];
+    /// The default: I-LoRA, held to the base on text that the base wrote.
+    Anchored = "anchored", "I-LoRA, anchored", InTurn, [];
     /// I-LoRA as its authors' program does it.
-    AsPublished = "as-published", "I-LoRA as published", AsPublished, [];
+    AsPublished = "as-published", "I-LoRA as published", AsPublished, [Anchor];
     /// All domains at once, shuffled, with as many blocks a step and steps as the others.
-    Joint = "joint", "joint", Joint(1), [Replay, Average, Distance];
+    Joint = "joint", "joint", Joint(1), [Replay, Average, Distance, Anchor];
     /// The same for three times the steps.
-    JointLong = "joint-long", "joint, 3 x steps", Joint(3), [Replay, Average, Distance];
+    JointLong = "joint-long", "joint, 3 x steps", Joint(3), [Replay, Average, Distance, Anchor];
 }

@@ -147,6 +147,15 @@ impl Tokeniser {
         self.eos
     }
 
+    /// What a text begins with where nothing was said before: BOS as the tokenizer puts it, else the
+    /// id that ended the text before; empty where the folder names neither.
+    pub fn opening(&self) -> Vec<u32> {
+        match self.prefix.is_empty() {
+            true => self.eos.into_iter().collect(),
+            false => self.prefix.clone(),
+        }
+    }
+
     /// Whether the folder has a chat template.
     pub fn has_chat_template(&self) -> bool {
         self.chat.is_some()

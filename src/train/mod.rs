@@ -5,7 +5,7 @@
 //! - Never here: the reservoir, files, clocks.
 //! - Invariant: a batch with a loss or gradient that is not finite changes nothing.
 //!
-//! Source: I-LoRA, arXiv 2402.18865, algorithm 1.
+//! Source: I-LoRA, arXiv 2402.18865, algorithm 1. The anchor is not in it.
 
 mod optimiser;
 
@@ -67,6 +67,8 @@ pub struct Rules {
     pub objective: Objective,
     /// The optimiser.
     pub adamw: AdamW,
+    /// Weight of the divergence from the base on the anchor's blocks, in parts of the cross-entropy.
+    pub anchor_weight: f32,
     /// Bound on the gradient's norm.
     pub max_grad_norm: f32,
     /// Kept of slow at every step, `[0, 1)`; 0 makes slow a copy of fast.
@@ -82,6 +84,8 @@ pub struct Batch<'a> {
     pub fresh: Group<'a>,
     /// Blocks drawn from the reservoir.
     pub replay: Option<Group<'a>>,
+    /// Text that the base wrote, on which fast is held to it.
+    pub anchor: Option<Group<'a>>,
 }
 
 /// What one optimiser step did.
@@ -107,12 +111,18 @@ pub fn step(
     learning_rate: f32,
 ) -> Result<Step, TrainError> {
     let mut gradient = vec![0f32; learners.fast.values.len()];
-    let mut losses = Losses { fresh: 0.0, replay: None, embedding: None, total: 0.0 };
+    let mut losses = Losses { fresh: 0.0, replay: None, embedding: None, anchor: None, total: 0.0 };
     let mut of_blocks = Vec::new();
     let share = 1.0 / batches.len().max(1) as f32;
     for batch in batches {
         let replay = batch.replay.as_ref().map(|group| (group, &learners.slow));
-        let part = head.gradient(&learners.fast, &batch.fresh, replay, &rules.objective)?;
+        let mut part = head.gradient(&learners.fast, &batch.fresh, replay, &rules.objective)?;
+        if let Some(group) = &batch.anchor {
+            let (apart, slopes) = head.anchor(&learners.fast, group, rules.anchor_weight)?;
+            part.losses.anchor = Some(apart);
+            part.losses.total += rules.anchor_weight * apart;
+            part.values.iter_mut().zip(slopes).for_each(|(sum, slope)| *sum += slope);
+        }
         gradient.iter_mut().zip(part.values).for_each(|(sum, slope)| *sum += share * slope);
         add(&mut losses, &part.losses, share);
         of_blocks.extend(part.of_blocks);
@@ -139,5 +149,6 @@ fn add(sum: &mut Losses, part: &Losses, share: f32) {
     sum.fresh += share * part.fresh;
     sum.replay = some(sum.replay, part.replay);
     sum.embedding = some(sum.embedding, part.embedding);
+    sum.anchor = some(sum.anchor, part.anchor);
     sum.total += share * part.total;
 }

@@ -32,5 +32,5 @@ done
 cargo run --release -- stream --model "$model" --out "$out" --seeds 3 \
     --iters 50 --batch-size 4 --replay-batch-size 4 --max-seq-length 128 --num-layers 4 \
     --target-modules q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj \
-    --learning-rate 5e-3 --lr-schedule cosine --retain 0.95 --replay-blocks 200 \
+    --rank 32 --alpha 64 --learning-rate 5.2e-3 --retain 0.933 --anchor-blocks 512 \
     --eval-blocks 16 "${@:4}" "${paths[@]}"

@@ -32,6 +32,7 @@ FORMULAS = {
         "last": "output of the last decoder layer, before the final norm (the primary)",
         "all": "mean over the adapted layers of each layer's own distance",
     },
+    "divergence": "mean over labels of KL(softmax(logits of the base) || softmax(logits of fast)); no gradient through the base",
     "total": "0.5 * (ce_fresh + ce_replay) + gamma * distance",
     "clip": "gradients *= min(1, max_norm / (norm + 1e-6)); norm over all A and B together",
     "adamw": "p *= 1 - lr * wd; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; "
@@ -157,6 +158,21 @@ def write_gradients(folder: Path) -> None:
     write_tensors(folder / "gradients.safetensors", tensors | prefixed("parameter", learner.factors) | prefixed("gradient", found))
 
 
+def write_anchor(folder: Path) -> dict:
+    """KL of the base's predictions and fast's on every label, and its gradient."""
+    fast, batch = Learner(folder / "base", "step fast"), make_batch("step anchor", REPLAY)
+    with torch.no_grad(), fast.model.disable_adapter():
+        truth, _ = fast.run(batch)
+    logits, layers = fast.run(batch)
+    labelled = batch["labels"][:, 1:] != -100
+    own, base = (part[:, :-1][labelled].log_softmax(-1) for part in (logits, truth))
+    apart = torch.nn.functional.kl_div(own, base, log_target=True, reduction="sum") / labelled.sum()
+    found = gradients(fast, apart)
+    tensors = batch | {"divergence": apart, "hidden_tap": layers[LAYERS[0] - 1]}
+    write_tensors(folder / "anchor.safetensors", tensors | prefixed("parameter", fast.factors) | prefixed("gradient", found))
+    return {"divergence": rounded(apart)}
+
+
 def one_step(base: Path, variant: str) -> dict[str, torch.Tensor]:
     fast, slow = Learner(base, "step fast"), Learner(base, "step slow")
     fresh, replay = make_batch("step fresh", FRESH), make_batch("step replay", REPLAY)
@@ -246,10 +262,11 @@ def write(out: Path) -> None:
     folder = out / "step"
     write_base(folder / "base")
     write_gradients(folder)
+    anchor = write_anchor(folder)
     common = {"rank": RANK, "alpha": ALPHA, "targets": TARGETS, "layers": LAYERS, "tap": LAYERS[0], "formulas": FORMULAS}
     common |= {"gamma": GAMMA, "clip_norm": CLIP, "retain": RETAIN, "betas": ADAMW["betas"], "eps": ADAMW["eps"]}
     common |= {"weight_decay": ADAMW["weight_decay"]}
-    step = {"learning_rate": ADAMW["lr"], "k": 1, "variants": write_step(folder)}
+    step = {"learning_rate": ADAMW["lr"], "k": 1, "variants": write_step(folder), "anchor": anchor}
     write_json(folder / "ilora_step.json", common | step)
     rate = {"learning_rate": TRAJECTORY_LR, "warm_up_steps": WARM_UP_STEPS, "learning_rate_at_k": "lr * min(1, k / warm_up_steps)"}
     write_json(folder / "trajectory.json", common | rate | {"steps": TRAJECTORY_STEPS} | write_trajectory(folder))

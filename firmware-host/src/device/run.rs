@@ -225,6 +225,7 @@ impl Worker {
             train,
             valid,
             general: self.general.clone(),
+            start: self.served.tokeniser.opening(),
         };
         let settings = Settings { resume, ..settings };
         Ok(Some(Work { job, samples, material, settings }))

@@ -22,7 +22,12 @@ use std::path::{Path, PathBuf};
 
 const LEARNING_RATE: f32 = 1e-4;
 pub(crate) const RULES: Rules = Rules {
-    objective: Objective { gamma: 1.0, layers: EmbeddingLayers::Last, distance: Distance::Relative },
+    anchor_weight: 0.0,
+    objective: Objective {
+        gamma: 1.0,
+        layers: EmbeddingLayers::Last,
+        distance: Distance::Relative,
+    },
     adamw: AdamW { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 },
     max_grad_norm: 1.0,
     retain: 0.99,
@@ -92,7 +97,7 @@ fn step(task: &Task, base: Base, replay: usize, keep: Keep) -> Result<Line> {
         let (new, hidden) = feed.batch(&indices)?;
         let fresh = Group { blocks: &new, hidden: &hidden };
         let replay = (replay > 0).then_some(Group { blocks: &old, hidden: &stored });
-        let batch = Batch { fresh, replay };
+        let batch = Batch { fresh, replay, anchor: None };
         Ok(checks(&train::step(&head, &mut learners, &[batch], &RULES, LEARNING_RATE)?))
     })
 }

@@ -79,6 +79,7 @@ pub(crate) fn table(model: &Path, data: &Path) -> Result<String> {
         let batch = Batch {
             fresh: Group { blocks: &new, hidden: &hidden },
             replay: Some(Group { blocks: &old, hidden: &stored }),
+            anchor: None,
         };
         if step == 0 || step == STEPS {
             let expected = gradient(&exact, &learners, &batch)?;

@@ -1,0 +1,80 @@
+//! The anchor: text that the bare base wrote itself, on which fast is held to what the base says.
+//!
+//! - In: the loaded base and how a text of it begins. Out: blocks, written once a job and the same
+//!   every time: the seed of each is its number.
+//! - Nothing is stored, shipped or taken from the user: a base of any language brings its own.
+//! - Never here: learning. What a block weighs is the settings' to say.
+//!
+//! Source: self-generated text keeps what was learned before, arXiv 2605.26097; forgetting follows the
+//! divergence from the base, arXiv 2509.04259.
+
+use super::LearnError;
+use super::engines::Engines;
+use super::evaluate::Pulse;
+use crate::block::Block;
+use crate::generate::{GenerateError, Sampling};
+use crate::settings::Settings;
+use rayon::prelude::*;
+
+/// Tokens that a written text must have to be of use.
+const TOKENS_MIN: usize = 16;
+/// Texts tried for every block that is wanted: a base may end some at once.
+const TRIES: u64 = 4;
+
+/// Most tokens of a text: what is longer costs more and shows the base little else.
+pub(super) const TOKENS_MAX: usize = 128;
+
+/// Up to `anchor_blocks` texts, written by the bare base after `start`; none without a start or a weight.
+///
+/// `pulse` is asked before every few texts whether to go on.
+/// # Errors
+/// [`LearnError::Generate`] when the base cannot write; what `pulse` returns.
+pub fn own_texts(
+    engines: &Engines,
+    start: &[u32],
+    settings: &Settings,
+    pulse: &mut Pulse<'_>,
+) -> Result<Vec<Block>, LearnError> {
+    let is_wanted = settings.anchor_weight > 0.0 && !start.is_empty();
+    let count = if is_wanted { settings.anchor_blocks } else { 0 };
+    let tokens = settings.max_seq_length.min(TOKENS_MAX);
+    let mut blocks = Vec::with_capacity(count);
+    let most = count as u64 * TRIES;
+    // As many at a time as there are threads, in the order of their numbers.
+    let step = rayon::current_num_threads().max(1) as u64;
+    for first in (0..most).step_by(step as usize) {
+        if blocks.len() >= count {
+            break;
+        }
+        pulse()?;
+        let texts: Vec<Result<Block, GenerateError>> = (first..most.min(first + step))
+            .into_par_iter()
+            .map(|seed| block(engines, start, tokens, seed))
+            .collect();
+        for text in texts {
+            let text = text?;
+            if text.tokens.len() >= TOKENS_MIN.min(tokens) && blocks.len() < count {
+                blocks.push(text);
+            }
+        }
+    }
+    Ok(blocks)
+}
+
+/// One text, drawn from what the base thinks likely.
+fn block(
+    engines: &Engines,
+    start: &[u32],
+    tokens: usize,
+    seed: u64,
+) -> Result<Block, GenerateError> {
+    let sampling = Sampling { temperature: 1.0, top_p: 1.0, seed };
+    let more = tokens.saturating_sub(start.len());
+    let mut text = engines.generator().start(start, more, None, sampling)?;
+    let mut tokens = start.to_vec();
+    while let Some(token) = text.next_token()? {
+        tokens.push(token);
+    }
+    let learn = (0..tokens.len()).map(|t| t >= start.len()).collect();
+    Ok(Block { tokens, learn, bytes: 0, domain: 0 })
+}
