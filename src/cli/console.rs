@@ -110,6 +110,12 @@ impl Console {
                 }
             }
             Event::Scores { step, scores } => self.line(&format!("step {step}\n{}", table(scores))),
+            Event::Plateau { step, best } => self.line(&format!(
+                "step {step}: new text gains no more (best at step {best}); the job ends early"
+            )),
+            Event::Best { step } => {
+                self.line(&format!("the slow learner of step {step} was the best: it is judged"))
+            }
             Event::Checkpoint { .. } | Event::Pulse => Ok(()),
             Event::Stopped { step } => {
                 self.end();

@@ -87,8 +87,10 @@ pub enum Event {
         fresh: f32,
         /// Nats a label on replayed blocks.
         replay: Option<f32>,
-        /// Squared distance of fast and slow hidden states.
+        /// Distance of fast and slow hidden states, squared, in parts of the squared length.
         embedding: Option<f32>,
+        /// Divergence of fast from the base on the base's own text, in nats a label.
+        anchor: Option<f32>,
         /// Norm of the gradient before clipping.
         gradient_norm: f32,
         /// Learning rate.
@@ -106,6 +108,18 @@ pub enum Event {
         step: u64,
         /// The scores.
         scores: Vec<Score>,
+    },
+    /// New text has not gained for as many scorings as the settings allow: the job ends early.
+    Plateau {
+        /// Steps of the job so far.
+        step: u64,
+        /// The step whose slow learner is the best so far.
+        best: u64,
+    },
+    /// The slow learner of an earlier step is better on new text than the last one: it is judged.
+    Best {
+        /// Steps of the job when it was scored.
+        step: u64,
     },
     /// The job can go on from here after a power cut.
     Checkpoint {

@@ -5,6 +5,7 @@
 //!   and between two batches of held-out text.
 //! - Invariant: until the commit, the generation in use does not change.
 
+use super::anchor::own_texts;
 use super::course::{Bench, Course, Cursor, Report};
 use super::engines::Engines;
 use super::evaluate::HeldOut;
@@ -20,7 +21,7 @@ use crate::gate::{Change, Direction, Judge, Scores, Verdict};
 use crate::head::Losses;
 use crate::reservoir::Reservoir;
 use crate::settings::Settings;
-use crate::state::{Checkpoint, Commit, LearnerRecord, State};
+use crate::state::{Best, Checkpoint, Commit, LearnerRecord, State};
 use crate::train::{Learners, Moments};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
@@ -42,6 +43,8 @@ pub struct Material {
     pub valid: Vec<Block>,
     /// General text that no job learns; may be empty.
     pub general: Vec<Block>,
+    /// What a text of this base begins with; empty: the base writes none to be held to.
+    pub start: Vec<u32>,
 }
 
 /// How a job ended.
@@ -112,6 +115,7 @@ fn learn_and_judge(
         0 => None,
         _ => Some(reservoir(engines, state, settings, checkpoint.as_ref())?),
     };
+    let own = own_texts(engines, &material.start, settings, &mut || pulse(tell))?;
     let old = heritage.blocks_but(&material.name);
     let mut read = |blocks| HeldOut::new(&engines.trunk, blocks, SCORE_BATCH, &mut || pulse(tell));
     let texts = [read(&material.valid)?, read(&old)?, read(&material.general)?];
@@ -138,7 +142,9 @@ fn learn_and_judge(
         reservoir,
         texts: &texts,
         before,
+        best: checkpoint.and_then(|checkpoint| checkpoint.best),
         feed: Feed::new(&engines.trunk, &train, HIDDEN_BYTES_MAX as usize),
+        anchor: Feed::new(&engines.trunk, &own, HIDDEN_BYTES_MAX as usize),
     };
     job.run(cursor, tell)
 }
@@ -254,7 +260,9 @@ struct Job<'j, 'a> {
     reservoir: Option<Reservoir>,
     texts: &'j [HeldOut<'j>; 3],
     before: Option<Adapter>,
+    best: Option<Best>,
     feed: Feed<'a>,
+    anchor: Feed<'a>,
 }
 
 impl Job<'_, '_> {
@@ -263,8 +271,8 @@ impl Job<'_, '_> {
         let _ = tell(&Event::Scores { step: cursor.step, scores: scores.clone() });
         let end = self.learn(cursor, tell)?;
         let learned = self.score_learners(end, tell)?;
-        scores.extend(learned);
-        let _ = tell(&Event::Scores { step: self.settings.iters, scores: scores.clone() });
+        scores.extend(self.at_its_best(learned, end, tell)?);
+        let _ = tell(&Event::Scores { step: end.step, scores: scores.clone() });
         let verdict = Judge::of(self.settings).judge(judged(&scores));
         let generation = self.settle(&verdict)?;
         let (kept, reason) = (verdict.keeps(), verdict.to_string());
@@ -277,7 +285,11 @@ impl Job<'_, '_> {
         let (engines, settings) = (self.engines, self.settings);
         let mut course = Course::new(0..self.feed.blocks().len(), settings.seed, cursor);
         let mut since = Since::default();
-        while course.cursor().step < settings.iters {
+        loop {
+            self.look(course.cursor(), tell)?;
+            if course.cursor().step >= settings.iters || self.is_flat() {
+                break;
+            }
             let crowded = self
                 .reservoir
                 .as_ref()
@@ -290,6 +302,7 @@ impl Job<'_, '_> {
                 feed: &mut self.feed,
                 learners: &mut self.learners,
                 reservoir: self.reservoir.as_mut(),
+                anchor: &mut self.anchor,
             };
             since.add(&course.step(bench, settings)?);
             let step = course.cursor().step;
@@ -303,15 +316,73 @@ impl Job<'_, '_> {
             if flow.is_break() && !last {
                 return self.stop(course.cursor(), tell);
             }
-            if !last && due(step, settings.steps_per_eval) {
-                let scores = self.score_learners(course.cursor(), tell)?;
-                let _ = tell(&Event::Scores { step, scores });
-            }
             if !last && due(step, settings.save_every) {
                 self.checkpoint(course.cursor(), tell)?;
             }
         }
         Ok(course.cursor())
+    }
+
+    /// Scores the learners where that is due, and keeps slow if it is the best so far.
+    ///
+    /// It comes before the next step, not after the last: a job that goes on from a checkpoint between
+    /// the two scores as one that was never cut.
+    fn look(&mut self, at: Cursor, tell: &mut Listener<'_>) -> Result<(), LearnError> {
+        let (step, every) = (at.step, self.settings.steps_per_eval);
+        let is_seen = self.best.as_ref().is_some_and(|best| best.seen >= step);
+        if step == 0 || step >= self.settings.iters || !due(step, every) || is_seen {
+            return Ok(());
+        }
+        let scores = self.score_learners(at, tell)?;
+        let score = of(&scores, Text::New, Who::Slow).unwrap_or(f64::NAN);
+        let slow = &self.learners.slow.values;
+        match &mut self.best {
+            Some(best) if score < best.score => {
+                *best = Best { step, seen: step, stale: 0, score, slow: slow.clone() };
+            }
+            Some(best) => (best.seen, best.stale) = (step, best.stale + 1),
+            None if score.is_finite() => {
+                self.best = Some(Best { step, seen: step, stale: 0, score, slow: slow.clone() });
+            }
+            None => {}
+        }
+        let _ = tell(&Event::Scores { step, scores });
+        if let Some(best) = self.best.as_ref().filter(|_| self.is_flat()) {
+            let _ = tell(&Event::Plateau { step, best: best.step });
+        }
+        Ok(())
+    }
+
+    /// Whether new text has not gained for as long as the settings have patience.
+    fn is_flat(&self) -> bool {
+        let patience = self.settings.patience;
+        patience > 0 && self.best.as_ref().is_some_and(|best| best.stale >= patience)
+    }
+
+    /// The scores at the end of a job: of the best slow adapter, if the last one is not it.
+    ///
+    /// Fast begins the next job there too: what it learned since did new text no good.
+    fn at_its_best(
+        &mut self,
+        last: Vec<Score>,
+        end: Cursor,
+        tell: &mut Listener<'_>,
+    ) -> Result<Vec<Score>, LearnError> {
+        let score = of(&last, Text::New, Who::Slow).unwrap_or(f64::INFINITY);
+        let Some(best) = self.best.take_if(|best| best.score < score) else { return Ok(last) };
+        let was = std::mem::replace(&mut self.learners.slow.values, best.slow.clone());
+        let scores = match self.score(Who::Slow, Some(&self.learners.slow), tell) {
+            Err(LearnError::Stopped) => {
+                self.learners.slow.values = was;
+                self.best = Some(best);
+                return self.stop(end, tell);
+            }
+            scores => scores?,
+        };
+        self.learners.fast.values.clone_from(&best.slow);
+        let _ = tell(&Event::Best { step: best.step });
+        let fast = last.into_iter().filter(|score| score.who == Who::Fast);
+        Ok(fast.chain(scores).collect())
     }
 
     /// A checkpoint, then the end of this run.
@@ -383,7 +454,7 @@ impl Job<'_, '_> {
 
     fn checkpoint(&mut self, position: Cursor, tell: &mut Listener<'_>) -> Result<(), LearnError> {
         let record = self.record(position, self.heritage)?;
-        self.state.checkpoint(record, self.reservoir.as_mut())?;
+        self.state.checkpoint_with(record, self.best.clone(), self.reservoir.as_mut())?;
         let _ = tell(&Event::Checkpoint { step: position.step });
         Ok(())
     }
@@ -419,14 +490,16 @@ fn due(step: u64, every: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
 }
 
+/// The bits per byte of one learner on one text.
+fn of(scores: &[Score], text: Text, who: Who) -> Option<f64> {
+    let found = scores.iter().find(|score| score.text == text && score.who == who);
+    found.map(|score| score.bits_per_byte)
+}
+
 /// What the gate looks at: the slow learner against the adapter in use.
 fn judged(scores: &[Score]) -> Scores {
-    let of = |text: Text, who: Who| {
-        let found = scores.iter().find(|score| score.text == text && score.who == who);
-        found.map(|score| score.bits_per_byte)
-    };
     let change = |text| {
-        let (before, after) = (of(text, Who::Before)?, of(text, Who::Slow)?);
+        let (before, after) = (of(scores, text, Who::Before)?, of(scores, text, Who::Slow)?);
         Some(Change { before, after })
     };
     Scores {
@@ -459,6 +532,7 @@ impl Since {
             fresh: sum.fresh + new.fresh,
             replay: both(sum.replay, new.replay),
             embedding: both(sum.embedding, new.embedding),
+            anchor: both(sum.anchor, new.anchor),
             total: sum.total + new.total,
         }));
         self.steps += 1;
@@ -480,6 +554,7 @@ impl Since {
             fresh: mean(sum.map_or(0.0, |sum| sum.fresh)),
             replay: sum.and_then(|sum| sum.replay).map(replayed),
             embedding: sum.and_then(|sum| sum.embedding).map(replayed),
+            anchor: sum.and_then(|sum| sum.anchor).map(mean),
             gradient_norm: mean(self.gradient_norm),
             learning_rate: self.learning_rate,
             tokens: self.tokens,

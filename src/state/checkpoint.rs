@@ -11,7 +11,7 @@ use crate::ports::Storage;
 use crate::reservoir::record::{self, seal};
 use crate::reservoir::{FirstLedger, Ledger, RecordError};
 use rkyv::{Archive, Deserialize, Serialize};
-use sapwood_protocol::limits::LEARNER_BYTES_MAX;
+use sapwood_protocol::limits::{COUNT_MAX, LEARNER_BYTES_MAX};
 use sapwood_protocol::record::{Kind, UncheckedHeader};
 
 /// The file's name in the state folder.
@@ -25,9 +25,26 @@ pub struct Checkpoint {
     /// The learner as it stood.
     pub learner: LearnerRecord,
     pub(crate) ledger: Option<Ledger>,
+    /// The best slow adapter of the job so far, if any was scored.
+    pub best: Option<Best>,
 }
 
-/// A checkpoint of version 1, before the reservoir was served in passes.
+/// The slow adapter that was best on new text, of those that a job has scored so far.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Best {
+    /// Steps of the job when it was scored.
+    pub step: u64,
+    /// Steps of the job at the last scoring.
+    pub seen: u64,
+    /// Scorings since that were no better.
+    pub stale: u64,
+    /// Its bits per byte on new text.
+    pub score: f64,
+    /// Its factors.
+    pub slow: Vec<f32>,
+}
+
+/// A checkpoint of version 1, before the reservoir was served in passes and the best was kept.
 #[derive(Archive, Serialize, Deserialize)]
 struct First {
     sequence: u64,
@@ -39,14 +56,33 @@ struct First {
 impl From<First> for Checkpoint {
     fn from(first: First) -> Self {
         let First { sequence, current, learner, ledger } = first;
-        Self { sequence, current, learner, ledger: ledger.map(Ledger::from) }
+        Self { sequence, current, learner, ledger: ledger.map(Ledger::from), best: None }
+    }
+}
+
+impl Best {
+    /// Whether it is an adapter of this learner.
+    fn check(&self, learner: &LearnerRecord) -> Result<(), StateError> {
+        for count in [self.step, self.seen, self.stale] {
+            limit("steps of the best adapter", COUNT_MAX, count)?;
+        }
+        let (expected, got) = (learner.slow.len(), self.slow.len());
+        match expected == got {
+            true => Ok(()),
+            false => Err(StateError::Learner { what: "the best slow adapter", expected, got }),
+        }
     }
 }
 
 impl Checkpoint {
     /// Of a job that stands on this manifest.
-    pub(crate) fn new(manifest: &Manifest, learner: LearnerRecord, ledger: Option<Ledger>) -> Self {
-        Self { sequence: manifest.sequence, current: manifest.current, learner, ledger }
+    pub(crate) fn new(
+        manifest: &Manifest,
+        learner: LearnerRecord,
+        ledger: Option<Ledger>,
+        best: Option<Best>,
+    ) -> Self {
+        Self { sequence: manifest.sequence, current: manifest.current, learner, ledger, best }
     }
 
     /// The checkpoint on disk, or none when there is none that stands on this manifest.
@@ -59,6 +95,9 @@ impl Checkpoint {
         let record = |source: RecordError| StateError::Record { path: NAME.to_owned(), source };
         let found = Self::parse(&storage.read(NAME)?).map_err(record)?;
         found.learner.check()?;
+        if let Some(best) = &found.best {
+            best.check(&found.learner)?;
+        }
         let stands = (found.sequence, found.current) == (manifest.sequence, manifest.current);
         Ok(stands.then_some(found))
     }

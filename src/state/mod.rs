@@ -28,7 +28,7 @@ mod recover;
 #[cfg(test)]
 mod tests;
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Best, Checkpoint};
 pub use error::StateError;
 pub use learner::{Cursor, HeldOutBlock, LearnerRecord, Shape, shapes};
 pub use manifest::{FileDigest, Generation, Rejection};
@@ -302,19 +302,33 @@ impl State {
         learner: LearnerRecord,
         reservoir: Option<&mut Reservoir>,
     ) -> Result<(), StateError> {
+        self.checkpoint_with(learner, None, reservoir)
+    }
+
+    /// [`State::checkpoint`], with the best adapter of the job so far.
+    ///
+    /// # Errors
+    /// As [`State::checkpoint`].
+    pub fn checkpoint_with(
+        &mut self,
+        learner: LearnerRecord,
+        best: Option<Best>,
+        reservoir: Option<&mut Reservoir>,
+    ) -> Result<(), StateError> {
         self.usable()?;
         learner.check()?;
-        let result = self.try_checkpoint(learner, reservoir);
+        let result = self.try_checkpoint(learner, best, reservoir);
         self.note(result)
     }
 
     fn try_checkpoint(
         &self,
         learner: LearnerRecord,
+        best: Option<Best>,
         reservoir: Option<&mut Reservoir>,
     ) -> Result<(), StateError> {
         let ledger = reservoir.as_deref().map(synced).transpose()?;
-        let checkpoint = Checkpoint::new(&self.manifest, learner, ledger);
+        let checkpoint = Checkpoint::new(&self.manifest, learner, ledger, best);
         checkpoint.write(&*self.storage)?;
         if let Some((reservoir, ledger)) = reservoir.zip(checkpoint.ledger) {
             reservoir.checkpointed(&ledger);

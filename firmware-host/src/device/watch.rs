@@ -53,6 +53,10 @@ impl Watch<'_> {
             }
             Event::Scores { scores, .. } => self.scores.clone_from(scores),
             Event::Warning { message } => tracing::warn!("{message}"),
+            Event::Plateau { step, best } => {
+                tracing::info!(step, best, "new text gains no more: the job ends early");
+            }
+            Event::Best { step } => tracing::info!(step, "an earlier adapter of the job is judged"),
             Event::Checkpoint { step } => tracing::debug!(step, "checkpoint"),
             Event::Pulse | Event::Stopped { .. } | Event::Verdict { .. } => {}
         }
