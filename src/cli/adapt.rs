@@ -5,13 +5,15 @@ use super::chosen;
 use super::console::Console;
 use super::host;
 use anyhow::Context;
+use sapwood::base::{self, Config};
 use sapwood::block::Block;
 use sapwood::intake;
-use sapwood::learner::{self, Engines, Event, Material, Outcome};
+use sapwood::learner::{self, Engines, Event, Material, Outcome, Plan};
 use sapwood::ports::{Disk, StorageError};
 use sapwood::settings::{Overrides, Settings};
 use sapwood::state::State;
 use sapwood::tokenise::Tokeniser;
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -45,7 +47,9 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
         gate_general: args.gate_general,
         ..args.learn.overrides()
     };
-    let settings = super::settings(&args.learn, overrides)?;
+    let wishes = super::wishes(&args.learn, overrides)?;
+    let settings = Settings::default().merge(wishes.clone());
+    settings.check()?;
     let model = chosen::model(settings.model.as_ref())?;
     let data = settings.data.as_deref().context("--data is missing: a folder, a file, or `-`")?;
     let folder = settings.state.clone().unwrap_or_else(|| PathBuf::from(STATE));
@@ -53,8 +57,10 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
     // The cheap refusals come first: data and state are looked at before the model is loaded.
     let dataset = chosen::data(data)?;
     let mut state = open(&folder, console)?;
-    let engines = Engines::load_within(model, &settings, host::available_bytes())?;
-    let tokeniser = chosen::tokeniser(model, &engines)?;
+    let config = base::read_config(model)?;
+    let plan = Plan::new(&config, &state, wishes, settings.resume)?;
+    config.check_length(plan.settings().max_seq_length)?;
+    let tokeniser = Tokeniser::open(model, config.vocab)?;
     for warning in tokeniser.warnings() {
         console.warn(&warning.to_string())?;
     }
@@ -63,7 +69,10 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
         None => Some(model.join(GENERAL)).filter(|path| path.is_file()),
     };
     let name = args.domain.clone().unwrap_or_else(|| chosen::name(data));
-    let material = material(&tokeniser, &dataset, name, general.as_deref(), &settings, console)?;
+    let material =
+        material(&tokeniser, &dataset, name, general.as_deref(), plan.settings(), console)?;
+    let settings = planned(plan, &config, &material, console)?;
+    let engines = Engines::load_within(model, &settings, host::available_bytes())?;
     let outcome = job(&engines, &mut state, &material, &settings, console)?;
     if let (Some(path), Outcome::Judged { verdict, .. }) = (&settings.adapter_path, &outcome) {
         if verdict.keeps() {
@@ -75,6 +84,23 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The settings that the data asks for; they are told in one line.
+pub(crate) fn planned(
+    plan: Plan,
+    config: &Config,
+    material: &Material,
+    console: &Console,
+) -> anyhow::Result<Settings> {
+    let blocks = material.train.len();
+    let tokens = material.train.iter().map(|block| block.tokens.len()).sum();
+    let threads = learner::threads(plan.settings());
+    let settings = plan.fit(blocks, tokens, threads);
+    settings.check()?;
+    let line = learner::plan_line(&settings, config, blocks);
+    console.result(&json!({ "event": "plan", "settings": settings, "line": line }), &line)?;
+    Ok(settings)
 }
 
 /// Opens a state folder for this process alone; what recovery found is told.
@@ -159,6 +185,7 @@ pub(crate) fn material(
         valid: blocks(held_out)?,
         hash: dataset.hash,
         general,
+        start: tokeniser.opening(),
         name,
     })
 }

@@ -77,16 +77,16 @@ pub(crate) struct LearnFlags {
     /// Model folder (see `sapwood export`).
     #[arg(long)]
     pub model: Option<PathBuf>,
-    /// Optimiser steps of the job [100].
+    /// Optimiser steps of the job [100; `adapt` chooses by the data].
     #[arg(long)]
     pub iters: Option<u64>,
-    /// Fresh blocks of a batch [8].
+    /// Fresh blocks of a batch [4].
     #[arg(long)]
     pub batch_size: Option<usize>,
-    /// Replayed blocks of a batch, which weigh by their number; 0 turns replay off [8].
+    /// Replayed blocks of a batch, which weigh by their number; 0 turns replay off [4].
     #[arg(long)]
     pub replay_batch_size: Option<usize>,
-    /// Highest learning rate [1e-4].
+    /// Highest learning rate [1e-3; `adapt` chooses by the base].
     #[arg(long)]
     pub learning_rate: Option<f64>,
     /// Warm-up: below 1 a part of --iters, else steps [0.05].
@@ -104,16 +104,16 @@ pub(crate) struct LearnFlags {
     /// Batches that one optimiser step averages [1].
     #[arg(long)]
     pub grad_accumulation_steps: Option<usize>,
-    /// How many of the top layers learn; -1 is all [4].
+    /// How many of the top layers learn; -1 is all [4; `adapt` chooses by the base].
     #[arg(long, allow_negative_numbers = true)]
     pub num_layers: Option<i64>,
-    /// LoRA rank r [8].
+    /// LoRA rank r [16; 32 for `adapt` on small bases].
     #[arg(long)]
     pub rank: Option<usize>,
-    /// LoRA alpha; the scale is alpha / r [16].
+    /// LoRA alpha; the scale is alpha / r [32; twice the rank for `adapt`].
     #[arg(long)]
     pub alpha: Option<f64>,
-    /// Linear layers that LoRA changes, with commas between [q_proj,v_proj].
+    /// Linear layers that LoRA changes, with commas between [all seven].
     #[arg(long, value_delimiter = ',')]
     pub target_modules: Option<Vec<String>>,
     /// Learn answers only, not prompts.
@@ -125,16 +125,23 @@ pub(crate) struct LearnFlags {
     /// Seed of all chance [0].
     #[arg(long)]
     pub seed: Option<u64>,
-    /// How much of the slow learner is kept per step, lambda [0.99].
+    /// How much of the slow learner is kept per step, lambda [0.95; `adapt` chooses by the steps].
     #[arg(long)]
     pub retain: Option<f64>,
-    /// Weight of the distance between fast and slow hidden states [1].
+    /// Weight of the relative distance between fast and slow hidden states, in nats [10].
     #[arg(long)]
     pub gamma: Option<f64>,
     /// Which hidden states that distance sees [last].
     #[arg(long, value_enum)]
     pub embedding_layers: Option<EmbeddingName>,
-    /// Blocks that the reservoir holds [500].
+    /// Texts that the base writes before a job, on which it is held to itself; 0: none
+    /// [256; `adapt` chooses by the base].
+    #[arg(long)]
+    pub anchor_blocks: Option<usize>,
+    /// Weight of the divergence from the base on them [0.3].
+    #[arg(long)]
+    pub anchor_weight: Option<f64>,
+    /// Blocks that the reservoir holds [2000].
     #[arg(long)]
     pub replay_blocks: Option<u64>,
     /// Bytes that the reservoir may take; wins over --replay-blocks.
@@ -164,6 +171,9 @@ pub(crate) struct LearnFlags {
     /// Steps between two evaluations; 0: only at the end [50].
     #[arg(long)]
     pub steps_per_eval: Option<u64>,
+    /// Evaluations without a gain on new text after which a job ends early; 0: it never does [0].
+    #[arg(long)]
+    pub patience: Option<u64>,
 }
 
 impl LearnFlags {
@@ -191,6 +201,8 @@ impl LearnFlags {
             retain: self.retain,
             gamma: self.gamma,
             embedding_layers: self.embedding_layers.map(Into::into),
+            anchor_blocks: self.anchor_blocks,
+            anchor_weight: self.anchor_weight,
             replay_blocks: self.replay_blocks,
             replay_bytes: self.replay_bytes.map(Some),
             replay_hidden: on(self.replay_hidden),
@@ -201,6 +213,7 @@ impl LearnFlags {
             threads: self.threads,
             steps_per_report: self.steps_per_report,
             steps_per_eval: self.steps_per_eval,
+            patience: self.patience,
             ..Overrides::default()
         }
     }

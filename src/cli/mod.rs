@@ -20,9 +20,9 @@ mod state;
 mod stream;
 
 use anyhow::Context;
-use args::{Action, Command};
+use args::{Action, Command, LearnFlags};
 use console::Console;
-use sapwood::settings::Settings;
+use sapwood::settings::{Overrides, Settings};
 use std::fs;
 
 /// Runs one command to its end.
@@ -43,19 +43,17 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
 }
 
 /// The settings of a command that learns: defaults, then the configuration file, then the flags.
-pub(crate) fn settings(
-    flags: &args::LearnFlags,
-    overrides: sapwood::settings::Overrides,
-) -> anyhow::Result<Settings> {
-    let file = match &flags.config {
-        Some(path) => {
-            let text = fs::read_to_string(path)
-                .with_context(|| format!("cannot read configuration {}", path.display()))?;
-            Settings::from_toml(&text).with_context(|| path.display().to_string())?
-        }
-        None => Settings::default(),
-    };
-    let settings = file.merge(overrides);
+pub(crate) fn settings(flags: &LearnFlags, overrides: Overrides) -> anyhow::Result<Settings> {
+    let settings = Settings::default().merge(wishes(flags, overrides)?);
     settings.check()?;
     Ok(settings)
+}
+
+/// What the user said of the settings: flags, then the configuration file.
+pub(crate) fn wishes(flags: &LearnFlags, overrides: Overrides) -> anyhow::Result<Overrides> {
+    let Some(path) = &flags.config else { return Ok(overrides) };
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("cannot read configuration {}", path.display()))?;
+    let file = Overrides::from_toml(&text).with_context(|| path.display().to_string())?;
+    Ok(overrides.or(file))
 }

@@ -7,14 +7,16 @@
     reason = "a state folder that is thrown away may lie anywhere"
 )]
 
-use super::adapt::{job, material, open};
+use super::adapt::{job, material, open, planned};
 use super::args::Quickstart;
 use super::chosen;
 use super::console::Console;
 use super::host;
 use anyhow::Context;
-use sapwood::learner::{Engines, Outcome};
-use sapwood::settings::{Schedule, Settings, TARGET_MODULES};
+use sapwood::base;
+use sapwood::learner::{Engines, Outcome, Plan};
+use sapwood::settings::Overrides;
+use sapwood::tokenise::Tokeniser;
 use std::env;
 use std::path::{Path, PathBuf};
 
@@ -24,27 +26,20 @@ const DOMAINS: [&str; 2] = ["command_phrases", "device_logs"];
 /// Runs both jobs on a state folder that is thrown away unless the user names one.
 pub(crate) fn run(args: &Quickstart, console: &mut Console) -> anyhow::Result<()> {
     let models = models(args.models.as_deref())?;
-    let settings = Settings {
-        iters: args.iters,
-        seed: args.seed,
-        threads: args.threads,
-        // A small base moves only under a high rate and with every linear layer free to change.
-        learning_rate: 5e-3,
-        lr_schedule: Schedule::Cosine,
-        target_modules: TARGET_MODULES.map(str::to_owned).to_vec(),
-        max_seq_length: 128,
-        retain: 0.95,
-        steps_per_eval: 0,
+    let wishes = Overrides {
+        iters: Some(args.iters),
+        seed: Some(args.seed),
+        threads: Some(args.threads),
+        max_seq_length: Some(128),
+        steps_per_eval: Some(0),
         // The shipped base has seen little text, so that any new domain costs it some of it.
-        gate_general: 0.25,
-        gate_old: 0.10,
-        ..Settings::default()
+        gate_general: Some(0.10),
+        ..Overrides::default()
     };
-    settings.check()?;
     let model = models.join("base");
     let throwaway = env::temp_dir().join(format!("sapwood-quickstart-{}", std::process::id()));
     let folder = args.state.clone().unwrap_or_else(|| throwaway.clone());
-    let result = learn(&models, &model, &folder, &settings, console);
+    let result = learn(&models, &model, &folder, &wishes, console);
     if args.state.is_none() {
         // What is left in the system's temporary folder is the system's to sweep.
         let _ = std::fs::remove_dir_all(&throwaway);
@@ -63,19 +58,27 @@ fn learn(
     models: &Path,
     model: &Path,
     folder: &Path,
-    settings: &Settings,
+    wishes: &Overrides,
     console: &mut Console,
 ) -> anyhow::Result<()> {
     let mut state = open(folder, console)?;
-    let engines = Engines::load_within(model, settings, host::available_bytes())?;
-    let tokeniser = chosen::tokeniser(model, &engines)?;
+    let config = base::read_config(model)?;
+    let tokeniser = Tokeniser::open(model, config.vocab)?;
+    let mut engines = None;
     let general = models.join("samples/general/test.jsonl");
     for (number, domain) in DOMAINS.iter().enumerate() {
         console.line(&format!("\njob {} of {}: {domain}", number + 1, DOMAINS.len()))?;
         let data = chosen::data(&models.join("samples").join(domain))?;
         let name = (*domain).to_owned();
-        let material = material(&tokeniser, &data, name, Some(&general), settings, console)?;
-        let outcome = job(&engines, &mut state, &material, settings, console)?;
+        let plan = Plan::new(&config, &state, wishes.clone(), false)?;
+        let held = plan.settings();
+        let material = material(&tokeniser, &data, name, Some(&general), held, console)?;
+        let settings = planned(plan, &config, &material, console)?;
+        let engines = match &mut engines {
+            Some(engines) => engines,
+            none => none.insert(Engines::load_within(model, &settings, host::available_bytes())?),
+        };
+        let outcome = job(engines, &mut state, &material, &settings, console)?;
         if let Outcome::Judged { verdict, .. } = outcome {
             anyhow::ensure!(verdict.keeps(), "the adapter of {domain} was dropped: {verdict}");
         }

@@ -3,6 +3,7 @@
 //! - In: a model folder, blocks, settings, a state folder. Out: a committed adapter, or a reason.
 //! - The only stage that knows all others. Never here: the terminal, clocks, the tokenizer's files.
 
+mod anchor;
 mod choices;
 mod course;
 mod engines;
@@ -12,8 +13,10 @@ mod feed;
 mod heritage;
 mod job;
 mod memory;
+mod plan;
 mod stream;
 
+pub use anchor::own_texts;
 pub use choices::{Answers, accuracy};
 pub use course::{Bench, Course, Cursor, Report};
 pub use engines::{Engines, threads};
@@ -22,10 +25,12 @@ pub use events::{Event, Score, Text, Who};
 pub use feed::Feed;
 pub use job::{Listener, Material, Outcome, adapt};
 pub use memory::Memory;
+pub use plan::{Plan, line as plan_line};
 pub use stream::{Domains, Stream};
 
 use crate::adapter::{AdapterError, Spec, Strength, Target};
 use crate::base::{BaseError, Config};
+use crate::generate::GenerateError;
 use crate::head::HeadError;
 use crate::reservoir::{Geometry, Policy, ReservoirError};
 use crate::settings::{Settings, SettingsError};
@@ -53,6 +58,9 @@ pub enum LearnError {
     /// The head.
     #[error(transparent)]
     Head(#[from] HeadError),
+    /// The base could not write its own text.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
     /// A step.
     #[error(transparent)]
     Train(#[from] TrainError),

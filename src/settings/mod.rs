@@ -44,8 +44,8 @@ pub enum SettingsError {
     Identity(#[from] serde_json::Error),
 }
 
-impl Settings {
-    /// Reads a configuration file; a key that is left out has its default.
+impl Overrides {
+    /// Reads a configuration file; what it does not name stays open.
     ///
     /// # Errors
     /// [`SettingsError::File`] with the line of an unknown key, a wrong type or broken TOML.
@@ -63,6 +63,29 @@ impl Settings {
             };
             SettingsError::File { line, problem }
         })
+    }
+
+    /// What a checkpoint keeps of settings (see [`Settings::identity`]), as wishes again.
+    ///
+    /// # Errors
+    /// [`SettingsError::Identity`] when another version knew settings that this one does not.
+    pub fn from_identity(identity: &[(String, String)]) -> Result<Self, SettingsError> {
+        let mut values = serde_json::Map::new();
+        for (name, value) in identity {
+            let key = name.trim_start_matches('-').to_owned();
+            values.insert(key, serde_json::from_str(value)?);
+        }
+        Ok(serde_json::from_value(values.into())?)
+    }
+}
+
+impl Settings {
+    /// Reads a configuration file; a key that is left out has its default.
+    ///
+    /// # Errors
+    /// [`SettingsError::File`] with the line of an unknown key, a wrong type or broken TOML.
+    pub fn from_toml(text: &str) -> Result<Self, SettingsError> {
+        Ok(Self::default().merge(Overrides::from_toml(text)?))
     }
 
     /// Refuses what is out of range, by name.
@@ -93,6 +116,7 @@ impl Settings {
         within("rank", self.rank as u64, 1, RANK_MAX as u64)?;
         within("max-seq-length", self.max_seq_length as u64, 2, TOKENS_MAX as u64)?;
         within("replay-blocks", self.replay_blocks, 1, REPLAY_BLOCKS_MAX)?;
+        within("anchor-blocks", self.anchor_blocks as u64, 0, ANCHOR_BLOCKS_MAX)?;
         within("threads", self.threads as u64, 0, THREADS_MAX as u64)?;
         within("keep-generations", self.keep_generations as u64, 1, 1_000)?;
         if self.num_layers != -1 && self.num_layers < 1 {
@@ -112,6 +136,7 @@ impl Settings {
             ("max-grad-norm", self.max_grad_norm, 1e-9, 1e9),
             ("alpha", self.alpha, 1e-6, 1e6),
             ("gamma", self.gamma, 0.0, 1e6),
+            ("anchor-weight", self.anchor_weight, 0.0, 1e6),
             ("gate-new", self.gate_new, -1.0, 1.0),
             ("gate-old", self.gate_old, 0.0, 10.0),
             ("gate-general", self.gate_general, 0.0, 10.0),
@@ -197,6 +222,7 @@ impl Settings {
             save_every: start.save_every,
             keep_generations: start.keep_generations,
             threads: start.threads,
+            patience: start.patience,
             gate_new: start.gate_new,
             gate_old: start.gate_old,
             gate_general: start.gate_general,
@@ -234,13 +260,21 @@ macro_rules! settings {
         #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
         pub struct Settings { $($(#[doc = $doc])+ pub $field: $type,)+ }
 
-        /// What the flags said: a field that is `None` leaves the setting as it is.
-        #[derive(Clone, Debug, Default, PartialEq)]
+        /// What was said of the settings: a field that is `None` leaves the setting as it is.
+        #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+        #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
         pub struct Overrides { $($(#[doc = $doc])+ pub $field: Option<$type>,)+ }
 
         impl Default for Settings {
             fn default() -> Self {
                 Self { $($field: $start,)+ }
+            }
+        }
+
+        impl Overrides {
+            /// These wishes, and those of `other` where these say nothing.
+            pub fn or(self, other: Self) -> Self {
+                Self { $($field: self.$field.or(other.$field),)+ }
             }
         }
 
@@ -261,11 +295,11 @@ settings! {
     /// Optimiser steps of the job.
     iters: u64 = 100,
     /// Fresh blocks of a batch.
-    batch_size: usize = 8,
+    batch_size: usize = 4,
     /// Replayed blocks of a batch, which weigh by their number; 0 turns replay off.
-    replay_batch_size: usize = 8,
+    replay_batch_size: usize = 4,
     /// Highest learning rate.
-    learning_rate: f64 = 1e-4,
+    learning_rate: f64 = 1e-3,
     /// Warm-up: below 1 a part of `iters`, else steps.
     warmup: f64 = 0.05,
     /// How the learning rate goes on after the warm-up.
@@ -279,11 +313,11 @@ settings! {
     /// How many of the top layers learn; -1 is all.
     num_layers: i64 = 4,
     /// Rank r.
-    rank: usize = 8,
+    rank: usize = 16,
     /// LoRA alpha; scale = alpha / r.
-    alpha: f64 = 16.0,
+    alpha: f64 = 32.0,
     /// The linear layers that LoRA changes.
-    target_modules: Vec<String> = vec!["q_proj".to_owned(), "v_proj".to_owned()],
+    target_modules: Vec<String> = TARGET_MODULES.map(str::to_owned).to_vec(),
     /// Learn answers only, not prompts.
     mask_prompt: bool = false,
     /// Most tokens T of a block.
@@ -292,6 +326,8 @@ settings! {
     steps_per_report: u64 = 10,
     /// Steps between two evaluations; 0: only at the end.
     steps_per_eval: u64 = 50,
+    /// Evaluations without a gain on new text after which a job ends early; 0: it never does.
+    patience: u64 = 0,
     /// Steps between two checkpoints; 0: only the commit.
     save_every: u64 = 50,
     /// Where the adapter is written or read, PEFT layout.
@@ -303,13 +339,17 @@ settings! {
     /// Seed of all chance.
     seed: u64 = 0,
     /// How much of slow is kept per step (lambda), in `[0, 1)`; 0: slow is fast.
-    retain: f64 = 0.99,
-    /// Weight of the distance between the hidden states of fast and slow.
-    gamma: f64 = 1.0,
+    retain: f64 = 0.95,
+    /// Weight of the relative distance between the hidden states of fast and slow, in nats.
+    gamma: f64 = 10.0,
     /// Which hidden states that distance sees.
     embedding_layers: EmbeddingLayers = EmbeddingLayers::Last,
+    /// Texts that the base writes before a job, on which fast is held to it; 0: none.
+    anchor_blocks: usize = 256,
+    /// Weight of the divergence from the base on them, in parts of the cross-entropy.
+    anchor_weight: f64 = 0.3,
     /// Blocks that the reservoir holds.
-    replay_blocks: u64 = 500,
+    replay_blocks: u64 = 2_000,
     /// Bytes that the reservoir may take; given, it decides how many blocks fit.
     replay_bytes: Option<u64> = None,
     /// Keep hidden states at the tap in the reservoir, as f16.

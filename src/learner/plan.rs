@@ -1,0 +1,175 @@
+//! What a job does where nobody said otherwise: by the base, the data, the state and the machine.
+//!
+//! - In: the base's configuration, the user's wishes, what a state folder already holds, how much there
+//!   is to learn. Out: settings, and one line that says what was chosen.
+//! - Order: a wish wins, then what the state holds (an adapter keeps its shape, a reservoir its sizes, a
+//!   job that goes on all of its settings), then the choice made here, then the default.
+//! - The same base, data and number of threads give the same settings: no clock is asked.
+//! - Never here: reading data.
+
+use super::{LearnError, anchor};
+use crate::adapter::Target;
+use crate::base::Config;
+use crate::reservoir::Geometry;
+use crate::settings::{Overrides, Settings};
+use crate::state::{LearnerRecord, State};
+use std::fmt::Write as _;
+
+/// The rate times the hidden width: 5e-3 at 192 and 2e-3 at 576 are the best of what was tried on the
+/// shipped base and on SmolLM2-135M.
+const RATE_WIDTH: f64 = 1.0;
+/// No rate is lower or higher.
+const RATES: (f64, f64) = (1e-4, 1e-2);
+/// Of the layers, every fourth learns, the top ones, but at least so many.
+const LAYERS_MIN: usize = 4;
+/// Below this hidden width an adapter of twice the rank is still small.
+const SMALL_WIDTH: usize = 512;
+/// Tokens that the base may write for itself before a job, times its parameters: half a minute of one
+/// thread where memory is read at 30 GB/s.
+const OWN_WORK: f64 = 4e11;
+/// Fewest and most texts of its own.
+const OWN_TEXTS: (usize, usize) = (16, 512);
+/// Passes over the data, if that is not too few or too many steps.
+const EPOCHS: f64 = 2.0;
+/// Fewest steps, however little data there is.
+const STEPS_MIN: u64 = 40;
+/// Most steps, however much there is.
+const STEPS_MAX: u64 = 400;
+/// Multiplications and additions that a job may take for each thread: five minutes at 30 GFLOP/s.
+const WORK_MAX: f64 = 300.0 * 30e9;
+/// Half-lives of the average in a job: slow is where fast was in its last fifth.
+const HALF_LIVES: f64 = 5.0;
+/// Most that the average keeps at a step.
+const RETAIN_MAX: f64 = 0.995;
+
+/// The settings of a job before its data was cut into blocks, and what of them is not to be chosen.
+pub struct Plan {
+    config: Config,
+    said: Overrides,
+    settings: Settings,
+}
+
+impl Plan {
+    /// Everything about a job but how long it is; `resumed`: the state's interrupted job goes on.
+    ///
+    /// # Errors
+    /// [`LearnError::State`] when the state cannot be read; [`LearnError::Settings`] when a checkpoint
+    /// of another version names settings that this one does not know, or a setting is out of range.
+    pub fn new(
+        config: &Config,
+        state: &State,
+        wishes: Overrides,
+        resumed: bool,
+    ) -> Result<Self, LearnError> {
+        let mut said = wishes;
+        if let Some(checkpoint) = state.take_checkpoint()?.filter(|_| resumed) {
+            said = said.or(Overrides::from_identity(&checkpoint.learner.settings)?);
+        }
+        if let Some(record) = state.learner()? {
+            said = said.or(shape(&record, config));
+        }
+        if let Some(reservoir) = state.committed_reservoir()? {
+            said = said.or(sizes(reservoir.geometry()));
+        }
+        let settings = Settings::default().merge(said.clone().or(by_base(config)));
+        settings.check()?;
+        Ok(Self { config: config.clone(), said, settings })
+    }
+
+    /// The settings as far as they are known.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Steps, and what the average keeps at each, for `blocks` of `tokens` in all, where nobody said it.
+    pub fn fit(self, blocks: usize, tokens: usize, threads: usize) -> Settings {
+        let Self { config, said, settings } = self;
+        let fresh = f64::from(settings.fresh_blocks().max(1));
+        let by_data = (EPOCHS * blocks as f64 / fresh).ceil() as u64;
+        let length = tokens as f64 / blocks.max(1) as f64;
+        let by_work = WORK_MAX * threads as f64 / work(&settings, &config, length);
+        let most = STEPS_MAX.min(by_work as u64).max(STEPS_MIN);
+        let iters = said.iters.unwrap_or_else(|| by_data.clamp(STEPS_MIN, most));
+        let retain = 0.5f64.powf(HALF_LIVES / iters.max(1) as f64).min(RETAIN_MAX);
+        let retain = said.retain.unwrap_or((retain * 1e4).round() / 1e4);
+        Settings { iters, retain, ..settings }
+    }
+}
+
+/// The sizes of a reservoir, which never change.
+fn sizes(geometry: &Geometry) -> Overrides {
+    Overrides {
+        max_seq_length: Some(geometry.tokens_max as usize),
+        replay_hidden: Some(geometry.hidden.is_some()),
+        replay_blocks: Some(u64::from(geometry.capacity)),
+        ..Overrides::default()
+    }
+}
+
+/// What fits a base: layers, rank, rate, length of a block.
+fn by_base(config: &Config) -> Overrides {
+    let start = Settings::default();
+    let layers = config.layers.div_ceil(4).max(LAYERS_MIN).min(config.layers);
+    let rank = if config.hidden < SMALL_WIDTH { 2 * start.rank } else { start.rank };
+    let rate = (RATE_WIDTH / config.hidden as f64).clamp(RATES.0, RATES.1);
+    let own = OWN_WORK / config.parameters() as f64 / anchor::TOKENS_MAX as f64;
+    // Two digits are all that is known of it.
+    let digits = 10f64.powf(rate.log10().floor() - 1.0);
+    Overrides {
+        num_layers: i64::try_from(layers).ok(),
+        rank: Some(rank),
+        alpha: Some(2.0 * rank as f64),
+        learning_rate: Some((rate / digits).round() * digits),
+        anchor_blocks: Some((own as usize).clamp(OWN_TEXTS.0, OWN_TEXTS.1)),
+        max_seq_length: Some(start.max_seq_length.min(config.context)),
+        ..Overrides::default()
+    }
+}
+
+/// The shape of the adapter that a state holds: a job on top of it has the same.
+fn shape(record: &LearnerRecord, config: &Config) -> Overrides {
+    let Some(first) = record.shapes.first() else { return Overrides::default() };
+    let lowest = record.shapes.iter().map(|shape| shape.layer as usize).min().unwrap_or(0);
+    let name = |target: &Target| target.name().to_owned();
+    let has = |index: usize| record.shapes.iter().any(|shape| usize::from(shape.target) == index);
+    let targets = Target::ALL.iter().enumerate().filter(|(index, _)| has(*index));
+    Overrides {
+        num_layers: i64::try_from(config.layers.saturating_sub(lowest)).ok(),
+        rank: Some(first.rank as usize),
+        alpha: Some(f64::from(first.scale) * f64::from(first.rank)),
+        target_modules: Some(targets.map(|(_, target)| name(target)).collect()),
+        ..Overrides::default()
+    }
+}
+
+/// Multiplications and additions of a step over blocks of `length` tokens: forward and twice that
+/// backward for what learns, once more for slow on what is replayed.
+fn work(settings: &Settings, config: &Config, length: f64) -> f64 {
+    let Config { hidden, ffn, heads, kv_heads, head_dim, layers, vocab, .. } = *config;
+    let layer = hidden * (2 * heads + 2 * kv_heads) * head_dim + 3 * hidden * ffn;
+    let learning = settings.layers_of(layers).unwrap_or(layers);
+    let top = (learning * layer + hidden * vocab) as f64;
+    let trunk = ((layers - learning) * layer) as f64;
+    let (fresh, old) = (settings.fresh_blocks() as f64, settings.replay_batch_size as f64);
+    2.0 * length * ((fresh + old) * (2.0 * top + trunk) + old * learning as f64 * layer as f64)
+}
+
+/// What the job will do, in one line.
+pub fn line(settings: &Settings, config: &Config, blocks: usize) -> String {
+    let layers = settings.layers_of(config.layers).unwrap_or(config.layers);
+    let all = settings.target_modules.len() == Target::ALL.len();
+    let targets = if all { "all linear".to_owned() } else { settings.target_modules.join(", ") };
+    let Settings { rank, learning_rate, iters, retain, batch_size, replay_batch_size, .. } =
+        settings;
+    let passes = *iters as f64 * f64::from(settings.fresh_blocks()) / blocks.max(1) as f64;
+    let mut line = format!(
+        "plan: top {layers} of {} layers, {targets}, rank {rank}, rate {learning_rate:.1e}; \
+         {iters} steps of {batch_size} new and {replay_batch_size} old blocks, {passes:.1} passes; retain {retain}",
+        config.layers
+    );
+    if settings.anchor_blocks > 0 && settings.anchor_weight > 0.0 {
+        // Writing to a string cannot fail.
+        let _ = write!(line, "; held to the base on {} texts of its own", settings.anchor_blocks);
+    }
+    line
+}
