@@ -14,8 +14,8 @@ use sapwood::adapter::Adapter;
 use sapwood::block::Block;
 use sapwood::head::Group;
 use sapwood::learner::{
-    Bench, Course, Cursor, Domains, Engines, Event, Feed, LearnError, Material, Outcome, Stream,
-    adapt, geometry, spec,
+    Bench, Course, Cursor, Domains, Engines, Event, Feed, LearnError, Material, Outcome, Score,
+    Stream, Text, Who, adapt, geometry, own_texts, spec,
 };
 use sapwood::ports::Memory;
 use sapwood::reservoir::{Drawn, Reservoir};
@@ -37,6 +37,7 @@ fn settings() -> Settings {
         batch_size: 4,
         replay_batch_size: 3,
         replay_blocks: 7,
+        anchor_blocks: 3,
         num_layers: 2,
         max_seq_length: 16,
         learning_rate: 1e-2,
@@ -177,6 +178,57 @@ fn a_job_that_replays_hidden_states_resumes_bit_for_bit() {
 #[test]
 fn a_job_that_accumulates_gradients_resumes_bit_for_bit() {
     every_cut_ends_as_none(&Settings { grad_accumulation_steps: 2, ..settings() });
+}
+
+/// Goal: what is scored on the way, and the best of it, survives a cut like everything else.
+#[test]
+fn a_job_that_keeps_its_best_adapter_resumes_bit_for_bit() {
+    every_cut_ends_as_none(&Settings { steps_per_eval: 2, ..overfitting() });
+}
+
+/// Settings under which the second domain gets worse on its held-out text after a few steps.
+fn overfitting() -> Settings {
+    Settings { learning_rate: 0.2, lr_schedule: Schedule::Constant, ..settings() }
+}
+
+/// What a job told of its best adapter and of ending early, and the verdict's score of slow on new text.
+fn best(settings: &Settings) -> (Vec<Event>, f64, Vec<f64>) {
+    let (mut told, mut seen) = (Vec::new(), Vec::new());
+    let storage = Arc::new(Memory::default());
+    let mut state = State::open(storage).unwrap();
+    let mut tell = |event: &Event| {
+        match event {
+            Event::Plateau { .. } | Event::Best { .. } => told.push(event.clone()),
+            Event::Scores { step, scores } if *step > 0 => seen.extend(new(scores)),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    };
+    // What is held out follows another rule, so that learning ends up making it worse.
+    let material = Material { valid: blocks(60, 5), ..material("first", 10) };
+    let outcome = adapt(engines(), &mut state, &material, settings, &mut tell).unwrap();
+    let Outcome::Judged { scores, .. } = outcome else { panic!("it was not stopped") };
+    (told, new(&scores).unwrap(), seen)
+}
+
+/// The score of slow on new text.
+fn new(scores: &[Score]) -> Option<f64> {
+    let found = scores.iter().find(|score| score.who == Who::Slow && score.text == Text::New);
+    found.map(|score| score.bits_per_byte)
+}
+
+#[test]
+fn the_best_adapter_of_a_job_is_judged_and_a_flat_job_ends_early() {
+    let (told, judged, seen) = best(&Settings { steps_per_eval: 1, ..overfitting() });
+    let least = seen.iter().copied().fold(f64::INFINITY, f64::min);
+    assert!(matches!(told[..], [Event::Best { .. }]), "{told:?} {seen:?}");
+    assert_eq!(judged, least);
+    let (told, judged, seen) = best(&Settings { steps_per_eval: 1, patience: 2, ..overfitting() });
+    let [Event::Plateau { step, best }, Event::Best { step: again }] = told[..] else {
+        panic!("{told:?} {seen:?}")
+    };
+    assert!(step < STEPS && best == again && step == best + 2, "{told:?}");
+    assert_eq!(judged, seen[best as usize - 1]);
 }
 
 #[test]
@@ -373,4 +425,22 @@ fn a_job_that_cannot_fit_is_refused_with_both_figures() {
     };
     assert!(Engines::load_within(model, &settings(), Some(needed - 1)).is_err());
     assert!(Engines::load_within(model, &settings(), Some(needed)).is_ok());
+}
+
+/// Goal: the base's own texts are the same in every job and never more or longer than asked for.
+#[test]
+fn the_base_writes_the_same_texts_of_its_own_every_time() {
+    let write = |settings: &Settings, start: &[u32]| {
+        own_texts(engines(), start, settings, &mut || Ok(())).unwrap()
+    };
+    let settings = Settings { anchor_blocks: 5, ..settings() };
+    let texts = write(&settings, &[1]);
+    assert!(!texts.is_empty() && texts.len() <= 5, "{}", texts.len());
+    assert!(texts.iter().all(|text| text.tokens.len() <= 16 && text.tokens[0] == 1));
+    assert!(texts.iter().all(|text| !text.learn[0] && text.learn[1..].iter().all(|&learn| learn)));
+    assert!(texts.windows(2).any(|two| two[0] != two[1]));
+    assert_eq!(write(&settings, &[1]), texts);
+    assert!(write(&settings, &[]).is_empty());
+    assert!(write(&Settings { anchor_weight: 0.0, ..settings.clone() }, &[1]).is_empty());
+    assert!(write(&Settings { anchor_blocks: 0, ..settings }, &[1]).is_empty());
 }

@@ -47,12 +47,15 @@ pub(super) fn order(seed: u64, epoch: u64, pool: Range<usize>) -> Vec<usize> {
 /// What the authors' program keeps of slow at every step, from the first on.
 const PUBLISHED_RETAIN: f32 = 0.25;
 
+/// Its weight of the distance, whose squares are not relative to anything.
+const PUBLISHED_GAMMA: f32 = 1.0;
+
 /// The rules of a step that the settings make.
 pub(super) fn rules(settings: &Settings) -> Rules {
     let published = settings.as_published;
     Rules {
         objective: Objective {
-            gamma: settings.gamma as f32,
+            gamma: if published { PUBLISHED_GAMMA } else { settings.gamma as f32 },
             layers: if published { EmbeddingLayers::All } else { settings.embedding_layers },
             distance: if published { Distance::OneSided } else { Distance::Relative },
         },

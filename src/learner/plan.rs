@@ -173,3 +173,91 @@ pub fn line(settings: &Settings, config: &Config, blocks: usize) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::{Spec, Strength};
+    use crate::base::read_config;
+    use crate::ports::Memory;
+    use crate::state;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    fn shipped() -> Result<Config, LearnError> {
+        Ok(read_config(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/base"))?)
+    }
+
+    /// The shape of SmolLM2-135M on the shipped base's configuration.
+    fn larger() -> Result<Config, LearnError> {
+        let (hidden, layers, heads, kv_heads, head_dim) = (576, 30, 9, 3, 64);
+        let (ffn, vocab) = (1_536, 49_152);
+        let shape = Config { hidden, layers, heads, kv_heads, head_dim, ffn, vocab, ..shipped()? };
+        Ok(shape)
+    }
+
+    fn planned(config: &Config, wishes: Overrides) -> Result<Plan, LearnError> {
+        let state = State::open(Arc::new(Memory::default()))?;
+        Plan::new(config, &state, wishes, false)
+    }
+
+    #[test]
+    fn a_base_gets_what_it_can_learn_with_and_a_wish_wins() -> Result<(), LearnError> {
+        let of = |config: &Config, wishes| -> Result<_, LearnError> {
+            let Settings { num_layers, rank, alpha, learning_rate, .. } =
+                planned(config, wishes)?.settings;
+            Ok((num_layers, rank, alpha, learning_rate))
+        };
+        assert_eq!(of(&shipped()?, Overrides::default())?, (4, 32, 64.0, 5.2e-3));
+        assert_eq!(of(&larger()?, Overrides::default())?, (8, 16, 32.0, 1.7e-3));
+        let wishes = Overrides { rank: Some(3), num_layers: Some(2), ..Overrides::default() };
+        assert_eq!(of(&larger()?, wishes)?, (2, 3, 32.0, 1.7e-3));
+        let wrong = Overrides { rank: Some(0), ..Overrides::default() };
+        assert!(matches!(planned(&shipped()?, wrong), Err(LearnError::Settings(_))));
+        Ok(())
+    }
+
+    #[test]
+    fn steps_follow_the_data_within_what_minutes_allow() -> Result<(), LearnError> {
+        let iters = |config: &Config, blocks: usize, threads| -> Result<u64, LearnError> {
+            Ok(planned(config, Overrides::default())?.fit(blocks, blocks * 200, threads).iters)
+        };
+        assert_eq!(iters(&shipped()?, 10, 2)?, STEPS_MIN);
+        assert_eq!(iters(&shipped()?, 300, 2)?, 150);
+        assert_eq!(iters(&shipped()?, 100_000, 2)?, STEPS_MAX);
+        // 1,600 tokens a step through 28 and 28 million weights three times, and the rest once.
+        let (one, two) = (iters(&larger()?, 100_000, 2)?, iters(&larger()?, 100_000, 4)?);
+        assert!(STEPS_MIN < two && two < STEPS_MAX && one <= two, "{one} {two}");
+        let wished = Overrides { iters: Some(7), ..Overrides::default() };
+        assert_eq!(planned(&larger()?, wished)?.fit(1_000, 9_000, 1).iters, 7);
+        Ok(())
+    }
+
+    /// Half of slow is forgotten five times in a job, however long it is.
+    #[test]
+    fn the_average_reaches_back_over_the_last_fifth_of_a_job() -> Result<(), LearnError> {
+        for iters in [40, 100, 333] {
+            let wishes = Overrides { iters: Some(iters), ..Overrides::default() };
+            let settings = planned(&shipped()?, wishes)?.fit(500, 50_000, 2);
+            let left = settings.retain.powf(iters as f64);
+            assert!((left - 0.5f64.powi(5)).abs() < 2e-3, "{iters} steps leave {left}");
+        }
+        let wishes = Overrides { retain: Some(0.5), ..Overrides::default() };
+        assert_eq!(planned(&shipped()?, wishes)?.fit(500, 50_000, 2).retain, 0.5);
+        Ok(())
+    }
+
+    /// An adapter of any shape goes on in that shape; its spec made again is the same.
+    #[test]
+    fn a_job_on_top_of_an_adapter_has_its_shape() -> Result<(), LearnError> {
+        let config = larger()?;
+        let strength = Strength { rank: 8, alpha: 16.0 };
+        let targets = [Target::Q, Target::V];
+        let old = Spec::uniform(&config, 26..30, &targets, strength);
+        let record = LearnerRecord { shapes: state::shapes(&old), ..LearnerRecord::default() };
+        let settings = Settings::default().merge(shape(&record, &config).or(by_base(&config)));
+        assert_eq!(super::super::spec(&config, &settings)?, old);
+        assert_eq!(shape(&LearnerRecord::default(), &config), Overrides::default());
+        Ok(())
+    }
+}

@@ -19,7 +19,19 @@ fn flags_win_over_the_file_and_the_file_over_the_defaults() -> Result<(), Settin
     let file = Settings::from_toml("rank = 4\nlr-schedule = 'cosine'\ndevice = 'cuda:1'")?;
     let merged = file.merge(Overrides { rank: Some(2), ..Overrides::default() });
     assert_eq!((merged.rank, merged.lr_schedule), (2, Schedule::Cosine));
-    assert_eq!((merged.device, merged.batch_size), (Device::Cuda(1), 8));
+    assert_eq!((merged.device, merged.batch_size), (Device::Cuda(1), 4));
+    Ok(())
+}
+
+#[test]
+fn what_a_checkpoint_keeps_of_settings_gives_them_back() -> Result<(), SettingsError> {
+    let text =
+        "rank = 4\nreplay-bytes = 70000\nlr-schedule = 'linear'\ntarget-modules = ['q_proj']";
+    let settings = Settings::from_toml(text)?;
+    let again = Settings::default().merge(Overrides::from_identity(&settings.identity()?)?);
+    assert_eq!(again, settings);
+    let strange = [("--no-such-key".to_owned(), "1".to_owned())];
+    assert!(Overrides::from_identity(&strange).is_err());
     Ok(())
 }
 
