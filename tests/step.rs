@@ -371,12 +371,13 @@ fn every_way_of_keeping_weights_and_activations_gives_the_gradient_as_exactly_as
     use HeadWeights::{Auto, Int8};
     // A bf16 number is off by 2^-9 at most; an int8 one by 1/254 of the largest beside it. A few
     // of these add up through three small layers, whose sums are short and average little out:
-    // seen are 0.013, 0.032 and 0.2, a wrong sign or a missing term is off by about 1.
+    // seen are 0.015, 0.04 (0.11 where a block of two tokens has one label, which nothing averages)
+    // and 0.22, a wrong sign or a missing term is off by about 1.
     let ways = [
         (HeadWeights::F32, Activations::F32, 0.0),
         (Auto, Recompute, 0.0),
         (Auto, Activations::Bf16, 0.03),
-        (HeadWeights::Bf16, Activations::F32, 0.06),
+        (HeadWeights::Bf16, Activations::F32, 0.2),
         (Int8, Activations::F32, 0.3),
         (Int8, Recompute, 0.3),
     ];

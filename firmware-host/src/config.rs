@@ -11,7 +11,8 @@ mod window;
 
 pub use window::{Window, WindowError};
 
-use sapwood::settings::{Settings, SettingsError};
+use sapwood::settings::{Overrides, Settings, SettingsError};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +30,10 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// Settings of learning.
     pub learn: Settings,
+    /// What the file says of them: what it leaves open is chosen by base and state. None where nobody
+    /// read a file, and nothing is open.
+    #[serde(skip)]
+    pub wishes: Option<Overrides>,
     /// How much a job takes and when it is worth one.
     pub job: Job,
     /// The ways in.
@@ -277,20 +282,32 @@ pub enum ConfigError {
     Learn(#[from] SettingsError),
 }
 
+/// The part of a configuration that says which settings of learning were named.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Wishes {
+    learn: Overrides,
+}
+
+fn parse<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let before = text.as_bytes().get(..start).unwrap_or_default();
+        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+        let problem = error.message().lines().collect::<Vec<_>>().join(" ");
+        ConfigError::File { line, problem }
+    })
+}
+
 impl Config {
     /// Reads a configuration file; a key that is left out has its default.
     ///
     /// # Errors
     /// [`ConfigError`] names the line or the key.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|error| {
-            let start = error.span().map_or(0, |span| span.start);
-            let before = text.as_bytes().get(..start).unwrap_or_default();
-            let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
-            let problem = error.message().lines().collect::<Vec<_>>().join(" ");
-            ConfigError::File { line, problem }
-        })?;
+        let mut config: Self = parse(text)?;
         config.check()?;
+        config.wishes = Some(parse::<Wishes>(text)?.learn);
         Ok(config)
     }
 

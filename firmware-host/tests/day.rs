@@ -101,6 +101,7 @@ fn config(model: &Path) -> Config {
         replay_batch_size: 2,
         replay_blocks: 24,
         rank: 2,
+        anchor_blocks: 4,
         save_every: 2,
         steps_per_eval: 0,
         threads: 2,

@@ -5,7 +5,7 @@ use super::chosen;
 use super::console::Console;
 use super::host;
 use anyhow::Context;
-use sapwood::base::{self, Config};
+use sapwood::base::{Base, Config};
 use sapwood::block::Block;
 use sapwood::intake;
 use sapwood::learner::{self, Engines, Event, Material, Outcome, Plan};
@@ -57,7 +57,8 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
     // The cheap refusals come first: data and state are looked at before the model is loaded.
     let dataset = chosen::data(data)?;
     let mut state = open(&folder, console)?;
-    let config = base::read_config(model)?;
+    let base = Base::open(model)?;
+    let config = base.config().clone();
     let plan = Plan::new(&config, &state, wishes, settings.resume)?;
     config.check_length(plan.settings().max_seq_length)?;
     let tokeniser = Tokeniser::open(model, config.vocab)?;
@@ -72,7 +73,7 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
     let material =
         material(&tokeniser, &dataset, name, general.as_deref(), plan.settings(), console)?;
     let settings = planned(plan, &config, &material, console)?;
-    let engines = Engines::load_within(model, &settings, host::available_bytes())?;
+    let engines = Engines::of(base, model, &settings, host::available_bytes())?;
     let outcome = job(&engines, &mut state, &material, &settings, console)?;
     if let (Some(path), Outcome::Judged { verdict, .. }) = (&settings.adapter_path, &outcome) {
         if verdict.keeps() {
@@ -99,7 +100,8 @@ pub(crate) fn planned(
     let settings = plan.fit(blocks, tokens, threads);
     settings.check()?;
     let line = learner::plan_line(&settings, config, blocks);
-    console.result(&json!({ "event": "plan", "settings": settings, "line": line }), &line)?;
+    // Whoever has gone is met again by the job's first report, which stops where it can go on.
+    let _ = console.result(&json!({ "event": "plan", "settings": settings, "line": line }), &line);
     Ok(settings)
 }
 

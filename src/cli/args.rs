@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// A language model that keeps learning on the device it runs on, without forgetting.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, args_override_self = true)]
 pub(crate) struct Command {
     #[command(subcommand)]
     pub action: Action,

@@ -180,7 +180,7 @@ fn ready(event: &Event) -> String {
 }
 
 fn progress(event: &Event, tokens_per_second: f64) -> String {
-    let Event::Step { step, iters, loss, fresh, replay, embedding, .. } = event else {
+    let Event::Step { step, iters, loss, fresh, replay, embedding, anchor, .. } = event else {
         return String::new();
     };
     let optional = |name: &str, value: &Option<f32>| {
@@ -189,9 +189,10 @@ fn progress(event: &Event, tokens_per_second: f64) -> String {
     let memory =
         super::host::resident_bytes().map_or(String::new(), |count| format!(" · {}", bytes(count)));
     format!(
-        "step {step}/{iters} loss {loss:.4} fresh {fresh:.4}{}{} · {tokens_per_second:.0} tokens/s{memory}",
+        "step {step}/{iters} loss {loss:.4} fresh {fresh:.4}{}{}{} · {tokens_per_second:.0} tokens/s{memory}",
         optional("replay", replay),
-        optional("mse", embedding),
+        optional("distance", embedding),
+        optional("anchor", anchor),
     )
 }
 

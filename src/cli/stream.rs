@@ -33,7 +33,8 @@ pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
         false => args.methods.clone(),
     };
     if methods.iter().any(|method| method.apply(&settings).anchor_blocks > 0) {
-        domains.own = own_texts(&engines, &tokeniser.opening(), &settings, &mut || Ok(()))?;
+        let own = own_texts(&engines, &tokeniser.opening(), &settings, &mut || Ok(()))?;
+        domains.own = own.to_vec();
     }
     let mut stream = Stream::new(&engines, &domains, HIDDEN_BYTES_MAX)?;
     let mut report =

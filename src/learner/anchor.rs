@@ -1,7 +1,7 @@
 //! The anchor: text that the bare base wrote itself, on which fast is held to what the base says.
 //!
-//! - In: the loaded base and how a text of it begins. Out: blocks, written once a job and the same
-//!   every time: the seed of each is its number.
+//! - In: the loaded base and how a text of it begins. Out: blocks, the same every time: the
+//!   seed of each is its number.
 //! - Nothing is stored, shipped or taken from the user: a base of any language brings its own.
 //! - Never here: learning. What a block weighs is the settings' to say.
 //!
@@ -15,6 +15,7 @@ use crate::block::Block;
 use crate::generate::{GenerateError, Sampling};
 use crate::settings::Settings;
 use rayon::prelude::*;
+use std::sync::{Arc, PoisonError};
 
 /// Tokens that a written text must have to be of use.
 const TOKENS_MIN: usize = 16;
@@ -24,9 +25,18 @@ const TRIES: u64 = 4;
 /// Most tokens of a text: what is longer costs more and shows the base little else.
 pub(super) const TOKENS_MAX: usize = 128;
 
+/// What is asked of a base: how its texts begin, how many, of how many tokens at most.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Wanted {
+    start: Vec<u32>,
+    count: usize,
+    tokens: usize,
+}
+
 /// Up to `anchor_blocks` texts, written by the bare base after `start`; none without a start or a weight.
 ///
-/// `pulse` is asked before every few texts whether to go on.
+/// They are written once and kept with the engines: a device learns in many jobs. `pulse` is asked
+/// before every few texts whether to go on.
 /// # Errors
 /// [`LearnError::Generate`] when the base cannot write; what `pulse` returns.
 pub fn own_texts(
@@ -34,26 +44,42 @@ pub fn own_texts(
     start: &[u32],
     settings: &Settings,
     pulse: &mut Pulse<'_>,
-) -> Result<Vec<Block>, LearnError> {
+) -> Result<Arc<Vec<Block>>, LearnError> {
     let is_wanted = settings.anchor_weight > 0.0 && !start.is_empty();
     let count = if is_wanted { settings.anchor_blocks } else { 0 };
     let tokens = settings.max_seq_length.min(TOKENS_MAX);
-    let mut blocks = Vec::with_capacity(count);
-    let most = count as u64 * TRIES;
+    let wanted = Wanted { start: start.to_vec(), count, tokens };
+    let mut own = engines.own.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, texts)) = own.as_ref().filter(|(known, _)| *known == wanted) {
+        return Ok(texts.clone());
+    }
+    let texts = Arc::new(write(engines, &wanted, pulse)?);
+    *own = Some((wanted, texts.clone()));
+    Ok(texts)
+}
+
+fn write(
+    engines: &Engines,
+    wanted: &Wanted,
+    pulse: &mut Pulse<'_>,
+) -> Result<Vec<Block>, LearnError> {
+    let Wanted { start, count, tokens } = wanted;
+    let mut blocks = Vec::with_capacity(*count);
+    let most = *count as u64 * TRIES;
     // As many at a time as there are threads, in the order of their numbers.
     let step = rayon::current_num_threads().max(1) as u64;
     for first in (0..most).step_by(step as usize) {
-        if blocks.len() >= count {
+        if blocks.len() >= *count {
             break;
         }
         pulse()?;
         let texts: Vec<Result<Block, GenerateError>> = (first..most.min(first + step))
             .into_par_iter()
-            .map(|seed| block(engines, start, tokens, seed))
+            .map(|seed| block(engines, start, *tokens, seed))
             .collect();
         for text in texts {
             let text = text?;
-            if text.tokens.len() >= TOKENS_MIN.min(tokens) && blocks.len() < count {
+            if text.tokens.len() >= TOKENS_MIN.min(*tokens) && blocks.len() < *count {
                 blocks.push(text);
             }
         }

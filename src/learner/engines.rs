@@ -3,16 +3,18 @@
 //! - In: a model folder and settings. Out: both engines, ready.
 //! - Invariant: head over trunk gave the whole model's logits on a short probe, or loading failed.
 
+use super::anchor::Wanted;
 use super::memory::Memory;
 use super::{LearnError, spec};
 use crate::base::Base;
+use crate::block::Block;
 use crate::generate::Generator;
 use crate::head::{Below, Head, Keep, Place};
 use crate::settings::{Device, HeadWeights, Settings};
 use crate::trunk::{Trunk, Whole, trim};
 use ndarray::{Array2, Array3};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Most that a logit may differ, relative to the largest: both engines compute in f32, so what is
 /// left is the order of sums through L layers; a wrong weight or mask is off by far more.
@@ -33,6 +35,8 @@ pub struct Engines {
     pub below: Option<Arc<Below>>,
     /// Where the head runs, and the trunk's layers.
     pub place: Place,
+    /// Texts that the base wrote for itself, by what was asked of it.
+    pub(super) own: Mutex<Option<(Wanted, Arc<Vec<Block>>)>>,
     /// Where the base lies: what an adapter's files call it.
     pub model: PathBuf,
 }
@@ -57,7 +61,19 @@ impl Engines {
         settings: &Settings,
         memory_max: Option<u64>,
     ) -> Result<Self, LearnError> {
-        let base = Base::open(model)?;
+        Self::of(Base::open(model)?, model, settings, memory_max)
+    }
+
+    /// [`Engines::load_within`] of a folder that was opened before.
+    ///
+    /// # Errors
+    /// As [`Engines::load_within`].
+    pub fn of(
+        base: Base,
+        model: &Path,
+        settings: &Settings,
+        memory_max: Option<u64>,
+    ) -> Result<Self, LearnError> {
         base.config().check_length(settings.max_seq_length)?;
         let needed =
             Memory::estimate(base.config(), &spec(base.config(), settings)?, settings, 0).total();
@@ -74,7 +90,8 @@ impl Engines {
             halves => halves,
         };
         let Halves { trunk, below, head } = halves?;
-        Ok(Self { base, trunk, head, below, place, model: model.to_path_buf() })
+        let own = Mutex::default();
+        Ok(Self { base, trunk, head, below, place, own, model: model.to_path_buf() })
     }
 
     /// What writes texts with these very weights, also while they learn.

@@ -6,19 +6,19 @@
 //! - Invariant: until the commit, the generation in use does not change.
 
 use super::anchor::own_texts;
-use super::course::{Bench, Course, Cursor, Report};
+use super::course::{Bench, Course, Cursor};
 use super::engines::Engines;
 use super::evaluate::HeldOut;
 use super::events::{Event, Score, Text, Who};
 use super::feed::Feed;
 use super::heritage::Heritage;
 use super::memory::{HIDDEN_BYTES_MAX, Memory};
+use super::since::Since;
 use super::{LearnError, geometry, spec};
 use crate::adapter::peft::{self, Meta, Role};
 use crate::adapter::{Adapter, Spec};
 use crate::block::Block;
 use crate::gate::{Change, Direction, Judge, Scores, Verdict};
-use crate::head::Losses;
 use crate::reservoir::Reservoir;
 use crate::settings::Settings;
 use crate::state::{Best, Checkpoint, Commit, LearnerRecord, State};
@@ -507,58 +507,5 @@ fn judged(scores: &[Score]) -> Scores {
         old: change(Text::Old),
         general: change(Text::General),
         direction: Direction::LowerIsBetter,
-    }
-}
-
-/// Means over the steps since the last report.
-#[derive(Default)]
-struct Since {
-    steps: u32,
-    replayed: u32,
-    tokens: usize,
-    sum: Option<Losses>,
-    gradient_norm: f32,
-    learning_rate: f64,
-}
-
-impl Since {
-    fn add(&mut self, report: &Report) {
-        let new = report.step.losses;
-        let both = |a: Option<f32>, b: Option<f32>| match (a, b) {
-            (Some(a), Some(b)) => Some(a + b),
-            (a, b) => a.or(b),
-        };
-        self.sum = Some(self.sum.map_or(new, |sum| Losses {
-            fresh: sum.fresh + new.fresh,
-            replay: both(sum.replay, new.replay),
-            embedding: both(sum.embedding, new.embedding),
-            anchor: both(sum.anchor, new.anchor),
-            total: sum.total + new.total,
-        }));
-        self.steps += 1;
-        self.replayed += u32::from(new.replay.is_some());
-        self.tokens += report.tokens;
-        self.gradient_norm += report.step.gradient_norm;
-        self.learning_rate = report.learning_rate;
-    }
-
-    fn event(&self, step: u64, iters: u64, held: u64) -> Event {
-        let mean = |sum: f32| sum / self.steps.max(1) as f32;
-        // The first steps of a device's life have nothing to replay.
-        let replayed = |sum: f32| sum / self.replayed.max(1) as f32;
-        let sum = self.sum.as_ref();
-        Event::Step {
-            step,
-            iters,
-            loss: mean(sum.map_or(0.0, |sum| sum.total)),
-            fresh: mean(sum.map_or(0.0, |sum| sum.fresh)),
-            replay: sum.and_then(|sum| sum.replay).map(replayed),
-            embedding: sum.and_then(|sum| sum.embedding).map(replayed),
-            anchor: sum.and_then(|sum| sum.anchor).map(mean),
-            gradient_norm: mean(self.gradient_norm),
-            learning_rate: self.learning_rate,
-            tokens: self.tokens,
-            held,
-        }
     }
 }

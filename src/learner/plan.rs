@@ -90,10 +90,15 @@ impl Plan {
         let by_work = WORK_MAX * threads as f64 / work(&settings, &config, length);
         let most = STEPS_MAX.min(by_work as u64).max(STEPS_MIN);
         let iters = said.iters.unwrap_or_else(|| by_data.clamp(STEPS_MIN, most));
-        let retain = 0.5f64.powf(HALF_LIVES / iters.max(1) as f64).min(RETAIN_MAX);
-        let retain = said.retain.unwrap_or((retain * 1e4).round() / 1e4);
+        let retain = said.retain.unwrap_or_else(|| retain_over(iters));
         Settings { iters, retain, ..settings }
     }
+}
+
+/// What the average keeps at each of `iters` steps, so that it reaches back over their last fifth.
+pub fn retain_over(iters: u64) -> f64 {
+    let retain = 0.5f64.powf(HALF_LIVES / iters.max(1) as f64).min(RETAIN_MAX);
+    (retain * 1e4).round() / 1e4
 }
 
 /// The sizes of a reservoir, which never change.
@@ -114,12 +119,12 @@ fn by_base(config: &Config) -> Overrides {
     let rate = (RATE_WIDTH / config.hidden as f64).clamp(RATES.0, RATES.1);
     let own = OWN_WORK / config.parameters() as f64 / anchor::TOKENS_MAX as f64;
     // Two digits are all that is known of it.
-    let digits = 10f64.powf(rate.log10().floor() - 1.0);
+    let digits = 10f64.powi(1 - rate.log10().floor() as i32);
     Overrides {
         num_layers: i64::try_from(layers).ok(),
         rank: Some(rank),
         alpha: Some(2.0 * rank as f64),
-        learning_rate: Some((rate / digits).round() * digits),
+        learning_rate: Some((rate * digits).round() / digits),
         anchor_blocks: Some((own as usize).clamp(OWN_TEXTS.0, OWN_TEXTS.1)),
         max_seq_length: Some(start.max_seq_length.min(config.context)),
         ..Overrides::default()

@@ -106,7 +106,7 @@ fn what_a_checkpoint_keeps_changes_with_the_numbers_only() -> Result<(), Setting
     let begun = Settings::default().identity()?;
     let quiet = Settings { steps_per_report: 1, resume: true, ..Settings::default() };
     assert_eq!(quiet.identity()?, begun);
-    let other = Settings { rank: 16, ..Settings::default() }.identity()?;
+    let other = Settings { rank: 24, ..Settings::default() }.identity()?;
     let changed: Vec<_> = other.iter().zip(&begun).filter(|(now, was)| now != was).collect();
     assert!(matches!(changed[..], [((name, _), _)] if name == "--rank"), "{changed:?}");
     let exact = Settings {
@@ -133,7 +133,15 @@ fn a_method_changes_what_it_is_about_and_nothing_else() -> Result<(), SettingsEr
     assert_eq!(Method::Sequential.apply(&chosen).replay_batch_size, 0);
     let average = Method::ReplayAverage.apply(&chosen);
     assert!(average.retain > 0.9 && average.gamma == 0.0);
-    assert!(Method::Ilora.apply(&chosen) == Settings { as_published: false, ..chosen });
+    let paper = Settings { as_published: false, anchor_blocks: 0, ..chosen.clone() };
+    assert!(Method::Ilora.apply(&chosen) == paper);
+    // As many blocks as the others: the base's own takes the place of a replayed one.
+    let replay_batch_size = chosen.replay_batch_size - 1;
+    let whole = Settings { as_published: false, replay_batch_size, ..chosen.clone() };
+    assert!(Method::Anchored.apply(&chosen) == whole);
+    let falls = |method: Method| method.apply(&chosen).lr_schedule == Schedule::Cosine;
+    assert!(falls(Method::Replay) && falls(Method::AsPublished) && falls(Method::Joint));
+    assert!(!falls(Method::ReplayAverage) && !falls(Method::Anchored));
     let Err(error) = "upper".parse::<Method>() else { unreachable!("there is no such method") };
     assert!(error.to_string().contains("er-ema"), "{error}");
     Ok(())

@@ -94,7 +94,7 @@ fn a_damaged_generation_falls_back_and_a_lost_one_is_named() {
 #[test]
 fn a_state_made_with_other_settings_says_which() {
     let held = fixture().learned();
-    refused(&job(&held, &["--rank", "4"]), &["rank 8", "rank 4", "unchanged"]);
+    refused(&job(&held, &["--rank", "4"]), &["rank 32", "rank 4", "unchanged"]);
     refused(&job(&held, &["--target-modules", "q_proj"]), &["unchanged"]);
     refused(&job(&held, &["--num-layers", "1"]), &["unchanged"]);
     refused(&job(&held, &["--replay-blocks", "32"]), &["reservoir", "16", "32"]);

@@ -223,8 +223,10 @@ class Learner:
         slow = self.slow_stream(old)
         stream, normed = self.run(self.ids)
         parts = {"ce_fresh": self.entropy(normed[:fresh], self.ids[:fresh]), "ce_replay": self.entropy(normed[fresh:], old)}
-        parts["mse"] = (stream[fresh:].float() - slow.float()).square().mean()
-        return {"loss": 0.5 * (parts["ce_fresh"] + parts["ce_replay"]) + GAMMA * parts["mse"], **parts}
+        slow = slow.float()
+        apart = (stream[fresh:].float() - slow).square().sum(-1) / slow.square().sum(-1)
+        parts["distance"] = apart.mean()
+        return {"loss": 0.5 * (parts["ce_fresh"] + parts["ce_replay"]) + GAMMA * parts["distance"], **parts}
 
     def step(self) -> dict[str, float]:
         losses = self.losses()

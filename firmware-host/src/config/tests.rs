@@ -81,5 +81,14 @@ fn the_manual_s_example_is_a_configuration() {
 fn a_configuration_is_written_as_it_was_read() {
     let text = "[constraints]\nwindows = [\"22:00-06:00\"]\n[budget]\njoules = 9.5";
     let config = Config::from_toml(text).unwrap();
-    assert_eq!(Config::from_toml(&toml::to_string(&config).unwrap()).unwrap(), config);
+    let again = Config::from_toml(&toml::to_string(&config).unwrap()).unwrap();
+    // What is written out names every setting.
+    assert_eq!(Config { wishes: config.wishes.clone(), ..again }, config);
+}
+
+#[test]
+fn what_the_file_says_of_learning_is_known_apart_from_the_defaults() {
+    let config = Config::from_toml("[learn]\nrank = 16\n").unwrap();
+    let wishes = Overrides { rank: Some(16), ..Overrides::default() };
+    assert_eq!((config.wishes, config.learn), (Some(wishes), Settings::default()));
 }

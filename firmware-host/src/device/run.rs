@@ -247,7 +247,9 @@ impl Worker {
         let fresh = f64::from(learn.fresh_blocks().max(1));
         let wanted = (job.epochs * blocks as f64 / fresh).ceil() as u64;
         let iters = wanted.clamp(job.iters_min, job.iters_max.max(job.iters_min));
-        Settings { iters, steps_per_report: 1, ..learn.clone() }
+        let is_open = self.config.wishes.as_ref().is_some_and(|wishes| wishes.retain.is_none());
+        let retain = if is_open { learner::retain_over(iters) } else { learn.retain };
+        Settings { iters, retain, steps_per_report: 1, ..learn.clone() }
     }
 
     /// Blocks of all examples that can be tokenised; the others are named in the log.

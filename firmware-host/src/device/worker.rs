@@ -16,10 +16,11 @@ use crate::status::{Board, Phase, ReservoirStatus};
 use jiff::tz::TimeZone;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use sapwood::adapter::Adapter;
+use sapwood::base::read_config;
 use sapwood::block::Block;
 use sapwood::inbox::{Bounds, Inbox, InboxError};
 use sapwood::intake;
-use sapwood::learner::{self, Engines, Memory};
+use sapwood::learner::{self, Engines, LearnError, Memory, Plan};
 use sapwood::ports::Storage;
 use sapwood::settings::Settings;
 use sapwood::state::State;
@@ -75,7 +76,7 @@ impl Worker {
     /// # Errors
     /// [`DeviceError`]; a second program on the same state folder is refused by its disk.
     pub fn open(
-        config: Config,
+        mut config: Config,
         world: World,
         zone: TimeZone,
     ) -> Result<(Self, Handle), DeviceError> {
@@ -84,6 +85,10 @@ impl Worker {
         let model = config.model.clone().ok_or(DeviceError::NoModel)?;
         let state = State::open(meter.clone())?;
         tell_recovery(&state);
+        if let Some(wishes) = &config.wishes {
+            let base = read_config(&model).map_err(LearnError::from)?;
+            config.learn = Plan::new(&base, &state, wishes.clone(), false)?.settings().clone();
+        }
         let engines = Engines::load_within(&model, &config.learn, probes.read().memory_bytes)?;
         // Texts do not run on the trunk's own threads, only jobs do.
         engines.trunk.on_threads(yield_to_others);

@@ -196,7 +196,7 @@ mod tests {
         let mut other = line(10.0);
         other.checks.insert("loss".into(), f64::NAN);
         assert!(line(10.0).difference(&other, None).unwrap().1.is_infinite());
-        other.checks.insert("mse".into(), 1.0);
+        other.checks.insert("distance".into(), 1.0);
         assert!(line(10.0).difference(&other, None).is_err());
     }
 

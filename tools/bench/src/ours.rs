@@ -133,7 +133,7 @@ fn checks(step: &Step) -> BTreeMap<String, f64> {
         ("loss", Some(losses.total)),
         ("ce_fresh", fresh),
         ("ce_replay", losses.replay),
-        ("mse", losses.embedding),
+        ("distance", losses.embedding),
         ("gradient_norm", Some(step.gradient_norm)),
     ];
     let present = parts.into_iter().filter_map(|(name, value)| Some((name, value?)));

@@ -254,7 +254,7 @@ impl Peer {
     /// the MSE of two hidden states that are nearly equal holds rounding many times over.
     pub(crate) fn allows(self, work: &Work) -> (f64, Option<&'static str>) {
         let rounded = self == Self::TorchBf16 || work.rounds();
-        if rounded { (ROUNDED, Some("mse")) } else { (EXACT, None) }
+        if rounded { (ROUNDED, Some("distance")) } else { (EXACT, None) }
     }
 }
 
