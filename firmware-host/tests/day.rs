@@ -102,6 +102,7 @@ fn config(model: &Path) -> Config {
         replay_blocks: 24,
         rank: 2,
         anchor_blocks: 4,
+        target_modules: vec!["q_proj".to_owned(), "v_proj".to_owned()],
         save_every: 2,
         steps_per_eval: 0,
         threads: 2,

@@ -1,6 +1,7 @@
 //! What a job tells while it runs: plain facts, for a terminal, a log or a line of JSON.
 
 use super::memory::Memory;
+use crate::gate::{Change, Direction, Scores};
 use serde::Serialize;
 
 /// Which learner a score belongs to.
@@ -140,4 +141,24 @@ pub enum Event {
         /// The generation in use now; none when nothing was ever committed.
         generation: Option<u64>,
     },
+}
+
+/// The bits per byte of one learner on one text.
+pub(super) fn of(scores: &[Score], text: Text, who: Who) -> Option<f64> {
+    let found = scores.iter().find(|score| score.text == text && score.who == who);
+    found.map(|score| score.bits_per_byte)
+}
+
+/// What the gate looks at: the slow learner against the adapter in use.
+pub(super) fn judged(scores: &[Score]) -> Scores {
+    let change = |text| {
+        let (before, after) = (of(scores, text, Who::Before)?, of(scores, text, Who::Slow)?);
+        Some(Change { before, after })
+    };
+    Scores {
+        new: change(Text::New).unwrap_or(Change { before: f64::NAN, after: f64::NAN }),
+        old: change(Text::Old),
+        general: change(Text::General),
+        direction: Direction::LowerIsBetter,
+    }
 }

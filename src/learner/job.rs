@@ -9,7 +9,7 @@ use super::anchor::own_texts;
 use super::course::{Bench, Course, Cursor};
 use super::engines::Engines;
 use super::evaluate::HeldOut;
-use super::events::{Event, Score, Text, Who};
+use super::events::{Event, Score, Text, Who, judged, of};
 use super::feed::Feed;
 use super::heritage::Heritage;
 use super::memory::{HIDDEN_BYTES_MAX, Memory};
@@ -18,7 +18,7 @@ use super::{LearnError, geometry, spec};
 use crate::adapter::peft::{self, Meta, Role};
 use crate::adapter::{Adapter, Spec};
 use crate::block::Block;
-use crate::gate::{Change, Direction, Judge, Scores, Verdict};
+use crate::gate::{Judge, Verdict};
 use crate::reservoir::Reservoir;
 use crate::settings::Settings;
 use crate::state::{Best, Checkpoint, Commit, LearnerRecord, State};
@@ -488,24 +488,4 @@ impl Job<'_, '_> {
 
 fn due(step: u64, every: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
-}
-
-/// The bits per byte of one learner on one text.
-fn of(scores: &[Score], text: Text, who: Who) -> Option<f64> {
-    let found = scores.iter().find(|score| score.text == text && score.who == who);
-    found.map(|score| score.bits_per_byte)
-}
-
-/// What the gate looks at: the slow learner against the adapter in use.
-fn judged(scores: &[Score]) -> Scores {
-    let change = |text| {
-        let (before, after) = (of(scores, text, Who::Before)?, of(scores, text, Who::Slow)?);
-        Some(Change { before, after })
-    };
-    Scores {
-        new: change(Text::New).unwrap_or(Change { before: f64::NAN, after: f64::NAN }),
-        old: change(Text::Old),
-        general: change(Text::General),
-        direction: Direction::LowerIsBetter,
-    }
 }

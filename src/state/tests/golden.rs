@@ -48,7 +48,11 @@ fn life_with_inbox(storage: Arc<dyn Storage>) {
     let mut reservoir = state.reservoir(geometry(), SEED, None).unwrap();
     let mut learner = state.learner().unwrap().unwrap();
     learn(&mut learner, &mut reservoir).unwrap();
-    state.checkpoint(learner, Some(&mut reservoir)).unwrap();
+    // Into the middle of a pass.
+    reservoir.draw(1).unwrap();
+    let slow = learner.slow.iter().map(|value| 2.0 * value).collect();
+    let best = Best { step: 4, seen: 5, stale: 1, score: 1.5, slow };
+    state.checkpoint_with(learner, Some(best), Some(&mut reservoir)).unwrap();
 }
 
 /// Goal: a state written by version 1 opens in every later version.
@@ -91,12 +95,15 @@ fn the_state_that_version_3_wrote_still_opens() {
     let disk = golden_disk("state_v3");
     let state = State::look(disk.clone()).unwrap();
     let checkpoint = state.take_checkpoint().unwrap().unwrap();
+    let best = checkpoint.best.as_ref().unwrap();
+    assert_eq!((best.step, best.seen, best.stale, best.score), (4, 5, 1, 1.5));
+    assert_eq!(best.slow.len(), checkpoint.learner.slow.len());
     let ledgers = [state.manifest.ledger, checkpoint.ledger].map(Option::unwrap);
-    assert_eq!(ledgers.map(|ledger| ledger.pending), [vec![2, 1], vec![]]);
+    assert_eq!(ledgers.map(|ledger| ledger.pending), [vec![2, 1], vec![1, 0]]);
     let seen = look(disk).unwrap();
     assert_eq!((seen.current, seen.kept, seen.rejected), (Some(4), vec![2, 3, 4], 2));
-    assert_eq!((seen.held, seen.pass), (vec![9, 13, 15], vec![13, 9, 15]));
-    assert_eq!(seen.checkpoint.unwrap().2, [13, 15, 17]);
+    assert_eq!((seen.held, seen.pass), (vec![12, 14, 16], vec![12, 14, 16]));
+    assert_eq!(seen.checkpoint.unwrap().2, [16, 12, 14]);
 }
 
 /// What is left of the pass is empty in what earlier versions wrote; the next commit and the next

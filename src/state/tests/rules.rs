@@ -179,3 +179,17 @@ fn a_manifest_that_is_gone_is_reported() {
         assert_eq!(state.recovery().fell_back, [format!("{name} is missing")]);
     }
 }
+
+/// A best adapter of another learner is damage like any other, and never judged.
+#[test]
+fn a_checkpoint_whose_best_adapter_fits_no_learner_is_refused() {
+    let disk = Arc::new(CutDisk::new());
+    life(disk.clone(), || {}).unwrap();
+    let mut state = State::open(disk.clone()).unwrap();
+    let learner = state.learner().unwrap().unwrap();
+    for (slow, fits) in [(learner.slow.clone(), true), (vec![0.5], false)] {
+        let best = Best { slow, ..Best::default() };
+        state.checkpoint_with(learner.clone(), Some(best), None).unwrap();
+        assert_eq!(State::look(disk.clone()).unwrap().take_checkpoint().is_ok(), fits);
+    }
+}

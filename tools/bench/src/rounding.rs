@@ -90,7 +90,8 @@ pub(crate) fn table(model: &Path, data: &Path) -> Result<String> {
             looks.push(found?);
         }
         if step == 0 {
-            times = fastest_ms(std::iter::once(&exact).chain(&heads), &learners, &batch)?;
+            let all: Vec<&Head> = std::iter::once(&exact).chain(&heads).collect();
+            times = fastest_ms(&all, &learners, &batch)?;
         }
         train::step(&exact, &mut learners, &[batch], &RULES, LEARNING_RATE)?;
     }
@@ -106,14 +107,10 @@ fn gradient(head: &Head, learners: &Learners, batch: &Batch<'_>) -> Result<Gradi
 }
 
 /// The fastest gradient of every head; they take turns, so that a busy minute meets all.
-fn fastest_ms<'a>(
-    heads: impl Iterator<Item = &'a Head> + Clone,
-    learners: &Learners,
-    batch: &Batch<'_>,
-) -> Result<Vec<f64>> {
-    let mut fastest = vec![f64::MAX; heads.clone().count()];
+fn fastest_ms(heads: &[&Head], learners: &Learners, batch: &Batch<'_>) -> Result<Vec<f64>> {
+    let mut fastest = vec![f64::MAX; heads.len()];
     for _ in 0..TIMED {
-        for (head, fastest) in heads.clone().zip(&mut fastest) {
+        for (head, fastest) in heads.iter().zip(&mut fastest) {
             let (found, ms) = timed(|| gradient(head, learners, batch));
             found?;
             *fastest = fastest.min(ms);
