@@ -207,7 +207,7 @@ fn best(settings: &Settings) -> (Vec<Event>, f64, Vec<f64>) {
     // What is held out follows another rule, so that learning ends up making it worse.
     let material = Material { valid: blocks(60, 5), ..material("first", 10) };
     let outcome = adapt(engines(), &mut state, &material, settings, &mut tell).unwrap();
-    let Outcome::Judged { scores, .. } = outcome else { panic!("it was not stopped") };
+    let Outcome::Judged { scores, .. } = outcome else { unreachable!("it was not stopped") };
     (told, new(&scores).unwrap(), seen)
 }
 
@@ -226,7 +226,7 @@ fn the_best_adapter_of_a_job_is_judged_and_a_flat_job_ends_early() {
     assert_eq!(judged, least);
     let (told, judged, seen) = best(&Settings { steps_per_eval: 1, patience: 2, ..short });
     let [Event::Plateau { step, best }, Event::Best { step: again }] = told[..] else {
-        panic!("{told:?} {seen:?}")
+        unreachable!("{told:?} {seen:?}")
     };
     assert!(step < 8 && best == again && step == best + 2, "{told:?}");
     assert_eq!(judged, seen[best as usize - 1]);
@@ -435,7 +435,8 @@ fn the_base_writes_the_same_texts_of_its_own_every_time() {
         // Other engines, so that nothing is remembered.
         let fresh = Engines::load(&engines().model, settings).unwrap();
         let texts = own_texts(&fresh, start, settings, &mut || Ok(())).unwrap();
-        let again = own_texts(&fresh, start, settings, &mut || panic!("they are kept")).unwrap();
+        let again =
+            own_texts(&fresh, start, settings, &mut || unreachable!("they are kept")).unwrap();
         assert!(Arc::ptr_eq(&texts, &again));
         texts
     };
