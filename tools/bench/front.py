@@ -33,11 +33,15 @@ def scale(values: list[float], start: float, end: float):
 def plot(points: dict[str, tuple[float, float]]) -> str:
     across = scale([x for x, _ in points.values()], MARGIN, WIDTH - MARGIN)
     up = scale([y for _, y in points.values()], HEIGHT - MARGIN, MARGIN / 2)
-    marks = "".join(
-        f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="4" fill="#2b6cb0"/>'
-        f'<text x="{across(x) + 7:.1f}" y="{up(y) + 4:.1f}">{label}: {x:+.1f} %, {y:.3f}</text>'
-        for label, (x, y) in points.items()
-    )
+
+    def mark(label: str, x: float, y: float) -> str:
+        # A label stands where there is room for it.
+        side, anchor = (7, "start") if across(x) < WIDTH / 2 else (-7, "end")
+        place = f'x="{across(x) + side:.1f}" y="{up(y) - 6:.1f}" text-anchor="{anchor}"'
+        point = f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="4" fill="#2b6cb0"/>'
+        return f"{point}<text {place}>{label}: {x:+.1f} %, {y:.3f}</text>"
+
+    marks = "".join(mark(label, x, y) for label, (x, y) in points.items())
     axes = (
         f'<path d="M{MARGIN} {MARGIN / 2}V{HEIGHT - MARGIN}H{WIDTH - MARGIN / 2}" fill="none" stroke="#444"/>'
         f'<text x="{WIDTH / 2}" y="{HEIGHT - 20}" text-anchor="middle">general text, rise in percent</text>'
