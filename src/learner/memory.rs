@@ -3,6 +3,7 @@
 //! - In: the base's shape and the settings. Out: bytes, by what they are for.
 //! - An upper estimate of what the engines allocate; `sapwood doctor` prints it.
 
+use super::anchor;
 use crate::adapter::Spec;
 use crate::base::Config;
 use crate::head;
@@ -20,7 +21,7 @@ pub struct Memory {
     pub learners: u64,
     /// What the backward pass keeps of one batch, and its largest temporary buffers.
     pub step: u64,
-    /// Hidden states of fresh blocks that the job may keep.
+    /// Hidden states of fresh blocks and of the base's own texts that the job may keep.
     pub hidden: u64,
 }
 
@@ -51,6 +52,8 @@ impl Memory {
             Activations::Bf16 => number * (learning * kept / 2 + kept),
             Activations::Recompute => number * (learning * rows * d + kept),
         };
+        let own = wide(settings.anchor_blocks) * t.min(wide(anchor::TOKENS_MAX));
+        let kept_hidden = |tokens: u64| HIDDEN_BYTES_MAX.min(number * tokens * d);
         let logits = wide(head::logit_rows(settings.activations)) * wide(config.vocab);
         let temporary = rows * (8 * d + 3 * f + q) + 2 * logits;
         Self {
@@ -58,7 +61,7 @@ impl Memory {
             head: weight * (vocab + learning * layer) + number * (1 + 2 * learning) * d,
             learners: number * 6 * wide(spec.len()),
             step: tape + number * temporary,
-            hidden: HIDDEN_BYTES_MAX.min(number * blocks * t * d),
+            hidden: kept_hidden(blocks * t) + kept_hidden(own),
         }
     }
 
