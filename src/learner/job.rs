@@ -116,6 +116,11 @@ fn learn_and_judge(
         _ => Some(reservoir(engines, state, settings, checkpoint.as_ref())?),
     };
     let own = own_texts(engines, &material.start, settings, &mut || pulse(tell))?;
+    if own.len() < settings.anchor_blocks && settings.anchor_weight > 0.0 {
+        let (got, wanted) = (own.len(), settings.anchor_blocks);
+        let message = format!("the base wrote {got} of {wanted} texts to be held to");
+        let _ = tell(&Event::Warning { message });
+    }
     let old = heritage.blocks_but(&material.name);
     let mut read = |blocks| HeldOut::new(&engines.trunk, blocks, SCORE_BATCH, &mut || pulse(tell));
     let texts = [read(&material.valid)?, read(&old)?, read(&material.general)?];
