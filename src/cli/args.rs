@@ -86,7 +86,7 @@ pub(crate) struct LearnFlags {
     /// Replayed blocks of a batch, which weigh by their number; 0 turns replay off [4].
     #[arg(long)]
     pub replay_batch_size: Option<usize>,
-    /// Highest learning rate [1e-3; `adapt` chooses by the base].
+    /// Highest learning rate [by the base].
     #[arg(long)]
     pub learning_rate: Option<f64>,
     /// Warm-up: below 1 a part of --iters, else steps [0.05].
@@ -104,13 +104,13 @@ pub(crate) struct LearnFlags {
     /// Batches that one optimiser step averages [1].
     #[arg(long)]
     pub grad_accumulation_steps: Option<usize>,
-    /// How many of the top layers learn; -1 is all [4; `adapt` chooses by the base].
+    /// How many of the top layers learn; -1 is all [by the base].
     #[arg(long, allow_negative_numbers = true)]
     pub num_layers: Option<i64>,
-    /// LoRA rank r [16; 32 for `adapt` on small bases].
+    /// LoRA rank r [16; 32 on small bases].
     #[arg(long)]
     pub rank: Option<usize>,
-    /// LoRA alpha; the scale is alpha / r [32; twice the rank for `adapt`].
+    /// LoRA alpha; the scale is alpha / r [twice the rank].
     #[arg(long)]
     pub alpha: Option<f64>,
     /// Linear layers that LoRA changes, with commas between [all seven].
@@ -125,7 +125,7 @@ pub(crate) struct LearnFlags {
     /// Seed of all chance [0].
     #[arg(long)]
     pub seed: Option<u64>,
-    /// How much of the slow learner is kept per step, lambda [0.95; `adapt` chooses by the steps].
+    /// How much of the slow learner is kept per step, lambda [by the steps].
     #[arg(long)]
     pub retain: Option<f64>,
     /// Weight of the relative distance between fast and slow hidden states, in nats [10].
@@ -135,7 +135,7 @@ pub(crate) struct LearnFlags {
     #[arg(long, value_enum)]
     pub embedding_layers: Option<EmbeddingName>,
     /// Texts that the base writes before a job, on which it is held to itself; 0: none
-    /// [256; `adapt` chooses by the base].
+    /// [by the base].
     #[arg(long)]
     pub anchor_blocks: Option<usize>,
     /// Weight of the divergence from the base on them [0.3].

@@ -22,6 +22,8 @@ mod stream;
 use anyhow::Context;
 use args::{Action, Command, LearnFlags};
 use console::Console;
+use sapwood::base::read_config;
+use sapwood::learner::for_base;
 use sapwood::settings::{Overrides, Settings};
 use std::fs;
 
@@ -42,11 +44,16 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// The settings of a command that learns: defaults, then the configuration file, then the flags.
+/// The settings of a command that learns without a state: what fits the base that is named, then the
+/// configuration file, then the flags.
 pub(crate) fn settings(flags: &LearnFlags, overrides: Overrides) -> anyhow::Result<Settings> {
-    let settings = Settings::default().merge(wishes(flags, overrides)?);
+    let wishes = wishes(flags, overrides)?;
+    let settings = Settings::default().merge(wishes.clone());
     settings.check()?;
-    Ok(settings)
+    match &settings.model {
+        Some(model) => Ok(for_base(&read_config(model)?, wishes)?),
+        None => Ok(settings),
+    }
 }
 
 /// What the user said of the settings: flags, then the configuration file.

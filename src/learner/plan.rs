@@ -69,7 +69,12 @@ impl Plan {
             said = said.or(shape(&record, config));
         }
         if let Some(reservoir) = state.committed_reservoir()? {
-            said = said.or(sizes(reservoir.geometry()));
+            let held = reservoir.geometry();
+            if !resumed && said.replay_bytes.flatten().is_some_and(|bytes| fills(held, bytes)) {
+                // The bytes are those that it was made for; other batches now would divide them otherwise.
+                said.replay_bytes = Some(None);
+            }
+            said = said.or(sizes(held));
         }
         let settings = Settings::default().merge(said.clone().or(by_base(config)));
         settings.check()?;
@@ -93,6 +98,27 @@ impl Plan {
         let retain = said.retain.unwrap_or_else(|| retain_over(iters));
         Settings { iters, retain, ..settings }
     }
+}
+
+/// Whether a reservoir has as many blocks as its other sizes leave room for in `bytes`.
+fn fills(geometry: &Geometry, bytes: u64) -> bool {
+    let Geometry { tokens_max, vocab, hidden, room, .. } = *geometry;
+    let wanted = Geometry::for_bytes(bytes, tokens_max, vocab, hidden, room);
+    wanted.is_ok_and(|wanted| wanted == *geometry)
+}
+
+/// The settings of work that stands on no state: the choice by the base, where nobody said otherwise.
+///
+/// # Errors
+/// [`LearnError::Settings`] when a setting is out of range.
+pub fn for_base(config: &Config, wishes: Overrides) -> Result<Settings, LearnError> {
+    let is_open = wishes.retain.is_none();
+    let mut settings = Settings::default().merge(wishes.or(by_base(config)));
+    if is_open {
+        settings.retain = retain_over(settings.iters);
+    }
+    settings.check()?;
+    Ok(settings)
 }
 
 /// What the average keeps at each of `iters` steps, so that it reaches back over their last fifth.
@@ -249,6 +275,25 @@ mod tests {
         }
         let wishes = Overrides { retain: Some(0.5), ..Overrides::default() };
         assert_eq!(planned(&shipped()?, wishes)?.fit(500, 50_000, 2).retain, 0.5);
+        Ok(())
+    }
+
+    /// Bytes that were asked for before are no other wish when batches have another size now.
+    #[test]
+    fn a_reservoir_made_for_these_bytes_stays() -> Result<(), LearnError> {
+        let (bytes, room) = (300_000, 128);
+        let held = Geometry::for_bytes(bytes, 64, 4_096, None, room)?;
+        assert!(fills(&held, bytes) && !fills(&held, 2 * bytes) && !fills(&held, bytes / 2));
+        assert_ne!(Geometry::for_bytes(bytes, 64, 4_096, None, room / 2)?.capacity, held.capacity);
+        Ok(())
+    }
+
+    /// Work without a state gets what a first job gets.
+    #[test]
+    fn without_a_state_the_base_chooses_too() -> Result<(), LearnError> {
+        let wishes = Overrides { iters: Some(50), ..Overrides::default() };
+        let first = planned(&shipped()?, wishes.clone())?.fit(500, 50_000, 2);
+        assert_eq!(for_base(&shipped()?, wishes)?, first);
         Ok(())
     }
 

@@ -109,6 +109,13 @@ fn what_a_checkpoint_keeps_changes_with_the_numbers_only() -> Result<(), Setting
     let other = Settings { rank: 24, ..Settings::default() }.identity()?;
     let changed: Vec<_> = other.iter().zip(&begun).filter(|(now, was)| now != was).collect();
     assert!(matches!(changed[..], [((name, _), _)] if name == "--rank"), "{changed:?}");
+    // Where a job is scored decides which of its adapters is the best.
+    for scored in [
+        Settings { steps_per_eval: 7, ..Settings::default() },
+        Settings { patience: 3, ..Settings::default() },
+    ] {
+        assert_ne!(scored.identity()?, begun);
+    }
     let exact = Settings {
         head_weights: HeadWeights::F32,
         activations: Activations::Recompute,
