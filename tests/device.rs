@@ -168,6 +168,7 @@ fn five_steps_end_where_those_of_the_cpus_kernels_end() -> Result<(), Surprise> 
     let rules = Rules {
         objective,
         anchor_weight: 0.7,
+        whitening: None,
         adamw: AdamW::default(),
         max_grad_norm: 1.0,
         retain: 0.9,

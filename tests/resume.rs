@@ -358,6 +358,7 @@ fn stored_after_a_step(blocks: &[Block], settings: &Settings) -> Vec<Drawn> {
         learners: &mut learners,
         reservoir: Some(&mut reservoir),
         anchor: &mut Feed::new(&engines().trunk, &[], 0),
+        whitening: None,
     };
     course.step(bench, settings).unwrap();
     reservoir.draw(blocks.len()).unwrap()

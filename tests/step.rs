@@ -9,13 +9,17 @@ use ndarray::{Array3, Axis};
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
-use sapwood::head::{Distance, Gradient, Group, Head, Keep, Kernels, Objective, Place};
+use sapwood::head::{Distance, Gradient, Group, Head, Keep, Kernels, Objective, Place, Seen};
 use sapwood::settings::{Activations, EmbeddingLayers, HeadWeights};
-use sapwood::train::{self, AdamW, Batch, Learners, Moments, Rules};
+use sapwood::train::{self, AdamW, Batch, Learners, Moments, Rules, Whitening};
 
 const F32: Within = Within {
     relative: 1e-4,
     because: "f32 sums in another order; the oracle's own f32 is within 1.5e-6 of its f64",
+};
+const MOVES: Within = Within {
+    relative: 2e-3,
+    because: "AdamW's first steps are signs of gradients, and what is nearly zero may have either",
 };
 /// Both ways to compute a layer must give the oracle's numbers.
 const KERNELS: [Kernels; 2] = [Kernels::Fused, Kernels::Reference];
@@ -121,6 +125,41 @@ fn the_divergence_from_the_base_and_its_gradient_equal_those_of_torch() -> Resul
     Ok(())
 }
 
+/// The moments are seen by both kinds of kernels, the root is of our own, the moves are AdamW's.
+#[test]
+fn whitened_steps_equal_those_of_torch_in_whitened_inputs() -> Result<(), Surprise> {
+    let (_place, base) = exported("step/base")?;
+    let golden = Golden::load("step/whitening")?;
+    let spec = spec(&base);
+    let text = Owned::load(&golden, "text.", 0)?;
+    for kernels in KERNELS {
+        let head = head(&base, kernels)?;
+        let mut seen = Seen::new(&spec);
+        head.see(&Group { blocks: &text.blocks(), hidden: &text.hidden }, &mut seen)?;
+        let whitening = Whitening::new(&spec, &seen, 30.0);
+        let mut learners = Learners::new(adapter(&golden, &spec, "parameter")?);
+        learners.whiten(&whitening);
+        let begun = adapter(&golden, &spec, "begun")?;
+        assert_close("begun", &learners.fast.values, &begun.values, &F32);
+        assert_eq!(learners.slow, learners.fast);
+        let mut rules = rules(EmbeddingLayers::Last);
+        rules.whitening = Some(&whitening);
+        for k in 1..=3 {
+            let owned = Owned::load(&golden, &format!("fresh{k}."), 0)?;
+            let fresh = Group { blocks: &owned.blocks(), hidden: &owned.hidden };
+            let batch = Batch { fresh, replay: None, anchor: None };
+            train::step(&head, &mut learners, &[batch], &rules, 1e-3)?;
+        }
+        let after = adapter(&golden, &spec, "after")?;
+        assert_close("after", &learners.fast.values, &after.values, &F32);
+        let moved = |to: &Adapter| -> Vec<f32> {
+            to.values.iter().zip(&begun.values).map(|(to, from)| to - from).collect()
+        };
+        assert_close("moves", &moved(&learners.fast), &moved(&after), &MOVES);
+    }
+    Ok(())
+}
+
 #[test]
 fn the_logits_of_an_adapted_head_equal_those_of_peft() -> Result<(), Surprise> {
     let (_place, base) = exported("step/base")?;
@@ -141,10 +180,11 @@ fn the_logits_of_an_adapted_head_equal_those_of_peft() -> Result<(), Surprise> {
     Ok(())
 }
 
-fn rules(layers: EmbeddingLayers) -> Rules {
+fn rules(layers: EmbeddingLayers) -> Rules<'static> {
     Rules {
         objective: objective(0.5, layers),
         anchor_weight: 0.0,
+        whitening: None,
         adamw: AdamW::default(),
         max_grad_norm: 1.0,
         retain: 0.99,
@@ -243,8 +283,8 @@ fn ten_adamw_steps_equal_those_of_torch() -> Result<(), Surprise> {
         let (len, mut moments) = (values.len(), Moments::zeros(values.len()));
         for k in 0..10 {
             let span = k * len..(k + 1) * len;
-            let gradient = &gradients[span.clone()];
-            AdamW::default().step(&mut values, gradient, &mut moments, k as u64 + 1, 3e-3);
+            let mut gradient = gradients[span.clone()].to_vec();
+            AdamW::default().step(&mut values, &mut gradient, &mut moments, k as u64 + 1, 3e-3);
             let within = Within { relative: 1e-6, because: "f32, the same formula" };
             assert_close("values", &values, &after[span], &within);
         }

@@ -141,6 +141,9 @@ pub(crate) struct LearnFlags {
     /// Weight of the divergence from the base on them [0.3].
     #[arg(long)]
     pub anchor_weight: Option<f64>,
+    /// How strongly the inputs of A are whitened by what they are on these texts; 0: not at all [30].
+    #[arg(long)]
+    pub whitening: Option<f64>,
     /// Blocks that the reservoir holds [2000].
     #[arg(long)]
     pub replay_blocks: Option<u64>,
@@ -203,6 +206,7 @@ impl LearnFlags {
             embedding_layers: self.embedding_layers.map(Into::into),
             anchor_blocks: self.anchor_blocks,
             anchor_weight: self.anchor_weight,
+            whitening: self.whitening,
             replay_blocks: self.replay_blocks,
             replay_bytes: self.replay_bytes.map(Some),
             replay_hidden: on(self.replay_hidden),

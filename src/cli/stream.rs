@@ -32,7 +32,8 @@ pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
         true => Method::ALL.to_vec(),
         false => args.methods.clone(),
     };
-    if methods.iter().any(|method| method.apply(&settings).anchor_blocks > 0) {
+    let mut chosen = methods.iter().map(|method| method.apply(&settings));
+    if let Some(settings) = chosen.find(|settings| settings.own_texts() > 0) {
         let own = own_texts(&engines, &tokeniser.opening(), &settings, &mut || Ok(()))?;
         domains.own = own.to_vec();
     }

@@ -166,6 +166,23 @@ impl FusedLayer<'_> {
         (y, None)
     }
 
+    /// Shows what each part read in the forward pass over `x` that saved `saved`, `[N, in]`.
+    pub(crate) fn inputs(&self, x: &[f32], saved: Saved, mut see: impl FnMut(Part, &[f32])) {
+        let f = self.ffn();
+        let gain = &self.layer.input_norm;
+        let normed = self.normed_again(true, gain, x, &saved.inverse_attention);
+        see(Part::Qkv, &normed);
+        see(Part::O, &saved.attended);
+        let gain = &self.layer.post_norm;
+        let normed_again = self.normed_again(true, gain, &saved.middle, &saved.inverse_mlp);
+        see(Part::GateUp, &normed_again);
+        let mut active = self.pool.take(self.rows() * f);
+        kernels::swiglu(&saved.gate_up, &mut active, f);
+        see(Part::Down, &active);
+        self.pool.give([normed, normed_again, active]);
+        saved.give(self.pool);
+    }
+
     /// Writes the layer's `gradient`, flat as its factors, and turns `dy` into the gradient of x.
     ///
     /// `below`: whether anything below needs that of x; if not, what comes back is meaningless.

@@ -21,6 +21,7 @@ mod lora;
 mod objective;
 mod place;
 mod reference;
+mod seen;
 mod tape;
 
 pub use crate::settings::EmbeddingLayers;
@@ -28,6 +29,8 @@ pub use below::Below;
 pub use decode::{Decoder, Session};
 pub use objective::{Distance, Gradient, Group, Losses, Objective};
 pub use place::Place;
+pub(crate) use seen::tiles;
+pub use seen::{Seen, sum_bytes};
 
 use crate::adapter::{Adapter, Slot};
 use crate::base::{Base, BaseError, Config};

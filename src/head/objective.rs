@@ -365,7 +365,7 @@ impl Head {
         Ok(flat)
     }
 
-    fn check_length(&self, tokens: usize) -> Result<(), HeadError> {
+    pub(super) fn check_length(&self, tokens: usize) -> Result<(), HeadError> {
         let max = self.rotary.positions;
         if tokens > max { Err(HeadError::Length { got: tokens, max }) } else { Ok(()) }
     }

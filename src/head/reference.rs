@@ -78,6 +78,19 @@ pub(crate) struct ReferenceLayer<'a> {
     pub(crate) factors: &'a Tensor,
 }
 
+/// What a layer's linear layers read, `[N, in]` each, and the next residual stream, `[B, T, D]`.
+pub(crate) struct Ran {
+    /// Queries, keys and values read it.
+    pub(crate) normed: Tensor,
+    /// The attention's output.
+    pub(crate) attended: Tensor,
+    /// Gate and up read it.
+    pub(crate) normed_again: Tensor,
+    /// Down reads it.
+    pub(crate) active: Tensor,
+    pub(crate) out: Tensor,
+}
+
 impl ReferenceLayer<'_> {
     /// The next residual stream; `first` is the position of the first token.
     pub(crate) fn forward(
@@ -86,16 +99,22 @@ impl ReferenceLayer<'_> {
         first: usize,
         cache: Option<&mut Cache>,
     ) -> Result<Tensor> {
+        Ok(self.run(x, first, cache)?.out)
+    }
+
+    /// [`ReferenceLayer::forward`] with what was read on the way.
+    pub(crate) fn run(&self, x: &Tensor, first: usize, cache: Option<&mut Cache>) -> Result<Ran> {
         let (b, t, d) = x.dims3()?;
         let rows = x.reshape((b * t, d))?;
         let ([input_norm, post_norm], eps) = (self.layer.norms()?, self.config.norm_eps);
         let normed = rms_norm(&rows, &input_norm, eps)?;
         let attended = self.attend(&normed, (b, t), first, cache)?;
         let middle = (rows + self.linear(Target::O, &attended)?)?;
-        let normed = rms_norm(&middle, &post_norm, eps)?;
-        let gate = self.linear(Target::Gate, &normed)?.silu()?;
-        let active = (gate * self.linear(Target::Up, &normed)?)?;
-        (middle + self.linear(Target::Down, &active)?)?.reshape((b, t, d))
+        let normed_again = rms_norm(&middle, &post_norm, eps)?;
+        let gate = self.linear(Target::Gate, &normed_again)?.silu()?;
+        let active = (gate * self.linear(Target::Up, &normed_again)?)?;
+        let out = (middle + self.linear(Target::Down, &active)?)?.reshape((b, t, d))?;
+        Ok(Ran { normed, attended, normed_again, active, out })
     }
 
     fn attend(

@@ -31,7 +31,7 @@ struct Embedding {
 }
 
 impl Head {
-    fn fused<'a>(
+    pub(super) fn fused<'a>(
         &'a self,
         index: usize,
         adapter: Option<&'a Adapter>,
@@ -60,7 +60,7 @@ impl Head {
     }
 
     /// Hidden states padded to `tokens` rows a sequence, into `x`.
-    fn fill(&self, group: &Group<'_>, tokens: usize, x: &mut [f32]) {
+    pub(super) fn fill(&self, group: &Group<'_>, tokens: usize, x: &mut [f32]) {
         let d = self.config.hidden;
         let sequences = x.chunks_exact_mut(tokens * d).zip(group.hidden.outer_iter());
         for (x, hidden) in sequences {

@@ -1,7 +1,8 @@
-//! The anchor: text that the bare base wrote itself, on which fast is held to what the base says.
+//! The anchor: text that the bare base wrote itself, on which fast is held to what the base says,
+//! and which says what the inputs of A look like there.
 //!
 //! - In: the loaded base and how a text of it begins. Out: blocks, the same every time: the
-//!   seed of each is its number.
+//!   seed of each is its number; the whitening that they make.
 //! - Nothing is stored, shipped or taken from the user: a base of any language brings its own.
 //! - Never here: learning. What a block weighs is the settings' to say.
 //!
@@ -11,9 +12,13 @@
 use super::LearnError;
 use super::engines::Engines;
 use super::evaluate::Pulse;
+use super::feed::Feed;
+use crate::adapter::Spec;
 use crate::block::Block;
 use crate::generate::{GenerateError, Sampling};
+use crate::head::{Group, Seen};
 use crate::settings::Settings;
+use crate::train::Whitening;
 use rayon::prelude::*;
 use std::sync::{Arc, PoisonError};
 
@@ -21,6 +26,9 @@ use std::sync::{Arc, PoisonError};
 const TOKENS_MIN: usize = 16;
 /// Texts tried for every block that is wanted: a base may end some at once.
 const TRIES: u64 = 4;
+
+/// Most texts that whitening looks at: more do not change what is learned.
+const SEEN_MAX: usize = 64;
 
 /// Most tokens of a text: what is longer costs more and shows the base little else.
 pub(super) const TOKENS_MAX: usize = 128;
@@ -33,7 +41,8 @@ pub(super) struct Wanted {
     tokens: usize,
 }
 
-/// Up to `anchor_blocks` texts, written by the bare base after `start`; none without a start or a weight.
+/// Up to `anchor_blocks` texts, written by the bare base after `start`; none without a start, or where
+/// neither the anchor nor whitening has a use for them.
 ///
 /// They are written once and kept with the engines: a device learns in many jobs. `pulse` is asked
 /// before every few texts whether to go on.
@@ -45,8 +54,7 @@ pub fn own_texts(
     settings: &Settings,
     pulse: &mut Pulse<'_>,
 ) -> Result<Arc<Vec<Block>>, LearnError> {
-    let is_wanted = settings.anchor_weight > 0.0 && !start.is_empty();
-    let count = if is_wanted { settings.anchor_blocks } else { 0 };
+    let count = if start.is_empty() { 0 } else { settings.own_texts() };
     let tokens = settings.max_seq_length.min(TOKENS_MAX);
     let wanted = Wanted { start: start.to_vec(), count, tokens };
     let mut own = engines.own.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,6 +64,40 @@ pub fn own_texts(
     let texts = Arc::new(write(engines, &wanted, pulse)?);
     *own = Some((wanted, texts.clone()));
     Ok(texts)
+}
+
+/// What text of the base's own says of the inputs of A; none without such text or a strength.
+///
+/// It is made once and kept with the engines, as the texts are. `pulse` is asked before every text
+/// whether to go on.
+/// # Errors
+/// [`LearnError::Head`], [`LearnError::Trunk`] when the base fails on them; what `pulse` returns.
+pub(super) fn whitening(
+    engines: &Engines,
+    own: &mut Feed<'_>,
+    spec: &Spec,
+    strength: f64,
+    pulse: &mut Pulse<'_>,
+) -> Result<Option<Arc<Whitening>>, LearnError> {
+    let texts = own.blocks().len().min(SEEN_MAX);
+    if texts == 0 || strength == 0.0 {
+        return Ok(None);
+    }
+    let wanted = (own.blocks()[..texts].to_vec(), spec.clone(), strength);
+    let mut kept = engines.whitening.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, whitening)) = kept.as_ref().filter(|(known, _)| *known == wanted) {
+        return Ok(Some(whitening.clone()));
+    }
+    let mut seen = Seen::new(spec);
+    for index in 0..texts {
+        pulse()?;
+        let (blocks, hidden) = own.batch(&[index])?;
+        engines.head.see(&Group { blocks: &blocks, hidden: &hidden }, &mut seen)?;
+    }
+    pulse()?;
+    let whitening = Arc::new(Whitening::new(spec, &seen, strength));
+    *kept = Some((wanted, whitening.clone()));
+    Ok(Some(whitening))
 }
 
 fn write(

@@ -12,7 +12,7 @@ use crate::block::Block;
 use crate::head::{Distance, EmbeddingLayers, Group, Objective};
 use crate::reservoir::{Drawn, Reservoir};
 use crate::settings::Settings;
-use crate::train::{self, AdamW, Batch, Learners, Rules, Step};
+use crate::train::{self, AdamW, Batch, Learners, Rules, Step, Whitening};
 use crate::trunk::Trunk;
 use half::f16;
 use ndarray::{Array3, ArrayView2, s};
@@ -51,7 +51,7 @@ const PUBLISHED_RETAIN: f32 = 0.25;
 const PUBLISHED_GAMMA: f32 = 1.0;
 
 /// The rules of a step that the settings make.
-pub(super) fn rules(settings: &Settings) -> Rules {
+pub(super) fn rules<'w>(settings: &Settings, whitening: Option<&'w Whitening>) -> Rules<'w> {
     let published = settings.as_published;
     Rules {
         objective: Objective {
@@ -60,6 +60,7 @@ pub(super) fn rules(settings: &Settings) -> Rules {
             distance: if published { Distance::OneSided } else { Distance::Relative },
         },
         anchor_weight: settings.anchor_weight as f32,
+        whitening,
         adamw: AdamW { weight_decay: settings.weight_decay as f32, ..AdamW::default() },
         max_grad_norm: settings.max_grad_norm as f32,
         retain: if published { PUBLISHED_RETAIN } else { settings.retain as f32 },
@@ -99,6 +100,8 @@ pub struct Bench<'b, 'a> {
     pub reservoir: Option<&'b mut Reservoir>,
     /// Texts of the base's own, on which it is held to itself; may be empty.
     pub anchor: &'b mut Feed<'a>,
+    /// What such texts say of the inputs of A.
+    pub whitening: Option<&'b Whitening>,
 }
 
 /// Blocks and their hidden states, owned.
@@ -137,12 +140,13 @@ impl Course {
         bench: Bench<'_, '_>,
         settings: &Settings,
     ) -> Result<Report, LearnError> {
-        let Bench { engines, feed, learners, mut reservoir, anchor } = bench;
+        let Bench { engines, feed, learners, mut reservoir, anchor, whitening } = bench;
         let (mut fresh, mut drawn, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
         let mut anchors = Vec::new();
         for part in 0..settings.grad_accumulation_steps {
             let turn = learners.k as usize * settings.grad_accumulation_steps + part;
-            anchors.push(own_text(anchor, turn)?);
+            let is_anchored = settings.anchor_weight > 0.0;
+            anchors.push(if is_anchored { own_text(anchor, turn)? } else { None });
             let indices = self.next_indices(settings);
             let (blocks, hidden) = feed.batch(&indices)?;
             fresh.push(Owned { blocks, hidden });
@@ -168,7 +172,7 @@ impl Course {
             })
             .collect();
         let learning_rate = settings.learning_rate_at(self.cursor.step + 1);
-        let rules = rules(settings);
+        let rules = rules(settings, whitening);
         let step = train::step(&engines.head, learners, &batches, &rules, learning_rate as f32)?;
         self.cursor.step += 1;
         if let Some(reservoir) = reservoir {

@@ -6,11 +6,13 @@
 use super::anchor::Wanted;
 use super::memory::Memory;
 use super::{LearnError, spec};
+use crate::adapter::Spec;
 use crate::base::Base;
 use crate::block::Block;
 use crate::generate::Generator;
 use crate::head::{Below, Head, Keep, Place};
 use crate::settings::{Device, HeadWeights, Settings};
+use crate::train::Whitening;
 use crate::trunk::{Trunk, Whole, trim};
 use ndarray::{Array2, Array3};
 use std::path::{Path, PathBuf};
@@ -22,6 +24,9 @@ const PROBE_TOLERANCE: f32 = 1e-3;
 /// The same when the head's weights are rounded: 2^-9 a weight in bf16, 2^-8 of the largest in
 /// int8, and L layers of it. Logits of another model differ by about 1.
 const ROUNDED_TOLERANCE: f32 = 0.15;
+
+/// What whitening is made from: texts, the shape of the adapter, its strength.
+type Looks = (Vec<Block>, Spec, f64);
 
 /// The two halves of the base.
 pub struct Engines {
@@ -37,6 +42,8 @@ pub struct Engines {
     pub place: Place,
     /// Texts that the base wrote for itself, by what was asked of it.
     pub(super) own: Mutex<Option<(Wanted, Arc<Vec<Block>>)>>,
+    /// What such texts say of the inputs of A, by what it was made from.
+    pub(super) whitening: Mutex<Option<(Looks, Arc<Whitening>)>>,
     /// Where the base lies: what an adapter's files call it.
     pub model: PathBuf,
 }
@@ -90,8 +97,8 @@ impl Engines {
             halves => halves,
         };
         let Halves { trunk, below, head } = halves?;
-        let own = Mutex::default();
-        Ok(Self { base, trunk, head, below, place, own, model: model.to_path_buf() })
+        let (own, whitening) = (Mutex::default(), Mutex::default());
+        Ok(Self { base, trunk, head, below, place, own, whitening, model: model.to_path_buf() })
     }
 
     /// What writes texts with these very weights, also while they learn.

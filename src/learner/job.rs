@@ -5,7 +5,7 @@
 //!   and between two batches of held-out text.
 //! - Invariant: until the commit, the generation in use does not change.
 
-use super::anchor::own_texts;
+use super::anchor::{own_texts, whitening};
 use super::course::{Bench, Course, Cursor};
 use super::engines::Engines;
 use super::evaluate::HeldOut;
@@ -14,6 +14,7 @@ use super::feed::Feed;
 use super::heritage::Heritage;
 use super::memory::{HIDDEN_BYTES_MAX, Memory};
 use super::since::Since;
+use super::start::Start;
 use super::{LearnError, geometry, spec};
 use crate::adapter::peft::{self, Meta, Role};
 use crate::adapter::{Adapter, Spec};
@@ -22,10 +23,9 @@ use crate::gate::{Judge, Verdict};
 use crate::reservoir::Reservoir;
 use crate::settings::Settings;
 use crate::state::{Best, Checkpoint, Commit, LearnerRecord, State};
-use crate::train::{Learners, Moments};
-use rand_chacha::ChaCha8Rng;
-use rand_core::SeedableRng;
+use crate::train::{Learners, Whitening};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// Held-out blocks scored together.
 const SCORE_BATCH: usize = 8;
@@ -107,7 +107,7 @@ fn learn_and_judge(
     let spec = spec(config, settings)?;
     let memory = Memory::estimate(config, &spec, settings, material.train.len() as u64);
     let start = Start::find(engines, state, material, settings, &spec, tell)?;
-    let Start { learners, heritage, cursor, before, checkpoint } = start;
+    let Start { mut learners, heritage, cursor, before, checkpoint, is_first } = start;
     let domain = heritage.tag(&material.name);
     let train: Vec<Block> =
         material.train.iter().map(|block| Block { domain, ..block.clone() }).collect();
@@ -116,10 +116,16 @@ fn learn_and_judge(
         _ => Some(reservoir(engines, state, settings, checkpoint.as_ref())?),
     };
     let own = own_texts(engines, &material.start, settings, &mut || pulse(tell))?;
-    if own.len() < settings.anchor_blocks && settings.anchor_weight > 0.0 {
-        let (got, wanted) = (own.len(), settings.anchor_blocks);
+    if own.len() < settings.own_texts() {
+        let (got, wanted) = (own.len(), settings.own_texts());
         let message = format!("the base wrote {got} of {wanted} texts to be held to");
         let _ = tell(&Event::Warning { message });
+    }
+    let mut anchor = Feed::new(&engines.trunk, &own, HIDDEN_BYTES_MAX as usize);
+    let strength = settings.whitening;
+    let whitening = whitening(engines, &mut anchor, &spec, strength, &mut || pulse(tell))?;
+    if let Some(whitening) = whitening.as_ref().filter(|_| is_first) {
+        learners.whiten(whitening);
     }
     let old = heritage.blocks_but(&material.name);
     let mut read = |blocks| HeldOut::new(&engines.trunk, blocks, SCORE_BATCH, &mut || pulse(tell));
@@ -149,7 +155,8 @@ fn learn_and_judge(
         before,
         best: checkpoint.and_then(|checkpoint| checkpoint.best),
         feed: Feed::new(&engines.trunk, &train, HIDDEN_BYTES_MAX as usize),
-        anchor: Feed::new(&engines.trunk, &own, HIDDEN_BYTES_MAX as usize),
+        anchor,
+        whitening,
     };
     job.run(cursor, tell)
 }
@@ -168,82 +175,6 @@ fn reservoir(
         return Err(LearnError::Room { fresh, room });
     }
     Ok(reservoir)
-}
-
-/// Where a job begins.
-struct Start {
-    learners: Learners,
-    heritage: Heritage,
-    cursor: Cursor,
-    /// The adapter in use, none for the bare base.
-    before: Option<Adapter>,
-    checkpoint: Option<Checkpoint>,
-}
-
-impl Start {
-    fn find(
-        engines: &Engines,
-        state: &State,
-        material: &Material,
-        settings: &Settings,
-        spec: &Spec,
-        tell: &mut Listener<'_>,
-    ) -> Result<Self, LearnError> {
-        let base = engines.base.hash();
-        let committed = state.learner()?;
-        if let Some(record) = &committed {
-            record.belongs_to(&base, spec)?;
-        }
-        let before = committed.as_ref().map(|record| adapter(spec, &record.slow));
-        let checkpoint = state.take_checkpoint()?;
-        match (&checkpoint, settings.resume) {
-            (None, true) => return Err(LearnError::NothingToResume),
-            (Some(checkpoint), false) => {
-                let step = checkpoint.learner.cursor.step;
-                let message = format!(
-                    "a job that was interrupted at its step {step} is given up; --resume would have gone on with it"
-                );
-                let _ = tell(&Event::Warning { message });
-            }
-            _ => {}
-        }
-        let checkpoint = checkpoint.filter(|_| settings.resume);
-        if let Some(Checkpoint { learner, .. }) = &checkpoint {
-            learner.belongs_to(&base, spec)?;
-            learner.may_resume(&material.hash, &settings.identity()?)?;
-        }
-        let record =
-            checkpoint.as_ref().map(|checkpoint| &checkpoint.learner).or(committed.as_ref());
-        let heritage = record.map_or_else(Heritage::default, Heritage::of);
-        let cursor = checkpoint.as_ref().map_or_else(Cursor::default, |checkpoint| {
-            let cursor = &checkpoint.learner.cursor;
-            Cursor { epoch: cursor.epoch, position: cursor.position as usize, step: cursor.step }
-        });
-        let learners = match record {
-            Some(record) => learners(spec, record),
-            None => {
-                let mut chance = ChaCha8Rng::seed_from_u64(settings.seed);
-                Learners::new(Adapter::fresh(spec.clone(), &mut chance))
-            }
-        };
-        Ok(Self { learners, heritage, cursor, before, checkpoint })
-    }
-}
-
-fn adapter(spec: &Spec, values: &[f32]) -> Adapter {
-    Adapter { spec: spec.clone(), values: values.to_vec() }
-}
-
-fn learners(spec: &Spec, record: &LearnerRecord) -> Learners {
-    Learners {
-        fast: adapter(spec, &record.fast),
-        slow: adapter(spec, &record.slow),
-        moments: Moments {
-            first: record.first_moment.clone(),
-            second: record.second_moment.clone(),
-        },
-        k: record.step,
-    }
 }
 
 /// A seed for whoever takes 32 bytes.
@@ -268,6 +199,7 @@ struct Job<'j, 'a> {
     best: Option<Best>,
     feed: Feed<'a>,
     anchor: Feed<'a>,
+    whitening: Option<Arc<Whitening>>,
 }
 
 impl Job<'_, '_> {
@@ -308,6 +240,7 @@ impl Job<'_, '_> {
                 learners: &mut self.learners,
                 reservoir: self.reservoir.as_mut(),
                 anchor: &mut self.anchor,
+                whitening: self.whitening.as_deref(),
             };
             since.add(&course.step(bench, settings)?);
             let step = course.cursor().step;

@@ -17,7 +17,7 @@ pub struct Memory {
     pub trunk: u64,
     /// Weights of the head, as they are kept.
     pub head: u64,
-    /// Fast, slow, gradient and AdamW's two moments.
+    /// Fast, slow, gradient, AdamW's two moments, and the roots that whiten.
     pub learners: u64,
     /// What the backward pass keeps of one batch, and its largest temporary buffers.
     pub step: u64,
@@ -52,14 +52,17 @@ impl Memory {
             Activations::Bf16 => number * (learning * kept / 2 + kept),
             Activations::Recompute => number * (learning * rows * d + kept),
         };
-        let own = wide(settings.anchor_blocks) * t.min(wide(anchor::TOKENS_MAX));
+        let own = wide(settings.own_texts()) * t.min(wide(anchor::TOKENS_MAX));
         let kept_hidden = |tokens: u64| HIDDEN_BYTES_MAX.min(number * tokens * d);
+        let is_whitened = settings.own_texts() > 0 && settings.whitening > 0.0;
+        // The sums that they are made from stay until they are.
+        let roots = if is_whitened { 2 * head::sum_bytes(spec) } else { 0 };
         let logits = wide(head::logit_rows(settings.activations)) * wide(config.vocab);
         let temporary = rows * (8 * d + 3 * f + q) + 2 * logits;
         Self {
             trunk: number * (vocab + (wide(config.layers) - learning) * layer),
             head: weight * (vocab + learning * layer) + number * (1 + 2 * learning) * d,
-            learners: number * 6 * wide(spec.len()),
+            learners: number * 6 * wide(spec.len()) + roots,
             step: tape + number * temporary,
             hidden: kept_hidden(blocks * t) + kept_hidden(own),
         }

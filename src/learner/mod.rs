@@ -15,6 +15,7 @@ mod job;
 mod memory;
 mod plan;
 mod since;
+mod start;
 mod stream;
 
 pub use anchor::own_texts;

@@ -198,9 +198,14 @@ pub fn line(settings: &Settings, config: &Config, blocks: usize) -> String {
          {iters} steps of {batch_size} new and {replay_batch_size} old blocks, {passes:.1} passes; retain {retain}",
         config.layers
     );
-    if settings.anchor_blocks > 0 && settings.anchor_weight > 0.0 {
+    let uses =
+        [(settings.whitening, "whitened by"), (settings.anchor_weight, "held to the base on")];
+    let uses: Vec<&str> =
+        uses.iter().filter(|(strength, _)| *strength > 0.0).map(|(_, use_)| *use_).collect();
+    if settings.own_texts() > 0 {
         // Writing to a string cannot fail.
-        let _ = write!(line, "; held to the base on {} texts of its own", settings.anchor_blocks);
+        let (uses, texts) = (uses.join(" and "), settings.own_texts());
+        let _ = write!(line, "; {uses} {texts} texts of its own");
     }
     line
 }

@@ -8,6 +8,7 @@
 //!   as many steps or a multiple of them; a row of R follows each T-th part of its steps.
 
 use super::LearnError;
+use super::anchor::whitening;
 use super::course::{Bench, Course, Cursor, Report, order};
 use super::engines::Engines;
 use super::evaluate::HeldOut;
@@ -182,8 +183,12 @@ impl<'a> Stream<'a> {
             0 => None,
             _ => Some(reservoir(self.engines, &settings)?),
         };
-        let own = if settings.anchor_blocks == 0 { &[][..] } else { self.own };
+        let own = if settings.own_texts() == 0 { &[][..] } else { self.own };
         let mut anchor = Feed::new(&self.engines.trunk, own, OWN_BYTES_MAX);
+        let strength = settings.whitening;
+        let spec = learners.fast.spec.clone();
+        let whitening = whitening(self.engines, &mut anchor, &spec, strength, &mut || Ok(()))?;
+        whitening.iter().for_each(|whitening| learners.whiten(whitening));
         let whole = 0..self.spans.last().map_or(0, |span| span.end);
         let mut course = Course::new(whole, settings.seed, Cursor::default());
         let (before, general) = self.before.clone();
@@ -212,6 +217,7 @@ impl<'a> Stream<'a> {
                     learners: &mut learners,
                     reservoir: reservoir.as_mut(),
                     anchor: &mut anchor,
+                    whitening: whitening.as_deref(),
                 };
                 let report = course.step(bench, &settings)?;
                 tell(name, &report);

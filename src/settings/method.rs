@@ -18,6 +18,8 @@ enum Part {
     Distance,
     /// Fast held to the base on text that the base wrote.
     Anchor,
+    /// A moved in inputs whitened by such text.
+    Whitening,
 }
 
 /// How a method goes through the domains.
@@ -45,7 +47,8 @@ impl Method {
             // What is not averaged, or hardly, comes to rest only under a rate that falls.
             chosen.lr_schedule = Schedule::Cosine;
         }
-        if self == Self::Anchored && chosen.anchor_blocks > 0 {
+        let is_anchored = !as_published && !self.off().contains(&Part::Anchor);
+        if is_anchored && chosen.anchor_blocks > 0 && chosen.anchor_weight > 0.0 {
             // The base's own block takes the place of a replayed one: every method has as many.
             chosen.replay_batch_size = chosen.replay_batch_size.saturating_sub(1);
         }
@@ -54,7 +57,8 @@ impl Method {
                 Part::Replay => chosen.replay_batch_size = 0,
                 Part::Average => chosen.retain = 0.0,
                 Part::Distance => chosen.gamma = 0.0,
-                Part::Anchor => chosen.anchor_blocks = 0,
+                Part::Anchor => chosen.anchor_weight = 0.0,
+                Part::Whitening => chosen.whitening = 0.0,
             }
         }
         chosen
@@ -122,24 +126,31 @@ macro_rules! methods {
     };
 }
 
-use Part::{Anchor, Average, Distance, Replay};
+use Part::{Anchor, Average, Distance, Replay, Whitening};
 use Way::{AsPublished, InTurn, Joint};
+
+/// What neither plain LoRA nor training on everything at once has.
+const ALL: [Part; 5] = [Replay, Average, Distance, Anchor, Whitening];
 
 methods! {
     /// LoRA on one domain after the other.
-    Sequential = "sequential", "sequential LoRA", InTurn, [Replay, Average, Distance, Anchor];
+    Sequential = "sequential", "sequential LoRA", InTurn, ALL;
     /// Experience replay (ER).
-    Replay = "er", "ER", InTurn, [Average, Distance, Anchor];
+    Replay = "er", "ER", InTurn, [Average, Distance, Anchor, Whitening];
     /// ER, and the slow learner is an average of the fast one.
-    ReplayAverage = "er-ema", "ER + EMA", InTurn, [Distance, Anchor];
+    ReplayAverage = "er-ema", "ER + EMA", InTurn, [Distance, Anchor, Whitening];
     /// I-LoRA as its paper describes it: ER, average, and hidden states held close.
-    Ilora = "ilora", "I-LoRA", InTurn, [Anchor];
-    /// The default: I-LoRA, held to the base on text that the base wrote.
-    Anchored = "anchored", "I-LoRA, anchored", InTurn, [];
+    Ilora = "ilora", "I-LoRA", InTurn, [Anchor, Whitening];
+    /// I-LoRA, whose A moves in inputs that text of the base's own has whitened.
+    Whitened = "whitened", "I-LoRA, whitened", InTurn, [Anchor];
+    /// I-LoRA, held to the base on text that the base wrote.
+    Anchored = "anchored", "I-LoRA, anchored", InTurn, [Whitening];
+    /// The default: I-LoRA, whitened and anchored.
+    Sapwood = "sapwood", "Sapwood", InTurn, [];
     /// I-LoRA as its authors' program does it.
-    AsPublished = "as-published", "I-LoRA as published", AsPublished, [Anchor];
+    AsPublished = "as-published", "I-LoRA as published", AsPublished, [Anchor, Whitening];
     /// All domains at once, shuffled, with as many blocks a step and steps as the others.
-    Joint = "joint", "joint", Joint(1), [Replay, Average, Distance, Anchor];
+    Joint = "joint", "joint", Joint(1), ALL;
     /// The same for three times the steps.
-    JointLong = "joint-long", "joint, 3 x steps", Joint(3), [Replay, Average, Distance, Anchor];
+    JointLong = "joint-long", "joint, 3 x steps", Joint(3), ALL;
 }

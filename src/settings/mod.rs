@@ -137,6 +137,7 @@ impl Settings {
             ("alpha", self.alpha, 1e-6, 1e6),
             ("gamma", self.gamma, 0.0, 1e6),
             ("anchor-weight", self.anchor_weight, 0.0, 1e6),
+            ("whitening", self.whitening, 0.0, 1e6),
             ("gate-new", self.gate_new, -1.0, 1.0),
             ("gate-old", self.gate_old, 0.0, 10.0),
             ("gate-general", self.gate_general, 0.0, 10.0),
@@ -171,6 +172,12 @@ impl Settings {
                 Err(range("num-layers", &format!("at most the model's {layers}"), wanted))
             }
         }
+    }
+
+    /// Texts that the base is to write for itself: none where nothing has a use for them.
+    pub fn own_texts(&self) -> usize {
+        let is_used = self.anchor_weight > 0.0 || self.whitening > 0.0;
+        if is_used { self.anchor_blocks } else { 0 }
     }
 
     /// Fresh blocks of one optimiser step.
@@ -346,6 +353,8 @@ settings! {
     anchor_blocks: usize = 256,
     /// Weight of the divergence from the base on them, in parts of the cross-entropy.
     anchor_weight: f64 = 0.3,
+    /// How strongly the inputs of A are whitened by what they are on those texts; 0: not at all.
+    whitening: f64 = 30.0,
     /// Blocks that the reservoir holds.
     replay_blocks: u64 = 2_000,
     /// Bytes that the reservoir may take; given, it decides how many blocks fit.

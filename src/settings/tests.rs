@@ -54,6 +54,7 @@ fn a_refusal_of_a_file_is_one_line_with_key_and_line() {
 fn every_value_out_of_range_is_refused_by_name() {
     let cases = [
         ("rank = 0", "--rank"),
+        ("whitening = -1.0", "--whitening"),
         ("retain = 1.0", "--retain"),
         ("retain = nan", "--retain"),
         ("gamma = nan", "--gamma"),
@@ -140,12 +141,17 @@ fn a_method_changes_what_it_is_about_and_nothing_else() -> Result<(), SettingsEr
     assert_eq!(Method::Sequential.apply(&chosen).replay_batch_size, 0);
     let average = Method::ReplayAverage.apply(&chosen);
     assert!(average.retain > 0.9 && average.gamma == 0.0);
-    let paper = Settings { as_published: false, anchor_blocks: 0, ..chosen.clone() };
-    assert!(Method::Ilora.apply(&chosen) == paper);
+    let bare =
+        Settings { as_published: false, anchor_weight: 0.0, whitening: 0.0, ..chosen.clone() };
+    assert!(Method::Ilora.apply(&chosen) == bare && bare.own_texts() == 0);
+    let whitened = Settings { whitening: chosen.whitening, ..bare };
+    assert!(Method::Whitened.apply(&chosen) == whitened);
+    assert_eq!(whitened.own_texts(), chosen.anchor_blocks);
     // As many blocks as the others: the base's own takes the place of a replayed one.
     let replay_batch_size = chosen.replay_batch_size - 1;
     let whole = Settings { as_published: false, replay_batch_size, ..chosen.clone() };
-    assert!(Method::Anchored.apply(&chosen) == whole);
+    assert!(Method::Sapwood.apply(&chosen) == whole);
+    assert!(Method::Anchored.apply(&chosen) == Settings { whitening: 0.0, ..whole });
     let falls = |method: Method| method.apply(&chosen).lr_schedule == Schedule::Cosine;
     assert!(falls(Method::Replay) && falls(Method::AsPublished) && falls(Method::Joint));
     assert!(!falls(Method::ReplayAverage) && !falls(Method::Anchored));

@@ -8,8 +8,10 @@
 //! Source: I-LoRA, arXiv 2402.18865, algorithm 1. The anchor is not in it.
 
 mod optimiser;
+mod whitening;
 
 pub use optimiser::{AdamW, Moments, clip};
+pub use whitening::Whitening;
 
 use crate::adapter::Adapter;
 use crate::head::{Group, Head, HeadError, Losses, Objective};
@@ -58,17 +60,25 @@ impl Learners {
         let moments = Moments::zeros(adapter.values.len());
         Self { slow: adapter.clone(), fast: adapter, moments, k: 0 }
     }
+
+    /// Lets learners that nothing was learned with begin in whitened inputs.
+    pub fn whiten(&mut self, whitening: &Whitening) {
+        whitening.apply(&mut self.fast.values);
+        whitening.apply(&mut self.slow.values);
+    }
 }
 
 /// What stays the same from step to step.
-#[derive(Clone, Copy, Debug)]
-pub struct Rules {
+#[derive(Clone, Copy)]
+pub struct Rules<'w> {
     /// The loss besides cross-entropy.
     pub objective: Objective,
     /// The optimiser.
     pub adamw: AdamW,
     /// Weight of the divergence from the base on the anchor's blocks, in parts of the cross-entropy.
     pub anchor_weight: f32,
+    /// What the base's own text looks like to the layers that A reads for; none, and A moves as it is.
+    pub whitening: Option<&'w Whitening>,
     /// Bound on the gradient's norm.
     pub max_grad_norm: f32,
     /// Kept of slow at every step, `[0, 1)`; 0 makes slow a copy of fast.
@@ -99,7 +109,7 @@ pub struct Step {
     pub gradient_norm: f32,
 }
 
-/// One optimiser step over the micro-batches: mean gradient, clip, AdamW, average.
+/// One optimiser step over the micro-batches: mean gradient, clip, AdamW in whitened inputs, average.
 ///
 /// # Errors
 /// [`TrainError::NotFinite`] when the loss or the gradient is not finite: `learners` is unchanged.
@@ -107,7 +117,7 @@ pub fn step(
     head: &Head,
     learners: &mut Learners,
     batches: &[Batch<'_>],
-    rules: &Rules,
+    rules: &Rules<'_>,
     learning_rate: f32,
 ) -> Result<Step, TrainError> {
     let mut gradient = vec![0f32; learners.fast.values.len()];
@@ -133,7 +143,10 @@ pub fn step(
         return Err(TrainError::NotFinite { k, loss: losses.total, norm: gradient_norm });
     }
     let Learners { fast, slow, moments, .. } = learners;
-    rules.adamw.step(&mut fast.values, &gradient, moments, k, learning_rate);
+    rules.whitening.iter().for_each(|whitening| whitening.apply(&mut gradient));
+    rules.adamw.moves(&mut gradient, moments, k, learning_rate);
+    rules.whitening.iter().for_each(|whitening| whitening.apply(&mut gradient));
+    rules.adamw.go(&mut fast.values, &gradient, learning_rate);
     let retain = match rules.retain_at_once {
         true => rules.retain,
         false => merge::retain_at(k, rules.retain),

@@ -40,23 +40,34 @@ impl AdamW {
     pub fn step(
         &self,
         values: &mut [f32],
-        gradient: &[f32],
+        gradient: &mut [f32],
         moments: &mut Moments,
         k: u64,
         learning_rate: f32,
     ) {
+        self.moves(gradient, moments, k, learning_rate);
+        self.go(values, gradient, learning_rate);
+    }
+
+    /// Turns a gradient into what it moves the values by, weight decay apart; k counts from 1.
+    pub fn moves(&self, gradient: &mut [f32], moments: &mut Moments, k: u64, learning_rate: f32) {
         let correct = |beta: f64| (1.0 - beta.powf(k as f64)) as f32;
         let (c1, c2) = (correct(self.betas.0), correct(self.betas.1).sqrt());
         let (b1, b2) = (self.betas.0 as f32, self.betas.1 as f32);
         let (n1, n2) = ((1.0 - self.betas.0) as f32, (1.0 - self.betas.1) as f32);
         let rate = learning_rate / c1;
-        let keep = 1.0 - learning_rate * self.weight_decay;
         let moments = moments.first.iter_mut().zip(&mut moments.second);
-        for ((value, &g), (m, v)) in values.iter_mut().zip(gradient).zip(moments) {
-            *m = b1 * *m + n1 * g;
-            *v = b2 * *v + n2 * g * g;
-            *value = *value * keep - rate * *m / (v.sqrt() / c2 + self.eps);
+        for (g, (m, v)) in gradient.iter_mut().zip(moments) {
+            *m = b1 * *m + n1 * *g;
+            *v = b2 * *v + n2 * *g * *g;
+            *g = -rate * *m / (v.sqrt() / c2 + self.eps);
         }
+    }
+
+    /// Lets the values decay, and moves them.
+    pub fn go(&self, values: &mut [f32], moves: &[f32], learning_rate: f32) {
+        let keep = 1.0 - learning_rate * self.weight_decay;
+        values.iter_mut().zip(moves).for_each(|(value, step)| *value = *value * keep + step);
     }
 }
 
@@ -89,7 +100,7 @@ mod tests {
     fn adamw_moves_against_the_gradient_by_the_learning_rate_at_first() {
         let (mut values, mut moments) = ([1.0f32, -1.0], Moments::zeros(2));
         let adamw = AdamW { weight_decay: 0.0, ..AdamW::default() };
-        adamw.step(&mut values, &[0.5, -2.0], &mut moments, 1, 0.01);
+        adamw.step(&mut values, &mut [0.5, -2.0], &mut moments, 1, 0.01);
         // The first step's ratio of moments is the sign of the gradient.
         assert!((values[0] - 0.99).abs() < 1e-6 && (values[1] + 0.99).abs() < 1e-6);
     }

@@ -19,6 +19,7 @@ RANK, ALPHA = 4, 8
 LAYERS = [1, 2]
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 GAMMA, CLIP, RETAIN = 0.5, 1.0, 0.99
+WHITENING, WHITENED_STEPS = 30.0, 3
 ADAMW = dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
 TRAJECTORY_STEPS, TRAJECTORY_LR, WARM_UP_STEPS = 20, 1e-2, 5
 VARIANTS = ["last", "all"]
@@ -38,6 +39,9 @@ FORMULAS = {
     "adamw": "p *= 1 - lr * wd; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; "
     "p -= lr / (1 - b1^k) * m / (sqrt(v) / sqrt(1 - b2^k) + eps)",
     "ema": "lambda_k = min(1 - 1 / (k + 1), retain); slow = lambda_k * slow + (1 - lambda_k) * fast, k from 1",
+    "whitening": "C = sum of x x^T / |x|^2 over what a linear layer of the bare base reads at positions t < length, "
+    "scaled to a mean eigenvalue of 1; S = (I + strength C)^(-1/2), scaled to a mean eigenvalue of 1; A = P S, and P is what AdamW "
+    "moves along the clipped gradient of A times S",
     "lora": "y = W x + alpha / r * B (A x); A [r, in], B [out, r], no dropout",
 }
 
@@ -173,6 +177,54 @@ def write_anchor(folder: Path) -> dict:
     return {"divergence": rounded(apart)}
 
 
+def roots(learner: Learner, batch: dict) -> dict[str, torch.Tensor]:
+    """S of every lora_A, by the eigenvectors of C in f64."""
+    modules = {short(f"{name}.lora_A.default.weight"): module for name, module in learner.model.named_modules() if hasattr(module, "lora_A")}
+    read = {}
+    hooks = [module.register_forward_pre_hook(lambda _m, given, name=name: read.update({name: given[0]})) for name, module in modules.items()]
+    with torch.no_grad(), learner.model.disable_adapter():
+        learner.run(batch)
+    for hook in hooks:
+        hook.remove()
+    real = torch.arange(LENGTH)[None] < batch["lengths"][:, None]
+    return {name: inverse_root(rows[real].double()) for name, rows in read.items()}
+
+
+def inverse_root(rows: torch.Tensor) -> torch.Tensor:
+    unit = torch.nn.functional.normalize(rows, dim=-1)
+    moments = unit.T @ unit
+    values, vectors = torch.linalg.eigh(moments * (len(moments) / moments.trace()))
+    scales = (1 + WHITENING * values).rsqrt()
+    return ((vectors * (scales / scales.mean())) @ vectors.T).float()
+
+
+def write_whitening(folder: Path) -> dict:
+    """Steps on fresh blocks alone, A moving in inputs whitened by other text; it begins with A S."""
+    fast, text = Learner(folder / "base", "step fast"), make_batch("step whitening", REPLAY)
+    root, moved = roots(fast, text), {}
+    tensors = prefixed("text", text | {"hidden_tap": fast.run(text)[1][LAYERS[0] - 1]}) | prefixed("parameter", fast.factors)
+    for name, factor in fast.factors.items():
+        moved[name] = factor.detach().clone()
+        with torch.no_grad():
+            factor.copy_(factor @ root[name] if name in root else factor)
+    tensors |= prefixed("begun", fast.factors)
+    optimiser = torch.optim.AdamW(moved.values(), foreach=False, **ADAMW)
+    for step in range(1, WHITENED_STEPS + 1):
+        batch = make_batch(f"step whitened {step}", FRESH)
+        logits, layers = fast.run(batch)
+        tensors |= prefixed(f"fresh{step}", batch | {"hidden_tap": layers[LAYERS[0] - 1]})
+        gradients(fast, cross_entropy(logits, batch["labels"]))
+        torch.nn.utils.clip_grad_norm_(fast.factors.values(), CLIP, foreach=False)
+        for name, factor in fast.factors.items():
+            moved[name].grad = factor.grad @ root[name] if name in root else factor.grad
+        optimiser.step()
+        with torch.no_grad():
+            for name, factor in fast.factors.items():
+                factor.copy_(moved[name] @ root[name] if name in root else moved[name])
+    write_tensors(folder / "whitening.safetensors", tensors | prefixed("after", fast.factors))
+    return {"strength": WHITENING, "steps": WHITENED_STEPS}
+
+
 def one_step(base: Path, variant: str) -> dict[str, torch.Tensor]:
     fast, slow = Learner(base, "step fast"), Learner(base, "step slow")
     fresh, replay = make_batch("step fresh", FRESH), make_batch("step replay", REPLAY)
@@ -266,7 +318,7 @@ def write(out: Path) -> None:
     common = {"rank": RANK, "alpha": ALPHA, "targets": TARGETS, "layers": LAYERS, "tap": LAYERS[0], "formulas": FORMULAS}
     common |= {"gamma": GAMMA, "clip_norm": CLIP, "retain": RETAIN, "betas": ADAMW["betas"], "eps": ADAMW["eps"]}
     common |= {"weight_decay": ADAMW["weight_decay"]}
-    step = {"learning_rate": ADAMW["lr"], "k": 1, "variants": write_step(folder), "anchor": anchor}
+    step = {"learning_rate": ADAMW["lr"], "k": 1, "variants": write_step(folder), "anchor": anchor, "whitening": write_whitening(folder)}
     write_json(folder / "ilora_step.json", common | step)
     rate = {"learning_rate": TRAJECTORY_LR, "warm_up_steps": WARM_UP_STEPS, "learning_rate_at_k": "lr * min(1, k / warm_up_steps)"}
     write_json(folder / "trajectory.json", common | rate | {"steps": TRAJECTORY_STEPS} | write_trajectory(folder))

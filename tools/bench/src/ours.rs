@@ -21,8 +21,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const LEARNING_RATE: f32 = 1e-4;
-pub(crate) const RULES: Rules = Rules {
+pub(crate) const RULES: Rules<'static> = Rules {
     anchor_weight: 0.0,
+    whitening: None,
     objective: Objective {
         gamma: 1.0,
         layers: EmbeddingLayers::Last,

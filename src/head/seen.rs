@@ -1,0 +1,207 @@
+//! What the linear layers of the bare base read on some text, for those who want its second moments.
+//!
+//! - In: blocks and their hidden states at the tap. Out: sums, added to.
+//! - Padding is not seen. Layers that nobody asks about run without keeping anything.
+//! - Wide inputs are cut into tiles, and what lies between two tiles is not summed.
+//! - Never here: what the sums are for.
+
+use super::objective::tensor3;
+use super::{Group, Head, HeadError, Kernels};
+use crate::adapter::{Slot, Spec, Target};
+use crate::products::gemm::{Into, Threads, View, matmul};
+use crate::weights::Part;
+use std::ops::Range;
+
+/// Most inputs of a tile: 2.4 MB a sum.
+const TILE: usize = 768;
+
+/// Sums of `x xᵀ / |x|^2` over the rows that the adapted linear layers of some decoder layers read.
+pub struct Seen {
+    inputs: Vec<Input>,
+}
+
+/// One input: what the linear layers of a part read.
+struct Input {
+    layer: usize,
+    part: Part,
+    fan_in: usize,
+    /// One sum a tile, `[n, n]`.
+    tiles: Vec<Vec<f32>>,
+}
+
+/// What of a decoder layer holds a target's matrix.
+fn part(target: Target) -> Part {
+    match target {
+        Target::Q | Target::K | Target::V => Part::Qkv,
+        Target::O => Part::O,
+        Target::Gate | Target::Up => Part::GateUp,
+        Target::Down => Part::Down,
+    }
+}
+
+/// The tiles of an input, as even as they can be.
+pub(crate) fn tiles(fan_in: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = fan_in.div_ceil(TILE).max(1);
+    (0..count).map(move |tile| tile * fan_in / count..(tile + 1) * fan_in / count)
+}
+
+/// What the slots of a spec read, each input once: decoder layer, part, width.
+fn read(spec: &Spec) -> Vec<(usize, Part, usize)> {
+    let inputs = spec.slots.iter().map(|slot| (slot.layer, part(slot.target), slot.fan_in));
+    let mut inputs: Vec<_> = inputs.collect();
+    inputs.dedup();
+    inputs
+}
+
+/// Bytes of the sums of what the slots of a spec read.
+pub fn sum_bytes(spec: &Spec) -> u64 {
+    let numbers = |fan_in| tiles(fan_in).map(|tile| tile.len() * tile.len()).sum::<usize>();
+    let all: usize = read(spec).into_iter().map(|(_, _, fan_in)| numbers(fan_in)).sum();
+    (all * size_of::<f32>()) as u64
+}
+
+impl Seen {
+    /// Nothing seen yet of what the slots of `spec` read.
+    pub fn new(spec: &Spec) -> Self {
+        let zeros = |tile: Range<usize>| vec![0.0; tile.len() * tile.len()];
+        let inputs = read(spec).into_iter().map(|(layer, part, fan_in)| {
+            let tiles = tiles(fan_in).map(zeros).collect();
+            Input { layer, part, fan_in, tiles }
+        });
+        Self { inputs: inputs.collect() }
+    }
+
+    /// The sums of every input's tiles, `[n, n]` each.
+    pub(crate) fn sums(&self) -> impl Iterator<Item = &Vec<Vec<f32>>> {
+        self.inputs.iter().map(|input| &input.tiles)
+    }
+
+    /// Which of the inputs a slot reads, if it was wanted.
+    pub(crate) fn index(&self, slot: &Slot) -> Option<usize> {
+        let wanted = (slot.layer, part(slot.target));
+        self.inputs.iter().position(|input| (input.layer, input.part) == wanted)
+    }
+
+    /// Whether anything of decoder layer `layer` is wanted.
+    pub(crate) fn wants(&self, layer: usize) -> bool {
+        self.inputs.iter().any(|input| input.layer == layer)
+    }
+
+    /// Adds rows `[N, in]` that a part of decoder layer `layer` reads; nothing if it is not wanted.
+    ///
+    /// Every row weighs alike: the first token's may be a thousand times as long as the others.
+    pub(crate) fn add(&mut self, layer: usize, part: Part, rows: &[f32]) {
+        let mut inputs = self.inputs.iter_mut();
+        let Some(input) = inputs.find(|input| (input.layer, input.part) == (layer, part)) else {
+            return;
+        };
+        let fan_in = input.fan_in;
+        let mut unit = rows.to_vec();
+        for row in unit.chunks_exact_mut(fan_in) {
+            let length = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+            row.iter_mut().for_each(|x| *x /= length);
+        }
+        let count = unit.len() / fan_in;
+        for (tile, sum) in tiles(fan_in).zip(&mut input.tiles) {
+            let (from, n) = (tile.start, tile.len());
+            let own = View::new(&unit[from.min(unit.len())..], count, n, fan_in);
+            matmul(sum, n, own.transposed(), own, 1.0, Into::Add, Threads::All);
+        }
+    }
+}
+
+/// The real rows of `[B * T, width]`.
+fn real(group: &Group<'_>, tokens: usize, rows: &[f32]) -> Vec<f32> {
+    let width = rows.len() / (group.blocks.len() * tokens).max(1);
+    let sequences = rows.chunks_exact((tokens * width).max(1)).zip(group.blocks);
+    sequences.flat_map(|(rows, block)| &rows[..block.tokens.len() * width]).copied().collect()
+}
+
+impl Head {
+    /// Adds what the linear layers of the bare base read on `group` to `seen`.
+    ///
+    /// # Errors
+    /// [`HeadError::Length`] when a sequence is longer than the head was loaded for.
+    pub fn see(&self, group: &Group<'_>, seen: &mut Seen) -> Result<(), HeadError> {
+        let tokens = group.hidden.dim().1;
+        self.check_length(tokens)?;
+        if group.blocks.is_empty() || tokens == 0 {
+            return Ok(());
+        }
+        match self.kernels {
+            Kernels::Fused => self.see_by_hand(group, tokens, seen)?,
+            Kernels::Reference => self.see_by_candle(group, tokens, seen)?,
+        }
+        Ok(())
+    }
+
+    fn see_by_hand(
+        &self,
+        group: &Group<'_>,
+        tokens: usize,
+        seen: &mut Seen,
+    ) -> candle_core::Result<()> {
+        let batch = group.hidden.dim().0;
+        let mut x = self.pool.take(batch * tokens * self.config.hidden);
+        self.fill(group, tokens, &mut x);
+        for index in 0..self.layers.len() {
+            let layer = self.fused(index, None, self.shape(batch, tokens))?;
+            let (y, saved) = layer.forward(&x, seen.wants(self.tap + index));
+            if let Some(saved) = saved {
+                layer.inputs(&x, saved, |part, rows| {
+                    seen.add(self.tap + index, part, &real(group, tokens, rows));
+                });
+            }
+            self.pool.give([std::mem::replace(&mut x, y)]);
+        }
+        self.pool.give([x]);
+        self.pool.settle();
+        Ok(())
+    }
+
+    /// The same by candle's ops, on any device.
+    fn see_by_candle(
+        &self,
+        group: &Group<'_>,
+        tokens: usize,
+        seen: &mut Seen,
+    ) -> Result<(), HeadError> {
+        let mut x = tensor3(group.hidden, &self.device)?;
+        let (bare, _) = self.factors(None, self.own(), false)?;
+        let layers = self.layers.iter().zip(&bare.layers);
+        for (index, (layer, (slots, values))) in layers.enumerate() {
+            let ran = self.reference(layer, slots, values).run(&x, 0, None)?;
+            if seen.wants(self.tap + index) {
+                let read = [
+                    (Part::Qkv, &ran.normed),
+                    (Part::O, &ran.attended),
+                    (Part::GateUp, &ran.normed_again),
+                    (Part::Down, &ran.active),
+                ];
+                for (part, rows) in read {
+                    let rows = rows.flatten_all()?.to_vec1()?;
+                    seen.add(self.tap + index, part, &real(group, tokens, &rows));
+                }
+            }
+            x = ran.out;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_are_even_and_cover_every_input_once() {
+        for fan_in in [1, 192, TILE, TILE + 1, 1_536, 8_192] {
+            let tiles: Vec<Range<usize>> = tiles(fan_in).collect();
+            let covered: Vec<usize> = tiles.iter().cloned().flatten().collect();
+            assert!(covered.into_iter().eq(0..fan_in));
+            let lengths = tiles.iter().map(Range::len);
+            let (least, most) = (lengths.clone().min(), lengths.max());
+            assert!(most <= Some(TILE) && most <= least.map(|least| least + 1), "{tiles:?}");
+        }
+    }
+}
