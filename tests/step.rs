@@ -189,6 +189,7 @@ fn rules(layers: EmbeddingLayers) -> Rules<'static> {
         max_grad_norm: 1.0,
         retain: 0.99,
         retain_at_once: false,
+        reptile_steps: 0,
     }
 }
 

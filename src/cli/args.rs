@@ -144,6 +144,10 @@ pub(crate) struct LearnFlags {
     /// How strongly the inputs of A are whitened by what they are on these texts; 0: not at all [30].
     #[arg(long)]
     pub whitening: Option<f64>,
+    /// Reptile: steps after which slow goes a part of the way to fast, and fast begins again there;
+    /// 0: slow follows at every step [0].
+    #[arg(long)]
+    pub reptile_steps: Option<u64>,
     /// Blocks that the reservoir holds [2000].
     #[arg(long)]
     pub replay_blocks: Option<u64>,
@@ -207,6 +211,7 @@ impl LearnFlags {
             anchor_blocks: self.anchor_blocks,
             anchor_weight: self.anchor_weight,
             whitening: self.whitening,
+            reptile_steps: self.reptile_steps,
             replay_blocks: self.replay_blocks,
             replay_bytes: self.replay_bytes.map(Some),
             replay_hidden: on(self.replay_hidden),

@@ -310,6 +310,7 @@ mod tests {
                     vec![1.6 + 2.0 * lost, 1.3 + lost, 1.0],
                 ],
                 general: vec![],
+                prequential: vec![],
             },
         };
         let runs = vec![

@@ -3,7 +3,8 @@
 //! `R[i][j]` is the score on domain j after learning domain i; `b[j]` before learning any.
 //! Sources: GEM, arXiv 1706.08840 (ACC, BWT, FWT, divisor T - 1); Chaudhry et al., arXiv 1801.10112
 //! (forgetting); LA: the mean of `R[j][j]`; AAA: the mean over the stream of the mean over the domains
-//! seen.
+//! seen. Prequential: tested on what is learned next, Dawid 1984, "Statistical theory: the prequential
+//! approach".
 
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +68,9 @@ pub struct Matrix {
     /// Scores of general text, before the first domain and with each row; empty where none was given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub general: Vec<f64>,
+    /// Score of fast on new text just before it learned it, with each row; empty where not taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prequential: Vec<f64>,
 }
 
 /// What is read off a finished matrix. A mean over no domains (T = 1) is 0.
@@ -89,6 +93,10 @@ pub struct Metrics {
     /// Percent by which the score on general text rose from before the first domain to the end, where
     /// there was some.
     pub general: Option<f64>,
+    /// Prequential score: mean over the stream of fast's score on new text just before it learned it,
+    /// in the unit of the scores, where it was taken.
+    #[serde(default)]
+    pub prequential: Option<f64>,
 }
 
 impl Matrix {
@@ -120,6 +128,8 @@ impl Matrix {
                 rows.iter().enumerate().map(|(i, row)| mean(row.iter().take(i + 1).copied())),
             ),
             general: general.map(|(before, end)| 100.0 * (end / before - 1.0)),
+            prequential: (!self.prequential.is_empty())
+                .then(|| mean(self.prequential.iter().copied())),
         })
     }
 
@@ -175,6 +185,7 @@ mod tests {
                 signed([0.50, 0.72, 0.85, 0.75]),
             ],
             general: vec![2.0, 2.1, 1.9, 2.2, 2.5],
+            prequential: vec![1.0, 1.0, 1.0, 3.0],
         }
     }
 
@@ -194,6 +205,7 @@ mod tests {
         near(metrics.fwt, 0.026667);
         near(metrics.aaa, 0.717917);
         near(metrics.general.unwrap_or(f64::NAN), 25.0);
+        near(metrics.prequential.unwrap_or(f64::NAN), 1.5);
         Ok(())
     }
 
@@ -216,10 +228,11 @@ mod tests {
             before: vec![2.0],
             rows: vec![vec![1.5]],
             general: vec![],
+            prequential: vec![],
         };
         let metrics = matrix.metrics()?;
         assert_eq!((metrics.forgetting, metrics.bwt, metrics.fwt), (0.0, 0.0, 0.0));
-        assert_eq!(metrics.general, None);
+        assert_eq!((metrics.general, metrics.prequential), (None, None));
         near(metrics.acc, 1.5);
         matrix.general = vec![2.0];
         assert_eq!(matrix.metrics(), Err(MatrixError::General { expected: 2, got: 1 }));

@@ -157,14 +157,17 @@ impl Matrix {
 
 impl Metrics {
     /// The numbers in the order of [`super::table::COLUMNS`]; NaN where there is none.
-    pub(super) fn values(&self) -> [f64; 8] {
-        let Self { acc, la, last, bwt, forgetting, fwt, aaa, general } = *self;
-        [acc, la, last, bwt, forgetting, fwt, aaa, general.unwrap_or(f64::NAN)]
+    pub(super) fn values(&self) -> [f64; 9] {
+        let Self { acc, la, last, bwt, forgetting, fwt, aaa, general, prequential } = *self;
+        let some = |value: Option<f64>| value.unwrap_or(f64::NAN);
+        [acc, la, last, bwt, forgetting, fwt, aaa, some(prequential), some(general)]
     }
 
-    fn from_values([acc, la, last, bwt, forgetting, fwt, aaa, general]: [f64; 8]) -> Self {
-        let general = (!general.is_nan()).then_some(general);
-        Self { acc, la, last, bwt, forgetting, fwt, aaa, general }
+    fn from_values(values: [f64; 9]) -> Self {
+        let [acc, la, last, bwt, forgetting, fwt, aaa, prequential, general] = values;
+        let some = |value: f64| (!value.is_nan()).then_some(value);
+        let (prequential, general) = (some(prequential), some(general));
+        Self { acc, la, last, bwt, forgetting, fwt, aaa, general, prequential }
     }
 }
 
@@ -175,7 +178,7 @@ impl Summary {
     }
 
     fn of(method: &str, runs: &[Metrics]) -> Self {
-        let (mut mean, mut deviation) = ([0.0; 8], [0.0; 8]);
+        let (mut mean, mut deviation) = ([0.0; 9], [0.0; 9]);
         let count = runs.len() as f64;
         for metric in 0..mean.len() {
             let values = || runs.iter().map(|run| run.values()[metric]);
@@ -211,6 +214,7 @@ mod tests {
                 before: vec![3.0, 3.0],
                 rows: vec![vec![1.0, 2.5], vec![end, 1.0]],
                 general: general.to_vec(),
+                prequential: vec![],
             },
         }
     }

@@ -23,7 +23,7 @@ const fn score(name: &'static str, in_turn: bool, about: &'static str) -> Column
 }
 
 /// The metrics in the order of the table.
-pub(super) const COLUMNS: [Column; 8] = [
+pub(super) const COLUMNS: [Column; 9] = [
     score("ACC", false, "mean score of all domains at the end"),
     score("LA", true, "mean score of each domain just after it was learned"),
     score("last", false, "score of the last domain at the end"),
@@ -31,6 +31,7 @@ pub(super) const COLUMNS: [Column; 8] = [
     score("forgetting", true, "mean loss on a domain since it was at its best"),
     score("FWT", true, "mean gain on a domain before it is learned"),
     score("AAA", false, "mean along the stream of the mean score of the domains so far"),
+    score("prequential", true, "mean score of new text just before it is learned, by fast"),
     Column {
         name: "general",
         digits: 2,
@@ -125,6 +126,7 @@ mod tests {
             before: vec![3.0, 3.0],
             rows: vec![vec![1.0, 2.5], vec![end, 1.0]],
             general: vec![2.0, 2.1, 2.2],
+            prequential: vec![4.0, end],
         };
         Run { method: method.into(), seed, matrix }
     }
@@ -141,16 +143,17 @@ mod tests {
         let table = report(Split::Test).to_markdown()?;
         let lines: Vec<&str> = table.lines().collect();
         let head =
-            "| method | seeds | ACC | LA | last | BWT | forgetting | FWT | AAA | general | share |";
-        assert_eq!((lines[0], lines[1]), (head, "|---|---|---|---|---|---|---|---|---|---|---|"));
+            "| method | seeds | ACC | LA | last | BWT | forgetting | FWT | AAA | prequential | general | share |";
+        assert_eq!((lines[0], lines[1]), (head, "|---|---|---|---|---|---|---|---|---|---|---|---|"));
         assert_eq!(
             lines[2],
             "| ER | 2 | 1.7500 ± 0.3536 | 1.0000 ± 0.0000 | 1.0000 ± 0.0000 | -1.5000 ± 0.7071 \
-             | 1.5000 ± 0.7071 | 0.5000 ± 0.0000 | 1.3750 ± 0.1768 | 10.00 ± 0.00 % | 0 % |"
+             | 1.5000 ± 0.7071 | 0.5000 ± 0.0000 | 1.3750 ± 0.1768 | 3.2500 ± 0.3536 \
+             | 10.00 ± 0.00 % | 0 % |"
         );
         assert_eq!(
             lines[3],
-            "| joint | 1 | 1.0000 | - | 1.0000 | - | - | - | 1.0000 | 10.00 % | 100 % |"
+            "| joint | 1 | 1.0000 | - | 1.0000 | - | - | - | 1.0000 | - | 10.00 % | 100 % |"
         );
         for name in COLUMNS.map(|column| column.name) {
             assert!(lines.iter().any(|line| line.starts_with(&format!("- {name}: "))), "{table}");

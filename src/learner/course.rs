@@ -9,6 +9,7 @@ use super::LearnError;
 use super::engines::Engines;
 use super::feed::{Feed, hidden};
 use crate::block::Block;
+use crate::gate::Tally;
 use crate::head::{Distance, EmbeddingLayers, Group, Objective};
 use crate::reservoir::{Drawn, Reservoir};
 use crate::settings::Settings;
@@ -65,6 +66,7 @@ pub(super) fn rules<'w>(settings: &Settings, whitening: Option<&'w Whitening>) -
         max_grad_norm: settings.max_grad_norm as f32,
         retain: if published { PUBLISHED_RETAIN } else { settings.retain as f32 },
         retain_at_once: published,
+        reptile_steps: settings.reptile_steps,
     }
 }
 
@@ -79,6 +81,8 @@ pub struct Report {
     pub tokens: usize,
     /// Replayed blocks among them.
     pub replayed: usize,
+    /// Fast's score on the fresh blocks that this step met first, before it learned them.
+    pub first_met: Tally,
 }
 
 /// Which blocks a job learns, and where it stands.
@@ -175,13 +179,18 @@ impl Course {
         let rules = rules(settings, whitening);
         let step = train::step(&engines.head, learners, &batches, &rules, learning_rate as f32)?;
         self.cursor.step += 1;
-        if let Some(reservoir) = reservoir {
-            let mut losses = step.of_blocks.iter().copied();
-            for (owned, unseen) in fresh.iter().zip(unseen) {
-                let own: Vec<f32> = losses.by_ref().take(owned.blocks.len()).collect();
-                if unseen {
-                    offer(owned, &own, reservoir)?;
-                }
+        let (mut losses, mut first_met) = (step.of_blocks.iter().copied(), Tally::default());
+        for (owned, unseen) in fresh.iter().zip(unseen) {
+            let own: Vec<f32> = losses.by_ref().take(owned.blocks.len()).collect();
+            if !unseen {
+                continue;
+            }
+            for (block, nats) in owned.blocks.iter().zip(&own) {
+                let (tokens, bytes) = (block.labels() as u64, u64::from(block.bytes));
+                first_met.add(Tally { nats: f64::from(*nats) * tokens as f64, tokens, bytes });
+            }
+            if let Some(reservoir) = &mut reservoir {
+                offer(owned, &own, reservoir)?;
             }
         }
         let replay: Vec<&Owned<'_>> = replay.iter().flatten().collect();
@@ -191,6 +200,7 @@ impl Course {
             learning_rate,
             tokens: learned.map(Owned::tokens).sum(),
             replayed: replay.iter().map(|owned| owned.blocks.len()).sum(),
+            first_met,
         })
     }
 

@@ -16,7 +16,7 @@ use super::feed::Feed;
 use super::{geometry, spec};
 use crate::adapter::Adapter;
 use crate::block::Block;
-use crate::gate::{Direction, Matrix};
+use crate::gate::{Direction, Matrix, Tally};
 use crate::ports::Memory;
 use crate::reservoir::Reservoir;
 use crate::settings::{Method, Settings};
@@ -198,6 +198,7 @@ impl<'a> Stream<'a> {
             before,
             rows: Vec::new(),
             general: general.into_iter().collect(),
+            prequential: Vec::new(),
         };
         for (domain, span) in self.names.iter().zip(self.spans) {
             let mut name = ALL_DOMAINS;
@@ -205,6 +206,7 @@ impl<'a> Stream<'a> {
                 name = domain;
                 course = Course::new(span.clone(), settings.seed, Cursor::default());
             }
+            let mut first_met = Tally::default();
             for _ in 0..steps {
                 if let Some(reservoir) = &mut reservoir
                     && reservoir.room() < settings.fresh_blocks()
@@ -220,11 +222,15 @@ impl<'a> Stream<'a> {
                     whitening: whitening.as_deref(),
                 };
                 let report = course.step(bench, &settings)?;
+                first_met.add(report.first_met);
                 tell(name, &report);
             }
             let (row, general) = self.scores(Some(&learners.slow))?;
             matrix.rows.push(row);
             matrix.general.extend(general);
+            if method.joint().is_none() {
+                matrix.prequential.push(first_met.bits_per_byte());
+            }
         }
         Ok(matrix)
     }

@@ -29,9 +29,15 @@ enum Way {
     InTurn,
     /// The same, as the authors' program of I-LoRA does it.
     AsPublished,
+    /// The same, going back to what was learned before every few steps.
+    Reptile,
     /// All domains at once, for so many times the steps of the others.
     Joint(u64),
 }
+
+/// Steps of MER between two of Reptile, and how much of the way those go.
+const REPTILE_STEPS: u64 = 10;
+const REPTILE_RATE: f64 = 0.5;
 
 impl Method {
     /// `settings` with what this method turns off or fixes; the rest stays as chosen.
@@ -52,6 +58,9 @@ impl Method {
             // The base's own block takes the place of a replayed one: every method has as many.
             chosen.replay_batch_size = chosen.replay_batch_size.saturating_sub(1);
         }
+        if self.way() == Way::Reptile {
+            (chosen.reptile_steps, chosen.retain) = (REPTILE_STEPS, 1.0 - REPTILE_RATE);
+        }
         for part in self.off() {
             match part {
                 Part::Replay => chosen.replay_batch_size = 0,
@@ -69,7 +78,7 @@ impl Method {
     pub fn joint(self) -> Option<u64> {
         match self.way() {
             Way::Joint(times) => Some(times),
-            Way::InTurn | Way::AsPublished => None,
+            Way::InTurn | Way::AsPublished | Way::Reptile => None,
         }
     }
 
@@ -127,7 +136,7 @@ macro_rules! methods {
 }
 
 use Part::{Anchor, Average, Distance, Replay, Whitening};
-use Way::{AsPublished, InTurn, Joint};
+use Way::{AsPublished, InTurn, Joint, Reptile};
 
 /// What neither plain LoRA nor training on everything at once has.
 const ALL: [Part; 5] = [Replay, Average, Distance, Anchor, Whitening];
@@ -139,6 +148,8 @@ methods! {
     Replay = "er", "ER", InTurn, [Average, Distance, Anchor, Whitening];
     /// ER, and the slow learner is an average of the fast one.
     ReplayAverage = "er-ema", "ER + EMA", InTurn, [Distance, Anchor, Whitening];
+    /// ER whose steps go back towards where they came from (MER, with Reptile every ten steps).
+    Mer = "mer", "MER", Reptile, [Distance, Anchor, Whitening];
     /// I-LoRA as its paper describes it: ER, average, and hidden states held close.
     Ilora = "ilora", "I-LoRA", InTurn, [Anchor, Whitening];
     /// I-LoRA, whose A moves in inputs that text of the base's own has whitened.

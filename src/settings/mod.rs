@@ -355,6 +355,9 @@ settings! {
     anchor_weight: f64 = 0.3,
     /// How strongly the inputs of A are whitened by what they are on those texts; 0: not at all.
     whitening: f64 = 30.0,
+    /// Reptile: steps after which slow goes `1 - retain` of the way to fast and fast begins again
+    /// there; 0: slow follows at every step.
+    reptile_steps: u64 = 0,
     /// Blocks that the reservoir holds.
     replay_blocks: u64 = 2_000,
     /// Bytes that the reservoir may take; given, it decides how many blocks fit.

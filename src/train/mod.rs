@@ -5,7 +5,8 @@
 //! - Never here: the reservoir, files, clocks.
 //! - Invariant: a batch with a loss or gradient that is not finite changes nothing.
 //!
-//! Source: I-LoRA, arXiv 2402.18865, algorithm 1. The anchor is not in it.
+//! Source: I-LoRA, arXiv 2402.18865, algorithm 1. Anchor and whitening are not in it. Fast that begins
+//! again at slow: Reptile, arXiv 1803.02999, with replay MER, arXiv 1810.11910.
 
 mod optimiser;
 mod whitening;
@@ -85,6 +86,9 @@ pub struct Rules<'w> {
     pub retain: f32,
     /// Whether `retain` holds from the first step, as in the authors' code, and is not ramped up.
     pub retain_at_once: bool,
+    /// Steps after which slow moves towards fast and fast begins again at slow; 0: slow follows at every
+    /// step and fast goes its own way.
+    pub reptile_steps: u64,
 }
 
 /// One micro-batch: fresh blocks and, once there is something to replay, old ones.
@@ -151,7 +155,14 @@ pub fn step(
         true => rules.retain,
         false => merge::retain_at(k, rules.retain),
     };
-    merge::ema(slow, fast, retain)?;
+    match rules.reptile_steps {
+        0 => merge::ema(slow, fast, retain)?,
+        steps if k.is_multiple_of(steps) => {
+            merge::ema(slow, fast, rules.retain)?;
+            fast.values.copy_from_slice(&slow.values);
+        }
+        _ => {}
+    }
     learners.k = k;
     Ok(Step { losses, of_blocks, gradient_norm })
 }

@@ -33,6 +33,7 @@ pub(crate) const RULES: Rules<'static> = Rules {
     max_grad_norm: 1.0,
     retain: 0.99,
     retain_at_once: false,
+    reptile_steps: 0,
 };
 
 /// What a worker is told.
