@@ -80,10 +80,10 @@ pub(crate) struct LearnFlags {
     /// Optimiser steps of the job [100; `adapt` chooses by the data].
     #[arg(long)]
     pub iters: Option<u64>,
-    /// Fresh blocks of a batch [4].
+    /// Fresh blocks of a batch [3].
     #[arg(long)]
     pub batch_size: Option<usize>,
-    /// Replayed blocks of a batch, which weigh by their number; 0 turns replay off [4].
+    /// Replayed blocks of a batch, which weigh by their number; 0 turns replay off [5].
     #[arg(long)]
     pub replay_batch_size: Option<usize>,
     /// Highest learning rate [by the base].
@@ -141,7 +141,8 @@ pub(crate) struct LearnFlags {
     /// Weight of the divergence from the base on them [0.3].
     #[arg(long)]
     pub anchor_weight: Option<f64>,
-    /// How strongly the inputs of A are whitened by what they are on these texts; 0: not at all [30].
+    /// How strongly the inputs of A are whitened by what they are on these texts; 0: not at all
+    /// [by the base].
     #[arg(long)]
     pub whitening: Option<f64>,
     /// Reptile: steps after which slow goes a part of the way to fast, and fast begins again there;

@@ -142,9 +142,11 @@ mod tests {
     {
         let table = report(Split::Test).to_markdown()?;
         let lines: Vec<&str> = table.lines().collect();
-        let head =
-            "| method | seeds | ACC | LA | last | BWT | forgetting | FWT | AAA | prequential | general | share |";
-        assert_eq!((lines[0], lines[1]), (head, "|---|---|---|---|---|---|---|---|---|---|---|---|"));
+        let head = "| method | seeds | ACC | LA | last | BWT | forgetting | FWT | AAA | prequential | general | share |";
+        assert_eq!(
+            (lines[0], lines[1]),
+            (head, "|---|---|---|---|---|---|---|---|---|---|---|---|")
+        );
         assert_eq!(
             lines[2],
             "| ER | 2 | 1.7500 ± 0.3536 | 1.0000 ± 0.0000 | 1.0000 ± 0.0000 | -1.5000 ± 0.7071 \

@@ -75,9 +75,15 @@ impl Overrides {
             let key = name.trim_start_matches('-').to_owned();
             values.insert(key, serde_json::from_str(value)?);
         }
+        for key in SINCE {
+            values.entry(key).or_insert_with(|| 0.into());
+        }
         Ok(serde_json::from_value(values.into())?)
     }
 }
+
+/// What the first checkpoints do not name, since nobody did it then.
+const SINCE: [&str; 2] = ["anchor-blocks", "whitening"];
 
 impl Settings {
     /// Reads a configuration file; a key that is left out has its default.
@@ -300,9 +306,9 @@ settings! {
     /// Optimiser steps of the job.
     iters: u64 = 100,
     /// Fresh blocks of a batch.
-    batch_size: usize = 4,
+    batch_size: usize = 3,
     /// Replayed blocks of a batch, which weigh by their number; 0 turns replay off.
-    replay_batch_size: usize = 4,
+    replay_batch_size: usize = 5,
     /// Highest learning rate.
     learning_rate: f64 = 1e-3,
     /// Warm-up: below 1 a part of `iters`, else steps.
@@ -354,7 +360,7 @@ settings! {
     /// Weight of the divergence from the base on them, in parts of the cross-entropy.
     anchor_weight: f64 = 0.3,
     /// How strongly the inputs of A are whitened by what they are on those texts; 0: not at all.
-    whitening: f64 = 30.0,
+    whitening: f64 = 0.0,
     /// Reptile: steps after which slow goes `1 - retain` of the way to fast and fast begins again
     /// there; 0: slow follows at every step.
     reptile_steps: u64 = 0,

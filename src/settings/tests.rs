@@ -19,7 +19,7 @@ fn flags_win_over_the_file_and_the_file_over_the_defaults() -> Result<(), Settin
     let file = Settings::from_toml("rank = 4\nlr-schedule = 'cosine'\ndevice = 'cuda:1'")?;
     let merged = file.merge(Overrides { rank: Some(2), ..Overrides::default() });
     assert_eq!((merged.rank, merged.lr_schedule), (2, Schedule::Cosine));
-    assert_eq!((merged.device, merged.batch_size), (Device::Cuda(1), 4));
+    assert_eq!((merged.device, merged.batch_size), (Device::Cuda(1), 3));
     Ok(())
 }
 
@@ -30,6 +30,9 @@ fn what_a_checkpoint_keeps_of_settings_gives_them_back() -> Result<(), SettingsE
     let settings = Settings::from_toml(text)?;
     let again = Settings::default().merge(Overrides::from_identity(&settings.identity()?)?);
     assert_eq!(again, settings);
+    let old = [("--rank".to_owned(), "4".to_owned())];
+    let Overrides { rank, anchor_blocks, whitening, .. } = Overrides::from_identity(&old)?;
+    assert_eq!((rank, anchor_blocks, whitening), (Some(4), Some(0), Some(0.0)));
     let strange = [("--no-such-key".to_owned(), "1".to_owned())];
     assert!(Overrides::from_identity(&strange).is_err());
     Ok(())
@@ -130,7 +133,7 @@ fn what_a_checkpoint_keeps_changes_with_the_numbers_only() -> Result<(), Setting
 
 #[test]
 fn a_method_changes_what_it_is_about_and_nothing_else() -> Result<(), SettingsError> {
-    let chosen = Settings { rank: 3, as_published: true, ..Settings::default() };
+    let chosen = Settings { rank: 3, as_published: true, whitening: 9.0, ..Settings::default() };
     for &method in Method::ALL {
         let applied = method.apply(&chosen);
         assert_eq!((applied.rank, applied.check().is_ok()), (3, true));

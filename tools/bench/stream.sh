@@ -30,7 +30,7 @@ for domain in "${domains[@]}"; do
     echo "no folder of $corpus has the domain $domain" >&2 && exit 1
 done
 cargo run --release -- stream --model "$model" --out "$out" --seeds 3 \
-    --iters 50 --batch-size 4 --replay-batch-size 4 --max-seq-length 128 --num-layers 4 \
+    --iters 50 --batch-size 3 --replay-batch-size 5 --max-seq-length 128 --num-layers 4 \
     --target-modules q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj \
-    --rank 32 --alpha 64 --learning-rate 5.2e-3 --retain 0.933 --anchor-blocks 512 \
+    --rank 32 --alpha 64 --learning-rate 5.2e-3 --retain 0.933 --anchor-blocks 512 --whitening 30 \
     --eval-blocks 16 "${@:4}" "${paths[@]}"
