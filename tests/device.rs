@@ -16,10 +16,10 @@ use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
 use sapwood::head::{
-    Below, Decoder, Distance, Group, Head, HeadError, Keep, Losses, Objective, Place,
+    Below, Decoder, Distance, Group, Head, HeadError, Keep, Losses, Objective, Place, Seen,
 };
 use sapwood::settings::{Device, EmbeddingLayers};
-use sapwood::train::{self, AdamW, Batch, Learners, Rules};
+use sapwood::train::{self, AdamW, Batch, Learners, Rules, Whitening};
 use sapwood::trunk::{Trunk, TrunkError};
 use std::io::{Write, stderr};
 use std::iter;
@@ -178,6 +178,12 @@ fn five_steps_end_where_those_of_the_cpus_kernels_end() -> Result<(), Surprise> 
     let learn = |head: &Head| -> Result<(Vec<f32>, Learners), Surprise> {
         let mut chance = Chance::new(11);
         let mut learners = Learners::new(chance.adapters(&spec).0);
+        let (text, mut seen) = (chance.group(config, 3, 9), Seen::new(&spec));
+        let blocks: Vec<&Block> = text.blocks.iter().collect();
+        head.see(&Group { blocks: &blocks, hidden: &text.hidden }, &mut seen)?;
+        let whitening = Whitening::new(&spec, &seen, 30.0);
+        learners.whiten(&whitening);
+        let rules = Rules { whitening: Some(&whitening), ..rules };
         let mut losses = Vec::new();
         for _ in 0..5 {
             let groups = [(3, 9), (2, 11), (2, 7)].map(|(b, t)| chance.group(config, b, t));
