@@ -19,7 +19,7 @@ use sapwood::head::{
     Below, Decoder, Distance, Group, Head, HeadError, Keep, Losses, Objective, Place, Seen,
 };
 use sapwood::settings::{Device, EmbeddingLayers};
-use sapwood::train::{self, AdamW, Batch, Learners, Rules, Whitening};
+use sapwood::train::{self, AdamW, Batch, Follow, Learners, Rules, Whitening};
 use sapwood::trunk::{Trunk, TrunkError};
 use std::io::{Write, stderr};
 use std::iter;
@@ -172,8 +172,7 @@ fn five_steps_end_where_those_of_the_cpus_kernels_end() -> Result<(), Surprise> 
         adamw: AdamW::default(),
         max_grad_norm: 1.0,
         retain: 0.9,
-        retain_at_once: false,
-        reptile_steps: 0,
+        follow: Follow::Always,
     };
     let learn = |head: &Head| -> Result<(Vec<f32>, Learners), Surprise> {
         let mut chance = Chance::new(11);

@@ -11,7 +11,7 @@ use sapwood::base::{Base, Config};
 use sapwood::block::Block;
 use sapwood::head::{Distance, Gradient, Group, Head, Keep, Kernels, Objective, Place, Seen};
 use sapwood::settings::{Activations, EmbeddingLayers, HeadWeights};
-use sapwood::train::{self, AdamW, Batch, Learners, Moments, Rules, Whitening};
+use sapwood::train::{self, AdamW, Batch, Follow, Learners, Moments, Rules, Whitening};
 
 const F32: Within = Within {
     relative: 1e-4,
@@ -188,8 +188,7 @@ fn rules(layers: EmbeddingLayers) -> Rules<'static> {
         adamw: AdamW::default(),
         max_grad_norm: 1.0,
         retain: 0.99,
-        retain_at_once: false,
-        reptile_steps: 0,
+        follow: Follow::Always,
     }
 }
 

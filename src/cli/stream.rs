@@ -20,6 +20,7 @@ const HIDDEN_BYTES_MAX: usize = 1 << 30;
 /// Runs every method under every seed and shows the tables.
 pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
     let settings = super::settings(&args.learn, args.learn.overrides())?;
+    check(args, &settings)?;
     let model = chosen::model(settings.model.as_ref())?;
     if let Some(out) = &args.out {
         fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
@@ -28,10 +29,8 @@ pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
     engines.place.notice().map_or(Ok(()), |notice| console.warn(notice))?;
     let tokeniser = chosen::tokeniser(model, &engines)?;
     let mut domains = domains(args, &settings, &tokeniser, console)?;
-    let methods: Vec<Method> = match args.methods.is_empty() {
-        true => Method::ALL.to_vec(),
-        false => args.methods.clone(),
-    };
+    let asked = |method: &&Method| args.methods.is_empty() || args.methods.contains(method);
+    let methods: Vec<Method> = Method::ALL.iter().filter(asked).copied().collect();
     let mut chosen = methods.iter().map(|method| method.apply(&settings));
     if let Some(settings) = chosen.find(|settings| settings.own_texts() > 0) {
         let own = own_texts(&engines, &tokeniser.opening(), &settings, &mut || Ok(()))?;
@@ -64,6 +63,21 @@ pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
             console.result(&value, "")?;
         }
     }
+    Ok(())
+}
+
+/// Refuses what makes no comparison.
+fn check(args: &Args, settings: &Settings) -> anyhow::Result<()> {
+    let counts = [
+        ("seeds", args.seeds),
+        ("eval-blocks", args.eval_blocks as u64),
+        ("replay-batch-size", settings.replay_batch_size as u64),
+    ];
+    for (key, count) in counts {
+        anyhow::ensure!(count > 0, "--{key}: expected at least 1, got 0; nothing was started");
+    }
+    let method = "--methods as-published does as the authors' program, next to the others";
+    anyhow::ensure!(!settings.as_published, "--as-published: {method}; nothing was started");
     Ok(())
 }
 

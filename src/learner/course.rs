@@ -12,8 +12,8 @@ use crate::block::Block;
 use crate::gate::Tally;
 use crate::head::{Distance, EmbeddingLayers, Group, Objective};
 use crate::reservoir::{Drawn, Reservoir};
-use crate::settings::Settings;
-use crate::train::{self, AdamW, Batch, Learners, Rules, Step, Whitening};
+use crate::settings::{PUBLISHED_GAMMA, PUBLISHED_RETAIN, Settings};
+use crate::train::{self, AdamW, Batch, Follow, Learners, Rules, Step, Whitening};
 use crate::trunk::Trunk;
 use half::f16;
 use ndarray::{Array3, ArrayView2, s};
@@ -45,18 +45,18 @@ pub(super) fn order(seed: u64, epoch: u64, pool: Range<usize>) -> Vec<usize> {
     order
 }
 
-/// What the authors' program keeps of slow at every step, from the first on.
-const PUBLISHED_RETAIN: f32 = 0.25;
-
-/// Its weight of the distance, whose squares are not relative to anything.
-const PUBLISHED_GAMMA: f32 = 1.0;
-
 /// The rules of a step that the settings make.
-pub(super) fn rules<'w>(settings: &Settings, whitening: Option<&'w Whitening>) -> Rules<'w> {
+///
+/// `step`: which of the job it is, from 1.
+pub(super) fn rules<'w>(
+    settings: &Settings,
+    step: u64,
+    whitening: Option<&'w Whitening>,
+) -> Rules<'w> {
     let published = settings.as_published;
     Rules {
         objective: Objective {
-            gamma: if published { PUBLISHED_GAMMA } else { settings.gamma as f32 },
+            gamma: if published { PUBLISHED_GAMMA } else { settings.gamma } as f32,
             layers: if published { EmbeddingLayers::All } else { settings.embedding_layers },
             distance: if published { Distance::OneSided } else { Distance::Relative },
         },
@@ -64,9 +64,13 @@ pub(super) fn rules<'w>(settings: &Settings, whitening: Option<&'w Whitening>) -
         whitening,
         adamw: AdamW { weight_decay: settings.weight_decay as f32, ..AdamW::default() },
         max_grad_norm: settings.max_grad_norm as f32,
-        retain: if published { PUBLISHED_RETAIN } else { settings.retain as f32 },
-        retain_at_once: published,
-        reptile_steps: settings.reptile_steps,
+        retain: if published { PUBLISHED_RETAIN } else { settings.retain } as f32,
+        follow: match settings.reptile_steps {
+            _ if published => Follow::AtOnce,
+            0 => Follow::Always,
+            steps if step.is_multiple_of(steps) || step == settings.iters => Follow::Back,
+            _ => Follow::Not,
+        },
     }
 }
 
@@ -176,7 +180,7 @@ impl Course {
             })
             .collect();
         let learning_rate = settings.learning_rate_at(self.cursor.step + 1);
-        let rules = rules(settings, whitening);
+        let rules = rules(settings, self.cursor.step + 1, whitening);
         let step = train::step(&engines.head, learners, &batches, &rules, learning_rate as f32)?;
         self.cursor.step += 1;
         let (mut losses, mut first_met) = (step.of_blocks.iter().copied(), Tally::default());
@@ -268,6 +272,17 @@ fn offer(owned: &Owned<'_>, losses: &[f32], reservoir: &mut Reservoir) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The last steps of a job are not lost, however few they are.
+    #[test]
+    fn slow_moves_every_few_steps_and_with_the_last_one() {
+        let settings = Settings { reptile_steps: 3, iters: 8, ..Settings::default() };
+        let back = |step: &u64| rules(&settings, *step, None).follow == Follow::Back;
+        assert!((1..=8).filter(back).eq([3, 6, 8]));
+        assert_eq!(rules(&Settings::default(), 3, None).follow, Follow::Always);
+        let published = Settings { as_published: true, ..settings };
+        assert_eq!(rules(&published, 3, None).follow, Follow::AtOnce);
+    }
 
     #[test]
     fn every_epoch_visits_every_block_once_in_an_order_of_its_own() {

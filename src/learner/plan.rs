@@ -13,7 +13,7 @@ use crate::base::Config;
 use crate::reservoir::Geometry;
 use crate::settings::{Overrides, Settings};
 use crate::state::{LearnerRecord, State};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 /// The rate times the root of the hidden width: 5.2e-3 at 192 and 3e-3 at 576 are the best of what was
 /// tried on the shipped base and on SmolLM2-135M.
@@ -64,7 +64,7 @@ impl Plan {
         wishes: Overrides,
         resumed: bool,
     ) -> Result<Self, LearnError> {
-        let mut said = wishes;
+        let mut said = wishes.together()?;
         if let Some(checkpoint) = state.take_checkpoint()?.filter(|_| resumed) {
             said = said.or(Overrides::from_identity(&checkpoint.learner.settings)?);
         }
@@ -98,7 +98,7 @@ impl Plan {
         let by_work = WORK_MAX * threads as f64 / work(&settings, &config, length);
         let most = STEPS_MAX.min(by_work as u64).max(STEPS_MIN);
         let iters = said.iters.unwrap_or_else(|| by_data.clamp(STEPS_MIN, most));
-        let retain = said.retain.unwrap_or_else(|| retain_over(iters));
+        let retain = said.retain.unwrap_or_else(|| retain_of(&settings, iters));
         Settings { iters, retain, ..settings }
     }
 }
@@ -115,13 +115,17 @@ fn fills(geometry: &Geometry, bytes: u64) -> bool {
 /// # Errors
 /// [`LearnError::Settings`] when a setting is out of range.
 pub fn for_base(config: &Config, wishes: Overrides) -> Result<Settings, LearnError> {
-    let is_open = wishes.retain.is_none();
+    let wishes = wishes.together()?;
+    let retain = wishes.retain;
     let mut settings = Settings::default().merge(wishes.or(by_base(config)));
-    if is_open {
-        settings.retain = retain_over(settings.iters);
-    }
+    settings.retain = retain.unwrap_or_else(|| retain_of(&settings, settings.iters));
     settings.check()?;
     Ok(settings)
+}
+
+/// What slow keeps where nobody said it: half of the way where it moves now and then.
+fn retain_of(settings: &Settings, iters: u64) -> f64 {
+    if settings.reptile_steps > 0 { 0.5 } else { retain_over(iters) }
 }
 
 /// What the average keeps at each of `iters` steps, so that it reaches back over their last fifth.
@@ -205,14 +209,20 @@ pub fn line(settings: &Settings, config: &Config, blocks: usize) -> String {
          {iters} steps of {batch_size} new and {replay_batch_size} old blocks, {passes:.1} passes; retain {retain}",
         config.layers
     );
-    let uses =
-        [(settings.whitening, "whitened by"), (settings.anchor_weight, "held to the base on")];
-    let uses: Vec<&str> =
-        uses.iter().filter(|(strength, _)| *strength > 0.0).map(|(_, use_)| *use_).collect();
-    if settings.own_texts() > 0 {
-        // Writing to a string cannot fail.
-        let (uses, texts) = (uses.join(" and "), settings.own_texts());
-        let _ = write!(line, "; {uses} {texts} texts of its own");
+    // Writing to a string cannot fail.
+    let mut add = |part: fmt::Arguments<'_>| line.write_fmt(part).unwrap_or_default();
+    if settings.as_published {
+        add(format_args!("; as published"));
+    }
+    if settings.reptile_steps > 0 {
+        add(format_args!("; back towards slow every {} steps", settings.reptile_steps));
+    }
+    let texts = settings.own_texts();
+    if texts > 0 && settings.whitening > 0.0 {
+        add(format_args!("; whitening {}", settings.whitening));
+    }
+    if texts > 0 && settings.anchor_weight > 0.0 {
+        add(format_args!("; held to the base on {texts} texts of its own"));
     }
     line
 }

@@ -36,3 +36,5 @@ const _: () = assert!(SEGMENT_BYTES_MAX >= TOKENS_MAX, "a segment must fill a bl
 /// The linear layers that LoRA may change, as `--target-modules` names them.
 pub const TARGET_MODULES: [&str; 7] =
     ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+/// Most that `whitening` may be: at 300 all that is to be had is had, and a root in f32 is exact far above.
+pub const WHITENING_MAX: f64 = 1e4;

@@ -59,7 +59,12 @@ impl Method {
             chosen.replay_batch_size = chosen.replay_batch_size.saturating_sub(1);
         }
         if self.way() == Way::Reptile {
-            (chosen.reptile_steps, chosen.retain) = (REPTILE_STEPS, 1.0 - REPTILE_RATE);
+            chosen.retain = 1.0 - REPTILE_RATE;
+            if chosen.reptile_steps == 0 {
+                chosen.reptile_steps = REPTILE_STEPS;
+            }
+        } else if self != Self::Sapwood {
+            chosen.reptile_steps = 0;
         }
         for part in self.off() {
             match part {

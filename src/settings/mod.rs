@@ -39,6 +39,16 @@ pub enum SettingsError {
         /// What it was.
         got: String,
     },
+    /// Two settings that do not go together.
+    #[error("--{key} {got} has no effect with {with}; nothing was started")]
+    Together {
+        /// The setting that would be ignored.
+        key: &'static str,
+        /// What it was.
+        got: String,
+        /// What rules it out.
+        with: &'static str,
+    },
     /// A setting has no JSON.
     #[error("the settings cannot be written down: {0}; nothing was started")]
     Identity(#[from] serde_json::Error),
@@ -65,6 +75,50 @@ impl Overrides {
         })
     }
 
+    /// These wishes if none of them would be ignored, with what follows from them.
+    ///
+    /// # Errors
+    /// [`SettingsError::Together`] for the first that another one rules out.
+    pub fn together(self) -> Result<Self, SettingsError> {
+        let as_published = self.as_published == Some(true);
+        let layers = self.embedding_layers.map(|layers| format!("{layers:?}").to_lowercase());
+        let number = |value: Option<f64>| value.map(|value| value.to_string());
+        let some = |value: Option<f64>| number(value.filter(|&value| value > 0.0));
+        let reptile = self.reptile_steps.filter(|&steps| steps > 0);
+        let of_texts = [
+            ("whitening", some(self.whitening), self.anchor_blocks == Some(0)),
+            ("anchor-weight", some(self.anchor_weight), self.anchor_blocks == Some(0)),
+        ];
+        if let Some((key, Some(got), _)) =
+            of_texts.into_iter().find(|(_, got, off)| got.is_some() && *off)
+        {
+            return Err(SettingsError::Together { key, got, with: "--anchor-blocks 0" });
+        }
+        let published = [
+            ("retain", number(self.retain)),
+            ("gamma", number(self.gamma)),
+            ("embedding-layers", layers),
+            ("whitening", some(self.whitening)),
+            ("anchor-weight", some(self.anchor_weight)),
+            ("anchor-blocks", some(self.anchor_blocks.map(|blocks| blocks as f64))),
+            ("reptile-steps", number(reptile.map(|steps| steps as f64))),
+        ];
+        if !as_published {
+            return Ok(self);
+        }
+        if let Some((key, Some(got))) = published.into_iter().find(|(_, got)| got.is_some()) {
+            return Err(SettingsError::Together { key, got, with: "--as-published" });
+        }
+        Ok(self.or(Self {
+            retain: Some(PUBLISHED_RETAIN),
+            gamma: Some(PUBLISHED_GAMMA),
+            embedding_layers: Some(EmbeddingLayers::All),
+            anchor_blocks: Some(0),
+            whitening: Some(0.0),
+            ..Self::default()
+        }))
+    }
+
     /// What a checkpoint keeps of settings (see [`Settings::identity`]), as wishes again.
     ///
     /// # Errors
@@ -81,6 +135,12 @@ impl Overrides {
         Ok(serde_json::from_value(values.into())?)
     }
 }
+
+/// What the authors' program keeps of slow at every step, from the first on.
+pub const PUBLISHED_RETAIN: f64 = 0.25;
+
+/// Its weight of the distance, whose squares are not relative to anything.
+pub const PUBLISHED_GAMMA: f64 = 1.0;
 
 /// What the first checkpoints do not name, since nobody did it then.
 const SINCE: [&str; 2] = ["anchor-blocks", "whitening"];
@@ -143,7 +203,7 @@ impl Settings {
             ("alpha", self.alpha, 1e-6, 1e6),
             ("gamma", self.gamma, 0.0, 1e6),
             ("anchor-weight", self.anchor_weight, 0.0, 1e6),
-            ("whitening", self.whitening, 0.0, 1e6),
+            ("whitening", self.whitening, 0.0, WHITENING_MAX),
             ("gate-new", self.gate_new, -1.0, 1.0),
             ("gate-old", self.gate_old, 0.0, 10.0),
             ("gate-general", self.gate_general, 0.0, 10.0),

@@ -175,3 +175,30 @@ fn joint_training_takes_as_many_blocks_a_step_as_the_others() {
     assert_eq!((Method::Joint.joint(), Method::JointLong.joint()), (Some(1), Some(3)));
     assert_eq!(Method::Replay.joint(), None);
 }
+
+#[test]
+fn what_another_wish_rules_out_is_refused_and_what_follows_from_one_is_said()
+-> Result<(), SettingsError> {
+    let refusal = |text: &str| {
+        let wishes = Overrides::from_toml(text).unwrap();
+        wishes.together().map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
+    };
+    for (text, named) in [
+        ("anchor-blocks = 0\nwhitening = 30", ["--whitening 30", "--anchor-blocks 0"]),
+        ("anchor-blocks = 0\nanchor-weight = 2", ["--anchor-weight 2", "--anchor-blocks 0"]),
+        ("as-published = true\nretain = 0.5", ["--retain 0.5", "--as-published"]),
+        ("as-published = true\ngamma = 0", ["--gamma 0", "--as-published"]),
+        ("as-published = true\nembedding-layers = 'all'", ["layers all", "--as-published"]),
+        ("as-published = true\nreptile-steps = 5", ["--reptile-steps 5", "--as-published"]),
+    ] {
+        let refusal = refusal(text);
+        assert!(named.iter().all(|name| refusal.contains(name)), "{text}: {refusal}");
+    }
+    for text in ["anchor-blocks = 0\nwhitening = 0", "whitening = 3", "retain = 0.5\ngamma = 2"] {
+        assert_eq!(refusal(text), "accepted", "{text}");
+    }
+    let published = Overrides::from_toml("as-published = true")?.together()?;
+    let settings = Settings::default().merge(published);
+    assert_eq!((settings.retain, settings.gamma, settings.own_texts()), (0.25, 1.0, 0));
+    Ok(())
+}

@@ -69,7 +69,20 @@ impl Learners {
     }
 }
 
-/// What stays the same from step to step.
+/// What slow does after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follow {
+    /// It keeps `retain`, less in the first steps of a device's life.
+    Always,
+    /// It keeps `retain` from the first step on, as in the authors' code.
+    AtOnce,
+    /// Nothing: fast goes its own way for now.
+    Not,
+    /// It keeps `retain`, and fast begins again where it is then.
+    Back,
+}
+
+/// What a step goes by.
 #[derive(Clone, Copy)]
 pub struct Rules<'w> {
     /// The loss besides cross-entropy.
@@ -84,11 +97,8 @@ pub struct Rules<'w> {
     pub max_grad_norm: f32,
     /// Kept of slow at every step, `[0, 1)`; 0 makes slow a copy of fast.
     pub retain: f32,
-    /// Whether `retain` holds from the first step, as in the authors' code, and is not ramped up.
-    pub retain_at_once: bool,
-    /// Steps after which slow moves towards fast and fast begins again at slow; 0: slow follows at every
-    /// step and fast goes its own way.
-    pub reptile_steps: u64,
+    /// How slow follows fast.
+    pub follow: Follow,
 }
 
 /// One micro-batch: fresh blocks and, once there is something to replay, old ones.
@@ -151,17 +161,14 @@ pub fn step(
     rules.adamw.moves(&mut gradient, moments, k, learning_rate);
     rules.whitening.iter().for_each(|whitening| whitening.apply(&mut gradient));
     rules.adamw.go(&mut fast.values, &gradient, learning_rate);
-    let retain = match rules.retain_at_once {
-        true => rules.retain,
-        false => merge::retain_at(k, rules.retain),
-    };
-    match rules.reptile_steps {
-        0 => merge::ema(slow, fast, retain)?,
-        steps if k.is_multiple_of(steps) => {
+    match rules.follow {
+        Follow::Always => merge::ema(slow, fast, merge::retain_at(k, rules.retain))?,
+        Follow::AtOnce => merge::ema(slow, fast, rules.retain)?,
+        Follow::Not => {}
+        Follow::Back => {
             merge::ema(slow, fast, rules.retain)?;
             fast.values.copy_from_slice(&slow.values);
         }
-        _ => {}
     }
     learners.k = k;
     Ok(Step { losses, of_blocks, gradient_norm })

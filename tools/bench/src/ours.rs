@@ -14,7 +14,7 @@ use sapwood::block::Block;
 use sapwood::head::{Distance, Group, Head, Keep, Objective, Place};
 use sapwood::learner::Feed;
 use sapwood::settings::EmbeddingLayers;
-use sapwood::train::{self, AdamW, Batch, Learners, Rules, Step};
+use sapwood::train::{self, AdamW, Batch, Follow, Learners, Rules, Step};
 use sapwood::trunk::{Trunk, trim};
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,8 +32,7 @@ pub(crate) const RULES: Rules<'static> = Rules {
     adamw: AdamW { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 },
     max_grad_norm: 1.0,
     retain: 0.99,
-    retain_at_once: false,
-    reptile_steps: 0,
+    follow: Follow::Always,
 };
 
 /// What a worker is told.
