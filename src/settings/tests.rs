@@ -180,8 +180,8 @@ fn joint_training_takes_as_many_blocks_a_step_as_the_others() {
 fn what_another_wish_rules_out_is_refused_and_what_follows_from_one_is_said()
 -> Result<(), SettingsError> {
     let refusal = |text: &str| {
-        let wishes = Overrides::from_toml(text).unwrap();
-        wishes.together().map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
+        let wishes = Overrides::from_toml(text).and_then(Overrides::together);
+        wishes.map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
     };
     for (text, named) in [
         ("anchor-blocks = 0\nwhitening = 30", ["--whitening 30", "--anchor-blocks 0"]),
