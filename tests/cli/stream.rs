@@ -59,7 +59,8 @@ fn a_stream_of_two_domains_writes_what_it_measured() {
     );
     let table = read("table.md");
     assert!(
-        table.contains("| AAA | general | share |") && table.contains("\n| joint, 3 x steps | 1 |")
+        table.contains("| AAA | prequential | general | share |")
+            && table.contains("\n| joint, 3 x steps | 1 |")
     );
     assert!(read("stream-joint-3-x-steps.svg").contains(">1/2<"));
 }
@@ -87,12 +88,32 @@ fn settings_are_chosen_by_text_that_is_no_test_text() {
     assert_ne!(test[0], test[1], "else the test texts would prove nothing");
 }
 
+/// A method named twice is no second seed; MER's slow learner moves even in jobs shorter than its stride.
+#[test]
+fn a_method_has_one_row_and_every_row_learns() {
+    let domains = [fixture().at("pump.jsonl"), fixture().at("door.jsonl")];
+    let told = stream([&domains[0], &domains[1]], &["--methods", "mer,whitened,mer,sapwood"]);
+    let runs = of(&told, "run");
+    let methods: Vec<&str> = runs.iter().filter_map(|run| run["method"].as_str()).collect();
+    assert_eq!(methods, ["MER", "I-LoRA, whitened", "Sapwood"]);
+    for run in runs {
+        let matrix = &run["matrix"];
+        assert_ne!(matrix["rows"][0], matrix["before"], "{run}");
+        assert_eq!(matrix["prequential"].as_array().map(Vec::len), Some(2), "{run}");
+    }
+}
+
 #[test]
 fn what_a_stream_cannot_score_is_refused_by_name() {
     let (model, pump) = (fixture().text("model"), fixture().text("pump.jsonl"));
     let named = ["stream", "--model", &model, "--max-seq-length", "32", "--num-layers", "2"];
     refused(&[&named[..], &["--methods", "upper", &pump]].concat(), &["upper"]);
     refused(&[&named[..], &["--general", "no-such-text", &pump]].concat(), &["no-such-text"]);
+    for key in ["seeds", "eval-blocks", "replay-batch-size"] {
+        let flag = format!("--{key}");
+        refused(&[&named[..], &[&flag, "0", &pump]].concat(), &[&flag, "at least 1", "got 0"]);
+    }
+    refused(&[&named[..], &["--as-published", &pump]].concat(), &["--methods as-published"]);
     let place = tempfile::tempdir().unwrap();
     let few = place.path().join("few.jsonl");
     fs::write(&few, "{\"text\":\"one\"}\n{\"text\":\"two\"}\n").unwrap();
