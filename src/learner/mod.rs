@@ -27,7 +27,7 @@ pub use events::{Event, Score, Text, Who};
 pub use feed::Feed;
 pub use job::{Listener, Material, Outcome, adapt};
 pub use memory::Memory;
-pub use plan::{Plan, for_base, line as plan_line, retain_over};
+pub use plan::{Plan, for_base, line as plan_line, retain_of};
 pub use stream::{Domains, Stream};
 
 use crate::adapter::{AdapterError, Spec, Strength, Target};

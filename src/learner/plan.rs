@@ -123,13 +123,12 @@ pub fn for_base(config: &Config, wishes: Overrides) -> Result<Settings, LearnErr
     Ok(settings)
 }
 
-/// What slow keeps where nobody said it: half of the way where it moves now and then.
-fn retain_of(settings: &Settings, iters: u64) -> f64 {
-    if settings.reptile_steps > 0 { 0.5 } else { retain_over(iters) }
-}
-
-/// What the average keeps at each of `iters` steps, so that it reaches back over their last fifth.
-pub fn retain_over(iters: u64) -> f64 {
+/// What slow keeps in a job of `iters` steps where nobody said it: half of the way where it moves now
+/// and then, else so much that the average reaches back over the last fifth of them.
+pub fn retain_of(settings: &Settings, iters: u64) -> f64 {
+    if settings.reptile_steps > 0 {
+        return 0.5;
+    }
     let retain = 0.5f64.powf(HALF_LIVES / iters.max(1) as f64).min(RETAIN_MAX);
     (retain * 1e4).round() / 1e4
 }
@@ -297,6 +296,9 @@ mod tests {
         }
         let wishes = Overrides { retain: Some(0.5), ..Overrides::default() };
         assert_eq!(planned(&shipped()?, wishes)?.fit(500, 50_000, 2).retain, 0.5);
+        let wishes = Overrides { reptile_steps: Some(9), ..Overrides::default() };
+        assert_eq!(planned(&shipped()?, wishes.clone())?.fit(500, 50_000, 2).retain, 0.5);
+        assert_eq!(for_base(&shipped()?, wishes)?.retain, 0.5);
         Ok(())
     }
 

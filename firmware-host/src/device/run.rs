@@ -248,7 +248,7 @@ impl Worker {
         let wanted = (job.epochs * blocks as f64 / fresh).ceil() as u64;
         let iters = wanted.clamp(job.iters_min, job.iters_max.max(job.iters_min));
         let is_open = self.config.wishes.as_ref().is_some_and(|wishes| wishes.retain.is_none());
-        let retain = if is_open { learner::retain_over(iters) } else { learn.retain };
+        let retain = if is_open { learner::retain_of(learn, iters) } else { learn.retain };
         Settings { iters, retain, steps_per_report: 1, ..learn.clone() }
     }
 
