@@ -7,6 +7,7 @@
 
 use super::LearnError;
 use super::engines::Engines;
+use super::evaluate::tally;
 use super::feed::{Feed, hidden};
 use crate::block::Block;
 use crate::gate::Tally;
@@ -189,9 +190,8 @@ impl Course {
             if !unseen {
                 continue;
             }
-            for (block, nats) in owned.blocks.iter().zip(&own) {
-                let (tokens, bytes) = (block.labels() as u64, u64::from(block.bytes));
-                first_met.add(Tally { nats: f64::from(*nats) * tokens as f64, tokens, bytes });
+            for (block, &mean) in owned.blocks.iter().zip(&own) {
+                first_met.add(tally(block, f64::from(mean) * block.labels() as f64));
             }
             if let Some(reservoir) = &mut reservoir {
                 offer(owned, &own, reservoir)?;

@@ -63,11 +63,13 @@ impl<'a> HeldOut<'a> {
         for (blocks, hidden) in &self.batches {
             pulse()?;
             let nats = head.nats(adapter, &Group { blocks, hidden })?;
-            for (block, nats) in blocks.iter().zip(nats) {
-                let (tokens, bytes) = (block.labels() as u64, u64::from(block.bytes));
-                total.add(Tally { nats, tokens, bytes });
-            }
+            blocks.iter().zip(nats).for_each(|(block, nats)| total.add(tally(block, nats)));
         }
         Ok(total)
     }
+}
+
+/// What `nats` over all labels of a block come to.
+pub(super) fn tally(block: &Block, nats: f64) -> Tally {
+    Tally { nats, tokens: block.labels() as u64, bytes: u64::from(block.bytes) }
 }
