@@ -80,35 +80,27 @@ impl Overrides {
     /// # Errors
     /// [`SettingsError::Together`] for the first that another one rules out.
     pub fn together(self) -> Result<Self, SettingsError> {
-        let as_published = self.as_published == Some(true);
-        let layers = self.embedding_layers.map(|layers| format!("{layers:?}").to_lowercase());
         let number = |value: Option<f64>| value.map(|value| value.to_string());
-        let some = |value: Option<f64>| number(value.filter(|&value| value > 0.0));
-        let reptile = self.reptile_steps.filter(|&steps| steps > 0);
+        let above_0 = |value: Option<f64>| number(value.filter(|&value| value > 0.0));
         let of_texts = [
-            ("whitening", some(self.whitening), self.anchor_blocks == Some(0)),
-            ("anchor-weight", some(self.anchor_weight), self.anchor_blocks == Some(0)),
+            ("whitening", above_0(self.whitening)),
+            ("anchor-weight", above_0(self.anchor_weight)),
         ];
-        if let Some((key, Some(got), _)) =
-            of_texts.into_iter().find(|(_, got, off)| got.is_some() && *off)
-        {
-            return Err(SettingsError::Together { key, got, with: "--anchor-blocks 0" });
+        if self.anchor_blocks == Some(0) {
+            none_of("--anchor-blocks 0", of_texts.clone())?;
         }
-        let published = [
+        if self.as_published != Some(true) {
+            return Ok(self);
+        }
+        let layers = self.embedding_layers.map(|layers| format!("{layers:?}").to_lowercase());
+        let fixed = [
             ("retain", number(self.retain)),
             ("gamma", number(self.gamma)),
             ("embedding-layers", layers),
-            ("whitening", some(self.whitening)),
-            ("anchor-weight", some(self.anchor_weight)),
-            ("anchor-blocks", some(self.anchor_blocks.map(|blocks| blocks as f64))),
-            ("reptile-steps", number(reptile.map(|steps| steps as f64))),
+            ("anchor-blocks", above_0(self.anchor_blocks.map(|blocks| blocks as f64))),
+            ("reptile-steps", above_0(self.reptile_steps.map(|steps| steps as f64))),
         ];
-        if !as_published {
-            return Ok(self);
-        }
-        if let Some((key, Some(got))) = published.into_iter().find(|(_, got)| got.is_some()) {
-            return Err(SettingsError::Together { key, got, with: "--as-published" });
-        }
+        none_of("--as-published", of_texts.into_iter().chain(fixed))?;
         Ok(self.or(Self {
             retain: Some(PUBLISHED_RETAIN),
             gamma: Some(PUBLISHED_GAMMA),
@@ -310,6 +302,15 @@ impl Settings {
         }
         Ok(values.into_iter().map(|(key, value)| (format!("--{key}"), value.to_string())).collect())
     }
+}
+
+/// Refuses the first of `wishes` that was made: with what rules them all out it would be ignored.
+fn none_of(
+    with: &'static str,
+    wishes: impl IntoIterator<Item = (&'static str, Option<String>)>,
+) -> Result<(), SettingsError> {
+    let made = wishes.into_iter().find_map(|(key, got)| Some((key, got?)));
+    made.map_or(Ok(()), |(key, got)| Err(SettingsError::Together { key, got, with }))
 }
 
 fn range(key: &'static str, expected: &str, got: impl fmt::Display) -> SettingsError {
