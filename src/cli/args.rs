@@ -338,7 +338,8 @@ pub(crate) struct Stream {
     /// Domain folders or files, in the order in which they are met.
     #[arg(required = true)]
     pub domains: Vec<PathBuf>,
-    /// Methods to compare, with commas between; all of them by default.
+    /// Methods to compare, with commas between; all of them by default. Where slow is no average, a
+    /// constant rate becomes a cosine: nothing else lets it come to rest.
     #[arg(long, value_delimiter = ',', value_parser = methods())]
     pub methods: Vec<Method>,
     /// How many seeds, from --seed on; tables give mean and standard deviation.
