@@ -5,6 +5,7 @@ use super::chosen;
 use super::console::Console;
 use super::host;
 use anyhow::Context;
+use sapwood::adapter::peft::{CONFIG_FILE, META_FILE, TENSORS_FILE};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
 use sapwood::intake;
@@ -33,6 +34,9 @@ const STATE: &str = "sapwood-state";
 /// What may lie in a state folder before its first commit; a new file system brings the last one.
 const PARTS: [&str; 7] =
     ["adapters", "learner", "checkpoint", "reservoir", "lock", "inbox", "lost+found"];
+
+/// What lies in an adapter's folder, and may be replaced by another.
+const ADAPTER_FILES: [&str; 3] = [CONFIG_FILE, TENSORS_FILE, META_FILE];
 
 /// Learns, and says what came of it.
 pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
@@ -216,35 +220,70 @@ pub(crate) fn job(
     }
 }
 
-/// Refuses to replace anything but an adapter.
+/// Refuses a place at which anything but our own files would have to go.
 fn check_adapter_place(folder: &Path) -> anyhow::Result<()> {
-    anyhow::ensure!(folder.file_name().is_some(), "--adapter-path: expected a folder's name");
-    let is_adapter = folder.join(sapwood::adapter::peft::CONFIG_FILE).is_file();
-    let is_free = !folder.exists() || is_adapter;
-    anyhow::ensure!(is_free, "{} exists and is no adapter; it is unchanged", folder.display());
+    check_only_adapter(folder)?;
+    check_only_adapter(&fresh(folder)?)
+}
+
+/// Where an adapter is written before it takes its place.
+fn fresh(folder: &Path) -> anyhow::Result<PathBuf> {
+    let name = folder.file_name().context("--adapter-path: expected a folder's name")?;
+    let mut fresh = name.to_owned();
+    fresh.push(".new");
+    Ok(folder.with_file_name(fresh))
+}
+
+/// Passes a folder that is not there, or that holds nothing but files of an adapter.
+fn check_only_adapter(folder: &Path) -> anyhow::Result<()> {
+    let shown = folder.display();
+    match fs::symlink_metadata(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => {
+            let found = found.with_context(|| format!("cannot look at {shown}"))?;
+            anyhow::ensure!(found.is_dir(), "{shown} is no folder of its own; it is unchanged");
+        }
+    }
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {shown}"))? {
+        let name = entry?.file_name();
+        let ours = ADAPTER_FILES.iter().any(|&own| name == own);
+        let other = name.to_string_lossy();
+        anyhow::ensure!(
+            ours,
+            "{shown} holds {other}, which is not of an adapter of ours: expected {}, or a folder that is new or empty; it is unchanged",
+            ADAPTER_FILES.join(", ")
+        );
+    }
     Ok(())
+}
+
+/// Removes an adapter's folder, file by file: what came in meanwhile keeps it in place.
+fn remove_adapter(folder: &Path) -> io::Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    for name in ADAPTER_FILES {
+        match fs::remove_file(folder.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    fs::remove_dir(folder)
 }
 
 /// Writes the adapter in use to a folder of the user's, whole or not at all.
 fn write_adapter(state: &State, folder: &Path) -> anyhow::Result<()> {
     let current = state.current().context("nothing is committed")?;
     let files = state.adapter(current.number)?;
-    let name = folder.file_name().context("--adapter-path: expected a folder's name")?;
-    let mut fresh = name.to_owned();
-    fresh.push(".new");
-    let fresh = folder.with_file_name(fresh);
-    let failed = |what: &str, path: &Path| format!("cannot {what} {}", path.display());
     check_adapter_place(folder)?;
-    if fresh.exists() {
-        fs::remove_dir_all(&fresh).with_context(|| failed("remove what was left of", &fresh))?;
-    }
+    let fresh = fresh(folder)?;
+    let failed = |what: &str, path: &Path| format!("cannot {what} {}", path.display());
+    remove_adapter(&fresh).with_context(|| failed("remove what was left of", &fresh))?;
     fs::create_dir_all(&fresh).with_context(|| failed("make", &fresh))?;
     for (name, bytes) in files {
         let path = fresh.join(name);
         fs::write(&path, bytes).with_context(|| failed("write", &path))?;
     }
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| failed("replace", folder))?;
-    }
+    remove_adapter(folder).with_context(|| failed("replace", folder))?;
     fs::rename(&fresh, folder).with_context(|| failed("rename to", folder))
 }

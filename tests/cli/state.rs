@@ -195,10 +195,38 @@ fn a_folder_of_other_things_is_not_replaced_by_an_adapter() {
     fs::create_dir(&mine).unwrap();
     fs::write(mine.join("notes.txt"), "mine").unwrap();
     let path = mine.display().to_string();
-    refused(&job(&held, &["--adapter-path", &path]), &["mine exists and is no adapter"]);
+    let ask = || refused(&job(&held, &["--adapter-path", &path]), &["mine holds notes.txt"]);
+    ask();
+    fs::write(mine.join("adapter_config.json"), "{}").unwrap();
+    ask();
     held.assert_untouched();
     assert_eq!(fs::read(mine.join("notes.txt")).unwrap(), b"mine");
     assert_eq!(fs::read_dir(held.place.path()).unwrap().count(), 2, "nothing is left beside it");
+}
+
+#[test]
+fn only_files_of_an_adapter_are_replaced_by_one() {
+    let held = fixture().learned();
+    let [target, left] = ["out", "out.new"].map(|name| held.place.path().join(name));
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join("checkpoint"), "mine").unwrap();
+    let path = target.display().to_string();
+    refused(&job(&held, &["--adapter-path", &path]), &["out.new holds checkpoint"]);
+    held.assert_untouched();
+    // What a write that was cut off left may go, and so may an adapter and an empty folder.
+    fs::rename(left.join("checkpoint"), left.join("adapter_model.safetensors")).unwrap();
+    fs::create_dir(&target).unwrap();
+    for _ in 0..2 {
+        accepted(&job(&held, &["--iters", "2", "--adapter-path", &path]));
+        assert!(target.join("adapter_meta.json").is_file() && !left.exists());
+    }
+    // The folder that a link leads to is somebody else's.
+    let link = held.place.path().join("link");
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let path = link.display().to_string();
+    refused(&job(&held, &["--adapter-path", &path]), &["link is no folder of its own"]);
+    let path = target.join("adapter_meta.json").display().to_string();
+    refused(&job(&held, &["--adapter-path", &path]), &["adapter_meta.json is no folder"]);
 }
 
 #[test]
