@@ -7,8 +7,10 @@
 //! - An error of a sync is final: what the system still holds is unknown, the job must end.
 //! - Never here: what the bytes mean.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+#[cfg(unix)]
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 #[cfg(any(test, feature = "faults"))]
@@ -19,6 +21,14 @@ pub use memory::Memory;
 
 /// Bytes of zeros written at once when a file is allocated.
 const ZEROS_BYTES: usize = 1 << 20;
+/// What the owner alone may do with a file, and with a folder.
+#[cfg(unix)]
+const PRIVATE_FILE: u32 = 0o600;
+#[cfg(unix)]
+const PRIVATE_FOLDER: u32 = 0o700;
+/// What everybody else could do.
+#[cfg(unix)]
+const OTHERS: u32 = 0o077;
 /// The raw number of EIO, which has no [`ErrorKind`] of its own.
 const EIO: i32 = 5;
 
@@ -108,10 +118,35 @@ pub trait Storage: Send + Sync {
     fn len(&self, path: &str) -> StorageResult<Option<u64>>;
 }
 
-/// A real folder.
+/// Who else may read a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nobody.
+    Private,
+    /// Nobody any more: others could until it was opened.
+    Closed,
+    /// Others: the system lets nobody change that, as on a file system without owners.
+    Open,
+}
+
+impl Access {
+    /// What an operator should know of it, if anything.
+    pub fn notice(self) -> Option<&'static str> {
+        match self {
+            Self::Private => None,
+            Self::Closed => {
+                Some("others could read the state folder: from now on its owner alone can")
+            }
+            Self::Open => Some("others can read the state folder, and it cannot be closed to them"),
+        }
+    }
+}
+
+/// A real folder, that nobody else may read: what a device learns from is its user's.
 #[derive(Debug)]
 pub struct Disk {
     root: PathBuf,
+    access: Access,
     /// Held open for as long as nobody else may change the folder; without it nothing is changed.
     lock: Option<File>,
 }
@@ -119,25 +154,32 @@ pub struct Disk {
 impl Disk {
     /// Makes the folder if need be and takes it for this process alone.
     ///
-    /// The lock ends with the process, however it ends.
+    /// The lock ends with the process, however it ends. A folder that others could read is closed to
+    /// them: see [`Disk::access`].
     ///
     /// # Errors
     /// [`StorageError::Locked`] when another process has it; [`StorageError::Io`].
     pub fn exclusive(root: &Path) -> StorageResult<Self> {
         let path = || root.display().to_string();
         let io = |operation| move |source| StorageError::Io { operation, path: path(), source };
-        make_durable(root).map_err(io("create"))?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(root.join("lock"))
-            .map_err(io("open the lock of"))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { root: root.to_path_buf(), lock: Some(lock) }),
-            Err(TryLockError::WouldBlock) => Err(StorageError::Locked { path: path() }),
-            Err(TryLockError::Error(source)) => Err(io("lock")(source)),
+        if let Some(above) = root.parent() {
+            make_durable(above).map_err(io("create"))?;
         }
+        make_private(root).map_err(io("create"))?;
+        let lock = private().truncate(false).open(root.join("lock"));
+        let lock = lock.map_err(io("open the lock of"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StorageError::Locked { path: path() }),
+            Err(TryLockError::Error(source)) => return Err(io("lock")(source)),
+        }
+        let access = close(root).map_err(io("look at"))?;
+        Ok(Self { root: root.to_path_buf(), access, lock: Some(lock) })
+    }
+
+    /// Who else may read the folder, and whether that was so before.
+    pub fn access(&self) -> Access {
+        self.access
     }
 
     /// The folder for reading only, without a lock: to look at one that another process may be using.
@@ -150,7 +192,7 @@ impl Disk {
             path: root.display().to_string(),
             source,
         })?;
-        Ok(Self { root: root.to_path_buf(), lock: None })
+        Ok(Self { root: root.to_path_buf(), access: Access::Private, lock: None })
     }
 
     fn full(&self, path: &str) -> StorageResult<PathBuf> {
@@ -193,19 +235,60 @@ impl Disk {
 
 /// Makes a folder and those above it, each name durable in the folder that holds it.
 fn make_durable(folder: &Path) -> io::Result<()> {
+    make(folder, &DirBuilder::new())
+}
+
+/// The same, but the last one is for nobody else.
+fn make_private(folder: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    builder.mode(PRIVATE_FOLDER);
+    make(folder, &builder)
+}
+
+fn make(folder: &Path, builder: &DirBuilder) -> io::Result<()> {
     if folder.as_os_str().is_empty() || folder.is_dir() {
         return Ok(());
     }
     let above = folder.parent().unwrap_or(Path::new(""));
     make_durable(above)?;
-    fs::create_dir(folder)?;
+    builder.create(folder)?;
     let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
     File::open(above)?.sync_all()
 }
 
+/// For writing a file that is made if need be, for nobody else to read.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).write(true);
+    #[cfg(unix)]
+    options.mode(PRIVATE_FILE);
+    options
+}
+
+/// Takes the folder from everybody but its owner.
+fn close(folder: &Path) -> io::Result<Access> {
+    #[cfg(unix)]
+    {
+        let mode = fs::metadata(folder)?.permissions().mode();
+        if mode & OTHERS != 0 {
+            let private = fs::Permissions::from_mode(mode & !OTHERS);
+            let closed = fs::set_permissions(folder, private).is_ok()
+                && fs::metadata(folder)?.permissions().mode() & OTHERS == 0;
+            return Ok(if closed { Access::Closed } else { Access::Open });
+        }
+    }
+    Ok(Access::Private)
+}
+
 impl Storage for Disk {
     fn create_dir_all(&self, path: &str) -> StorageResult<()> {
-        self.change("create folder", path, |full| fs::create_dir_all(full))
+        self.change("create folder", path, |full| {
+            let mut builder = DirBuilder::new();
+            #[cfg(unix)]
+            builder.mode(PRIVATE_FOLDER);
+            builder.recursive(true).create(full)
+        })
     }
 
     fn read(&self, path: &str) -> StorageResult<Vec<u8>> {
@@ -221,7 +304,7 @@ impl Storage for Disk {
     }
 
     fn write(&self, path: &str, bytes: &[u8]) -> StorageResult<()> {
-        self.change("write", path, |full| fs::write(full, bytes))
+        self.change("write", path, |full| private().truncate(true).open(full)?.write_all(bytes))
     }
 
     fn write_at(&self, path: &str, offset: u64, bytes: &[u8]) -> StorageResult<()> {
@@ -234,7 +317,8 @@ impl Storage for Disk {
 
     fn allocate(&self, path: &str, length: u64) -> StorageResult<()> {
         self.change("reserve space for", path, |full| {
-            let (mut file, zeros) = (File::create(full)?, vec![0; ZEROS_BYTES]);
+            let mut file = private().truncate(true).open(full)?;
+            let zeros = vec![0; ZEROS_BYTES];
             let mut left = length;
             while left > 0 {
                 let now = left.min(ZEROS_BYTES as u64);
@@ -328,6 +412,26 @@ mod tests {
         assert!(disk.read_at("a/z", 2_999_999, &mut end).unwrap_err().is_damage());
         assert!(disk.read("a/new").unwrap_err().is_missing());
         assert_eq!((disk.len("x").unwrap(), disk.list("x").unwrap().len()), (None, 0));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nobody_else_may_read_it_whatever_the_umask_allows() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("state");
+        let mode = |path: &str| fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o777;
+        let disk = Disk::exclusive(&root).unwrap();
+        disk.create_dir_all("a/b").unwrap();
+        disk.write("a/x", b"mine").unwrap();
+        disk.allocate("y", 1).unwrap();
+        assert_eq!([mode(""), mode("a"), mode("a/b")], [0o700; 3]);
+        assert_eq!([mode("lock"), mode("a/x"), mode("y")], [0o600; 3]);
+        assert_eq!(disk.access(), Access::Private);
+        drop(disk);
+        // As an older version left it.
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(Disk::exclusive(&root).unwrap().access(), Access::Closed);
+        assert_eq!(mode(""), 0o700);
     }
 
     #[test]

@@ -70,6 +70,9 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
 fn open(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<(Worker, Handle)> {
     let state = cli::state(config)?;
     let storage = Arc::new(Disk::exclusive(state)?);
+    if let Some(notice) = storage.access().notice() {
+        tracing::warn!(state = %state.display(), "{notice}");
+    }
     let probes = Box::new(SystemProbes::new(config.probes.clone(), state.to_owned()));
     let world = World { storage, clock, probes };
     Ok(Worker::open(config.clone(), world, TimeZone::system())?)

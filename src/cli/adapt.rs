@@ -112,7 +112,11 @@ pub(crate) fn planned(
 /// Opens a state folder for this process alone; what recovery found is told.
 pub(crate) fn open(folder: &Path, console: &Console) -> anyhow::Result<State> {
     check_own(folder)?;
-    let state = State::open(Arc::new(exclusive(folder)?))
+    let disk = exclusive(folder)?;
+    if let Some(notice) = disk.access().notice() {
+        console.warn(notice)?;
+    }
+    let state = State::open(Arc::new(disk))
         .with_context(|| format!("state folder {}", folder.display()))?;
     let recovery = state.recovery();
     for line in recovery.fell_back.iter().chain(&recovery.checkpoint_lost) {
