@@ -9,6 +9,7 @@ pub mod probe; //       sysfs, /proc              -> Readings
 pub mod constraints; // Readings, time of day     -> what stands in the way of learning
 pub mod budget; //      what a job may spend, and what it has spent
 pub mod log; //         events, one line each
+pub mod supervise; //   threads that must not die in silence
 pub mod paused; //      the order to wait, kept across restarts
 pub mod status; //      what the device says of itself
 pub mod history; //     the last runs, kept across restarts

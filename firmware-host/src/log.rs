@@ -4,11 +4,16 @@
 //! - Under systemd the journal keeps time and levels: lines carry `<n>` in front, as sd-daemon(3)
 //!   has it, and no time of their own.
 //! - Fields have the same names everywhere: `job`, `step`, `reason`, `generation`.
+//! - A line that cannot be written, because its reader has gone or the disk is full, is counted and given
+//!   up: nobody stops for the log's sake. A panic is an event as well, and is counted.
 //! - Never here: standard output, which belongs to results.
 //! - Invariant: no event takes more than one line, and no control character reaches the reader.
 
 use std::fmt;
-use std::io::{self, IsTerminal};
+use std::io::{self, ErrorKind, IsTerminal};
+use std::panic::{self, PanicHookInfo};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::{self, Format as Formatter, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
@@ -28,6 +33,21 @@ pub enum Format {
 #[error("the log was started before: expected one start; the first one goes on")]
 pub struct LogError;
 
+/// Events that could not be written.
+static LINES_LOST: AtomicU64 = AtomicU64::new(0);
+/// Panics of any thread.
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// Events of this process that nobody could be told.
+pub fn lines_lost() -> u64 {
+    LINES_LOST.load(Ordering::Relaxed)
+}
+
+/// Panics of this process, whichever thread's.
+pub fn panics() -> u64 {
+    PANICS.load(Ordering::Relaxed)
+}
+
 /// Starts the log of this process on standard error, with events of `level` and graver.
 ///
 /// Without a format, text goes to terminals and to the journal, JSON elsewhere.
@@ -38,15 +58,37 @@ pub fn start(format: Option<Format>, level: Level) -> Result<(), LogError> {
     let journal = to_journal();
     let text = journal || io::stderr().is_terminal();
     let format = format.unwrap_or(if text { Format::Text } else { Format::Json });
-    start_with(format, journal, level, io::stderr)
+    let subscriber = subscriber(format, journal, level, || Lenient(io::stderr()));
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError)?;
+    panic::set_hook(Box::new(note_panic));
+    Ok(())
 }
 
-fn start_with<W>(format: Format, journal: bool, level: Level, into: W) -> Result<(), LogError>
-where
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
-{
-    tracing::subscriber::set_global_default(subscriber(format, journal, level, into))
-        .map_err(|_| LogError)
+/// A panic as an event; whoever watches over its thread knows what it means.
+fn note_panic(panic: &PanicHookInfo<'_>) {
+    PANICS.fetch_add(1, Ordering::Relaxed);
+    let (thread, place) = (thread::current(), panic.location().map(ToString::to_string));
+    let reason = panic.payload_as_str().unwrap_or_default();
+    tracing::error!(thread = thread.name(), place, reason, "a thread broke off");
+}
+
+/// Writes to `.0`, and counts what it does not take.
+struct Lenient<W>(W);
+
+impl<W: io::Write> io::Write for Lenient<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => {
+                LINES_LOST.fetch_add(1, Ordering::Relaxed);
+                Ok(bytes.len())
+            }
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Whether standard error is the journal's: the variable outlives a redirection, its numbers tell.
@@ -69,6 +111,8 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(into);
+    // It would tell standard error, which is where the event did not go.
+    let builder = builder.log_internal_errors(false);
     let base = Formatter::default().with_target(false).with_ansi(false);
     match (format, journal) {
         (Format::Text, false) => {
@@ -183,6 +227,27 @@ mod tests {
             assert_eq!(lines.len(), 2, "{lines:?}");
             assert!(!lines.concat().contains(char::is_control), "{lines:?}");
         }
+    }
+
+    /// A disk that is full.
+    struct Full;
+
+    impl io::Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Err(ErrorKind::StorageFull.into())
+        }
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_written_is_counted_and_given_up() {
+        let before = lines_lost();
+        let log = subscriber(Format::Json, false, Level::INFO, || Lenient(Full));
+        tracing::subscriber::with_default(log, || (0..3).for_each(|step| info!(step, "lost")));
+        assert_eq!(lines_lost() - before, 3);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod stop;
 
 use clap::Parser;
 use cli::{Action, ChoiceError, Command, Job};
+use firmware_host::supervise::{Broken, EXIT_BROKEN};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -26,8 +27,13 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error, &command.action);
-            let refused = error.chain().any(|cause| cause.is::<ChoiceError>());
-            if refused { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+            if error.chain().any(|cause| cause.is::<ChoiceError>()) {
+                ExitCode::from(EXIT_CONFIG)
+            } else if error.chain().any(|cause| cause.is::<Broken>()) {
+                ExitCode::from(EXIT_BROKEN)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

@@ -15,11 +15,12 @@ use firmware_host::probe::SystemProbes;
 use firmware_host::serve;
 use firmware_host::service::Notifier;
 use firmware_host::status::Phase;
+use firmware_host::supervise::Supervisor;
 use jiff::tz::TimeZone;
 use sapwood::ports::Disk;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Bytes of text that one token stands for, about: what a file is cut into fills a block.
@@ -30,25 +31,25 @@ const BYTES_A_TOKEN: usize = 4;
 /// # Errors
 /// What keeps the program from starting, or from going on.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
-    let stop = Stop::on_signals().context("cannot listen to signals")?;
+    let supervisor = Supervisor::default();
+    let stop = Stop::on_signals(&supervisor).context("cannot listen to signals")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
     let (worker, handle) = open(config, clock.clone())?;
-    let notifier = Notifier::start(handle.board().clone()).context("cannot watch over progress")?;
-    obey(&stop, &handle)?;
+    let notifier = Notifier::start(handle.board().clone(), &supervisor)
+        .context("cannot watch over progress")?;
+    end_when_broken(&supervisor, &handle);
+    obey(&stop, &handle, &supervisor)?;
     let settings = Serve { socket: Some(cli::socket(config)?), ..config.serve.clone() };
-    let server = serve::start(&settings, handle.clone(), clock.clone())?;
+    let server = serve::start(&settings, handle.clone(), clock.clone(), &supervisor)?;
     let ended = Arc::new(AtomicBool::new(false));
-    let ways = ways_in(config, &handle, &clock, &ended)?;
+    let ways = ways_in(config, &handle, &clock, &supervisor, &ended)?;
     let addresses = server.addresses();
     let socket = addresses.socket.as_ref().map(|path| path.display().to_string());
     tracing::info!(listen = %addresses.tcp, socket, "serving");
     notifier.ready();
-    let outcome = thread::Builder::new()
-        .name("worker".into())
-        .spawn(move || worker.live())
-        .context("cannot start the worker")?
-        .join();
+    let worker = supervisor.start("worker", move || worker.live());
+    let lived = worker.context("cannot start the worker")?.join();
     notifier.stopping();
     handle.board().update(|status| status.phase = Phase::Stopping);
     ended.store(true, Ordering::Relaxed);
@@ -57,13 +58,24 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
         // What it could say it has logged.
         let _ = way.join();
     }
-    tracing::info!("ended");
-    match outcome {
-        Ok(lived) => Ok(lived?),
-        Err(_) => {
-            anyhow::bail!("the worker broke off; what was committed and acknowledged is kept")
-        }
+    if let Some(broken) = supervisor.broken() {
+        return Err(broken.into());
     }
+    // A worker that lived to its end says how; one that did not is broken.
+    if let Ok(Some(lived)) = lived {
+        lived?;
+    }
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Whatever thread breaks off: the device says so, and ends in order.
+fn end_when_broken(supervisor: &Supervisor, handle: &Handle) {
+    let handle = handle.clone();
+    supervisor.on_break(move |broken| {
+        handle.board().update(|status| status.fault = Some(broken.to_string()));
+        handle.order(Order::Stop);
+    });
 }
 
 /// Takes the state folder for this process, recovers it, loads the base.
@@ -79,14 +91,14 @@ fn open(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<(Worker, Handl
 }
 
 /// Hands the order to end on to the worker.
-fn obey(stop: &Stop, handle: &Handle) -> anyhow::Result<()> {
+fn obey(stop: &Stop, handle: &Handle, supervisor: &Supervisor) -> anyhow::Result<()> {
     let (stop, handle) = (stop.clone(), handle.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let wait = move || {
         runtime.block_on(stop.told());
         handle.order(Order::Stop);
     };
-    thread::Builder::new().name("obey".into()).spawn(wait).context("cannot wait for signals")?;
+    supervisor.start("obey", wait).context("cannot wait for signals")?;
     Ok(())
 }
 
@@ -95,11 +107,13 @@ fn ways_in(
     config: &Config,
     handle: &Handle,
     clock: &Arc<dyn Clock>,
+    supervisor: &Supervisor,
     stop: &Arc<AtomicBool>,
-) -> anyhow::Result<Vec<JoinHandle<()>>> {
+) -> anyhow::Result<Vec<JoinHandle<Option<()>>>> {
     let context = || {
         let counters = handle.board().counters().clone();
-        Context { counters, clock: clock.clone(), stop: stop.clone() }
+        let (clock, supervisor, stop) = (clock.clone(), supervisor.clone(), stop.clone());
+        Context { counters, clock, supervisor, stop }
     };
     let sink = || {
         let handle = handle.clone();
@@ -122,9 +136,11 @@ fn ways_in(
 /// # Errors
 /// What the learner refuses, or why no job may run.
 pub(crate) fn job_in_foreground(config: &Config) -> anyhow::Result<()> {
-    let stop = Stop::on_signals().context("cannot listen to signals")?;
+    let supervisor = Supervisor::default();
+    let stop = Stop::on_signals(&supervisor).context("cannot listen to signals")?;
     let (mut worker, handle) = open(config, Arc::new(SystemClock::start()))?;
-    obey(&stop, &handle)?;
+    end_when_broken(&supervisor, &handle);
+    obey(&stop, &handle, &supervisor)?;
     handle.order(Order::JobNow);
     let before = handle.status().jobs.len();
     let pace = worker.tick()?;

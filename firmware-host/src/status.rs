@@ -5,6 +5,7 @@
 //! - Never here: how it is served.
 
 use crate::intake::Counters;
+use crate::log;
 use crate::probe::Readings;
 use heapless::HistoryBuf;
 use serde::{Deserialize, Serialize};
@@ -195,8 +196,13 @@ pub struct Status {
     pub serving: ServingStatus,
     /// Resident memory of the process, in bytes.
     pub resident_bytes: Option<u64>,
-    /// What the disk failed at, until the state folder is opened again; none while it is sound.
+    /// What the disk failed at, or which thread broke off, until the program starts again; none while it
+    /// is sound.
     pub fault: Option<String>,
+    /// Panics of any thread of this process.
+    pub panics: u64,
+    /// Lines of the log that could not be written.
+    pub log_lines_lost: u64,
     /// Optimiser steps made by this process.
     pub steps_made: u64,
     /// Runs that were reported to this process, by how they ended.
@@ -285,6 +291,7 @@ impl Board {
         let steps = inner.steps.oldest_ordered().copied().collect();
         let mut status = Status { steps, ..inner.status.clone() };
         self.counters.add_to(&mut status.inbox);
+        (status.panics, status.log_lines_lost) = (log::panics(), log::lines_lost());
         status
     }
 

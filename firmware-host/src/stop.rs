@@ -3,9 +3,9 @@
 //! - The first signal asks: whoever looks at [`Stop`] ends at the next point where nothing is lost.
 //! - The second one ends the process at once, which is a power cut like any other.
 
+use firmware_host::supervise::Supervisor;
 use std::io;
 use std::sync::Arc;
-use std::thread;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -21,7 +21,7 @@ impl Stop {
     ///
     /// # Errors
     /// The system gives no thread, or no handler.
-    pub(crate) fn on_signals() -> io::Result<Self> {
+    pub(crate) fn on_signals(supervisor: &Supervisor) -> io::Result<Self> {
         let stop = Self(Arc::new(watch::Sender::new(false)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (mut terminate, mut interrupt) = {
@@ -29,11 +29,11 @@ impl Stop {
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
         };
         let told = stop.clone();
-        thread::Builder::new().name("signals".into()).spawn(move || {
+        supervisor.start("signals", move || {
             runtime.block_on(async {
                 let name = either(&mut terminate, &mut interrupt).await;
-                tracing::info!(reason = name, "told to end");
                 told.set();
+                tracing::info!(reason = name, "told to end");
                 let name = either(&mut terminate, &mut interrupt).await;
                 tracing::warn!(reason = name, "told to end again: ending at once");
                 std::process::exit(INTERRUPTED);

@@ -54,10 +54,11 @@ pub fn start<F>(
     piece_bytes: usize,
     context: Context,
     mut sink: F,
-) -> io::Result<JoinHandle<()>>
+) -> io::Result<JoinHandle<Option<()>>>
 where
     F: FnMut(&str) -> Result<Receipt, InboxError> + Send + 'static,
 {
+    let supervisor = context.supervisor.clone();
     let run = move || {
         let mut watch = Watch::new(folder, piece_bytes);
         while !context.stopped() {
@@ -72,7 +73,7 @@ where
             context.pause(if full { every.max(FULL) } else { every });
         }
     };
-    std::thread::Builder::new().name("folder".into()).spawn(run)
+    supervisor.start("folder", run)
 }
 
 /// By what a file is told to be the same and unchanged.

@@ -13,6 +13,7 @@ pub mod serial;
 
 use crate::clock::Clock;
 use crate::status::InboxStatus;
+use crate::supervise::Supervisor;
 use sapwood::inbox::{InboxError, Receipt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -66,6 +67,8 @@ pub struct Context {
     pub counters: Arc<Counters>,
     /// Its clock.
     pub clock: Arc<dyn Clock>,
+    /// Who watches over its thread.
+    pub supervisor: Supervisor,
     /// When this is set its thread ends, within about a tenth of a second.
     pub stop: Arc<AtomicBool>,
 }
@@ -173,6 +176,7 @@ mod tests {
             let context = Context {
                 counters: Arc::default(),
                 clock: Arc::new(SystemClock::start()),
+                supervisor: Supervisor::default(),
                 stop: Arc::default(),
             };
             Self { home, inbox: Arc::new(Mutex::new(inbox)), context }

@@ -40,10 +40,11 @@ const LOOKS: u32 = 100;
 ///
 /// # Errors
 /// The system's, when it gives no thread. A line that cannot be opened is no error: it may come.
-pub fn start<F>(line: Serial, context: Context, mut sink: F) -> io::Result<JoinHandle<()>>
+pub fn start<F>(line: Serial, context: Context, mut sink: F) -> io::Result<JoinHandle<Option<()>>>
 where
     F: FnMut(&str) -> Result<Receipt, InboxError> + Send + 'static,
 {
+    let supervisor = context.supervisor.clone();
     let run = move || {
         let (mut receiver, mut wait) = (Receiver::default(), REOPEN[0]);
         while !context.stopped() {
@@ -63,7 +64,7 @@ where
             wait = (2 * wait).min(REOPEN[1]);
         }
     };
-    std::thread::Builder::new().name("serial".into()).spawn(run)
+    supervisor.start("serial", run)
 }
 
 /// An open line.

@@ -83,6 +83,7 @@ impl Collector for Numbers {
         intake(&mut sheet, &status)?;
         learning(&mut sheet, &status)?;
         serving(&mut sheet, &status)?;
+        program(&mut sheet, &status)?;
         readings(&mut sheet, &status)
     }
 }
@@ -191,6 +192,14 @@ fn serving(sheet: &mut Sheet<'_>, status: &Status) -> fmt::Result {
     let help = "Requests for text that were refused for want of room";
     sheet.counter("texts_refused", help, serving.refused)?;
     sheet.counter("tokens_written", "Tokens written", serving.tokens)
+}
+
+fn program(sheet: &mut Sheet<'_>, status: &Status) -> fmt::Result {
+    let help = "Whether the disk failed or a thread broke off; the status says what";
+    sheet.gauge("fault", help, Some(f64::from(u8::from(status.fault.is_some()))))?;
+    sheet.counter("panics", "Panics of any thread", status.panics)?;
+    let help = "Lines of the log that could not be written";
+    sheet.counter("log_lines_lost", help, status.log_lines_lost)
 }
 
 fn readings(sheet: &mut Sheet<'_>, status: &Status) -> fmt::Result {

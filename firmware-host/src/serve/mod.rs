@@ -32,6 +32,7 @@ mod writing;
 use crate::clock::Clock;
 use crate::config::Serve;
 use crate::status::Board;
+use crate::supervise::Supervisor;
 use crate::wire::{Prompt, Which};
 use axum::serve::ListenerExt;
 use door::Door;
@@ -227,6 +228,7 @@ pub fn start(
     config: &Serve,
     device: impl Device,
     clock: Arc<dyn Clock>,
+    supervisor: &Supervisor,
 ) -> Result<Server, ServeError> {
     let door = Door::of(config.listen, config.token_file.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -247,11 +249,12 @@ pub fn start(
             let listener = listen::socket(path).await?;
             let accepting =
                 listen::accept(listener, routes, config.connections_max, stopped.clone());
-            tokio::spawn(accepting);
+            supervisor.task("accept", accepting);
         }
         // A token is worth a packet of its own; where that cannot be set, it comes a little later.
         let tcp = tcp.tap_io(|connection| drop(connection.set_nodelay(true)));
-        tokio::spawn(listen::accept(tcp, guarded, config.connections_max, stopped));
+        let accepting = listen::accept(tcp, guarded, config.connections_max, stopped);
+        supervisor.task("accept", accepting);
         Ok((address, config.socket.clone().filter(|_| cfg!(unix))))
     })?;
     Ok(Server { runtime: Some(runtime), shared, stop, addresses: Addresses { tcp, socket } })

@@ -7,6 +7,7 @@ use super::routes::{Shared, guarded, open};
 use super::{Server, start};
 use crate::config::Serve;
 use crate::status::{Change, ConstraintState, Ending, JobReport, Phase, StepPoint};
+use crate::supervise::Supervisor;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
@@ -319,7 +320,7 @@ fn report(number: u64, ending: Ending) -> JobReport {
 
 /// A server on a port of its own.
 fn served(cage: &Arc<Cage>, config: &Serve) -> Server {
-    start(config, cage.clone(), Arc::new(Wound::default())).unwrap()
+    start(config, cage.clone(), Arc::new(Wound::default()), &Supervisor::default()).unwrap()
 }
 
 /// Waits for something that other threads bring about.

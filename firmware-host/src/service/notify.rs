@@ -6,9 +6,10 @@
 //! - A message that cannot be sent is no reason to stop learning: the log says so once.
 
 use crate::status::{Board, Phase, Status};
+use crate::supervise::Supervisor;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Longest time between two looks: the status line is at most so old.
@@ -21,7 +22,7 @@ const LOOKS: u32 = 4;
 pub struct Notifier {
     /// Dropped to end the thread.
     stop: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Option<()>>>,
 }
 
 impl Notifier {
@@ -29,14 +30,14 @@ impl Notifier {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(board: Arc<Board>) -> std::io::Result<Self> {
+    pub fn start(board: Arc<Board>, supervisor: &Supervisor) -> std::io::Result<Self> {
         if !manager::listens() {
             return Ok(Self { stop: None, thread: None });
         }
         let granted = manager::watchdog();
         let interval = granted.map_or(LOOK_MAX, |time| (time / LOOKS).min(LOOK_MAX));
         let (stop, stopped) = mpsc::channel();
-        let thread = thread::Builder::new().name("notify".into()).spawn(move || {
+        let thread = supervisor.start("notify", move || {
             let mut watch = Watch { beats: board.beats(), line: String::new() };
             // An interval of nothing, from a malformed variable, must not become a busy loop.
             let interval = interval.max(Duration::from_millis(1));
@@ -63,7 +64,7 @@ impl Drop for Notifier {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // What a panic there would say was said on standard error.
+            // What a panic there would say its supervisor has heard.
             let _ = thread.join();
         }
     }
@@ -223,7 +224,7 @@ mod tests {
     #[ignore = "the watched side: started by the test below, with a socket"]
     fn watched_program() {
         let board = Arc::new(Board::default());
-        let notifier = Notifier::start(board.clone()).unwrap();
+        let notifier = Notifier::start(board.clone(), &Supervisor::default()).unwrap();
         notifier.ready();
         for order in std::io::stdin().lock().lines().map_while(Result::ok) {
             match order.as_str() {

@@ -14,7 +14,7 @@ fn frames(samples: std::ops::Range<u32>, session: u32) -> Vec<u8> {
     bytes
 }
 
-fn ends(bench: &Bench, thread: JoinHandle<()>) {
+fn ends(bench: &Bench, thread: JoinHandle<Option<()>>) {
     bench.context.stop.store(true, Ordering::Relaxed);
     thread.thread().unpark();
     thread.join().unwrap();

@@ -3,6 +3,7 @@
 use super::{config, served, until};
 use crate::config::Serve;
 use crate::serve::fixture::{Cage, Parrot};
+use crate::supervise::Supervisor;
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -196,7 +197,8 @@ fn a_text_ends_when_its_time_is_up() {
     let (parrot, letters) = Parrot::held();
     let cage = Cage::with(parrot);
     let clock = Arc::new(super::Wound::default());
-    let server = super::start(&config(), cage.clone(), clock.clone()).unwrap();
+    let server =
+        super::start(&config(), cage.clone(), clock.clone(), &Supervisor::default()).unwrap();
     let mut client = connect(server.addresses().tcp);
     client.write_all(completion(false).as_bytes()).unwrap();
     until("a text under way", || cage.board.snapshot().serving.active == 1);

@@ -1,0 +1,124 @@
+//! The running program as its neighbours meet it: what only a process shows.
+#![cfg(all(target_os = "linux", feature = "engine"))]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+#[path = "../../tests/common/tiny.rs"]
+mod tiny;
+
+use sapwood::base::{ExportOptions, export};
+use serde_json::Value;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::park_timeout;
+use std::time::{Duration, Instant};
+
+/// Longest wait for what the program does within a second or two.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Jobs do not begin by themselves.
+const QUIET: &str = "[job]\nsamples-min = 60000\nsamples-max = 60000\n";
+
+/// A program of the test's own, in a folder of its own; it is killed with it.
+struct Program {
+    folder: tempfile::TempDir,
+    child: Option<Child>,
+}
+
+impl Program {
+    /// A folder with a base and a configuration that ends with `settings`.
+    fn prepared(settings: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        tiny::write(&folder.path().join("hf"), 7, tiny::VOCAB).unwrap();
+        export(&folder.path().join("hf"), &folder.path().join("model"), ExportOptions::default())
+            .unwrap();
+        let head = "model = \"model\"\nstate = \"state\"\n[serve]\nlisten = \"127.0.0.1:0\"\n";
+        fs::write(folder.path().join("host.toml"), format!("{head}{settings}")).unwrap();
+        Self { folder, child: None }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Starts it and waits until it serves.
+    fn start(&mut self, log: impl Into<Stdio>) {
+        let program = Path::new(env!("CARGO_BIN_EXE_firmware-host"));
+        let mut command = Command::new(program);
+        command.args(["run", "-c", "host.toml"]).current_dir(self.folder.path());
+        self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        self.until("ready", |program| {
+            program.ask("GET", "/readyz", "").is_some_and(|said| said.contains("ready"))
+        });
+    }
+
+    /// The body of an answer over the Unix socket.
+    fn ask(&self, method: &str, path: &str, body: &str) -> Option<String> {
+        let mut stream = UnixStream::connect(self.path("state/socket")).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let length = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+        );
+        stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_str(&self.ask("GET", "/v1/status", "").unwrap()).unwrap()
+    }
+
+    fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !holds(self) {
+            assert!(Instant::now() < end, "waited for {what} for {PATIENCE:?}");
+            park_timeout(Duration::from_millis(20));
+        }
+    }
+
+    /// Tells it to end, and how it did.
+    fn end(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            if Instant::now() > end {
+                child.kill().unwrap();
+            }
+            park_timeout(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let mut program =
+        Program::prepared(&format!("{QUIET}[intake]\nwatch = \"drop\"\nwatch-seconds = 0.05\n"));
+    fs::create_dir(program.path("drop")).unwrap();
+    program.start(File::options().write(true).open("/dev/full").unwrap());
+    for file in 1..=3_u64 {
+        let line = format!("{{\"text\":\"a line of file {file}\"}}\n");
+        fs::write(program.path(&format!("drop/{file}.jsonl")), line).unwrap();
+        program.until("the file", |program| program.status()["inbox"]["samples"] == file);
+    }
+    let status = program.status();
+    assert!(status["log_lines_lost"].as_u64().unwrap() > 0, "{status}");
+    assert_eq!((&status["panics"], &status["fault"]), (&0.into(), &Value::Null));
+    assert!(program.end().success());
+}
