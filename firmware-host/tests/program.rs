@@ -5,6 +5,7 @@
 #[path = "../../tests/common/tiny.rs"]
 mod tiny;
 
+use firmware_host::clock::{Clock, SystemClock};
 use sapwood::base::{ExportOptions, export};
 use serde_json::Value;
 use std::fs::{self, File};
@@ -13,7 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::park_timeout;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Longest wait for what the program does within a second or two.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -72,9 +73,9 @@ impl Program {
     }
 
     fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
-        let end = Instant::now() + PATIENCE;
+        let clock = SystemClock::start();
         while !holds(self) {
-            assert!(Instant::now() < end, "waited for {what} for {PATIENCE:?}");
+            assert!(clock.elapsed() < PATIENCE, "waited for {what} for {PATIENCE:?}");
             park_timeout(Duration::from_millis(20));
         }
     }
@@ -84,12 +85,12 @@ impl Program {
         let mut child = self.child.take().unwrap();
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let end = Instant::now() + PATIENCE;
+        let clock = SystemClock::start();
         loop {
             if let Some(status) = child.try_wait().unwrap() {
                 return status;
             }
-            if Instant::now() > end {
+            if clock.elapsed() > PATIENCE {
                 child.kill().unwrap();
             }
             park_timeout(Duration::from_millis(20));
