@@ -104,6 +104,9 @@ pub(crate) enum Action {
     /// Learning jobs.
     #[command(subcommand)]
     Job(Job),
+    /// Samples that no job could take in: they are kept until you decide.
+    #[command(subcommand)]
+    Aside(Aside),
     /// Stop learning at the next optimiser step, until `resume`; serving goes on.
     Pause,
     /// Go on learning.
@@ -123,6 +126,28 @@ pub(crate) enum Action {
 pub(crate) enum Job {
     /// Learn what waits in the inbox, now.
     Now,
+}
+
+/// What becomes of samples that were set aside.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Aside {
+    /// Show them, with the reasons.
+    List,
+    /// Have them wait for a job again.
+    Retry(Numbers),
+    /// Let go of them for good.
+    Drop(Numbers),
+}
+
+/// Which samples.
+#[derive(Debug, Args)]
+pub(crate) struct Numbers {
+    /// Their numbers, as `aside list` shows them.
+    #[arg(required_unless_present = "all", value_name = "NUMBER")]
+    pub(crate) numbers: Vec<u64>,
+    /// All of them.
+    #[arg(long, conflicts_with = "numbers")]
+    pub(crate) all: bool,
 }
 
 /// How frames are made.

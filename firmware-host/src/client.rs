@@ -121,6 +121,30 @@ impl Client {
         self.ask(&Method::POST, "/v1/resume")
     }
 
+    /// Samples that were set aside.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn aside(&self) -> Result<Value, ClientError> {
+        self.ask(&Method::GET, "/v1/aside")
+    }
+
+    /// Has one of them wait again.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn retry_aside(&self, number: u64) -> Result<Value, ClientError> {
+        self.ask(&Method::POST, &format!("/v1/aside/{number}/retry"))
+    }
+
+    /// Has one of them dropped.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn drop_aside(&self, number: u64) -> Result<Value, ClientError> {
+        self.ask(&Method::DELETE, &format!("/v1/aside/{number}"))
+    }
+
     /// One request over a connection of its own.
     fn ask(&self, method: &Method, route: &str) -> Result<Value, ClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread()

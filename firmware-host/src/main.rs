@@ -4,6 +4,7 @@
 //!   folder where it does not run.
 //! - Results go to standard output, logs and errors to standard error.
 
+mod aside;
 mod cli;
 mod commands;
 #[cfg(feature = "engine")]
@@ -52,6 +53,7 @@ fn act(command: &Command) -> anyhow::Result<()> {
             start_log(command)?;
             commands::job(&config()?, json)
         }
+        Action::Aside(aside) => aside::run(&config()?, aside, json),
         Action::Pause => commands::pause(&config()?, true, json),
         Action::Resume => commands::pause(&config()?, false, json),
         Action::Probes => commands::probes(&config()?, json),

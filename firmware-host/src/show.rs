@@ -161,7 +161,9 @@ fn inbox(value: &Value) -> Option<String> {
     let size = real(value, "/inbox/bytes").map(bytes)?;
     let most = real(value, "/inbox/bytes_max").map(bytes)?;
     let mut line = format!("{samples} samples wait, {size} of {most}");
-    for name in ["duplicates", "refused", "frames_dropped", "damaged_bytes"] {
+    for name in
+        ["aside", "aside_dropped", "duplicates", "refused", "frames_dropped", "damaged_bytes"]
+    {
         match whole(value, &format!("/inbox/{name}")) {
             None | Some(0) => {}
             Some(count) => line += &format!(", {count} {}", name.replace('_', " ")),

@@ -8,6 +8,7 @@ use crate::intake::Counters;
 use crate::log;
 use crate::probe::Readings;
 use heapless::HistoryBuf;
+use sapwood::inbox::Inbox;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -141,8 +142,21 @@ pub struct InboxStatus {
     pub refused: u64,
     /// Frames dropped: damaged, or no room.
     pub frames_dropped: u64,
+    /// Samples that no job could take in, kept until an operator decides.
+    pub aside: u64,
+    /// Samples of those that had to go for others.
+    pub aside_dropped: u64,
     /// Damaged bytes of the inbox passed over when it was opened.
     pub damaged_bytes: u64,
+}
+
+impl InboxStatus {
+    /// Takes over what the inbox holds now.
+    pub fn show(&mut self, inbox: &Inbox) {
+        let waiting = inbox.waiting();
+        (self.samples, self.bytes) = (waiting.samples, waiting.bytes);
+        (self.aside, self.aside_dropped) = (inbox.aside().count() as u64, inbox.aside_dropped());
+    }
 }
 
 /// What the reservoir holds.

@@ -176,8 +176,8 @@ impl Outside {
             Example::Text(text) => text,
             other => format!("{other:?}"),
         };
-        let waiting = inbox.take(u64::MAX, u64::MAX).unwrap().examples.into_iter().map(text);
-        let waiting: Vec<String> = waiting.collect();
+        let taken = inbox.take(u64::MAX).unwrap().samples;
+        let waiting: Vec<String> = taken.into_iter().map(|(_, one)| text(one)).collect();
         for (number, text) in self.acknowledged.range(state.learned() + 1..) {
             assert!(waiting.contains(text), "sample {number} was acknowledged and is lost: {text}");
         }

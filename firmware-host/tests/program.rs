@@ -80,6 +80,37 @@ impl Program {
         }
     }
 
+    /// A power cut.
+    fn cut(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Starts it with a log in a file.
+    fn start_logged(&mut self) {
+        let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
+        self.start(log);
+    }
+
+    /// How often the log says so.
+    fn logged(&self, what: &str) -> usize {
+        fs::read_to_string(self.path("log")).unwrap_or_default().matches(what).count()
+    }
+
+    /// A command beside the program; what it says.
+    fn command(&self, words: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firmware-host"));
+        command.args(["-c", "host.toml"]).args(words).current_dir(self.folder.path());
+        let output = command.output().unwrap();
+        String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
+    }
+
+    fn send(&self, texts: impl Iterator<Item = String>) -> Value {
+        let lines: String = texts.map(|text| format!("{{\"text\":\"{text}\"}}\n")).collect();
+        serde_json::from_str(&self.ask("POST", "/v1/samples", &lines).unwrap()).unwrap()
+    }
+
     /// Tells it to end, and how it did.
     fn end(&mut self) -> ExitStatus {
         let mut child = self.child.take().unwrap();
@@ -105,6 +136,73 @@ impl Drop for Program {
             let _ = child.wait();
         }
     }
+}
+
+/// Jobs that are long and small, and leave no checkpoint.
+const SLOW: &str = "[job]\nsamples-min = 4\nsamples-max = 8\niters-min = 100000\n\
+    iters-max = 100000\npoll-seconds = 0.05\n\
+    [learn]\nnum-layers = 1\nmax-seq-length = 32\nbatch-size = 2\nreplay-batch-size = 2\n\
+    replay-blocks = 16\nrank = 2\nsave-every = 100000\nsteps-per-eval = 0\nthreads = 1\n\
+    anchor-blocks = 0\n";
+
+#[test]
+fn cuts_at_the_beginning_of_a_job_cost_no_sample() {
+    let mut program = Program::prepared(SLOW);
+    program.start_logged();
+    program.send((1..=6).map(|valve| format!("valve {valve} opens")));
+    for cut in 1..=3 {
+        program.until("a job", |program| program.logged("job begins") >= cut);
+        program.cut();
+        program.start_logged();
+    }
+    program.until("a job", |program| program.logged("job begins") >= 4);
+    let status = program.status();
+    assert_eq!((&status["inbox"]["samples"], &status["inbox"]["aside"]), (&6.into(), &0.into()));
+    assert!(program.logged("a smaller job begins") >= 3);
+    let again = program.send(std::iter::once("valve 1 opens".to_owned()));
+    assert_eq!(again["duplicates"], 1);
+}
+
+#[test]
+fn what_brings_every_job_down_is_set_aside_and_may_be_tried_again() {
+    let mut program = Program::prepared(SLOW);
+    program.start_logged();
+    program.send((1..=4).map(|valve| format!("valve {valve} opens")));
+    // Whatever job begins is brought down, as if it was the first sample's fault.
+    let mut cuts = 0;
+    while program.status()["inbox"]["aside"] == 0 {
+        program.until("a job", |program| {
+            program.logged("job begins") > cuts || program.status()["inbox"]["aside"] != 0
+        });
+        if program.status()["inbox"]["aside"] == 0 {
+            program.cut();
+            cuts += 1;
+            program.start_logged();
+        }
+    }
+    assert!(cuts >= 4, "a half, a quarter, alone, and alone again: {cuts}");
+    let listed = program.command(&["aside", "list"]);
+    assert!(listed.contains("valve 1 opens") && listed.contains("brought"), "{listed}");
+    let metrics = program.ask("GET", "/metrics", "").unwrap();
+    assert!(metrics.contains("sapwood_inbox_aside_samples 1"), "{metrics}");
+    assert_eq!(program.status()["inbox"]["samples"], 3);
+    assert!(program.command(&["aside", "retry", "1"]).contains("1 samples wait"));
+    let missing = program.command(&["aside", "drop", "1"]);
+    assert!(missing.contains("no sample of that number"), "{missing}");
+    assert_eq!(program.status()["inbox"]["samples"], 4);
+    program.end();
+    // Without the program the folder itself is asked.
+    assert!(program.command(&["aside", "list"]).contains("no sample was set aside"));
+}
+
+#[test]
+fn a_job_takes_no_more_samples_than_it_may() {
+    let mut program = Program::prepared(SLOW);
+    program.start_logged();
+    program.send((1..=300).map(|valve| format!("valve {valve} opens")));
+    program.until("a job", |program| program.logged("job begins") == 1);
+    assert_eq!(program.logged("\"samples\":8"), 1);
+    assert_eq!(program.status()["inbox"]["samples"], 300);
 }
 
 #[test]

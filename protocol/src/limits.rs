@@ -56,6 +56,10 @@ pub const INBOX_BATCH_BYTES_MAX: u64 = 32 << 20;
 pub const INBOX_BYTES_MAX: u64 = 4 << 30;
 /// Samples that may wait in an inbox.
 pub const INBOX_SAMPLES_MAX: u64 = 1 << 20;
+/// Samples that were set aside and are kept.
+pub const INBOX_ASIDE_SAMPLES_MAX: usize = 1024;
+/// Bytes of those.
+pub const INBOX_ASIDE_BYTES_MAX: u64 = 64 << 20;
 /// Hashes of samples that an inbox remembers.
 pub const INBOX_HASHES_MAX: usize = 1 << 16;
 
@@ -97,6 +101,10 @@ const _: () = assert!(
 );
 const _: () =
     assert!(INBOX_BATCH_BYTES_MAX <= INBOX_BYTES_MAX, "the largest batch must fit an inbox");
+const _: () = assert!(
+    INBOX_BATCH_BYTES_MAX + VERDICT_BYTES_MAX as u64 <= INBOX_ASIDE_BYTES_MAX,
+    "the longest sample must fit among those set aside"
+);
 const _: () =
     assert!(DRAW_BLOCKS_MAX <= RESERVOIR_BLOCKS_MAX as usize, "a draw fits the reservoir");
 const _: () = assert!(

@@ -31,10 +31,12 @@ pub enum Kind {
     Seen = 7,
     /// Which samples a job under way learns.
     Job = 8,
+    /// A sample that was set aside, and why.
+    Aside = 9,
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Reservoir,
         Self::Slot,
         Self::Manifest,
@@ -43,6 +45,7 @@ impl Kind {
         Self::Batch,
         Self::Seen,
         Self::Job,
+        Self::Aside,
     ];
 
     fn of(number: u16) -> Option<Self> {
@@ -52,8 +55,8 @@ impl Kind {
     /// The version of its format that this program writes; it reads this one and all before.
     pub const fn version(self) -> u16 {
         match self {
-            Self::Manifest => 3,
-            Self::Checkpoint => 2,
+            Self::Manifest => 4,
+            Self::Checkpoint | Self::Job => 2,
             _ => 1,
         }
     }

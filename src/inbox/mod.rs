@@ -4,6 +4,7 @@
 //! inbox/<number>   a segment: batches of JSON lines, the first of which is that sample
 //! inbox/seen       hashes of the last samples; the number that the next will have
 //! inbox/job        which samples the job under way takes
+//! inbox/aside/     samples that no job could take in
 //! ```
 //! - In: JSON lines. Out: a receipt once they are durable; examples in order of arrival.
 //! - A batch is taken in whole or not at all. A sample that was there already is dropped and counted.
@@ -13,29 +14,32 @@
 //! - Numbers begin at 1, are never given twice and have no gaps but those of lost batches.
 //! - Never here: sockets, clocks, tokens.
 
+mod aside;
 mod error;
+mod job;
+mod open;
 mod seen;
 mod segment;
 #[cfg(test)]
 mod tests;
 
+pub use aside::Aside;
 pub use error::InboxError;
+pub use job::Job;
+pub use open::Found;
 
 use crate::intake::{self, Example};
 use crate::ports::{Storage, StorageResult};
 use sapwood_protocol::limits::{
-    COUNT_MAX, INBOX_BATCH_BYTES_MAX, INBOX_BYTES_MAX, INBOX_HASHES_MAX, INBOX_SAMPLES_MAX,
-    INBOX_SEGMENT_BYTES, RECORD_HEADER_BYTES,
+    COUNT_MAX, INBOX_BATCH_BYTES_MAX, INBOX_HASHES_MAX, INBOX_SEGMENT_BYTES, RECORD_HEADER_BYTES,
 };
-use sapwood_protocol::record::{Header, Kind, UncheckedHeader};
 use seen::Seen;
 use segment::Batch;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const FOLDER: &str = "inbox";
 const SEEN: &str = "inbox/seen";
-const JOB: &str = "inbox/job";
 const NEW: &str = ".new";
 /// How often a batch is read before it counts as lost: one error of a disk is not the last word.
 const READS: u32 = 3;
@@ -75,40 +79,15 @@ pub struct Waiting {
     pub bytes: u64,
 }
 
-/// What opening the inbox found out of order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// Bytes that belong to no sound batch: a write that was cut, or damage.
-    pub passed_over_bytes: u64,
-    /// Samples whose numbers are missing among those that wait: acknowledged once, damaged since.
-    pub lost_samples: u64,
-    /// Whether the hashes of samples that were learned are damaged: one of them that is sent again is
-    /// taken in again.
-    pub memory_lost: bool,
-    /// Whether the note of the job under way is damaged: it begins anew, with all that waits.
-    pub job_lost: bool,
-}
-
 /// Samples for a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
-    /// The samples, in order of arrival.
-    pub examples: Vec<Example>,
+    /// The samples with their numbers, in order of arrival.
+    pub samples: Vec<(u64, Example)>,
     /// The number of the last of them.
     pub through: u64,
     /// Samples among them that could not be read any more, and are left out.
     pub lost: u64,
-}
-
-/// The job under way, so that it meets the same samples after a cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Job {
-    /// The number of its last sample.
-    pub through: u64,
-    /// How often it was started without getting further.
-    pub attempts: u32,
-    /// The step it had reached when it was started last.
-    pub step: u64,
 }
 
 /// One file of batches.
@@ -136,92 +115,14 @@ pub struct Inbox {
     next: u64,
     learned: u64,
     seen: Seen,
+    /// Bytes of the samples that were set aside, by their numbers.
+    aside: BTreeMap<u64, u64>,
+    aside_dropped: u64,
     found: Found,
     broken: bool,
 }
 
 impl Inbox {
-    /// Opens the inbox; samples up to number `learned` are gone.
-    ///
-    /// # Errors
-    /// [`InboxError::Storage`], [`InboxError::Sync`]. Damage is no error: see [`Inbox::found`].
-    pub fn open(
-        storage: Arc<dyn Storage>,
-        bounds: Bounds,
-        learned: u64,
-    ) -> Result<Self, InboxError> {
-        let bytes = bounds.bytes.min(INBOX_BYTES_MAX);
-        let bounds = Bounds { bytes, samples: bounds.samples.min(INBOX_SAMPLES_MAX) };
-        if storage.list("")?.iter().all(|name| name != FOLDER) {
-            storage.create_dir_all(FOLDER)?;
-            storage.sync_dir("").map_err(InboxError::Sync)?;
-        }
-        let memory = read(&*storage, SEEN, SEEN_BYTES_MAX)?.and_then(|bytes| Seen::decode(&bytes));
-        let memory_lost = memory.is_none() && storage.len(SEEN)?.is_some();
-        let (seen, next) = memory.unwrap_or_default();
-        let found = Found { memory_lost, ..Found::default() };
-        let (segments, open, broken) = (Vec::new(), false, false);
-        let next = next.max(learned.saturating_add(1));
-        let mut inbox =
-            Self { storage, bounds, segments, open, next, learned, seen, found, broken };
-        inbox.find()?;
-        inbox.found.job_lost = inbox.noted().is_none() && inbox.storage.len(JOB)?.is_some();
-        Ok(inbox)
-    }
-
-    /// Reads every segment, removes those in which nothing waits.
-    fn find(&mut self) -> Result<(), InboxError> {
-        let names = self.storage.list(FOLDER)?;
-        let numbers = names.iter().filter_map(|name| segment::number(name));
-        let mut firsts: Vec<u64> = numbers.collect();
-        firsts.sort_unstable();
-        let mut expected = self.learned.saturating_add(1);
-        for (at, &first) in firsts.iter().enumerate() {
-            let until = firsts.get(at + 1).copied().unwrap_or(u64::MAX);
-            self.find_segment(first, until, &mut expected)?;
-        }
-        self.next = self.next.max(expected);
-        // Hashes that cannot be read now may be read at the next start: they are not replaced yet.
-        if !self.found.memory_lost {
-            self.let_go()?;
-        }
-        for left in names.iter().filter(|name| name.ends_with(NEW)) {
-            // What cannot be removed now is no harm and is tried again at the next start.
-            let _ = self.storage.remove(&format!("{FOLDER}/{left}"));
-        }
-        Ok(())
-    }
-
-    fn find_segment(
-        &mut self,
-        first: u64,
-        until: u64,
-        expected: &mut u64,
-    ) -> Result<(), InboxError> {
-        let mut segment = Segment { first, bytes: 0, batches: Vec::new() };
-        let path = segment.path();
-        let Some(bytes) = read(&*self.storage, &path, SEGMENT_BYTES_MAX)? else {
-            // Its numbers are not known: none of them may be given again.
-            let length = self.storage.len(&path)?.unwrap_or(0);
-            self.found.passed_over_bytes += length;
-            *expected = (*expected).max(first.saturating_add(length / LINE_BYTES_MIN));
-            return Ok(());
-        };
-        let (seen, learned, found) = (&mut self.seen, self.learned, &mut self.found);
-        let passed_over = segment::scan(&bytes, (first, until), |batch, examples| {
-            examples.iter().for_each(|example| seen.insert(hash(example)));
-            if batch.last() > learned {
-                found.lost_samples += batch.first.saturating_sub(*expected);
-                segment.batches.push(batch);
-            }
-            *expected = (*expected).max(batch.last().saturating_add(1));
-        });
-        found.passed_over_bytes += passed_over;
-        segment.bytes = bytes.len() as u64;
-        self.segments.push(segment);
-        Ok(())
-    }
-
     /// Whether a sync failed: nothing more is taken in until it is opened again.
     pub fn is_broken(&self) -> bool {
         self.broken
@@ -339,35 +240,50 @@ impl Inbox {
         Ok(())
     }
 
-    /// The oldest samples, whole batches until there are `most` of them or more, at least one batch
-    /// where any waits; none beyond number `through`. A batch that cannot be read any more is left out.
+    /// The number of the last of the `most` oldest samples that wait; none when none waits.
+    pub fn reach(&self, most: u64) -> Option<u64> {
+        let (mut left, mut through) = (most, None);
+        for batch in self.batches() {
+            if left == 0 {
+                break;
+            }
+            let before = (batch.first - 1).max(self.learned);
+            let count = batch.last().saturating_sub(before).min(left);
+            (left, through) = (left - count, Some(before + count));
+        }
+        through
+    }
+
+    /// The samples that wait up to number `through`, in order. Those that cannot be read any more are
+    /// left out and counted.
     ///
     /// # Errors
     /// [`InboxError::Storage`] when the disk refuses for now.
-    pub fn take(&self, most: u64, through: u64) -> Result<Taken, InboxError> {
+    pub fn take(&self, through: u64) -> Result<Taken, InboxError> {
         let mut taken = Taken { through: self.learned, ..Taken::default() };
         for segment in &self.segments {
             for batch in &segment.batches {
-                if taken.examples.len() as u64 >= most || batch.last() > through {
+                let first = batch.first.max(self.learned.saturating_add(1));
+                let last = batch.last().min(through);
+                if last < first {
                     return Ok(taken);
                 }
-                match self.examples(segment, batch)? {
-                    Some(examples) => taken.examples.extend(examples),
-                    None => taken.lost += batch.last() - (batch.first - 1).max(self.learned),
+                match self.sound(segment, batch)?.and_then(|bytes| segment::decode(&bytes)) {
+                    Some((_, examples)) => {
+                        let numbered = (batch.first..).zip(examples);
+                        let ours = numbered.filter(|(number, _)| (first..=last).contains(number));
+                        taken.samples.extend(ours);
+                    }
+                    None => taken.lost += last - first + 1,
                 }
-                taken.through = batch.last();
+                taken.through = last;
             }
         }
         Ok(taken)
     }
 
-    /// The samples of a batch that wait; none when it stays unreadable, however often it is tried.
-    fn examples(
-        &self,
-        segment: &Segment,
-        batch: &Batch,
-    ) -> Result<Option<Vec<Example>>, InboxError> {
-        let learned = self.learned.saturating_sub(batch.first.saturating_sub(1)) as usize;
+    /// The bytes of a batch; none when they stay unreadable or unsound, however often it is tried.
+    fn sound(&self, segment: &Segment, batch: &Batch) -> Result<Option<Vec<u8>>, InboxError> {
         for _ in 0..READS {
             let mut bytes = vec![0; usize::try_from(batch.bytes).unwrap_or(0)];
             match self.storage.read_at(&segment.path(), batch.at, &mut bytes) {
@@ -376,49 +292,11 @@ impl Inbox {
                 Err(error) => return Err(error.into()),
             }
             let found = segment::decode(&bytes);
-            if let Some((_, mut all)) = found.filter(|(header, _)| header.generation == batch.first)
-            {
-                return Ok(Some(all.split_off(learned.min(all.len()))));
+            if found.is_some_and(|(header, _)| header.generation == batch.first) {
+                return Ok(Some(bytes));
             }
         }
         Ok(None)
-    }
-
-    /// The job under way, if one was begun and has not ended.
-    pub fn job(&self) -> Option<Job> {
-        self.noted().filter(|job| job.through > self.learned && job.through <= COUNT_MAX)
-    }
-
-    /// The job that was begun last.
-    fn noted(&self) -> Option<Job> {
-        let bytes = read(&*self.storage, JOB, SEEN_BYTES_MAX).ok().flatten()?;
-        let header = UncheckedHeader::read(&bytes).ok()?.check(Kind::Job).ok()?;
-        let payload = bytes.get(RECORD_HEADER_BYTES..)?;
-        let sound = *blake3::hash(payload).as_bytes() == header.digest;
-        let (step, attempts) = payload.split_first_chunk::<8>().filter(|_| sound)?;
-        Some(Job {
-            through: header.generation,
-            attempts: u32::from_le_bytes(attempts.try_into().ok()?),
-            step: u64::from_le_bytes(*step),
-        })
-    }
-
-    /// Begins a job, or begins it again: what comes in from now on is another one's.
-    ///
-    /// # Errors
-    /// [`InboxError::Storage`], [`InboxError::Sync`].
-    pub fn begin(&mut self, job: Job) -> Result<(), InboxError> {
-        self.usable()?;
-        let payload = [&job.step.to_le_bytes()[..], &job.attempts.to_le_bytes()].concat();
-        let header = Header {
-            kind: Kind::Job,
-            version: Kind::Job.version(),
-            generation: job.through,
-            length: payload.len() as u64,
-            digest: *blake3::hash(&payload).as_bytes(),
-        };
-        self.open = false;
-        self.publish(JOB, &[&header.encode()[..], &payload].concat())
     }
 
     /// Lets go of the samples up to number `through`, which a commit or a rejection has taken.
@@ -434,10 +312,7 @@ impl Inbox {
             segment.batches.retain(|batch| batch.last() > learned);
         }
         self.let_go()?;
-        if self.storage.len(JOB)?.is_some() && self.job().is_none() {
-            self.storage.remove(JOB)?;
-        }
-        Ok(())
+        self.end_job()
     }
 
     /// Removes the segments in which nothing waits.
@@ -462,7 +337,8 @@ impl Inbox {
         self.storage.write(&new, bytes)?;
         self.promise(|storage| storage.sync(&new))?;
         self.storage.rename(&new, path)?;
-        self.promise(|storage| storage.sync_dir(FOLDER))
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        self.promise(|storage| storage.sync_dir(folder))
     }
 
     fn promise(

@@ -33,6 +33,13 @@ impl Seen {
         }
     }
 
+    /// Knows a hash no more.
+    pub(super) fn remove(&mut self, hash: u64) {
+        if self.hashes.remove(&hash) {
+            self.order.retain(|kept| *kept != hash);
+        }
+    }
+
     /// A record of the hashes, oldest first, and of the number that the next sample will have.
     pub(super) fn encode(&self, next: u64) -> Vec<u8> {
         let payload: Vec<u8> = self.order.iter().flat_map(|hash| hash.to_le_bytes()).collect();

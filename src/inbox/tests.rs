@@ -6,6 +6,8 @@ use super::*;
 use crate::ports::cut_disk::{CutDisk, Failure, Fault};
 use std::io::ErrorKind;
 
+mod aside;
+
 const BOUNDS: Bounds = Bounds { bytes: 1 << 20, samples: 100 };
 
 fn line(number: u64) -> String {
@@ -21,7 +23,7 @@ fn texts(inbox: &Inbox) -> Vec<String> {
         Example::Text(text) => text,
         other => format!("{other:?}"),
     };
-    inbox.take(u64::MAX, u64::MAX).unwrap().examples.into_iter().map(text).collect()
+    inbox.take(u64::MAX).unwrap().samples.into_iter().map(|(_, one)| text(one)).collect()
 }
 
 #[test]
@@ -33,8 +35,11 @@ fn samples_come_out_in_order_after_a_restart_and_go_when_they_are_learned() {
     assert_eq!(receipt, Receipt { accepted: 1, duplicates: 0, last: 3 });
     let mut inbox = open(&Arc::new(disk.after_cut(0)), 0);
     assert_eq!(texts(&inbox), ["sample 1", "sample 2", "sample 3"]);
-    let taken = inbox.take(1, u64::MAX).unwrap();
-    assert_eq!((taken.examples.len(), taken.through), (2, 2), "a batch is taken whole");
+    assert_eq!([0, 1, 2, 9].map(|most| inbox.reach(most)), [None, Some(1), Some(2), Some(3)]);
+    let taken = inbox.take(1).unwrap();
+    assert_eq!((taken.samples.len(), taken.through), (1, 1), "a batch may be taken in part");
+    inbox.forget(1).unwrap();
+    assert_eq!((inbox.reach(1), inbox.take(2).unwrap().samples[0].0), (Some(2), 2));
     inbox.forget(2).unwrap();
     assert_eq!((texts(&inbox), inbox.waiting().samples), (vec!["sample 3".to_owned()], 1));
     inbox.forget(3).unwrap();
@@ -83,12 +88,12 @@ fn a_job_meets_the_same_samples_after_a_cut_however_many_came_since() {
     let disk = Arc::new(CutDisk::new());
     let mut inbox = open(&disk, 0);
     inbox.offer(&[line(1), line(2)].concat()).unwrap();
-    let job = Job { through: 2, attempts: 1, step: 7 };
+    let job = Job { through: 2, attempts: 1, step: 7, suspect: 0 };
     inbox.begin(job).unwrap();
     inbox.offer(&line(3)).unwrap();
     let mut inbox = open(&Arc::new(disk.after_cut(0)), 0);
     assert_eq!(inbox.job(), Some(job));
-    assert_eq!(inbox.take(u64::MAX, job.through).unwrap().examples.len(), 2);
+    assert_eq!(inbox.take(job.through).unwrap().samples.len(), 2);
     inbox.forget(2).unwrap();
     assert_eq!((inbox.job(), texts(&inbox)), (None, vec!["sample 3".to_owned()]));
 }
@@ -101,7 +106,7 @@ fn what_was_acknowledged_is_there_whatever_the_disk_does() {
             inbox.offer(&line(number))?;
             acknowledged.push(format!("sample {number}"));
             if number == 4 {
-                inbox.begin(Job { through: 2, attempts: 0, step: 0 })?;
+                inbox.begin(Job { through: 2, ..Job::default() })?;
                 inbox.forget(2)?;
             }
         }
@@ -162,10 +167,10 @@ fn damage_is_counted_and_costs_its_batch_alone() {
     }
     let bytes = segment::encode(2, &line(2)).len();
     disk.damage("inbox/1", |all| all[bytes + 70] ^= 1);
-    let taken = inbox.take(9, 9).unwrap();
-    assert_eq!((taken.examples.len(), taken.lost), (2, 1), "noticed when it is read");
+    let taken = inbox.take(9).unwrap();
+    assert_eq!((taken.samples.len(), taken.lost), (2, 1), "noticed when it is read");
     disk.set(Some(Fault::Once(0, Failure::Eio)));
-    assert_eq!(inbox.take(9, 9).unwrap(), taken, "one error of the disk is not the last word");
+    assert_eq!(inbox.take(9).unwrap(), taken, "one error of the disk is not the last word");
     disk.set(None);
     let inbox = open(&disk, 0);
     assert_eq!(texts(&inbox), ["sample 1", "sample 3"]);
@@ -178,7 +183,7 @@ fn damage_to_what_it_remembers_is_reported() {
     let disk = Arc::new(CutDisk::new());
     let mut inbox = open(&disk, 0);
     inbox.offer(&line(1)).unwrap();
-    inbox.begin(Job { through: 1, attempts: 1, step: 0 }).unwrap();
+    inbox.begin(Job { through: 1, attempts: 1, ..Job::default() }).unwrap();
     assert!(disk.damage("inbox/job", |bytes| bytes[70] ^= 1));
     assert_eq!(open(&disk, 0).found(), Found { job_lost: true, ..Found::default() });
     inbox.forget(1).unwrap();

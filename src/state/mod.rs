@@ -456,7 +456,10 @@ impl State {
     }
 
     /// Removes a checkpoint that still means something: durably, before its places are reused.
-    fn drop_checkpoint(&mut self) -> Result<(), StateError> {
+    ///
+    /// # Errors
+    /// [`StateError::Storage`], [`StateError::Sync`].
+    pub fn drop_checkpoint(&mut self) -> Result<(), StateError> {
         if self.storage.len(CHECKPOINT)?.is_none() {
             return Ok(());
         }

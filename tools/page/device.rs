@@ -11,8 +11,9 @@ use firmware_host::status::{
     Board, Change, ConstraintState, Ending, InboxStatus, JobReport, Phase, ReservoirStatus,
     ServingStatus, StepPoint,
 };
+use firmware_host::supervise::Supervisor;
 use firmware_host::wire::{Prompt, Which};
-use sapwood::inbox::{InboxError, Receipt};
+use sapwood::inbox::{Aside, InboxError, Receipt};
 use std::error::Error;
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
@@ -60,6 +61,18 @@ impl Device for Shown {
         Err(InboxError::Empty)
     }
 
+    fn aside(&self) -> Result<Vec<Aside>, InboxError> {
+        Ok(Vec::new())
+    }
+
+    fn retry_aside(&self, _number: u64) -> Result<bool, InboxError> {
+        Ok(false)
+    }
+
+    fn drop_aside(&self, _number: u64) -> Result<bool, InboxError> {
+        Ok(false)
+    }
+
     fn job_now(&self) -> bool {
         false
     }
@@ -103,7 +116,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn served(board: &Arc<Board>, token_file: Option<PathBuf>) -> Result<Server, ServeError> {
     let listen = ([127, 0, 0, 1], 0).into();
     let config = Serve { listen, token_file, ..Serve::default() };
-    start(&config, Shown(board.clone()), Arc::new(SystemClock::start()))
+    start(&config, Shown(board.clone()), Arc::new(SystemClock::start()), &Supervisor::default())
 }
 
 /// A step twice a second, so that the page has something new to show.

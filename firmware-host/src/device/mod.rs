@@ -9,8 +9,11 @@
 //! - Invariant: the samples of a job leave the inbox with the commit or the rejection that ends it,
 //!   never before and never twice.
 
+mod plan;
+mod prepare;
 mod run;
 mod served;
+mod settle;
 mod watch;
 mod worker;
 
@@ -20,7 +23,7 @@ pub use worker::{Pace, Worker};
 use crate::clock::Clock;
 use crate::probe::Probes;
 use crate::status::{Board, Status};
-use sapwood::inbox::{Inbox, InboxError, Receipt};
+use sapwood::inbox::{Aside, Inbox, InboxError, Receipt};
 use sapwood::intake::{self, Example, IntakeError};
 use sapwood::learner::LearnError;
 use sapwood::ports::{Storage, StorageError};
@@ -113,15 +116,10 @@ impl Handle {
     /// [`InboxError`]: nothing of the batch was taken in.
     pub fn offer(&self, lines: &str) -> Result<Receipt, InboxError> {
         self.check(lines)?;
-        let (receipt, waiting) = {
-            let mut inbox = self.inbox();
-            (inbox.offer(lines)?, inbox.waiting())
-        };
+        let receipt = self.mend(|inbox| inbox.offer(lines))?;
         self.board.update(|status| {
-            let inbox = &mut status.inbox;
-            inbox.accepted += receipt.accepted;
-            inbox.duplicates += receipt.duplicates;
-            (inbox.samples, inbox.bytes) = (waiting.samples, waiting.bytes);
+            status.inbox.accepted += receipt.accepted;
+            status.inbox.duplicates += receipt.duplicates;
         });
         Ok(receipt)
     }
@@ -139,6 +137,29 @@ impl Handle {
             }
         }
         Ok(())
+    }
+
+    /// Samples that were set aside, oldest first.
+    ///
+    /// # Errors
+    /// [`InboxError::Storage`].
+    pub fn aside(&self) -> Result<Vec<Aside>, InboxError> {
+        let inbox = self.inbox();
+        inbox.aside().filter_map(|number| inbox.look_aside(number).transpose()).collect()
+    }
+
+    /// Changes what was set aside.
+    ///
+    /// # Errors
+    /// As `work`.
+    pub fn mend<T>(
+        &self,
+        work: impl FnOnce(&mut Inbox) -> Result<T, InboxError>,
+    ) -> Result<T, InboxError> {
+        let mut inbox = self.inbox();
+        let done = work(&mut inbox)?;
+        self.board.update(|status| status.inbox.show(&inbox));
+        Ok(done)
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {

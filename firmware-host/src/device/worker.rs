@@ -313,7 +313,7 @@ impl Worker {
 
     /// Inbox and reservoir, after they changed.
     pub(super) fn show_state(&self) {
-        let waiting = lock(&self.inbox).waiting();
+        self.board.update(|status| status.inbox.show(&lock(&self.inbox)));
         // A reservoir that cannot be read is the next job's to report.
         let reservoir = self.state.committed_reservoir().ok().flatten();
         let reservoir = reservoir.map(|reservoir| {
@@ -324,10 +324,7 @@ impl Worker {
                 seen: stats.seen,
             }
         });
-        self.board.update(|status| {
-            (status.inbox.samples, status.inbox.bytes) = (waiting.samples, waiting.bytes);
-            status.reservoir = reservoir;
-        });
+        self.board.update(|status| status.reservoir = reservoir);
     }
 
     /// Says why nothing is learned; logged when other constraints stand in the way than before.

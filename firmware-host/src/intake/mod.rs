@@ -189,7 +189,7 @@ mod tests {
 
         /// The texts that wait; a prompt and its completion with a bar between.
         pub(super) fn texts(&self) -> Vec<String> {
-            let taken = self.inbox.lock().unwrap().take(u64::MAX, u64::MAX).unwrap();
+            let taken = self.inbox.lock().unwrap().take(u64::MAX).unwrap();
             let text = |example: &sapwood::intake::Example| match example {
                 sapwood::intake::Example::Text(text) => text.clone(),
                 sapwood::intake::Example::Completion { prompt, completion } => {
@@ -197,13 +197,13 @@ mod tests {
                 }
                 other => format!("{other:?}"),
             };
-            taken.examples.iter().map(text).collect()
+            taken.samples.iter().map(|(_, one)| text(one)).collect()
         }
 
         /// A job has learned all that waits.
         pub(super) fn learn(&self) {
             let mut inbox = self.inbox.lock().unwrap();
-            let through = inbox.take(u64::MAX, u64::MAX).unwrap().through;
+            let through = inbox.take(u64::MAX).unwrap().through;
             inbox.forget(through).unwrap();
         }
 

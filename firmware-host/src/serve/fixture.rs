@@ -4,7 +4,7 @@ use super::{Device, Draw, Given, Model, ModelError};
 use crate::clock::Clock;
 use crate::status::Board;
 use crate::wire::{Prompt, Which};
-use sapwood::inbox::{InboxError, Receipt};
+use sapwood::inbox::{Aside, InboxError, Receipt};
 use sapwood::intake;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -76,6 +76,7 @@ pub(super) struct Cage {
     pub(super) parrot: Arc<Parrot>,
     /// What the inbox says instead of taking anything in.
     pub(super) inbox: Mutex<Option<InboxError>>,
+    pub(super) aside: Mutex<Vec<Aside>>,
     pub(super) taken: AtomicU64,
     pub(super) worker: AtomicBool,
 }
@@ -86,6 +87,7 @@ impl Cage {
             board: Board::default(),
             parrot: Arc::new(parrot),
             inbox: Mutex::new(None),
+            aside: Mutex::default(),
             taken: AtomicU64::new(0),
             worker: AtomicBool::new(true),
         })
@@ -101,6 +103,21 @@ impl Device for Arc<Cage> {
         let last = self.taken.fetch_add(accepted, Ordering::Relaxed) + accepted;
         self.board.update(|status| status.inbox.samples = last);
         Ok(Receipt { accepted, duplicates: 0, last })
+    }
+
+    fn aside(&self) -> Result<Vec<Aside>, InboxError> {
+        Ok(self.aside.lock().map(|aside| aside.clone()).unwrap_or_default())
+    }
+
+    fn retry_aside(&self, number: u64) -> Result<bool, InboxError> {
+        self.drop_aside(number)
+    }
+
+    fn drop_aside(&self, number: u64) -> Result<bool, InboxError> {
+        let Ok(mut aside) = self.aside.lock() else { return Ok(false) };
+        let before = aside.len();
+        aside.retain(|one| one.number != number);
+        Ok(aside.len() < before)
     }
 
     fn job_now(&self) -> bool {

@@ -138,6 +138,8 @@ fn intake(sheet: &mut Sheet<'_>, status: &Status) -> fmt::Result {
     sheet.counter("frames_dropped", help, inbox.frames_dropped)?;
     let held = |value: u64| Some(value as f64);
     sheet.gauge("inbox_samples", "Samples that no job has learned", held(inbox.samples))?;
+    let help = "Samples that no job could take in: see `firmware-host aside list`";
+    sheet.gauge("inbox_aside_samples", help, held(inbox.aside))?;
     sheet.gauge("inbox_bytes", "Bytes of those samples", held(inbox.bytes))?;
     sheet.gauge("inbox_bytes_max", "Most bytes that may wait", held(inbox.bytes_max))
 }

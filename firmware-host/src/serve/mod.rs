@@ -5,6 +5,7 @@
 //! | `POST /v1/samples` | JSON lines, answered once they are durable |
 //! | `POST /v1/completions`, `/v1/chat/completions`; `GET /v1/models` | as OpenAI's clients know them |
 //! | `POST /v1/job`, `/v1/pause`, `/v1/resume` | orders to the worker |
+//! | `GET /v1/aside`, `POST /v1/aside/{number}/retry`, `DELETE /v1/aside/{number}` | samples that no job could take in |
 //! | `GET /v1/status`, `/metrics`, `/healthz`, `/readyz`, `/` | what the device says of itself |
 //!
 //! - In: a [`Device`], the port to the worker; [`Serve`] with every limit. Out: a running [`Server`].
@@ -37,7 +38,7 @@ use crate::wire::{Prompt, Which};
 use axum::serve::ListenerExt;
 use door::Door;
 use routes::Shared;
-use sapwood::inbox::{InboxError, Receipt};
+use sapwood::inbox::{Aside, InboxError, Receipt};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -61,6 +62,21 @@ pub trait Device: Send + Sync + 'static {
     /// # Errors
     /// [`InboxError`]: nothing of the batch was taken in.
     fn offer(&self, lines: &str) -> Result<Receipt, InboxError>;
+    /// Samples that were set aside, oldest first.
+    ///
+    /// # Errors
+    /// [`InboxError::Storage`].
+    fn aside(&self) -> Result<Vec<Aside>, InboxError>;
+    /// Has one of them wait again; false when there is none of that number.
+    ///
+    /// # Errors
+    /// [`InboxError`]: it stays where it is.
+    fn retry_aside(&self, number: u64) -> Result<bool, InboxError>;
+    /// Lets go of one of them; false when there is none of that number.
+    ///
+    /// # Errors
+    /// [`InboxError`].
+    fn drop_aside(&self, number: u64) -> Result<bool, InboxError>;
     /// Learn now; whether anybody is there to follow it.
     fn job_now(&self) -> bool;
     /// Stop learning and wait; whether anybody is there to follow it.

@@ -7,7 +7,7 @@ use crate::device::{Current, Handle, Order, Served};
 use crate::status::Board;
 use crate::wire::{Prompt, Which};
 use sapwood::generate::{GenerateError, Sampling};
-use sapwood::inbox::{InboxError, Receipt};
+use sapwood::inbox::{Aside, InboxError, Receipt};
 use sapwood::tokenise::TokeniseError;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -20,6 +20,18 @@ impl Device for Handle {
             error
         };
         Handle::offer(self, lines).map_err(refused)
+    }
+
+    fn aside(&self) -> Result<Vec<Aside>, InboxError> {
+        Handle::aside(self)
+    }
+
+    fn retry_aside(&self, number: u64) -> Result<bool, InboxError> {
+        self.mend(|inbox| inbox.retry_aside(number))
+    }
+
+    fn drop_aside(&self, number: u64) -> Result<bool, InboxError> {
+        self.mend(|inbox| inbox.drop_aside(number))
     }
 
     fn job_now(&self) -> bool {

@@ -15,10 +15,10 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use sapwood::inbox::{InboxError, Receipt};
+use sapwood::inbox::{Aside, InboxError, Receipt};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,13 +38,14 @@ const BODY: Duration = Duration::from_secs(30);
 const PAGE: &str = include_str!("../../assets/status.html");
 
 /// Every path, for the histogram; what is not among them is `other`.
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 13] = [
     "/",
     "/healthz",
     "/readyz",
     "/metrics",
     "/v1/status",
     "/v1/samples",
+    "/v1/aside",
     "/v1/completions",
     "/v1/chat/completions",
     "/v1/models",
@@ -157,6 +158,9 @@ fn routes(shared: &Arc<Shared>) -> Router {
         .route("/metrics", get(numbers))
         .route("/v1/status", get(status))
         .route("/v1/samples", post(samples))
+        .route("/v1/aside", get(aside))
+        .route("/v1/aside/{number}", delete(drop_aside))
+        .route("/v1/aside/{number}/retry", post(retry_aside))
         .route("/v1/completions", post(completions))
         .route("/v1/chat/completions", post(conversations))
         .route("/v1/models", get(models))
@@ -179,6 +183,7 @@ async fn watched(State(shared): State<Arc<Shared>>, request: Request, next: Next
     let route = match PATHS.into_iter().find(|known| *known == path) {
         Some(route) => route,
         None if path.starts_with("/v1/models/") => "/v1/models",
+        None if path.starts_with("/v1/aside/") => "/v1/aside",
         None => "other",
     };
     let mut response = next.run(request).await;
@@ -237,6 +242,60 @@ async fn samples(State(shared): State<Arc<Shared>>, request: Request) -> Result<
     let offered = tokio::task::spawn_blocking(offer).await.map_err(|_| Refusal::lost())??;
     let receipt = offered.inspect_err(|error| note(&shared, error))?;
     Ok(Json(acknowledged(&shared, receipt)).into_response())
+}
+
+/// Most characters of a sample that are shown; the whole of it may be long.
+const SHOWN_CHARS: usize = 1_000;
+
+async fn aside(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
+    let all = blocking(&shared, |device| device.aside()).await?;
+    let row = |one: &Aside| {
+        let sample: String = one.line.chars().take(SHOWN_CHARS).collect();
+        let bytes = one.line.len();
+        json!({ "number": one.number, "reason": one.reason, "bytes": bytes, "sample": sample })
+    };
+    let rows: Vec<_> = all.iter().map(row).collect();
+    Ok(Json(json!({ "aside": rows })).into_response())
+}
+
+async fn retry_aside(
+    State(shared): State<Arc<Shared>>,
+    Path(number): Path<u64>,
+) -> Result<Response, Refusal> {
+    let found = blocking(&shared, move |device| device.retry_aside(number)).await?;
+    mended(number, "waits", found)
+}
+
+async fn drop_aside(
+    State(shared): State<Arc<Shared>>,
+    Path(number): Path<u64>,
+) -> Result<Response, Refusal> {
+    let found = blocking(&shared, move |device| device.drop_aside(number)).await?;
+    mended(number, "dropped", found)
+}
+
+fn mended(number: u64, done: &str, found: bool) -> Result<Response, Refusal> {
+    if !found {
+        let message = format!("no sample of number {number} was set aside");
+        return Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", message));
+    }
+    Ok(Json(json!({ "number": number, done: true })).into_response())
+}
+
+/// Work at the inbox, away from the threads that carry connections.
+async fn blocking<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    work: impl FnOnce(&dyn Device) -> Result<T, InboxError> + Send + 'static,
+) -> Result<T, Refusal> {
+    let turn = shared.offers.clone().acquire_owned().await;
+    let device = shared.device.clone();
+    let work = move || {
+        let done = work(&*device);
+        drop(turn);
+        done
+    };
+    let done = tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::lost())?;
+    Ok(done.inspect_err(|error| note(shared, error))?)
 }
 
 /// A disk that fails is a fault of the device, not of the request alone.

@@ -12,7 +12,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use http_body_util::BodyExt;
-use sapwood::inbox::InboxError;
+use sapwood::inbox::{Aside, InboxError};
 use sapwood::ports::StorageError;
 use serde_json::{Value, json};
 use std::io;
@@ -222,6 +222,24 @@ async fn a_path_or_method_that_is_not_there_is_refused_in_the_same_shape() {
     assert_eq!((status, &body["error"]["code"]), (404, &json!("not_found")));
     let (status, body) = asked(&routes(&cage), "GET", "/v1/samples", "").await;
     assert_eq!((status, &body["error"]["code"]), (405, &json!("method_not_allowed")));
+}
+
+#[tokio::test]
+async fn what_was_set_aside_is_shown_tried_again_or_dropped() {
+    let cage = Cage::with(Parrot::default());
+    let one = |number, line: &str| Aside { number, reason: "no text".into(), line: line.into() };
+    *cage.aside.lock().unwrap() = vec![one(3, "{\"text\":\"\"}"), one(7, &"x".repeat(5_000))];
+    let routes = routes(&cage);
+    let listed = asked(&routes, "GET", "/v1/aside", "").await.1;
+    assert_eq!(listed["aside"][0]["reason"], "no text");
+    let (bytes, shown) = (&listed["aside"][1]["bytes"], listed["aside"][1]["sample"].as_str());
+    assert_eq!((bytes, shown.unwrap().len()), (&json!(5_000), 1_000));
+    let again = asked(&routes, "POST", "/v1/aside/3/retry", "").await;
+    assert_eq!(again, (200, json!({"number": 3, "waits": true})));
+    for (path, expected) in [("7", 200), ("7", 404), ("x", 400)] {
+        let path = format!("/v1/aside/{path}");
+        assert_eq!(sent(&routes, "DELETE", &path, "").await.status().as_u16(), expected, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ pub fn check(bytes: &[u8]) {
 
 impl Device {
     fn act(&mut self, cursor: &mut Cursor<'_>) {
-        match cursor.byte() % 8 {
+        match cursor.byte() % 10 {
             0 | 1 => {
                 let few = (0..=cursor.byte() % 3).map(|_| cursor.byte() % 32);
                 let text: String = few.map(|n| format!("{{\"text\":\"{n}\"}}\n")).collect();
@@ -60,6 +60,8 @@ impl Device {
                 self.offer(&String::from_utf8_lossy(cursor.take(length)));
             }
             3 => self.reopen(),
+            8 => self.set_aside(cursor),
+            9 => self.aside_again(cursor),
             4 => self.forget(u64::from(cursor.byte() % 8)),
             5 => self.begin(cursor),
             6 => self.damage(cursor),
@@ -117,14 +119,45 @@ impl Device {
 
     fn begin(&mut self, cursor: &mut Cursor<'_>) {
         let through = self.learned + u64::from(cursor.byte() % 4);
-        let job = Job { through, attempts: cursor.number(), step: u64::from(cursor.number()) };
+        let suspect = through + u64::from(cursor.byte() % 4);
+        let (attempts, step) = (cursor.number(), u64::from(cursor.number()));
+        let job = Job { through, attempts, step, suspect };
         self.inbox.begin(job).unwrap();
         assert_eq!(self.inbox.job(), (through > self.learned).then_some(job));
+        assert_eq!(self.inbox.suspect(), (suspect > self.learned).then_some(suspect));
+    }
+
+    /// Sets the oldest sample aside, as a device does.
+    fn set_aside(&mut self, cursor: &mut Cursor<'_>) {
+        let Some(number) = self.inbox.reach(1) else { return };
+        let reason = String::from_utf8_lossy(cursor.take(5)).into_owned();
+        if self.inbox.set_aside(number, &reason).unwrap() {
+            self.learned = number;
+            self.inbox.forget(number).unwrap();
+            let found = self.inbox.look_aside(number).unwrap();
+            assert!(found.is_some_and(|found| found.number == number));
+        }
+        // It may come again from now on, which what is known here does not say.
+        (self.sound, self.forged) = (false, true);
+    }
+
+    /// Tries one again or drops it.
+    fn aside_again(&mut self, cursor: &mut Cursor<'_>) {
+        let Some(number) = self.inbox.aside().next() else { return };
+        let done = match cursor.byte() % 2 {
+            0 => self.inbox.drop_aside(number),
+            _ => self.inbox.retry_aside(number),
+        };
+        assert!(matches!(done, Ok(_) | Err(InboxError::Full { .. })), "{done:?}");
     }
 
     fn files(&self) -> Vec<String> {
-        let names = self.disk.list("inbox").unwrap();
-        names.into_iter().map(|name| format!("inbox/{name}")).collect()
+        let named = |folder: &str| {
+            let names = self.disk.list(folder).unwrap().into_iter();
+            names.map(|name| format!("{folder}/{name}")).collect::<Vec<_>>()
+        };
+        let all = [named("inbox"), named("inbox/aside")].concat();
+        all.into_iter().filter(|path| path != "inbox/aside").collect()
     }
 
     fn damage(&mut self, cursor: &mut Cursor<'_>) {
@@ -138,7 +171,7 @@ impl Device {
         self.reopen();
     }
 
-    /// A sound record of anybody's making: a batch, hashes or a job.
+    /// A sound record of anybody's making: a batch, hashes, a job or a sample set aside.
     fn forge(&mut self, cursor: &mut Cursor<'_>) {
         let (kind, number) = (cursor.byte(), cursor.byte());
         let generation = match number {
@@ -153,10 +186,11 @@ impl Device {
                 cursor.take(length).to_vec()
             }
         };
-        let (path, bytes) = match kind % 4 {
+        let (path, bytes) = match kind % 5 {
             0 => ("inbox/seen".to_owned(), seal(Kind::Seen, generation, &payload)),
             1 => ("inbox/job".to_owned(), seal(Kind::Job, generation, &payload)),
             2 => (format!("inbox/{generation}"), seal(Kind::Batch, generation, &payload)),
+            3 => (format!("inbox/aside/{generation}"), seal(Kind::Aside, generation, &payload)),
             _ => {
                 let path = format!("inbox/{}", cursor.byte() % 8);
                 let before = self.disk.read(&path).unwrap_or_default();
@@ -170,19 +204,20 @@ impl Device {
 
     /// What waits is what was acknowledged and not let go of.
     fn look(&self) {
-        let taken = self.inbox.take(u64::MAX, u64::MAX).unwrap();
+        let taken = self.inbox.take(u64::MAX).unwrap();
+        let examples: Vec<_> = taken.samples.iter().map(|(_, example)| example.clone()).collect();
         assert!(taken.through >= self.learned);
         let waiting = self.inbox.waiting();
         if self.sound {
             let expected = &self.known[self.learned as usize..];
-            assert_eq!(taken.examples, expected);
+            assert_eq!(examples, expected);
             assert_eq!(waiting.samples, expected.len() as u64);
             assert!(waiting.bytes <= BOUNDS.bytes && waiting.samples <= BOUNDS.samples);
             let most = expected.len() as u64 / 2;
-            let some = self.inbox.take(most, u64::MAX).unwrap();
-            assert!(some.examples.len() as u64 >= most && expected.starts_with(&some.examples));
+            let through = self.inbox.reach(most).unwrap_or(0);
+            assert_eq!(self.inbox.take(through).unwrap().samples, taken.samples[..most as usize]);
         } else if !self.forged {
-            let all = taken.examples.iter().all(|example| self.known.contains(example));
+            let all = examples.iter().all(|example| self.known.contains(example));
             assert!(all, "given out, but never offered");
         }
         let _ = self.inbox.job();

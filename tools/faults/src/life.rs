@@ -242,10 +242,11 @@ impl Device {
         let before = self.inbox.job();
         let through = before.map_or(through, |job| job.through);
         let attempts = before.map_or(1, |job| job.attempts + 1);
-        self.inbox.begin(Job { through, attempts, step: self.learner.cursor.step })?;
+        self.inbox.begin(Job { through, attempts, step: self.learner.cursor.step, suspect: 0 })?;
         done(Act::Begin(attempts));
-        let taken = self.inbox.take(u64::MAX, through)?;
-        let samples: Vec<u64> = taken.examples.iter().filter_map(sample).collect();
+        let taken = self.inbox.take(through)?;
+        let samples: Vec<u64> =
+            taken.samples.iter().filter_map(|(_, example)| sample(example)).collect();
         if samples.len() as u64 != through - self.state.learned() {
             return Err(lost("samples of a job", format!("{samples:?}")));
         }

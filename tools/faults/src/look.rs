@@ -77,8 +77,9 @@ pub fn look(storage: &Arc<dyn Storage>) -> Result<Look, LifeError> {
     let mut reports = state.recovery().fell_back.clone();
     reports.extend(state.recovery().checkpoint_lost.clone());
     let inbox = Inbox::open(storage.clone(), BOUNDS, state.learned())?;
-    let taken = inbox.take(u64::MAX, u64::MAX)?;
-    let waiting: Vec<u64> = taken.examples.iter().filter_map(sample).collect();
+    let taken = inbox.take(u64::MAX)?;
+    let waiting: Vec<u64> =
+        taken.samples.iter().filter_map(|(_, example)| sample(example)).collect();
     let found = inbox.found();
     if found.passed_over_bytes > 0 {
         reports.push(format!("{PASSED_OVER}{} bytes", found.passed_over_bytes));

@@ -1,0 +1,146 @@
+//! What the worker does next about the samples that wait: pure, from what the disk says.
+//!
+//! ```text
+//! record of the job, checkpoint, numbers that wait -> Next: run a job, set a sample aside, nothing
+//! ```
+//! - A job that was brought down without getting further, by a cut or by one of its samples, begins
+//!   again with half of them. What remains under suspicion is halved until a job comes through, or until
+//!   one sample is left alone: if it brings down [`ALONE_MAX`] jobs, it and no other is set aside.
+//! - A job that got further before it was brought down goes on, however often.
+//! - Invariant: every sample is learned, waits, or is set aside.
+
+use sapwood::inbox::Job;
+
+/// How often one sample alone may bring a job down: a power cut may have been at the wrong moment.
+pub(super) const ALONE_MAX: u32 = 2;
+
+/// What the disk says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Known {
+    /// The number up to which samples are learned.
+    pub(super) learned: u64,
+    /// The number of the last sample of a job of full size; none when none waits.
+    pub(super) reach: Option<u64>,
+    /// The job under way.
+    pub(super) job: Option<Job>,
+    /// The number up to which waits what may bring a job down.
+    pub(super) suspect: Option<u64>,
+    /// The step of that job's checkpoint; 0 without.
+    pub(super) step: u64,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Learn the samples of this job, whose record is written before the first is read.
+    Run(Job),
+    /// The same, but what an earlier job left must go first: it took other samples.
+    Anew(Job),
+    /// Set this sample aside.
+    SetAside(u64),
+    /// Nothing waits.
+    Nothing,
+}
+
+/// Decides.
+pub(super) fn next(known: &Known) -> Next {
+    let &Known { learned, step, .. } = known;
+    let Some(job) = known.job else { return new_job(known) };
+    if job.attempts == 0 || step > job.step {
+        return Next::Run(Job { attempts: 1, step, ..job });
+    }
+    if job.through - learned > 1 {
+        let (through, suspect) = (half(learned, job.through), job.through);
+        return Next::Anew(Job { through, attempts: 1, step: 0, suspect });
+    }
+    if job.attempts < ALONE_MAX {
+        return Next::Run(Job { attempts: job.attempts + 1, ..job });
+    }
+    Next::SetAside(job.through)
+}
+
+fn new_job(known: &Known) -> Next {
+    let Some(reach) = known.reach else { return Next::Nothing };
+    let halved = known.suspect.map(|suspect| half(known.learned, suspect));
+    let through = halved.map_or(reach, |halved| halved.min(reach));
+    let suspect = known.suspect.unwrap_or(0);
+    Next::Run(Job { through, attempts: 1, step: 0, suspect })
+}
+
+/// The number in the middle between what is learned and `through`, or the next one.
+fn half(learned: u64, through: u64) -> u64 {
+    learned + (through - learned).div_ceil(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    const FULL: u64 = 64;
+
+    /// A device whose samples `bad` bring down every job that holds one: what became of all.
+    fn live(samples: u64, bad: &BTreeSet<u64>, cuts: u32) -> (BTreeSet<u64>, BTreeSet<u64>, u32) {
+        let (mut learned, mut aside) = (BTreeSet::new(), BTreeSet::new());
+        let (mut known, mut record) = (Known::default(), None);
+        let (mut fallen, mut cuts) = (0, cuts);
+        for _ in 0..10_000 {
+            known.reach = Some((known.learned + FULL).min(samples)).filter(|r| *r > known.learned);
+            known.job = record.filter(|job: &Job| job.through > known.learned);
+            known.suspect = record.map(|job| job.suspect).filter(|s| *s > known.learned);
+            match next(&known) {
+                Next::Nothing => return (learned, aside, fallen),
+                Next::SetAside(number) => {
+                    aside.insert(number);
+                    known.learned = number;
+                }
+                Next::Run(job) | Next::Anew(job) => {
+                    assert!(job.through > known.learned && job.through <= samples);
+                    record = Some(job);
+                    if cuts > 0 || bad.range(known.learned + 1..=job.through).next().is_some() {
+                        cuts = cuts.saturating_sub(1);
+                        fallen += 1;
+                        continue;
+                    }
+                    learned.extend(known.learned + 1..=job.through);
+                    known.learned = job.through;
+                }
+            }
+        }
+        unreachable!("it goes on for ever");
+    }
+
+    #[test]
+    fn a_sample_that_brings_jobs_down_is_found_and_no_other_is_set_aside() {
+        for bad in 1..=200 {
+            let (learned, aside, fallen) = live(200, &BTreeSet::from([bad]), 0);
+            assert_eq!((learned.len(), &aside), (199, &BTreeSet::from([bad])));
+            assert!(fallen <= 8, "sample {bad} took {fallen} falls");
+        }
+    }
+
+    #[test]
+    fn several_are_found_one_after_the_other() {
+        let bad = BTreeSet::from([1, 2, 40, 64, 65, 130]);
+        let (learned, aside, _) = live(130, &bad, 0);
+        assert_eq!((learned.len(), aside), (124, bad));
+    }
+
+    #[test]
+    fn cuts_make_the_next_jobs_smaller_and_cost_no_sample() {
+        for cuts in 0..=7 {
+            let (learned, aside, fallen) = live(200, &BTreeSet::new(), cuts);
+            assert_eq!((learned.len(), aside.len(), fallen), (200, 0, cuts));
+        }
+    }
+
+    #[test]
+    fn a_job_that_got_further_or_was_told_to_stop_goes_on() {
+        let job = Job { through: 9, attempts: 3, step: 10, suspect: 0 };
+        let known = Known { job: Some(job), step: 12, ..Known::default() };
+        assert_eq!(next(&known), Next::Run(Job { attempts: 1, step: 12, ..job }));
+        let told = Job { attempts: 0, ..job };
+        let known = Known { job: Some(told), step: 10, ..Known::default() };
+        assert_eq!(next(&known), Next::Run(Job { attempts: 1, ..told }));
+    }
+}
