@@ -142,12 +142,14 @@ pub(crate) fn job_in_foreground(config: &Config) -> anyhow::Result<()> {
     end_when_broken(&supervisor, &handle);
     obey(&stop, &handle, &supervisor)?;
     handle.order(Order::JobNow);
-    let before = handle.status().jobs.len();
+    let last = || handle.status().jobs.last().map(|job| job.number);
+    let before = last();
     let pace = worker.tick()?;
-    let status = handle.status();
-    if status.jobs.len() > before {
+    if last() != before {
         return Ok(());
     }
+    let status = handle.status();
     anyhow::ensure!(pace != Pace::End, "told to end before the job began");
+    anyhow::ensure!(status.inbox.samples > 0, "no job: nothing waits in the inbox");
     anyhow::bail!("no job: {}", status.waiting_for)
 }

@@ -158,7 +158,7 @@ fn cuts_at_the_beginning_of_a_job_cost_no_sample() {
     program.until("a job", |program| program.logged("job begins") >= 4);
     let status = program.status();
     assert_eq!((&status["inbox"]["samples"], &status["inbox"]["aside"]), (&6.into(), &0.into()));
-    assert!(program.logged("a smaller job begins") >= 3);
+    assert!(program.logged("now with fewer samples") >= 3);
     let again = program.send(std::iter::once("valve 1 opens".to_owned()));
     assert_eq!(again["duplicates"], 1);
 }
@@ -193,6 +193,25 @@ fn what_brings_every_job_down_is_set_aside_and_may_be_tried_again() {
     program.end();
     // Without the program the folder itself is asked.
     assert!(program.command(&["aside", "list"]).contains("no sample was set aside"));
+}
+
+#[test]
+fn an_order_to_learn_nothing_is_refused_and_does_not_wait_for_something() {
+    let mut program = Program::prepared(&SLOW.replace("samples-min = 4", "samples-min = 8"));
+    program.start_logged();
+    let said = program.command(&["job", "now"]);
+    assert!(said.contains("nothing waits in the inbox"), "{said}");
+    program.send((1..=6).map(|valve| format!("valve {valve} opens")));
+    program.until("two looks", |program| program.logged("\"message\":\"waiting\"") >= 1);
+    park_timeout(Duration::from_millis(300));
+    assert_eq!(program.logged("job begins"), 0);
+    assert!(program.command(&["job", "now"]).contains("told to learn now"));
+    program.until("a job", |program| program.logged("job begins") == 1);
+    program.cut();
+    // Where no program runs the command does it itself, and says what there was to do.
+    fs::remove_dir_all(program.path("state")).unwrap();
+    let said = program.command(&["job", "now"]);
+    assert!(said.contains("no job: nothing waits"), "{said}");
 }
 
 #[test]

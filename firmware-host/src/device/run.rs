@@ -36,7 +36,7 @@ impl Worker {
                 tracing::warn!(
                     through = job.through,
                     of = job.suspect,
-                    "the last run was brought down without getting further: a smaller job begins"
+                    "the last run was brought down without getting further: now with fewer samples"
                 );
                 self.state.drop_checkpoint()?;
                 job

@@ -257,7 +257,8 @@ impl Worker {
     /// Follows an order that came while no job runs, or that a run has handed on.
     pub(super) fn follow(&mut self, order: Order) -> Result<(), DeviceError> {
         match order {
-            Order::JobNow => self.ordered = true,
+            // An order that would wait for samples could come true at any time.
+            Order::JobNow => self.ordered = lock(&self.inbox).reach(1).is_some(),
             Order::Stop => self.ending = true,
             Order::Pause => self.pause()?,
             Order::Resume if self.paused => {

@@ -345,6 +345,10 @@ async fn model(
 }
 
 async fn job(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
+    if shared.device.board().look(|status| status.inbox.samples) == 0 {
+        let message = "nothing waits in the inbox: there is nothing to learn";
+        return Err(Refusal::new(StatusCode::CONFLICT, "nothing_to_learn", message));
+    }
     ordered("job", shared.device.job_now())
 }
 

@@ -246,6 +246,9 @@ async fn what_was_set_aside_is_shown_tried_again_or_dropped() {
 async fn an_order_is_given_or_said_to_be_lost() {
     let cage = Cage::with(Parrot::default());
     let routes = routes(&cage);
+    let (status, body) = asked(&routes, "POST", "/v1/job", "").await;
+    assert_eq!((status, &body["error"]["code"]), (409, &json!("nothing_to_learn")));
+    cage.board.update(|status| status.inbox.samples = 1);
     for path in ["/v1/job", "/v1/pause", "/v1/resume"] {
         assert_eq!(asked(&routes, "POST", path, "").await.0, 202);
     }
