@@ -60,6 +60,8 @@ pub const INBOX_SAMPLES_MAX: u64 = 1 << 20;
 pub const INBOX_ASIDE_SAMPLES_MAX: usize = 1024;
 /// Bytes of those.
 pub const INBOX_ASIDE_BYTES_MAX: u64 = 64 << 20;
+/// Damaged segments of an inbox that are kept.
+pub const INBOX_DAMAGED_MAX: usize = 64;
 /// Hashes of samples that an inbox remembers.
 pub const INBOX_HASHES_MAX: usize = 1 << 16;
 

@@ -124,6 +124,17 @@ pub enum HeaderError {
     },
 }
 
+impl HeaderError {
+    /// Whether a later version of this program wrote the record: it is sound, and not ours to change.
+    pub fn is_newer(&self) -> bool {
+        match *self {
+            Self::Version { got, newest } => got > newest,
+            Self::UnknownKind { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// A header as read: nothing about it is known.
 #[derive(Clone, Copy, Debug)]
 pub struct UncheckedHeader([u8; RECORD_HEADER_BYTES]);

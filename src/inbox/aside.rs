@@ -19,7 +19,7 @@ use sapwood_protocol::record::{Header, Kind, UncheckedHeader};
 use std::collections::BTreeMap;
 
 /// Where they lie.
-const ASIDE: &str = "inbox/aside";
+pub(super) const ASIDE: &str = "inbox/aside";
 /// Most bytes of a record.
 const RECORD_BYTES_MAX: u64 =
     INBOX_BATCH_BYTES_MAX + (VERDICT_BYTES_MAX + 1 + RECORD_HEADER_BYTES) as u64;

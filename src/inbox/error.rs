@@ -2,6 +2,7 @@
 
 use crate::intake::IntakeError;
 use crate::ports::StorageError;
+use sapwood_protocol::record::HeaderError;
 use std::error::Error;
 
 /// Why the inbox did not do what it was asked; what was acknowledged before is still there.
@@ -45,6 +46,14 @@ pub enum InboxError {
         bytes: u64,
         /// Most bytes.
         bytes_max: u64,
+    },
+    /// A file that a later version of this program wrote.
+    #[error("{path}: {source}; nothing was changed")]
+    Newer {
+        /// The file.
+        path: String,
+        /// Both versions.
+        source: HeaderError,
     },
     /// The disk refused.
     #[error(transparent)]

@@ -5,6 +5,7 @@
 //! inbox/seen       hashes of the last samples; the number that the next will have
 //! inbox/job        which samples the job under way takes
 //! inbox/aside/     samples that no job could take in
+//! inbox/damaged/   segments that were damaged, for a person to look into
 //! ```
 //! - In: JSON lines. Out: a receipt once they are durable; examples in order of arrival.
 //! - A batch is taken in whole or not at all. A sample that was there already is dropped and counted.
@@ -31,7 +32,8 @@ pub use open::Found;
 use crate::intake::{self, Example};
 use crate::ports::{Storage, StorageResult};
 use sapwood_protocol::limits::{
-    COUNT_MAX, INBOX_BATCH_BYTES_MAX, INBOX_HASHES_MAX, INBOX_SEGMENT_BYTES, RECORD_HEADER_BYTES,
+    COUNT_MAX, INBOX_BATCH_BYTES_MAX, INBOX_DAMAGED_MAX, INBOX_HASHES_MAX, INBOX_SEGMENT_BYTES,
+    RECORD_HEADER_BYTES,
 };
 use seen::Seen;
 use segment::Batch;
@@ -40,6 +42,7 @@ use std::sync::Arc;
 
 const FOLDER: &str = "inbox";
 const SEEN: &str = "inbox/seen";
+const DAMAGED: &str = "inbox/damaged";
 const NEW: &str = ".new";
 /// How often a batch is read before it counts as lost: one error of a disk is not the last word.
 const READS: u32 = 3;
@@ -91,10 +94,13 @@ pub struct Taken {
 }
 
 /// One file of batches.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Segment {
     first: u64,
     bytes: u64,
+    /// The number behind its last where bytes of it belong to no sound batch: it is kept when nothing in
+    /// it waits.
+    damaged: Option<u64>,
     batches: Vec<Batch>,
 }
 
@@ -208,7 +214,7 @@ impl Inbox {
             if grows { Ok(()) } else { storage.sync_dir(FOLDER) }
         })?;
         if !grows {
-            self.segments.push(Segment { first, bytes: 0, batches: Vec::new() });
+            self.segments.push(Segment { first, ..Segment::default() });
         }
         let batch = Batch { first: self.next, count, at, bytes: bytes.len() as u64 };
         if let Some(last) = self.segments.last_mut() {
@@ -324,11 +330,32 @@ impl Inbox {
         // Hashes first: what is gone from the segments is known by them alone.
         self.publish(SEEN, &self.seen.encode(self.next))?;
         self.open &= !self.segments.last().is_none_or(gone);
-        for segment in self.segments.iter().filter(|segment| gone(segment)) {
+        let damaged = self.segments.iter().filter(|segment| gone(segment));
+        let damaged = damaged.filter_map(|segment| Some((segment.first, segment.damaged?)));
+        let damaged: Vec<(u64, u64)> = damaged.collect();
+        damaged.into_iter().try_for_each(|(first, next)| self.keep_damaged(first, next))?;
+        let sound = |segment: &&Segment| gone(segment) && segment.damaged.is_none();
+        for segment in self.segments.iter().filter(sound) {
             self.storage.remove(&segment.path())?;
         }
         self.segments.retain(|segment| !gone(segment));
         Ok(())
+    }
+
+    /// Keeps a damaged segment where a person may look into it; the oldest go for others.
+    fn keep_damaged(&mut self, first: u64, next: u64) -> Result<(), InboxError> {
+        self.storage.create_dir_all(DAMAGED)?;
+        self.promise(|storage| storage.sync_dir(FOLDER))?;
+        let names = self.storage.list(DAMAGED)?;
+        let mut kept: Vec<(u64, u64)> = names.iter().filter_map(|n| open::range(n)).collect();
+        kept.sort_unstable();
+        let spare = (kept.len() + 1).saturating_sub(INBOX_DAMAGED_MAX);
+        for (first, next) in kept.into_iter().take(spare) {
+            self.storage.remove(&format!("{DAMAGED}/{first}-{next}"))?;
+        }
+        let to = format!("{DAMAGED}/{first}-{next}");
+        self.storage.rename(&format!("{FOLDER}/{first}"), &to)?;
+        self.promise(|storage| storage.sync_dir(DAMAGED))
     }
 
     /// Replaces a file, all at once and durably.

@@ -1,14 +1,16 @@
 //! Opening an inbox: what is sound is found again, what is not is reported.
 
+use super::aside::ASIDE;
 use super::job::JOB;
 use super::seen::Seen;
-use super::segment;
+use super::segment::{self, Piece};
 use super::{
-    Bounds, FOLDER, Inbox, InboxError, LINE_BYTES_MIN, NEW, SEEN, SEEN_BYTES_MAX,
+    Bounds, DAMAGED, FOLDER, Inbox, InboxError, LINE_BYTES_MIN, NEW, SEEN, SEEN_BYTES_MAX,
     SEGMENT_BYTES_MAX, Segment, hash, read,
 };
 use crate::ports::Storage;
-use sapwood_protocol::limits::{INBOX_BYTES_MAX, INBOX_SAMPLES_MAX};
+use sapwood_protocol::limits::{INBOX_BYTES_MAX, INBOX_SAMPLES_MAX, RECORD_HEADER_BYTES};
+use sapwood_protocol::record::{HeaderError, Kind, UncheckedHeader};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,6 +21,9 @@ pub struct Found {
     pub passed_over_bytes: u64,
     /// Samples whose numbers are missing among those that wait: acknowledged once, damaged since.
     pub lost_samples: u64,
+    /// Samples of damaged batches at the end of a segment, as far as they tell: they are lost if they were
+    /// acknowledged, and a write that was cut may look like them. Their numbers are not given again.
+    pub damaged_samples: u64,
     /// Whether the hashes of samples that were learned are damaged: one of them that is sent again is
     /// taken in again.
     pub memory_lost: bool,
@@ -32,12 +37,14 @@ impl Inbox {
     /// Opens the inbox; samples up to number `learned` are gone.
     ///
     /// # Errors
-    /// [`InboxError::Storage`], [`InboxError::Sync`]. Damage is no error: see [`Inbox::found`].
+    /// [`InboxError::Storage`], [`InboxError::Sync`], [`InboxError::Newer`]. Damage is no error: see
+    /// [`Inbox::found`].
     pub fn open(
         storage: Arc<dyn Storage>,
         bounds: Bounds,
         learned: u64,
     ) -> Result<Self, InboxError> {
+        Self::refuse_newer(&*storage)?;
         let bytes = bounds.bytes.min(INBOX_BYTES_MAX);
         let bounds = Bounds { bytes, samples: bounds.samples.min(INBOX_SAMPLES_MAX) };
         if storage.list("")?.iter().all(|name| name != FOLDER) {
@@ -71,6 +78,33 @@ impl Inbox {
         Ok(inbox)
     }
 
+    /// Refuses an inbox in which a later version has written a file, before anything is changed.
+    ///
+    /// # Errors
+    /// [`InboxError::Newer`], [`InboxError::Storage`].
+    pub fn refuse_newer(storage: &dyn Storage) -> Result<(), InboxError> {
+        let named = |folder: &str, kind: Kind| -> Result<Vec<(String, Kind)>, InboxError> {
+            let names = storage.list(folder)?;
+            let ours = names.iter().filter(|name| segment::number(name).is_some());
+            Ok(ours.map(|name| (format!("{folder}/{name}"), kind)).collect())
+        };
+        let files = [(SEEN.to_owned(), Kind::Seen), (JOB.to_owned(), Kind::Job)];
+        let segments = named(FOLDER, Kind::Batch)?;
+        for (path, kind) in files.into_iter().chain(segments).chain(named(ASIDE, Kind::Aside)?) {
+            let mut head = [0; RECORD_HEADER_BYTES];
+            match storage.read_at(&path, 0, &mut head) {
+                Ok(()) => {}
+                Err(error) if error.is_missing() || error.is_damage() => continue,
+                Err(error) => return Err(error.into()),
+            }
+            let checked = UncheckedHeader::read(&head).and_then(|head| head.check(kind));
+            if let Some(source) = checked.err().filter(HeaderError::is_newer) {
+                return Err(InboxError::Newer { path, source });
+            }
+        }
+        Ok(())
+    }
+
     /// Reads every segment, removes those in which nothing waits.
     fn find(&mut self) -> Result<(), InboxError> {
         let names = self.storage.list(FOLDER)?;
@@ -78,10 +112,15 @@ impl Inbox {
         let mut firsts: Vec<u64> = numbers.collect();
         firsts.sort_unstable();
         let mut expected = self.learned.saturating_add(1);
+        let damaged = self.storage.list(DAMAGED)?;
+        let mut skipped: Vec<(u64, u64)> = damaged.iter().filter_map(|n| range(n)).collect();
+        skipped.sort_unstable();
         for (at, &first) in firsts.iter().enumerate() {
             let until = firsts.get(at + 1).copied().unwrap_or(u64::MAX);
+            skip(&skipped, &mut expected);
             self.find_segment(first, until, &mut expected)?;
         }
+        skip(&skipped, &mut expected);
         self.next = self.next.max(expected);
         // Hashes that cannot be read now may be read at the next start: they are not replaced yet.
         if !self.found.memory_lost {
@@ -100,7 +139,7 @@ impl Inbox {
         until: u64,
         expected: &mut u64,
     ) -> Result<(), InboxError> {
-        let mut segment = Segment { first, bytes: 0, batches: Vec::new() };
+        let mut segment = Segment { first, ..Segment::default() };
         let path = segment.path();
         let Some(bytes) = read(&*self.storage, &path, SEGMENT_BYTES_MAX)? else {
             // Its numbers are not known: none of them may be given again.
@@ -110,17 +149,44 @@ impl Inbox {
             return Ok(());
         };
         let (seen, learned, found) = (&mut self.seen, self.learned, &mut self.found);
-        let passed_over = segment::scan(&bytes, (first, until), |batch, examples| {
-            examples.iter().for_each(|example| seen.insert(hash(example)));
-            if batch.last() > learned {
-                found.lost_samples += batch.first.saturating_sub(*expected);
-                segment.batches.push(batch);
+        let mut pending = 0;
+        let passed_over = segment::scan(&bytes, (first, until), |piece| match piece {
+            Piece::Sound(batch, examples) => {
+                examples.iter().for_each(|example| seen.insert(hash(example)));
+                // What stands before a sound batch was whole once, and acknowledged.
+                found.lost_samples += std::mem::take(&mut pending);
+                if batch.last() > learned {
+                    found.lost_samples += batch.first.saturating_sub(*expected);
+                    segment.batches.push(batch);
+                }
+                *expected = (*expected).max(batch.last().saturating_add(1));
             }
-            *expected = (*expected).max(batch.last().saturating_add(1));
+            Piece::Damaged { first, count } => {
+                let next = first.saturating_add(count);
+                pending += next.saturating_sub(*expected);
+                *expected = next.max(*expected);
+            }
         });
+        found.damaged_samples += pending;
         found.passed_over_bytes += passed_over;
+        segment.damaged = (passed_over > 0).then_some((*expected).max(first));
         segment.bytes = bytes.len() as u64;
         self.segments.push(segment);
         Ok(())
+    }
+}
+
+/// The numbers that a segment among the damaged ones held, the second not included.
+pub(super) fn range(name: &str) -> Option<(u64, u64)> {
+    let (first, next) = name.split_once('-')?;
+    Some((segment::number(first)?, segment::number(next)?))
+}
+
+/// Passes over numbers whose segments are among the damaged ones.
+fn skip(ranges: &[(u64, u64)], expected: &mut u64) {
+    for (first, next) in ranges {
+        if (*first..*next).contains(expected) {
+            *expected = *next;
+        }
     }
 }

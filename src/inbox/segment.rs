@@ -64,14 +64,28 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Header, Vec<Example>)> {
     (last <= COUNT_MAX).then_some((header, examples))
 }
 
-/// Every sound batch with its examples, in order; then how many bytes belong to none.
+/// What stands in a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Piece<'e> {
+    /// A sound batch.
+    Sound(Batch, &'e [Example]),
+    /// A batch that was whole once and is not any more.
+    Damaged {
+        /// Number of its first sample.
+        first: u64,
+        /// Samples in it, as far as its lines tell.
+        count: u64,
+    },
+}
+
+/// Every batch in order, with its examples where it is sound; then how many bytes belong to none that is.
 ///
-/// `visit` gets each batch; numbers below `from` or not below `until` are another segment's, left by a
+/// `visit` gets each; numbers below `from` or not below `until` are another segment's, left by a
 /// write that failed.
 pub(super) fn scan(
     bytes: &[u8],
     (mut from, until): (u64, u64),
-    mut visit: impl FnMut(Batch, &[Example]),
+    mut visit: impl FnMut(Piece<'_>),
 ) -> u64 {
     let (mut at, mut passed_over) = (0, 0);
     while at < bytes.len() {
@@ -79,16 +93,46 @@ pub(super) fn scan(
         let found = found.filter(|(header, _)| (from..until).contains(&header.generation));
         let Some((header, examples)) = found else {
             let next = next_magic(bytes, at + 1);
+            if let Some((first, count)) = damaged(&bytes[at..], next - at, from)
+                && (from..until).contains(&first)
+            {
+                visit(Piece::Damaged { first, count });
+                from = first.saturating_add(count);
+            }
             passed_over += (next - at) as u64;
             at = next;
             continue;
         };
         let length = RECORD_HEADER_BYTES + header.length as usize;
         let (first, count) = (header.generation, examples.len() as u64);
-        visit(Batch { first, count, at: at as u64, bytes: length as u64 }, &examples);
+        let batch = Batch { first, count, at: at as u64, bytes: length as u64 };
+        visit(Piece::Sound(batch, &examples));
         (at, from) = (at + length, first + count);
     }
     passed_over
+}
+
+/// First number and count of a batch that was written whole and is damaged since; none where a write was
+/// cut, which leaves bytes that are missing or zero. `reach`: bytes to the next record. `next`: the number
+/// that would follow, for a header that does not tell it any more.
+fn damaged(bytes: &[u8], reach: usize, next: u64) -> Option<(u64, u64)> {
+    let header = UncheckedHeader::read(bytes).ok()?.check(Kind::Batch).ok();
+    let (first, payload) = match header {
+        Some(header) => {
+            let length = usize::try_from(header.length).ok()?;
+            let payload = bytes.get(RECORD_HEADER_BYTES..)?.get(..length)?;
+            let torn = payload.contains(&0) || *blake3::hash(payload).as_bytes() == header.digest;
+            (header.generation, Some(payload).filter(|_| !torn)?)
+        }
+        // Only the header changed where its digest is still the payload's.
+        None => {
+            let payload = bytes.get(RECORD_HEADER_BYTES..reach)?;
+            let digest = blake3::hash(payload);
+            let named = bytes[..RECORD_HEADER_BYTES].windows(32).any(|w| w == digest.as_bytes());
+            (next, Some(payload).filter(|payload| named && !payload.is_empty())?)
+        }
+    };
+    Some((first, payload.split_inclusive(|byte| *byte == b'\n').count() as u64))
 }
 
 /// Where the next record may begin; the end when none does.
@@ -112,14 +156,19 @@ mod tests {
 
     fn firsts(bytes: &[u8]) -> (Vec<u64>, u64) {
         let mut firsts = Vec::new();
-        let passed_over = scan(bytes, (1, u64::MAX), |batch, _| firsts.push(batch.first));
+        let passed_over = scan(bytes, (1, u64::MAX), |piece| {
+            if let Piece::Sound(batch, _) = piece {
+                firsts.push(batch.first);
+            }
+        });
         (firsts, passed_over)
     }
 
     #[test]
     fn batches_come_back_in_order_with_their_numbers() {
         let mut seen = Vec::new();
-        let passed_over = scan(&segment(), (1, u64::MAX), |batch, examples| {
+        let passed_over = scan(&segment(), (1, u64::MAX), |piece| {
+            let Piece::Sound(batch, examples) = piece else { return };
             seen.push((batch.first, batch.last(), examples.len()));
         });
         assert_eq!((seen, passed_over), (vec![(1, 1, 1), (2, 3, 2), (4, 4, 1)], 0));
@@ -138,6 +187,36 @@ mod tests {
                 (vec![1, 4], encode(2, LINES[1]).len() as u64),
                 "{at}"
             );
+        }
+    }
+
+    /// Whichever bit of it flips, and although it is the last: its numbers are known to be gone.
+    #[test]
+    fn a_damaged_batch_still_tells_its_numbers_and_a_torn_one_tells_none() {
+        let of = |bytes: &[u8]| {
+            let mut told = None;
+            scan(bytes, (2, u64::MAX), |piece| {
+                if let Piece::Damaged { first, count } = piece {
+                    told = Some((first, count));
+                }
+            });
+            told
+        };
+        let whole = encode(2, LINES[1]);
+        for bit in 0..8 * whole.len() {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let told = of(&bytes);
+            let line_end = whole[bit / 8] == b'\n';
+            // A flip in the digest leaves nothing to know it by, one in a line's end a line fewer.
+            let digest = (28..60).contains(&(bit / 8));
+            assert!(told == Some((2, 2)) || line_end || digest, "bit {bit}: {told:?}");
+        }
+        for length in 0..whole.len() {
+            let mut bytes = whole[..length].to_vec();
+            assert_eq!(of(&bytes), None, "{length}");
+            bytes.resize(whole.len(), 0);
+            assert_eq!(of(&bytes), None, "{length} and zeros");
         }
     }
 
@@ -163,7 +242,11 @@ mod tests {
     #[test]
     fn numbers_of_another_segment_are_left_alone() {
         let mut seen = Vec::new();
-        scan(&segment(), (1, 4), |batch, _| seen.push(batch.first));
+        scan(&segment(), (1, 4), |piece| {
+            if let Piece::Sound(batch, _) = piece {
+                seen.push(batch.first);
+            }
+        });
         assert_eq!(seen, [1, 2]);
         let repeated = [segment(), segment()].concat();
         assert_eq!(firsts(&repeated).0, [1, 2, 4], "a number comes once");

@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::ports::cut_disk::{CutDisk, Failure, Fault};
+use sapwood_protocol::record::crc32c;
 use std::io::ErrorKind;
 
 mod aside;
@@ -176,6 +177,47 @@ fn damage_is_counted_and_costs_its_batch_alone() {
     assert_eq!(texts(&inbox), ["sample 1", "sample 3"]);
     let found = Found { passed_over_bytes: bytes as u64, lost_samples: 1, ..Found::default() };
     assert_eq!(inbox.found(), found);
+}
+
+/// As a later version would have written them: sound, and not ours.
+#[test]
+fn a_file_of_a_later_version_is_refused_by_name_and_left_as_it_is() {
+    let disk = Arc::new(CutDisk::new());
+    let mut inbox = open(&disk, 0);
+    inbox.offer(&[line(1), line(2)].concat()).unwrap();
+    inbox.set_aside(1, "why").unwrap();
+    inbox.forget(1).unwrap();
+    inbox.begin(Job { through: 2, attempts: 1, ..Job::default() }).unwrap();
+    disk.write(SEEN, &Seen::default().encode(3)).unwrap();
+    for path in ["inbox/1", SEEN, job::JOB, "inbox/aside/1"] {
+        let newer = Arc::new(disk.copy());
+        newer.damage(path, |bytes| {
+            bytes[8] += 1;
+            let sum = crc32c(&bytes[..60]);
+            bytes[60..64].copy_from_slice(&sum.to_le_bytes());
+        });
+        let before = newer.copy();
+        let said = Inbox::open(newer.clone(), BOUNDS, 1).err().unwrap().to_string();
+        assert!(said.starts_with(path) && said.contains("nothing was changed"), "{said}");
+        assert!(said.contains("format version") && said.contains("this program reads"), "{said}");
+        for path in before.paths() {
+            assert_eq!(before.read(&path).unwrap(), newer.read(&path).unwrap(), "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_segment_is_kept_and_none_of_its_numbers_comes_again() {
+    let disk = Arc::new(CutDisk::new());
+    open(&disk, 0).offer(&[line(1), line(2), line(3)].concat()).unwrap();
+    disk.damage("inbox/1", |bytes| bytes[80] ^= 1);
+    let bytes = disk.read("inbox/1").unwrap();
+    let mut inbox = open(&disk, 0);
+    assert_eq!((inbox.found().damaged_samples, inbox.waiting().samples), (3, 0));
+    assert_eq!(inbox.offer(&line(9)).unwrap().last, 4);
+    let after = Arc::new(disk.after_cut(0));
+    assert_eq!(after.read("inbox/damaged/1-4").unwrap(), bytes);
+    assert_eq!(open(&after, 0).found(), Found::default(), "told once");
 }
 
 #[test]

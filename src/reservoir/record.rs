@@ -35,6 +35,13 @@ pub enum RecordError {
     Archive(#[from] rancor::Error),
 }
 
+impl RecordError {
+    /// Whether a later version of this program wrote it.
+    pub(crate) fn is_newer(&self) -> bool {
+        matches!(self, Self::Header(header) if header.is_newer())
+    }
+}
+
 /// A value's archive behind its header.
 ///
 /// # Errors

@@ -106,11 +106,15 @@ pub enum StateError {
 }
 
 impl StateError {
-    /// Whether the bytes are lost for good, as opposed to a disk that refuses for now.
+    /// Whether the bytes are lost for good, as opposed to a disk that refuses for now, or to what a later
+    /// version wrote.
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Storage(error) => error.is_missing() || error.is_damage(),
-            Self::Record { .. } | Self::Damaged { .. } | Self::Manifest { .. } => true,
+            Self::Record { source, .. } | Self::Reservoir(ReservoirError::Record(source)) => {
+                !source.is_newer()
+            }
+            Self::Damaged { .. } | Self::Manifest { .. } => true,
             Self::Learner { .. } | Self::Limit { .. } | Self::Name { .. } => true,
             Self::Reservoir(ReservoirError::Storage(error)) => error.is_damage(),
             Self::Reservoir(_) => true,

@@ -83,6 +83,7 @@ impl Worker {
         let World { storage, clock, mut probes } = world;
         let meter = Arc::new(Meter::new(storage));
         let model = config.model.clone().ok_or(DeviceError::NoModel)?;
+        Inbox::refuse_newer(&*meter)?;
         let state = State::open(meter.clone())?;
         tell_recovery(&state);
         if let Some(wishes) = &config.wishes {
@@ -134,9 +135,11 @@ impl Worker {
         let found = lock(&self.inbox).found();
         if found.passed_over_bytes > 0 {
             let (bytes, lost) = (found.passed_over_bytes, found.lost_samples);
+            let damaged = found.damaged_samples;
             tracing::warn!(
                 bytes,
                 lost,
+                damaged,
                 "the inbox has bytes that are no sample: a write that was cut, or damage"
             );
         }

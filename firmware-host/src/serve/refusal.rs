@@ -149,9 +149,10 @@ impl From<InboxError> for Refusal {
             InboxError::Large { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
             InboxError::Full { .. } => (S::TOO_MANY_REQUESTS, "inbox_full"),
             InboxError::Storage(error) if error.is_full() => (S::INSUFFICIENT_STORAGE, "disk_full"),
-            InboxError::Storage(_) | InboxError::Sync(_) | InboxError::Broken => {
-                (S::SERVICE_UNAVAILABLE, "disk_failed")
-            }
+            InboxError::Newer { .. }
+            | InboxError::Storage(_)
+            | InboxError::Sync(_)
+            | InboxError::Broken => (S::SERVICE_UNAVAILABLE, "disk_failed"),
         };
         let line = match &error {
             InboxError::Line(IntakeError::Line { line, .. }) => Some(format!("line {line}")),

@@ -156,8 +156,8 @@ impl Device {
             let names = self.disk.list(folder).unwrap().into_iter();
             names.map(|name| format!("{folder}/{name}")).collect::<Vec<_>>()
         };
-        let all = [named("inbox"), named("inbox/aside")].concat();
-        all.into_iter().filter(|path| path != "inbox/aside").collect()
+        let all = ["inbox", "inbox/aside", "inbox/damaged"].map(named).concat();
+        all.into_iter().filter(|path| self.disk.len(path).unwrap().is_some()).collect()
     }
 
     fn damage(&mut self, cursor: &mut Cursor<'_>) {

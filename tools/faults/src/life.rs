@@ -154,7 +154,8 @@ impl Device {
         }
         let inbox = Inbox::open(storage.clone(), BOUNDS, state.learned())?;
         let found = inbox.found();
-        let torn = Found { passed_over_bytes: found.passed_over_bytes, ..Found::default() };
+        let Found { passed_over_bytes, damaged_samples, .. } = found;
+        let torn = Found { passed_over_bytes, damaged_samples, ..Found::default() };
         if found != torn || (strict && found != Found::default()) {
             return Err(lost("samples", format!("{found:?}")));
         }
