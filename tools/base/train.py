@@ -42,7 +42,7 @@ def arguments():
     parser.add_argument("--early", type=Path, help="also save a first usable model here")
     parser.add_argument("--early-minutes", type=float, default=12.0)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=4e-3, help="peak")
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="peak")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=20261122)
     parser.add_argument("--steps-per-report", type=int, default=20)
@@ -105,33 +105,12 @@ def batches(sources, size, chance):
             yield rows[start : start + size].long()
 
 
-class Optimizer:
-    """Muon for the matrices of the layers, AdamW for the embedding and the norms, at one rate.
-
-    Muon's step is scaled to the root mean square of AdamW's (arXiv 2502.16982), so that both take the
-    same rate; norms are not decayed.
-    """
-
-    def __init__(self, network, peak):
-        matrices, embeddings, norms = [], [], []
-        for name, weight in network.named_parameters():
-            kind = norms if weight.dim() != 2 else embeddings if "embed" in name else matrices
-            kind.append(weight)
-        groups = [{"params": embeddings, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
-        self.parts = (
-            torch.optim.Muon(matrices, lr=peak, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.95), fused=True),
-        )
-
-    def zero_grad(self):
-        for part in self.parts:
-            part.zero_grad(set_to_none=True)
-
-    def step(self, rate):
-        for part in self.parts:
-            for group in part.param_groups:
-                group["lr"] = rate
-            part.step()
+def optimizer(network, peak):
+    """AdamW; norms are not decayed."""
+    matrices = [w for w in network.parameters() if w.dim() == 2]
+    vectors = [w for w in network.parameters() if w.dim() != 2]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.95), fused=True)
 
 
 def rate(peak, share):
@@ -144,7 +123,7 @@ def rate(peak, share):
 def train(args, network, sources, tokenizer):
     """The loop; returns the run's facts for the model card."""
     steps = batches(sources, args.batch_size, random.Random(args.seed))
-    optimizer = Optimizer(network, args.learning_rate)
+    adamw = optimizer(network, args.learning_rate)
     began = time.monotonic()
     early, smooth, step = args.early, None, 0
     while True:
@@ -155,12 +134,14 @@ def train(args, network, sources, tokenizer):
         if early and minutes >= args.early_minutes:
             write(network, tokenizer, early)
             early = None
+        for group in adamw.param_groups:
+            group["lr"] = rate(args.learning_rate, share)
         rows = next(steps)
         loss = network(rows[:, :-1], rows[:, 1:])
-        optimizer.zero_grad()
+        adamw.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step(rate(args.learning_rate, share))
+        adamw.step()
         step += 1
         value = loss.item()
         if not math.isfinite(value):
