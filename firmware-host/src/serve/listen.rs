@@ -2,14 +2,22 @@
 //!
 //! - Headers must come within [`HEADER`], which also ends connections that lie idle between requests.
 //! - A client that does not read what it asked for is cut off after [`STUCK`].
-//! - Beyond the most connections a listener accepts none: they wait in the system's queue.
+//! - Beyond the most connections one that is not being answered leaves for the next (`room`).
 
-use super::ServeError;
+use super::refusal::Refusal;
+use super::room::{Guest, Room};
+use super::{ServeError, routes};
 use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -18,8 +26,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
+use tower::ServiceExt;
 
 /// Time for the headers of a request, and between two requests of a connection.
 const HEADER: Duration = Duration::from_secs(15);
@@ -88,18 +97,17 @@ pub(super) async fn accept<L: Listener>(
     connections_max: usize,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let room = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+    let room = Room::new(connections_max);
     loop {
         let next = async {
-            let permit = room.clone().acquire_owned().await.ok()?;
-            Some((listener.accept().await.0, permit))
+            let io = listener.accept().await.0;
+            (io, room.enter().await)
         };
-        let next = tokio::select! {
+        let (io, guest) = tokio::select! {
             next = next => next,
-            _ = stopped.wait_for(|stopped| *stopped) => None,
+            _ = stopped.wait_for(|stopped| *stopped) => return,
         };
-        let Some((io, permit)) = next else { return };
-        tokio::spawn(connection(io, routes.clone(), stopped.clone(), permit));
+        tokio::spawn(connection(io, routes.clone(), stopped.clone(), guest));
     }
 }
 
@@ -107,21 +115,48 @@ async fn connection(
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     routes: Router,
     mut stopped: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
+    guest: Arc<Guest>,
 ) {
+    let asking = guest.clone();
+    let service = service_fn(move |request| answer(request, routes.clone(), asking.clone()));
     let io = TokioIo::new(Paced { io, stuck: None });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER)
         .max_buf_size(BUFFER_BYTES)
-        .serve_connection(io, TowerToHyperService::new(routes));
+        .serve_connection(io, service);
     let mut connection = pin!(connection);
     // What a client does to its own connection is not the server's trouble.
     tokio::select! {
         _ = connection.as_mut() => return,
+        () = guest.told_to_leave() => return,
         _ = stopped.wait_for(|stopped| *stopped) => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
+}
+
+/// Answers a request; its guest is busy until the last byte of the answer is gone.
+async fn answer(
+    request: hyper::Request<Incoming>,
+    routes: Router,
+    guest: Arc<Guest>,
+) -> Result<Response, Infallible> {
+    let asking = guest.asks(request.body().is_end_stream());
+    if guest.is_spare() && !routes::HEALTH.contains(&request.uri().path()) {
+        let mut refused = Refusal::crowded().into_response();
+        let close = HeaderValue::from_static("close");
+        refused.headers_mut().insert(header::CONNECTION, close);
+        return Ok(refused);
+    }
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(guest);
+    let Ok(response) = routes.oneshot(request).await;
+    Ok(response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _ = &asking;
+            frame
+        }))
+    }))
 }
 
 /// A connection that ends when its client does not take what is written for [`STUCK`].

@@ -22,6 +22,7 @@ mod metrics;
 #[cfg(feature = "engine")]
 mod model;
 mod refusal;
+mod room;
 mod routes;
 mod stops;
 #[cfg(test)]

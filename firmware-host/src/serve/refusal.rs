@@ -84,6 +84,12 @@ impl Refusal {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "the request was lost")
     }
 
+    /// No room for another connection that asks for this.
+    pub(super) fn crowded() -> Self {
+        let message = "all connections are being answered: try again in a moment";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message).retry(RETRY_TURN_SECONDS)
+    }
+
     /// More bytes than a body may have.
     pub(super) fn large(bytes_max: usize) -> Self {
         let message = format!("the body is too large: expected at most {bytes_max} bytes");

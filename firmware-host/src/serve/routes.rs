@@ -4,13 +4,15 @@ use super::chance::Chance;
 use super::door::Door;
 use super::metrics::{self, Metrics};
 use super::refusal::Refusal;
+use super::room::Guest;
 use super::turns::Turns;
 use super::{Device, OFFERS_MAX, text};
 use crate::clock::Clock;
 use crate::config::Serve;
 use crate::status::{Phase, Status};
 use crate::wire::{self, Which};
-use axum::body::{Bytes, HttpBody};
+use axum::BoxError;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -24,6 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 /// Bytes of a request for text: far more than any context holds.
 const TEXT_BODY_BYTES_MAX: usize = 1 << 20;
@@ -31,11 +34,17 @@ const TEXT_BODY_BYTES_MAX: usize = 1 << 20;
 const SMALL_BODY_BYTES: u64 = 64 << 10;
 /// Larger bodies that are held at the same time.
 const LARGE_BODIES_MAX: usize = 4;
-/// Time for a body.
+/// Time for a body, and without a byte of it.
 const BODY: Duration = Duration::from_secs(30);
+const SILENCE: Duration = Duration::from_secs(5);
+/// Wait for one of the permits of large bodies.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The status page; every `NONCE` in it is replaced.
 const PAGE: &str = include_str!("../../assets/status.html");
+
+/// Paths that are answered where there is room for nothing else.
+pub(super) const HEALTH: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// Every path, for the histogram; what is not among them is `other`.
 const PATHS: [&str; 13] = [
@@ -105,6 +114,7 @@ impl Shared {
         bytes_max: usize,
     ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {
         let bytes_max = bytes_max.min(self.config.body_bytes_max);
+        let guest = request.extensions().get::<Arc<Guest>>().cloned();
         let body = request.into_body();
         let size = body.size_hint();
         if size.lower() > bytes_max as u64 {
@@ -112,21 +122,39 @@ impl Shared {
         }
         let permit = match size.upper() {
             Some(0..=SMALL_BODY_BYTES) => None,
-            _ => self.large.clone().acquire_owned().await.ok(),
+            _ => {
+                let permit = timeout(PATIENCE, self.large.clone().acquire_owned()).await;
+                Some(permit.map_err(|_| Refusal::crowded())?.map_err(|_| Refusal::stopping())?)
+            }
         };
-        match tokio::time::timeout(BODY, Limited::new(body, bytes_max).collect()).await {
-            Ok(Ok(body)) => Ok((body.to_bytes(), permit)),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::large(bytes_max)),
-            Ok(Err(_)) => {
+        match timeout(BODY, gathered(Limited::new(body, bytes_max))).await.unwrap_or(Err(None)) {
+            Ok(body) => {
+                // From here on the request waits for us.
+                guest.inspect(|guest| guest.has_asked());
+                Ok((body, permit))
+            }
+            Err(Some(error)) if error.is::<LengthLimitError>() => Err(Refusal::large(bytes_max)),
+            Err(Some(_)) => {
                 let message = "the body broke off: nothing was done";
                 Err(Refusal::new(StatusCode::BAD_REQUEST, "invalid_body", message))
             }
-            Err(_) => {
+            Err(None) => {
                 let message = "the body did not come in time: nothing was done";
                 Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", message))
             }
         }
     }
+}
+
+/// The bytes of a body; none as error when nothing comes for [`SILENCE`].
+async fn gathered(mut body: Limited<Body>) -> Result<Bytes, Option<BoxError>> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = timeout(SILENCE, body.frame()).await.map_err(|_| None)? {
+        if let Ok(data) = frame.map_err(Some)?.into_data() {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(bytes.into())
 }
 
 /// All routes, for whoever can reach the socket.

@@ -1,6 +1,7 @@
 //! What only a socket shows: clients that are slow, go away, or are too many.
 
 use super::{config, served, until};
+use crate::clock::{Clock, SystemClock};
 use crate::config::Serve;
 use crate::serve::fixture::{Cage, Parrot};
 use crate::supervise::Supervisor;
@@ -154,19 +155,69 @@ fn a_slow_client_does_not_keep_others_from_being_answered() {
 }
 
 #[test]
-fn beyond_the_most_connections_one_waits_until_another_ends() {
+fn connections_that_say_nothing_keep_nobody_out() {
     let cage = Cage::with(Parrot::default());
+    let server = served(&cage, &Serve { connections_max: 4, ..config() });
+    let address = server.addresses().tcp;
+    let idle: Vec<TcpStream> = (0..20).map(|_| connect(address)).collect();
+    let slow: Vec<TcpStream> = (0..20)
+        .map(|_| {
+            let mut client = connect(address);
+            client.write_all(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n").unwrap();
+            client.write_all(b"Content-Length: 4000\r\n\r\n{").unwrap();
+            client
+        })
+        .collect();
+    for _ in 0..10 {
+        assert_eq!(status(&said(connect(address), &completion(false))), "200");
+    }
+    drop((idle, slow));
+}
+
+#[test]
+fn where_all_are_being_answered_health_still_is_and_the_rest_is_told_to_come_again() {
+    let (parrot, letters) = Parrot::held();
+    let cage = Cage::with(parrot);
     let server = served(&cage, &Serve { connections_max: 1, ..config() });
-    let idle = connect(server.addresses().tcp);
-    let mut next = connect(server.addresses().tcp);
-    next.write_all(completion(false).as_bytes()).unwrap();
-    next.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    assert!(next.read(&mut [0; 16]).is_err(), "answered beside a connection that is open");
-    drop(idle);
-    next.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let address = server.addresses().tcp;
+    let mut first = connect(address);
+    first.write_all(completion(false).as_bytes()).unwrap();
+    until("a text under way", || cage.board.snapshot().serving.active == 1);
+    let health = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    assert_eq!(status(&said(connect(address), health)), "200");
+    let answer = said(connect(address), &completion(false));
+    assert_eq!(status(&answer), "503");
+    assert!(answer.to_ascii_lowercase().contains("retry-after: 1"), "{answer}");
+    drop(letters);
     let mut answer = String::new();
-    next.read_to_string(&mut answer).unwrap();
-    assert_eq!(status(&answer), "200");
+    first.read_to_string(&mut answer).unwrap();
+    assert_eq!(status(&answer), "200", "the one that was there first is answered");
+}
+
+#[test]
+fn large_bodies_that_stall_do_not_keep_an_honest_one_waiting_for_ever() {
+    let cage = Cage::with(Parrot::default());
+    let server = served(&cage, &Serve { body_bytes_max: 1 << 20, ..config() });
+    let address = server.addresses().tcp;
+    let head = "POST /v1/samples HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let stalled: Vec<TcpStream> = (0..4)
+        .map(|_| {
+            let mut client = connect(address);
+            client.write_all(head.as_bytes()).unwrap();
+            client.write_all(b"1\r\n{\r\n").unwrap();
+            client
+        })
+        .collect();
+    let body = format!("{{\"text\":\"{}\"}}", "x".repeat(100_000));
+    let clock = SystemClock::start();
+    let answer = said(connect(address), &request("/v1/samples", &body));
+    assert!(clock.elapsed() < Duration::from_secs(8), "{:?}", clock.elapsed());
+    assert!(["200", "503"].contains(&status(&answer)), "{answer}");
+    for mut client in stalled {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(status(&answer), "408");
+    }
 }
 
 #[test]
