@@ -94,6 +94,10 @@ pub struct Intake {
     pub watch: Option<PathBuf>,
     /// Seconds between two looks at it.
     pub watch_seconds: f64,
+    /// Seconds that a file there must not have changed to be done with.
+    pub watch_quiet_seconds: f64,
+    /// Files that stay in each of its `taken` and `refused`; all when nothing is said.
+    pub watch_files_kept: Option<usize>,
     /// Serial lines, pipes or files with frames of microcontrollers.
     pub serial: Vec<Serial>,
 }
@@ -105,6 +109,8 @@ impl Default for Intake {
             inbox_samples_max: 65_536,
             watch: None,
             watch_seconds: 2.0,
+            watch_quiet_seconds: 10.0,
+            watch_files_kept: None,
             serial: Vec::new(),
         }
     }

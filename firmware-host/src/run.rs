@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use firmware_host::clock::{Clock, SystemClock};
 use firmware_host::config::{Config, Serve};
 use firmware_host::device::{Handle, Order, Pace, Worker, World};
+use firmware_host::intake::folder::Manner;
 use firmware_host::intake::{self, Context};
 use firmware_host::probe::SystemProbes;
 use firmware_host::serve;
@@ -121,9 +122,14 @@ fn ways_in(
     };
     let mut ways = Vec::new();
     if let Some(folder) = &config.intake.watch {
-        let every = Duration::from_secs_f64(config.intake.watch_seconds);
-        let piece = BYTES_A_TOKEN * config.learn.max_seq_length;
-        ways.push(intake::folder::start(folder.clone(), every, piece, context(), sink())?);
+        let manner = Manner {
+            folder: folder.clone(),
+            every: Duration::from_secs_f64(config.intake.watch_seconds),
+            quiet: Duration::from_secs_f64(config.intake.watch_quiet_seconds),
+            kept: config.intake.watch_files_kept,
+            piece_bytes: BYTES_A_TOKEN * config.learn.max_seq_length,
+        };
+        ways.push(intake::folder::start(manner, context(), sink())?);
     }
     for line in &config.intake.serial {
         ways.push(intake::serial::start(line.clone(), context(), sink())?);

@@ -75,6 +75,10 @@ impl Intake {
         within("intake.inbox-bytes-max", self.inbox_bytes_max, 4_096..=INBOX_BYTES_MAX)?;
         within("intake.inbox-samples-max", self.inbox_samples_max, 1..=INBOX_SAMPLES_MAX)?;
         within("intake.watch-seconds", self.watch_seconds, 0.05..=3_600.0)?;
+        within("intake.watch-quiet-seconds", self.watch_quiet_seconds, 0.0..=86_400.0)?;
+        if let Some(kept) = self.watch_files_kept {
+            within("intake.watch-files-kept", kept, 1..=1 << 20)?;
+        }
         let bauds = self.serial.iter().filter_map(|line| line.baud);
         bauds.into_iter().try_for_each(|baud| within("intake.serial.baud", baud, 50..=4_000_000))
     }

@@ -1,71 +1,91 @@
 //! A watched folder: files that other programs drop in become samples, then move aside.
 //!
 //! ```text
-//! FOLDER/report.txt       taken when its size and time did not change between two looks
-//! FOLDER/taken/           files whose samples are durable; the oldest beyond the bound are removed
+//! FOLDER/report.txt       taken when it has not changed for the quiet time, and between two looks
+//! FOLDER/log.jsonl        its whole lines are taken as they come, and it moves when it is quiet
+//! FOLDER/taken/           files whose samples are durable
 //! FOLDER/refused/         files that were not, or not wholly, taken, each with a NAME.why
 //! ```
-//! - In: `.jsonl` and `.ndjson`, one sample a line; any other UTF-8 text, cut at paragraphs to pieces
-//!   of about a block, so that a job's least number of samples means what it is worth. No text is lost.
+//! - In: JSON lines by name (`.jsonl`, `.ndjson`) or by their first line, one sample a line; any other
+//!   UTF-8 text, cut at paragraphs to pieces of about a block, so that a job's least number of samples
+//!   means what it is worth. No text is lost. JSON that is not one object a line is refused.
 //! - Left alone: hidden names, folders, empty files, and `.part`, `.tmp`, `.partial`, `.crdownload`: a
 //!   program that writes slowly uses such a name and renames at the end.
 //! - A bad line costs itself alone: the others are taken in, and the file goes to `refused/` with the
 //!   number of the line. Mended and dropped in again, what was taken before is known and not taken twice.
+//! - A file is known by device and inode: one that is renamed goes on where it was, one that is cut short
+//!   begins anew. One that has moved is followed on for as long as the program runs.
 //! - While the inbox is full, a file stays and goes on later where it stopped. After a cut between
 //!   durable and moved it is offered once more, and the inbox drops what it has.
-//! - Links are not followed: a program must not have another file read in its place.
+//! - Links are not followed, and the folder and its shelves are used through handles: nobody can have
+//!   another file read, written or moved in their place. What cannot be read now is tried again.
 
+mod follow;
 mod pieces;
 mod shelf;
 #[cfg(test)]
 mod tests;
 
 use super::{BATCH_BYTES, BATCH_SAMPLES_MAX, Context, Outcome, count, offer};
+use follow::{Follower, Lines};
 use pieces::{Refusals, Samples};
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat};
+use rustix::io::Errno;
 use sapwood::inbox::{InboxError, Receipt};
 use sapwood_protocol::limits::INBOX_BATCH_BYTES_MAX;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, Metadata, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Bytes of one file.
+/// Bytes of one file of text; JSON lines are read piece by piece and may be longer.
 pub const FILE_BYTES_MAX: u64 = INBOX_BATCH_BYTES_MAX;
 /// Names that are looked at in one look; others come when these have moved.
 const NAMES_MAX: usize = 4096;
 /// Least wait before what found no room is offered again.
 const FULL: Duration = Duration::from_secs(5);
+/// Waits before a file that cannot be read is tried again: the first, and the longest.
+const AGAIN: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(3_600)];
 /// Endings of names that are being written.
 const UNDER_WAY: [&str; 4] = ["part", "tmp", "partial", "crdownload"];
 
-/// Starts watching a folder, which is made where it is missing, at intervals of `every`. Text is cut to
-/// pieces of at most `piece_bytes`; four times the tokens of a block is about a block.
+/// How a folder is watched.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    /// The folder, which is made where it is missing.
+    pub folder: PathBuf,
+    /// Time between two looks.
+    pub every: Duration,
+    /// How long a file must not have changed to be done with.
+    pub quiet: Duration,
+    /// Files that stay on each shelf; none for all.
+    pub kept: Option<usize>,
+    /// Most bytes of a piece of text; four times the tokens of a block is about a block.
+    pub piece_bytes: usize,
+}
+
+/// Starts watching a folder.
 ///
 /// # Errors
 /// The system's, when it gives no thread. A folder that cannot be read is no error: it is tried again.
-pub fn start<F>(
-    folder: PathBuf,
-    every: Duration,
-    piece_bytes: usize,
-    context: Context,
-    mut sink: F,
-) -> io::Result<JoinHandle<Option<()>>>
+pub fn start<F>(manner: Manner, context: Context, mut sink: F) -> io::Result<JoinHandle<Option<()>>>
 where
     F: FnMut(&str) -> Result<Receipt, InboxError> + Send + 'static,
 {
     let supervisor = context.supervisor.clone();
     let run = move || {
-        let mut watch = Watch::new(folder, piece_bytes);
+        let every = manner.every;
+        let mut watch = Watch::new(manner);
         while !context.stopped() {
             let full = match watch.look(&context, &mut sink) {
                 Ok(full) => full,
                 Err(error) => {
-                    let folder = watch.folder.display();
+                    let folder = watch.manner.folder.display();
                     tracing::warn!(%folder, %error, "cannot look at the watched folder");
                     false
                 }
@@ -76,20 +96,23 @@ where
     supervisor.start("folder", run)
 }
 
-/// By what a file is told to be the same and unchanged.
+/// By what a file is told to be the same.
+type Inode = (u64, u64);
+
+/// By what it is told to be unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mark {
-    file: (u64, u64),
+    inode: Inode,
     bytes: u64,
     modified: (i64, i64),
 }
 
 impl Mark {
-    fn of(metadata: &Metadata) -> Self {
+    fn of(stat: &Stat) -> Self {
         Self {
-            file: (metadata.dev(), metadata.ino()),
-            bytes: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            inode: (stat.st_dev, stat.st_ino),
+            bytes: u64::try_from(stat.st_size).unwrap_or(0),
+            modified: (stat.st_mtime, stat.st_mtime_nsec as i64),
         }
     }
 }
@@ -99,8 +122,12 @@ impl Mark {
 enum Stage {
     /// Seen; not known to be complete.
     Seen,
-    /// There was no room for the rest of it.
+    /// Text, and there was no room for the rest of it.
     Begun(Progress),
+    /// JSON lines, taken in up to here.
+    Follows(Lines),
+    /// It could not be read: not before this moment, and after a longer wait the next time.
+    Later(Duration, Duration),
     /// Done with, but it could not be moved.
     Stuck,
 }
@@ -113,26 +140,46 @@ struct Progress {
     refusals: Refusals,
 }
 
+/// What is known of a file between two looks.
+#[derive(Clone, Debug)]
+struct Known {
+    mark: Mark,
+    /// When it was seen to change last.
+    changed: Duration,
+    stage: Stage,
+}
+
 /// What is known of a folder between two looks.
 struct Watch {
-    folder: PathBuf,
-    piece_bytes: usize,
-    known: BTreeMap<OsString, (Mark, Stage)>,
+    manner: Manner,
+    known: BTreeMap<Inode, Known>,
+    follower: Follower,
+}
+
+/// A file at this look.
+struct Found {
+    name: OsString,
+    mark: Mark,
+    is_file: bool,
 }
 
 /// The end of one try to take a file in.
 enum Tried {
-    Taken,
+    Taken(Option<Lines>),
     Refused(String),
     /// No room for what follows.
-    Full(Progress),
+    Full(Stage),
+    /// Not whole yet.
+    Waits(Stage),
+    /// It cannot be read now.
+    Unread(io::Error),
     /// Gone, or changed after all.
     Not,
 }
 
 impl Watch {
-    fn new(folder: PathBuf, piece_bytes: usize) -> Self {
-        Self { folder, piece_bytes, known: BTreeMap::new() }
+    fn new(manner: Manner) -> Self {
+        Self { manner, known: BTreeMap::new(), follower: Follower::default() }
     }
 
     /// Takes in what is complete, oldest first; whether the inbox was full before the end.
@@ -141,110 +188,162 @@ impl Watch {
         context: &Context,
         sink: &mut impl FnMut(&str) -> Result<Receipt, InboxError>,
     ) -> io::Result<bool> {
-        fs::create_dir_all(&self.folder)?;
-        let found = self.found()?;
+        fs::create_dir_all(&self.manner.folder)?;
+        let folder = OwnedFd::from(File::open(&self.manner.folder)?);
+        let found = found(&folder)?;
         let before = std::mem::take(&mut self.known);
-        let mut full = false;
-        for (name, mark, file) in found {
-            let same = before
-                .get(&name)
-                .filter(|(known, _)| *known == mark)
-                .map(|(_, stage)| stage.clone());
-            let stage = match same {
+        let now = context.clock.elapsed();
+        let mut full = self.follower.look(now, context, sink);
+        for Found { name, mark, is_file } in found {
+            let known = before.get(&mark.inode);
+            let changed = known.filter(|known| known.mark == mark).map(|known| known.changed);
+            let quiet = changed.is_some_and(|since| now.saturating_sub(since) >= self.manner.quiet);
+            let stage = match known.map(|known| known.stage.clone()) {
                 None => Stage::Seen,
-                Some(Stage::Stuck) => Stage::Stuck,
+                Some(Stage::Stuck) if changed.is_some() => Stage::Stuck,
+                Some(stage @ Stage::Later(until, _)) if now < until => stage,
                 Some(stage) if full || context.stopped() => stage,
                 Some(stage) => {
-                    let progress = if let Stage::Begun(progress) = stage {
-                        progress
-                    } else {
-                        Progress::default()
-                    };
-                    let tried = if file {
-                        self.take_in(&name, (mark, progress), context, sink)
+                    let file = (&*name, mark, quiet);
+                    let wait = if let Stage::Later(_, wait) = stage { wait } else { AGAIN[0] };
+                    let tried = if is_file {
+                        self.take_in(&folder, file, stage, context, sink)
                     } else {
                         Tried::Refused("expected a file, got a link or a device".into())
                     };
                     full = matches!(tried, Tried::Full(_));
-                    let Some(stage) = self.put_away(&name, tried, context) else { continue };
+                    let tried = self.put_away(&folder, file, tried, context);
+                    let Some(stage) = tried.unwrap_or_else(|error| later(&name, &error, now, wait))
+                    else {
+                        continue;
+                    };
                     stage
                 }
             };
-            self.known.insert(name, (mark, stage));
+            let changed = changed.unwrap_or(now);
+            self.known.insert(mark.inode, Known { mark, changed, stage });
         }
         Ok(full)
     }
 
-    /// Names that may be samples, oldest first, with whether they are files.
-    fn found(&self) -> io::Result<Vec<(OsString, Mark, bool)>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let name = entry?.file_name();
-            if under_way(&name) || found.len() >= NAMES_MAX {
-                continue;
-            }
-            // It may have vanished since.
-            let Ok(metadata) = fs::symlink_metadata(self.folder.join(&name)) else { continue };
-            let empty = metadata.is_file() && metadata.len() == 0;
-            if !metadata.is_dir() && !empty {
-                found.push((name, Mark::of(&metadata), metadata.is_file()));
-            }
-        }
-        found.sort_by(|a, b| (a.1.modified, &a.0).cmp(&(b.1.modified, &b.0)));
-        Ok(found)
-    }
-
     fn take_in(
         &self,
-        name: &OsStr,
-        (mark, progress): (Mark, Progress),
+        folder: &OwnedFd,
+        (name, mark, quiet): (&OsStr, Mark, bool),
+        stage: Stage,
         context: &Context,
         sink: &mut impl FnMut(&str) -> Result<Receipt, InboxError>,
     ) -> Tried {
-        let path = self.folder.join(name);
+        let mut file = match open(folder, name, mark) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Tried::Not,
+            Err(error) => return Tried::Unread(error),
+        };
+        let mut lines = match &stage {
+            Stage::Follows(lines) => Some(lines.clone()),
+            Stage::Begun(_) => None,
+            _ => match follow::is_lines(name, &file) {
+                Ok(is_lines) => is_lines.then(Lines::default),
+                Err(error) => return Tried::Unread(error),
+            },
+        };
+        if let Some(lines) = &mut lines {
+            return match lines.take(&file, quiet, context, sink) {
+                Err(error) => Tried::Unread(error),
+                Ok(follow::End::Full) => Tried::Full(Stage::Follows(lines.clone())),
+                Ok(follow::End::Foreign(why)) if quiet => Tried::Refused(why),
+                Ok(_) if !quiet => Tried::Waits(Stage::Follows(lines.clone())),
+                Ok(_) => lines.verdict(),
+            };
+        }
+        if !quiet {
+            return Tried::Waits(Stage::Seen);
+        }
         if mark.bytes > FILE_BYTES_MAX {
             let got = mark.bytes;
             return Tried::Refused(format!("expected at most {FILE_BYTES_MAX} bytes, got {got}"));
         }
-        let bytes = match read(&path, mark) {
+        let bytes = match read(&mut file, mark) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Tried::Not,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Tried::Not,
-            Err(error) => return Tried::Refused(format!("cannot read it: {error}")),
+            Err(error) => return Tried::Unread(error),
         };
-        let samples = match pieces::samples(name, bytes, self.piece_bytes) {
-            Ok(samples) => samples,
-            Err(why) => return Tried::Refused(why),
-        };
-        offer_all(&samples, progress, context, sink)
+        let progress =
+            if let Stage::Begun(progress) = stage { progress } else { Progress::default() };
+        match pieces::samples(bytes, self.manner.piece_bytes) {
+            Ok(samples) => offer_all(&samples, progress, context, sink),
+            Err(why) => Tried::Refused(why),
+        }
     }
 
     /// Moves a file that is done with; what is left to know of one that stays.
-    fn put_away(&self, name: &OsStr, tried: Tried, context: &Context) -> Option<Stage> {
-        let (shelf, why) = match tried {
-            Tried::Full(progress) => return Some(Stage::Begun(progress)),
-            Tried::Not => return Some(Stage::Seen),
-            Tried::Taken => {
+    ///
+    /// # Errors
+    /// What keeps a file from being read.
+    fn put_away(
+        &mut self,
+        folder: &OwnedFd,
+        (name, mark, _): (&OsStr, Mark, bool),
+        tried: Tried,
+        context: &Context,
+    ) -> io::Result<Option<Stage>> {
+        let (shelf, why, lines) = match tried {
+            Tried::Full(stage) | Tried::Waits(stage) => return Ok(Some(stage)),
+            Tried::Not => return Ok(Some(Stage::Seen)),
+            Tried::Unread(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Tried::Unread(error) => return Err(error),
+            Tried::Taken(lines) => {
                 count(&context.counters.files_taken, 1);
-                (shelf::TAKEN, None)
+                (shelf::TAKEN, None, lines)
             }
             Tried::Refused(why) => {
                 count(&context.counters.files_refused, 1);
-                (shelf::REFUSED, Some(why))
+                (shelf::REFUSED, Some(why), None)
             }
         };
-        match shelf::put(&self.folder, name, shelf, why.as_deref()) {
+        let followed = lines.zip(open(folder, name, mark).ok().flatten());
+        match shelf::put(folder, name, shelf, why.as_deref(), self.manner.kept) {
             Ok(()) => {
                 tracing::info!(file = %name.display(), to = shelf, why, "file put away");
-                None
+                if let Some((lines, file)) = followed {
+                    self.follower.add(name.to_owned(), file, lines, context.clock.elapsed());
+                }
+                Ok(None)
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => {
                 tracing::warn!(file = %name.display(), to = shelf, %error, "cannot move a file; it is left");
-                Some(Stage::Stuck)
+                Ok(Some(Stage::Stuck))
             }
         }
     }
+}
+
+/// A file that cannot be read is tried again, later and later.
+fn later(name: &OsStr, error: &io::Error, now: Duration, wait: Duration) -> Option<Stage> {
+    let again_seconds = wait.as_secs_f64();
+    tracing::warn!(file = %name.display(), %error, again_seconds, "cannot read a file; it waits");
+    Some(Stage::Later(now + wait, (2 * wait).min(AGAIN[1])))
+}
+
+/// What may be samples, oldest first.
+fn found(folder: &OwnedFd) -> io::Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
+        if under_way(&name) || found.len() >= NAMES_MAX {
+            continue;
+        }
+        // It may have vanished since.
+        let Ok(stat) = statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let is_file = kind == FileType::RegularFile;
+        if kind != FileType::Directory && !(is_file && stat.st_size == 0) {
+            found.push(Found { name, mark: Mark::of(&stat), is_file });
+        }
+    }
+    found.sort_by(|a, b| (a.mark.modified, &a.name).cmp(&(b.mark.modified, &b.name)));
+    Ok(found)
 }
 
 /// Hidden, or named as one that is being written.
@@ -257,13 +356,22 @@ fn under_way(name: &OsStr) -> bool {
             .is_some_and(|ending| UNDER_WAY.iter().any(|part| ending.eq_ignore_ascii_case(part)))
 }
 
-/// All bytes of a file; none when it is not, or no longer, the one that was looked at.
-fn read(path: &Path, mark: Mark) -> io::Result<Option<Vec<u8>>> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let mut file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
+/// A file of the folder, itself and no link; none when it is not the one that was looked at.
+fn open(folder: &OwnedFd, name: &OsStr, mark: Mark) -> io::Result<Option<File>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match openat(folder, name, flags, Mode::empty()) {
+        Err(Errno::LOOP) => return Ok(None),
+        opened => opened?,
+    };
+    let same = Mark::of(&rustix::fs::fstat(&file)?).inode == mark.inode;
+    Ok(same.then(|| File::from(file)))
+}
+
+/// All bytes of a file; none when it has changed since it was looked at.
+fn read(file: &mut File, mark: Mark) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
-    file.by_ref().take(mark.bytes + 1).read_to_end(&mut bytes)?;
-    let same = Mark::of(&file.metadata()?) == mark && bytes.len() as u64 == mark.bytes;
+    file.take(mark.bytes + 1).read_to_end(&mut bytes)?;
+    let same = Mark::of(&rustix::fs::fstat(&*file)?) == mark && bytes.len() as u64 == mark.bytes;
     Ok(same.then_some(bytes))
 }
 
@@ -276,7 +384,7 @@ fn offer_all(
 ) -> Tried {
     while progress.done < samples.lines.len() {
         if context.stopped() {
-            return Tried::Full(progress);
+            return Tried::Full(Stage::Begun(progress));
         }
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for (_, line) in &samples.lines[progress.done..] {
@@ -288,7 +396,7 @@ fn offer_all(
         }
         for outcome in offer(&batch, sink) {
             match outcome {
-                Outcome::Full => return Tried::Full(progress),
+                Outcome::Full => return Tried::Full(Stage::Begun(progress)),
                 Outcome::Durable => {}
                 Outcome::Refused(why) => {
                     let (number, _) = samples.lines[progress.done];
@@ -302,7 +410,7 @@ fn offer_all(
     refusals.join(progress.refusals);
     count(&context.counters.refused, refusals.count as u64);
     match refusals.first {
-        None => Tried::Taken,
+        None => Tried::Taken(None),
         Some(first) => {
             let all = samples.lines.len() + samples.refusals.count;
             let taken = all - refusals.count;

@@ -1,11 +1,10 @@
-//! The bytes of one file to samples: lines of JSON as they are, other text in pieces of about a block.
+//! The text of one file to samples: a line of JSON as it is, other text in pieces of about a block.
 //!
 //! - Invariant: the pieces of a text, joined, are that text without its blank pieces.
 
 use sapwood::intake::{self, IntakeError};
+use serde::de::IgnoredAny;
 use serde_json::json;
-use std::ffi::OsStr;
-use std::path::Path;
 
 /// Bytes of the smallest piece that may be asked for.
 const PIECE_BYTES_MIN: usize = 64;
@@ -42,16 +41,18 @@ impl Refusals {
     }
 }
 
-/// The samples of a file, or why it has none.
-pub(super) fn samples(name: &OsStr, bytes: Vec<u8>, piece_bytes: usize) -> Result<Samples, String> {
+/// The samples of a file of text, or why it has none.
+pub(super) fn samples(bytes: Vec<u8>, piece_bytes: usize) -> Result<Samples, String> {
     let text = text(bytes)?;
-    let ending = Path::new(name).extension().unwrap_or_default();
-    let samples = if ["jsonl", "ndjson"].iter().any(|json| ending.eq_ignore_ascii_case(json)) {
-        json_lines(&text)
-    } else {
-        pieces(&text, piece_bytes)
-    };
-    if samples.lines.is_empty() && samples.refusals.count == 0 {
+    if text.trim_start().starts_with(['{', '['])
+        && serde_json::from_str::<IgnoredAny>(&text).is_ok()
+    {
+        return Err(
+            "expected JSON lines, one object a line, or text; got another kind of JSON".into()
+        );
+    }
+    let samples = pieces(&text, piece_bytes);
+    if samples.lines.is_empty() {
         return Err("expected text, got nothing but blanks".into());
     }
     Ok(samples)
@@ -69,20 +70,15 @@ fn text(bytes: Vec<u8>) -> Result<String, String> {
     Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
 }
 
-fn json_lines(text: &str) -> Samples {
-    let mut samples = Samples::default();
-    for (index, line) in text.lines().enumerate() {
-        let (number, line) = (index + 1, line.trim());
-        match intake::lines(line, "line") {
-            Ok(examples) if examples.is_empty() => {}
-            Ok(_) => samples.lines.push((number, line.to_owned())),
-            Err(IntakeError::Line { problem, .. }) => {
-                samples.refusals.add(format!("line {number}: {problem}"));
-            }
-            Err(error) => samples.refusals.add(format!("line {number}: {error}")),
-        }
+/// The sample of a line of JSON; none in a blank one.
+pub(super) fn line(line: &str) -> Result<Option<String>, String> {
+    let line = line.trim();
+    match intake::lines(line, "line") {
+        Ok(examples) if examples.is_empty() => Ok(None),
+        Ok(_) => Ok(Some(line.to_owned())),
+        Err(IntakeError::Line { problem, .. }) => Err(problem.to_string()),
+        Err(error) => Err(error.to_string()),
     }
-    samples
 }
 
 fn pieces(text: &str, piece_bytes: usize) -> Samples {
@@ -115,7 +111,7 @@ mod tests {
     use super::*;
 
     fn texts(text: &str, most: usize) -> Vec<String> {
-        let found = samples(OsStr::new("a.txt"), text.as_bytes().to_vec(), most).unwrap();
+        let found = samples(text.as_bytes().to_vec(), most).unwrap();
         let text = |line: &str| {
             let value: serde_json::Value = serde_json::from_str(line).unwrap();
             value["text"].as_str().unwrap().to_owned()
@@ -143,20 +139,14 @@ mod tests {
     }
 
     #[test]
-    fn each_bad_line_is_counted_and_the_first_is_named() {
-        let bytes = b"{\"text\":\"a\"}\n\n{\"txt\":1}\nno\n {\"text\":\"b\"}".to_vec();
-        let found = samples(OsStr::new("a.JSONL"), bytes, 64).unwrap();
-        let lines = [(1, r#"{"text":"a"}"#.to_owned()), (5, r#"{"text":"b"}"#.to_owned())];
-        assert_eq!((found.lines, found.refusals.count), (lines.to_vec(), 2));
-        assert!(found.refusals.first.unwrap().starts_with("line 3: expected keys"));
-    }
-
-    #[test]
     fn what_is_not_text_is_refused_by_line() {
-        let refusal = |bytes: &[u8]| samples(OsStr::new("a"), bytes.to_vec(), 64).unwrap_err();
+        let refusal = |bytes: &[u8]| samples(bytes.to_vec(), 64).unwrap_err();
         assert_eq!(refusal(b"a\nb\0"), "line 2: expected UTF-8 text, got a NUL byte");
         assert_eq!(refusal(b"\xff"), "line 1: expected UTF-8 text, got a byte that is not UTF-8");
         assert_eq!(refusal(b" \n\n "), "expected text, got nothing but blanks");
         assert_eq!(texts("\u{feff}marked", 64), ["marked"]);
+        assert!(refusal(b"[{\"text\": \"a\"}]").contains("another kind of JSON"));
+        assert!(refusal(b"{\n \"text\": \"a\"\n}\n").contains("another kind of JSON"));
+        assert_eq!(texts("[note] the pump", 64), ["[note] the pump"]);
     }
 }

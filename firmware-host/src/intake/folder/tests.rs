@@ -3,9 +3,15 @@
 
 use super::*;
 use crate::intake::tests::Bench;
+use std::io::Write;
 use std::sync::atomic::Ordering;
 
 const PIECE_BYTES: usize = 1024;
+
+fn manner(folder: PathBuf) -> Manner {
+    let (every, quiet) = (Duration::from_millis(20), Duration::ZERO);
+    Manner { folder, every, quiet, kept: None, piece_bytes: PIECE_BYTES }
+}
 
 struct Watched {
     bench: Bench,
@@ -15,13 +21,13 @@ struct Watched {
 impl Watched {
     fn new(samples: u64) -> Self {
         let bench = Bench::new(1 << 20, samples);
-        let watch = Watch::new(bench.home.path().join("drop"), PIECE_BYTES);
-        fs::create_dir(&watch.folder).unwrap();
+        let watch = Watch::new(manner(bench.home.path().join("drop")));
+        fs::create_dir(&watch.manner.folder).unwrap();
         Self { bench, watch }
     }
 
     fn drop(&self, name: &str, bytes: &[u8]) {
-        fs::write(self.watch.folder.join(name), bytes).unwrap();
+        fs::write(self.watch.manner.folder.join(name), bytes).unwrap();
     }
 
     fn look(&mut self) -> bool {
@@ -29,7 +35,9 @@ impl Watched {
     }
 
     fn names(&self, shelf: &str) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.watch.folder.join(shelf)) else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(self.watch.manner.folder.join(shelf)) else {
+            return Vec::new();
+        };
         let name = |entry: io::Result<fs::DirEntry>| {
             entry.unwrap().file_name().to_string_lossy().into_owned()
         };
@@ -39,7 +47,7 @@ impl Watched {
     }
 
     fn why(&self, name: &str) -> String {
-        let path = self.watch.folder.join("refused").join(format!("{name}.why"));
+        let path = self.watch.manner.folder.join("refused").join(format!("{name}.why"));
         fs::read_to_string(path).unwrap()
     }
 }
@@ -72,7 +80,7 @@ fn what_is_hidden_empty_under_way_or_a_folder_is_left_alone() {
     let names = [".hidden", "a.part", "b.tmp", "c.TMP", "d.txt~", "e.crdownload"];
     names.iter().for_each(|name| watched.drop(name, b"text"));
     watched.drop("empty.txt", b"");
-    fs::create_dir(watched.watch.folder.join("folder")).unwrap();
+    fs::create_dir(watched.watch.manner.folder.join("folder")).unwrap();
     (0..3).for_each(|_| assert!(!watched.look()));
     assert_eq!((watched.names("").len(), watched.bench.texts().len()), (8, 0));
 }
@@ -104,9 +112,9 @@ fn links_binaries_and_huge_files_are_put_aside_with_a_reason() {
     let mut watched = Watched::new(99);
     let secret = watched.bench.home.path().join("secret.txt");
     fs::write(&secret, "do not learn this").unwrap();
-    std::os::unix::fs::symlink(&secret, watched.watch.folder.join("link.txt")).unwrap();
+    std::os::unix::fs::symlink(&secret, watched.watch.manner.folder.join("link.txt")).unwrap();
     watched.drop("picture.png", b"\x89PNG\0");
-    let huge = fs::File::create(watched.watch.folder.join("huge.txt")).unwrap();
+    let huge = fs::File::create(watched.watch.manner.folder.join("huge.txt")).unwrap();
     huge.set_len(FILE_BYTES_MAX + 1).unwrap();
     watched.look();
     watched.look();
@@ -173,11 +181,83 @@ fn a_failing_disk_leaves_the_file_for_later() {
 #[test]
 fn the_thread_takes_what_is_dropped_and_ends_when_it_is_told() {
     let watched = Watched::new(99);
-    let (folder, context) = (watched.watch.folder.clone(), watched.bench.context.clone());
-    let every = Duration::from_millis(20);
-    let thread = start(folder, every, PIECE_BYTES, context, watched.bench.sink()).unwrap();
+    let (manner, context) = (watched.watch.manner.clone(), watched.bench.context.clone());
+    let thread = start(manner, context, watched.bench.sink()).unwrap();
     watched.drop("notes.md", b"# The pump");
     watched.bench.until(|bench| bench.texts() == ["# The pump"]);
     watched.bench.context.stop.store(true, Ordering::Relaxed);
     thread.join().unwrap();
+}
+
+/// The program holds it open and writes slower than any look.
+#[test]
+fn lines_are_taken_as_they_come_and_each_once() {
+    let mut watched = Watched::new(99);
+    watched.watch.manner.quiet = Duration::from_secs(3_600);
+    let path = watched.watch.manner.folder.join("app.log");
+    let mut file = fs::File::options().create(true).append(true).open(&path).unwrap();
+    for number in 0..3 {
+        file.write_all(lines(number..number + 1).as_bytes()).unwrap();
+        file.write_all(b"{\"text\":\"sam").unwrap();
+        (0..3).for_each(|_| assert!(!watched.look()));
+        file.write_all(b"ple\"}\n").unwrap();
+    }
+    watched.look();
+    // Renamed, it goes on where it was; cut short, it begins anew and what was there is known.
+    fs::rename(&path, watched.watch.manner.folder.join("app.log.1")).unwrap();
+    file.write_all(lines(3..4).as_bytes()).unwrap();
+    watched.look();
+    assert_eq!(watched.bench.texts(), ["sample 0", "sample", "sample 1", "sample 2", "sample 3"]);
+    file.set_len(0).unwrap();
+    watched.look();
+    file.write_all(lines(3..5).as_bytes()).unwrap();
+    (0..2).for_each(|_| assert!(!watched.look()));
+    assert_eq!(watched.bench.texts().last().unwrap(), "sample 4");
+    assert_eq!((watched.bench.texts().len(), watched.names("")), (6, vec!["app.log.1".to_owned()]));
+}
+
+#[test]
+fn a_line_that_comes_to_a_file_put_away_is_taken_too() {
+    let mut watched = Watched::new(99);
+    let path = watched.watch.manner.folder.join("log.jsonl");
+    let mut file = fs::File::options().create(true).append(true).open(&path).unwrap();
+    file.write_all(lines(0..2).as_bytes()).unwrap();
+    (0..3).for_each(|_| assert!(!watched.look()));
+    assert_eq!(watched.names("taken"), ["log.jsonl"]);
+    file.write_all(lines(2..3).as_bytes()).unwrap();
+    watched.look();
+    assert_eq!(watched.bench.texts().len(), 3);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_waits_and_one_of_another_kind_of_json_is_refused() {
+    let mut watched = Watched::new(99);
+    watched.drop("list.json", b"[{\"text\": \"a\"}, {\"text\": \"b\"}]");
+    watched.drop("lines.json", lines(0..2).as_bytes());
+    (0..2).for_each(|_| assert!(!watched.look()));
+    assert_eq!(watched.bench.texts().len(), 2);
+    assert!(watched.why("list.json").contains("another kind of JSON"));
+    let denied = io::Error::from(ErrorKind::PermissionDenied);
+    let stage = later(OsStr::new("a"), &denied, Duration::from_secs(9), AGAIN[0]);
+    let expected = Stage::Later(Duration::from_secs(9) + AGAIN[0], 2 * AGAIN[0]);
+    assert_eq!(stage, Some(expected), "longer the next time");
+}
+
+#[test]
+fn a_file_of_the_user_s_is_kept_however_large() {
+    let mut watched = Watched::new(99);
+    for round in 0..3 {
+        let huge = fs::File::create(watched.watch.manner.folder.join("huge.txt")).unwrap();
+        huge.set_len((200 << 20) + round).unwrap();
+        (0..2).for_each(|_| assert!(!watched.look()));
+    }
+    let kept = [
+        "huge.txt",
+        "huge.txt.2",
+        "huge.txt.2.why",
+        "huge.txt.3",
+        "huge.txt.3.why",
+        "huge.txt.why",
+    ];
+    assert_eq!(watched.names("refused"), kept);
 }
