@@ -332,6 +332,29 @@ fn a_day_of_heat_cuts_and_orders_loses_nothing_and_explains_itself() {
     assert!(outside.disk_bytes <= most, "{told}");
 }
 
+/// Nothing to do for ten minutes is no reason for a watchdog to kill the program.
+#[test]
+fn a_worker_that_waits_long_still_gives_signs_and_hears_orders() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hf, model) = (folder.path().join("hf"), folder.path().join("model"));
+    tiny::write(&hf, 7, tiny::VOCAB).unwrap();
+    export(&hf, &model, ExportOptions::default()).unwrap();
+    let mut config = config(&model);
+    config.job.poll_seconds = 600.0;
+    let sky: Arc<Sky> = Arc::default();
+    let (storage, probes) = (Arc::new(CutDisk::new()), Box::new(Weather(sky.clone())));
+    let world = World { storage, clock: sky, probes };
+    let (worker, handle) = Worker::open(config, world, TimeZone::UTC).unwrap();
+    let living = std::thread::spawn(move || worker.live());
+    let tries = (0..500).take_while(|_| {
+        std::thread::park_timeout(Duration::from_millis(20));
+        handle.board().beats() < 3
+    });
+    assert!(tries.count() < 500, "no sign for ten seconds");
+    assert!(handle.order(Order::Stop));
+    living.join().unwrap().unwrap();
+}
+
 #[test]
 fn a_disk_that_keeps_no_promise_ends_the_program_and_a_new_start_finds_what_is_there() {
     let folder = tempfile::tempdir().unwrap();

@@ -86,7 +86,7 @@ impl Worker {
                     // A full disk is not the samples' fault.
                     let _ = lock(&self.inbox).begin(Job { attempts: 0, ..job });
                 }
-                self.rest();
+                self.fail();
                 failed = Some(DeviceError::from(error)).filter(DeviceError::is_final);
             }
         }
@@ -96,7 +96,7 @@ impl Worker {
     }
 
     /// After a failure the next run waits.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn fail(&mut self) {
         let rest = REST.saturating_mul(1 << self.failures.min(10)).min(REST_MAX);
         self.failures = self.failures.saturating_add(1);
         self.rest_until = self.clock.elapsed() + rest;

@@ -25,9 +25,13 @@ use sapwood::ports::Storage;
 use sapwood::settings::Settings;
 use sapwood::state::State;
 use sapwood::tokenise::{TokeniseError, Tokeniser};
+use std::ops::ControlFlow;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+/// Longest time without a sign of the worker's while it waits: far below what any watchdog grants.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// What to do after a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,12 +175,28 @@ impl Worker {
                 Pace::Again => continue,
                 Pace::Wait => {}
             }
-            match self.orders.recv_timeout(poll) {
-                Ok(order) => self.follow(order)?,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            if self.rest(poll)?.is_break() {
+                return Ok(());
             }
         }
+    }
+
+    /// Waits for an order or the next look; breaks when nobody is left who could give one. However long
+    /// the wait, the watchdog hears that the worker is there.
+    fn rest(&mut self, mut wait: Duration) -> Result<ControlFlow<()>, DeviceError> {
+        while !wait.is_zero() {
+            let slice = wait.min(BEAT);
+            match self.orders.recv_timeout(slice) {
+                Ok(order) => {
+                    self.follow(order)?;
+                    break;
+                }
+                Err(RecvTimeoutError::Timeout) => self.board.beat(),
+                Err(RecvTimeoutError::Disconnected) => return Ok(ControlFlow::Break(())),
+            }
+            wait -= slice;
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// One look at orders and constraints, and a run of a job if one may start.
@@ -208,7 +228,7 @@ impl Worker {
         let ran = match self.run(&readings, situation) {
             Err(error) if !error.is_final() => {
                 tracing::warn!(%error, "no job");
-                self.rest();
+                self.fail();
                 false
             }
             ran => ran?,
