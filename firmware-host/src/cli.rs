@@ -8,6 +8,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use firmware_host::config::{Config, ConfigError};
 use firmware_host::log;
+use firmware_host::service::plain;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -79,10 +80,13 @@ pub(crate) struct Choices {
     #[arg(long, global = true)]
     log_format: Option<LogFormat>,
     /// What is logged: events of this level and graver.
-    #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
+    #[arg(long, global = true, default_value = LOG_LEVEL, value_name = "LEVEL")]
     #[arg(value_parser = ["error", "warn", "info", "debug", "trace"])]
     log_level: String,
 }
+
+/// What is logged when nothing is said.
+const LOG_LEVEL: &str = "info";
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -274,11 +278,18 @@ impl Choices {
         ];
         for (flag, path) in paths {
             if let Some(path) = path {
-                all.extend([flag.to_owned(), std::path::absolute(path)?.display().to_string()]);
+                all.extend([flag.to_owned(), plain(path)?.display().to_string()]);
             }
         }
         if let Some(listen) = self.listen {
             all.extend(["--listen".to_owned(), listen.to_string()]);
+        }
+        if let Some(format) = self.log_format {
+            let name = if matches!(format, LogFormat::Text) { "text" } else { "json" };
+            all.extend(["--log-format".to_owned(), name.to_owned()]);
+        }
+        if self.log_level != LOG_LEVEL {
+            all.extend(["--log-level".to_owned(), self.log_level.clone()]);
         }
         Ok(all)
     }

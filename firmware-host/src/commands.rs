@@ -12,7 +12,7 @@ use firmware_host::config::Config;
 use firmware_host::intake::frames::encode_lines;
 use firmware_host::paused::set_paused;
 use firmware_host::probe::SystemProbes;
-use firmware_host::service::{self, Manager, Options, Place, Service};
+use firmware_host::service::{self, Manager, Options, Place, Service, plain};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -86,11 +86,10 @@ pub(crate) fn frames(frames: &Frames) -> anyhow::Result<()> {
 /// Writes the service file.
 pub(crate) fn install(choices: &Choices, install: &Install) -> anyhow::Result<()> {
     let config = choices.config()?;
-    let absolute = |path: &Path| std::path::absolute(path);
     let options = Options {
         program: std::env::current_exe().context("cannot find this program's own file")?,
         arguments: choices.arguments()?,
-        config: choices.config.as_deref().map(absolute).transpose()?,
+        config: choices.config.as_deref().map(plain).transpose()?,
         user: install.place.user,
         account: install.account.clone(),
         memory_high: install.memory_high.clone(),

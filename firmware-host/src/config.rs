@@ -150,6 +150,13 @@ pub struct Serve {
     pub seconds_max: f64,
 }
 
+impl Serve {
+    /// Whether this machine alone can reach the address.
+    pub fn is_local(&self) -> bool {
+        self.listen.ip().to_canonical().is_loopback()
+    }
+}
+
 impl Default for Serve {
     fn default() -> Self {
         Self {

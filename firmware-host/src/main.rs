@@ -15,6 +15,7 @@ mod stop;
 
 use clap::Parser;
 use cli::{Action, ChoiceError, Command, Job};
+use firmware_host::service::ServiceError;
 use firmware_host::supervise::{Broken, EXIT_BROKEN};
 use std::io::Write;
 use std::process::ExitCode;
@@ -28,7 +29,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error, &command.action);
-            if error.chain().any(|cause| cause.is::<ChoiceError>()) {
+            let is_choice = |cause: &&(dyn std::error::Error + 'static)| {
+                cause.is::<ChoiceError>()
+                    || cause.downcast_ref::<ServiceError>().is_some_and(ServiceError::is_choice)
+            };
+            if error.chain().any(|cause| is_choice(&cause)) {
                 ExitCode::from(EXIT_CONFIG)
             } else if error.chain().any(|cause| cause.is::<Broken>()) {
                 ExitCode::from(EXIT_BROKEN)

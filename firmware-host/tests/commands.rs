@@ -10,7 +10,8 @@ const EXIT_CONFIG: i32 = 78;
 
 fn run(folder: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firmware-host"));
-    command.args(["-c", "config.toml"]).args(words).current_dir(folder).output().unwrap()
+    command.args(["-c", "config.toml"]).args(words).current_dir(folder).env("HOME", "/home/ann");
+    command.output().unwrap()
 }
 
 fn said(output: &Output) -> String {
@@ -28,20 +29,22 @@ fn folder() -> tempfile::TempDir {
 #[test]
 fn a_service_file_is_shown_written_and_removed() {
     let folder = folder();
-    let service = ["install", "--manager", "systemd", "--account", "ann"];
+    // A service of the machine sees nothing below /tmp, where this folder may lie.
+    let service = ["install", "--manager", "systemd", "--user"];
     let shown = run(folder.path(), &[&service[..], &["--print"]].concat());
     assert!(shown.status.success(), "{}", said(&shown));
     let written = run(folder.path(), &[&service[..], &["--root", "image"]].concat());
     assert!(said(&written).contains("ran no command"), "{}", said(&written));
-    let unit = folder.path().join("image/etc/systemd/system/sapwood.service");
+    let unit = folder.path().join("image/home/ann/.config/systemd/user/sapwood.service");
     let text = fs::read_to_string(&unit).unwrap();
     assert!(text.contains(&*String::from_utf8_lossy(&shown.stdout)), "{text}");
     let model = folder.path().join("base").display().to_string();
     assert!(text.contains(&model), "a path is not absolute:\n{text}");
     fs::write(&unit, format!("{text}# mine\n")).unwrap();
-    let refused = run(folder.path(), &["uninstall", "--manager", "systemd", "--root", "image"]);
+    let refused =
+        run(folder.path(), &["uninstall", "--manager", "systemd", "--user", "--root", "image"]);
     assert!(!refused.status.success() && said(&refused).contains("--force"), "{}", said(&refused));
-    let words = ["uninstall", "--manager", "systemd", "--root", "image", "--force"];
+    let words = ["uninstall", "--manager", "systemd", "--user", "--root", "image", "--force"];
     assert!(run(folder.path(), &words).status.success());
     assert!(!unit.exists());
 }
@@ -58,6 +61,19 @@ fn an_order_to_a_program_that_does_not_run_waits_in_the_state_folder() {
     assert_eq!((&status["running"], &status["paused"]), (&false.into(), &true.into()));
     assert!(run(folder.path(), &["resume"]).status.success());
     assert!(!state.join("paused").exists());
+}
+
+#[test]
+fn a_service_keeps_how_it_is_to_log_and_is_not_made_open_to_all() {
+    let folder = folder();
+    let ask = ["install", "--manager", "systemd", "--user", "--print"];
+    let log = ["--log-level", "debug", "--log-format", "json"];
+    let shown = said(&run(folder.path(), &[&ask[..], &log].concat()));
+    assert!(shown.contains("\"--log-level\" \"debug\"") && shown.contains("\"json\""), "{shown}");
+    let open =
+        run(folder.path(), &[&ask[..4], &["--root", "image", "--listen", "0.0.0.0:1"]].concat());
+    assert_eq!(open.status.code(), Some(EXIT_CONFIG), "{}", said(&open));
+    assert!(!folder.path().join("image").exists());
 }
 
 #[test]

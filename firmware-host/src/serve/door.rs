@@ -7,10 +7,11 @@
 
 use super::ServeError;
 use super::refusal::Refusal;
+use crate::config::Serve;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use std::fs::{self, File};
 use std::io::Read;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 
 /// Fewest bytes of a token: 16 letters at random are more than anybody tries.
@@ -35,11 +36,11 @@ impl Door {
     /// # Errors
     /// [`ServeError::Open`] for an address beyond this machine without a token; what is wrong with
     /// the token's file.
-    pub(super) fn of(listen: SocketAddr, token_file: Option<&Path>) -> Result<Self, ServeError> {
-        match token_file {
+    pub(super) fn of(config: &Serve) -> Result<Self, ServeError> {
+        match config.token_file.as_deref() {
             Some(path) => token(path).map(|token| Self::Token(blake3::hash(token.as_bytes()))),
-            None if listen.ip().to_canonical().is_loopback() => Ok(Self::Loopback),
-            None => Err(ServeError::Open { listen }),
+            None if config.is_local() => Ok(Self::Loopback),
+            None => Err(ServeError::Open { listen: config.listen }),
         }
     }
 
@@ -157,6 +158,11 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
 
+    fn at(listen: &str, token_file: Option<&Path>) -> Serve {
+        let token_file = token_file.map(Path::to_path_buf);
+        Serve { listen: listen.parse().unwrap(), token_file, ..Serve::default() }
+    }
+
     fn answered(door: &Door, path: &str, pairs: &[(&str, &str)]) -> u16 {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
@@ -222,7 +228,7 @@ mod tests {
 
     #[test]
     fn an_address_beyond_this_machine_needs_a_token() {
-        let door = |listen: &str| Door::of(listen.parse().unwrap(), None);
+        let door = |listen: &str| Door::of(&at(listen, None));
         assert!(door("127.0.0.1:0").is_ok() && door("[::1]:0").is_ok());
         for listen in ["0.0.0.0:0", "192.168.1.2:0", "[::]:0"] {
             assert!(matches!(door(listen), Err(ServeError::Open { .. })), "{listen}");
@@ -235,11 +241,11 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        let listen = "0.0.0.0:0".parse().unwrap();
+        let listen = "0.0.0.0:0";
         let opened = |text: &str, mode: u32| {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            Door::of(listen, Some(&path))
+            Door::of(&at(listen, Some(&path)))
         };
         assert!(opened("0123456789abcdef\n", 0o600).is_ok());
         let error = opened("0123456789abcdef", 0o644).unwrap_err().to_string();
@@ -248,6 +254,6 @@ mod tests {
         assert!(matches!(opened("short", 0o600), Err(ServeError::Token { .. })));
         assert!(matches!(opened("with a blank inside", 0o600), Err(ServeError::Token { .. })));
         let none = folder.path().join("none");
-        assert!(matches!(Door::of(listen, Some(&none)), Err(ServeError::TokenFile { .. })));
+        assert!(matches!(Door::of(&at(listen, Some(&none))), Err(ServeError::TokenFile { .. })));
     }
 }

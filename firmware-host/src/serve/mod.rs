@@ -247,7 +247,7 @@ pub fn start(
     clock: Arc<dyn Clock>,
     supervisor: &Supervisor,
 ) -> Result<Server, ServeError> {
-    let door = Door::of(config.listen, config.token_file.as_deref())?;
+    let door = Door::of(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(config.concurrency.saturating_add(OFFERS_MAX))

@@ -16,7 +16,8 @@ pub use install::{Place, install, uninstall};
 pub use notify::Notifier;
 
 use crate::config::Config;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::{Component, Path, PathBuf};
 
 /// What the service is called under systemd.
 const UNIT: &str = "sapwood.service";
@@ -40,6 +41,15 @@ pub enum ServiceError {
         path: PathBuf,
         /// What it may be.
         expected: &'static str,
+    },
+    /// An address that others can reach, without a token: the program would not start.
+    #[error(
+        "serve.listen: {listen} can be reached from other machines: expected a loopback address, \
+         or serve.token-file; nothing was written"
+    )]
+    Open {
+        /// The address.
+        listen: SocketAddr,
     },
     /// A choice out of range.
     #[error("{name}: expected {expected}, got {got:?}; nothing was written")]
@@ -80,6 +90,14 @@ pub enum ServiceError {
         /// What came of it.
         problem: String,
     },
+}
+
+impl ServiceError {
+    /// Whether the configuration or a flag is at fault, which trying again does not mend.
+    pub fn is_choice(&self) -> bool {
+        let chosen = matches!(self, Self::Missing(_) | Self::Path { .. } | Self::Choice { .. });
+        chosen || matches!(self, Self::Open { .. })
+    }
 }
 
 fn hint(source: &std::io::Error) -> &'static str {
@@ -145,9 +163,13 @@ impl Service {
     /// The service for a configuration whose relative paths mean those below the working directory.
     ///
     /// # Errors
-    /// [`ServiceError::Missing`], [`ServiceError::Path`], [`ServiceError::Choice`].
+    /// [`ServiceError::Missing`], [`ServiceError::Path`], [`ServiceError::Choice`],
+    /// [`ServiceError::Open`].
     pub fn new(config: &Config, options: Options) -> Result<Self, ServiceError> {
         check(&options)?;
+        if !config.serve.is_local() && config.serve.token_file.is_none() {
+            return Err(ServiceError::Open { listen: config.serve.listen });
+        }
         let state = config.state.as_deref().ok_or(ServiceError::Missing("state"))?;
         let model = config.model.as_deref().ok_or(ServiceError::Missing("model"))?;
         let mut reads = vec![options.program.clone(), absolute(model)?];
@@ -185,7 +207,7 @@ impl Service {
             writes,
             devices,
             token,
-            local: config.serve.listen.ip().is_loopback(),
+            local: config.serve.is_local(),
             gpu,
         })
     }
@@ -245,11 +267,32 @@ fn is_size(text: &str) -> bool {
 /// An absolute path without what neither format can hold.
 fn absolute(path: &Path) -> Result<PathBuf, ServiceError> {
     let refuse = |expected| ServiceError::Path { path: path.to_path_buf(), expected };
-    let path = std::path::absolute(path).map_err(|_| refuse("a path that is not empty"))?;
+    let path = plain(path).map_err(|_| refuse("a path that is not empty"))?;
     match path.to_str() {
         Some(text) if !text.contains(char::is_control) => Ok(path),
         _ => Err(refuse("UTF-8 without control characters")),
     }
+}
+
+/// An absolute path without `..`, which no mount of a service may have: as the system resolves it where it
+/// is there, else by its words.
+///
+/// # Errors
+/// An empty path.
+pub fn plain(path: &Path) -> std::io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    if !path.components().any(|part| part == Component::ParentDir) {
+        return Ok(path);
+    }
+    Ok(path.canonicalize().unwrap_or_else(|_| {
+        path.components().fold(PathBuf::new(), |mut plain, part| {
+            match part {
+                Component::ParentDir => drop(plain.pop()),
+                part => plain.push(part),
+            }
+            plain
+        })
+    }))
 }
 
 #[cfg(test)]

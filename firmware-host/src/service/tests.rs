@@ -109,9 +109,40 @@ fn what_lies_in_a_home_is_shown_alone() {
 }
 
 #[test]
+fn paths_are_plain_and_none_lies_where_the_service_sees_nothing() {
+    let mut config = config();
+    config.model = Some("/opt/sapwood/models/../base".into());
+    let unit = unit(&config, options());
+    assert!(unit.contains("\"/opt/sapwood/base\"") && !unit.contains(".."), "{unit}");
+    let refused = |config: &Config| {
+        let service = Service::new(config, options())?;
+        service.file(Manager::Systemd)
+    };
+    for (path, said) in [("/tmp/drop", "below /tmp"), ("/var/tmp/drop", "below /tmp")] {
+        let mut config = config.clone();
+        config.intake.watch = Some(path.into());
+        let error = refused(&config).unwrap_err();
+        assert!(error.to_string().contains(said) && error.is_choice(), "{error}");
+    }
+    let mut bare = config.clone();
+    bare.serve.socket = Some("/run/sapwood.socket".into());
+    assert!(refused(&bare).unwrap_err().to_string().contains("a folder of its own below /run"));
+    let mut open = config.clone();
+    open.serve.listen = ([0, 0, 0, 0], 8321).into();
+    let error = refused(&open).unwrap_err();
+    assert!(error.to_string().contains("serve.token-file") && error.is_choice(), "{error}");
+    let mut mapped = config;
+    mapped.serve.listen = "[::ffff:127.0.0.1]:8321".parse().unwrap();
+    assert!(refused(&mapped).unwrap().contains("IPAddressDeny=any"), "it is this machine's own");
+}
+
+#[test]
 fn a_user_unit_keeps_what_needs_no_namespace() {
     let unit = unit(&config(), Options { user: true, ..options() });
-    assert_lines(&unit, &["NoNewPrivileges=yes", "MemoryMax=75%", "WantedBy=default.target"]);
+    assert_lines(
+        &unit,
+        &["NoNewPrivileges=yes", "UMask=0077", "MemoryMax=75%", "WantedBy=default.target"],
+    );
     for other in ["DynamicUser", "ProtectSystem", "CapabilityBoundingSet", "StateDirectory"] {
         assert!(!unit.contains(other), "{other} in\n{unit}");
     }

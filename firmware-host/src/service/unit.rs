@@ -10,6 +10,8 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// Folders of people, which a service sees nothing of but what its configuration names.
+/// Where the service sees nothing of what is there.
+const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
 
 pub(super) fn write(service: &Service) -> Result<String, ServiceError> {
@@ -109,7 +111,6 @@ fn owner(service: &Service) -> Result<String, ServiceError> {
             let _ = writeln!(unit, "RuntimeDirectory={name}");
         }
     }
-    unit += "UMask=0077\n";
     Ok(unit)
 }
 
@@ -125,12 +126,13 @@ fn room(service: &Service) -> String {
 
 /// What needs no namespace.
 fn fence(service: &Service) -> String {
-    let mut unit = "\nNoNewPrivileges=yes\nRestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n\
+    let mut unit =
+        "\nUMask=0077\nNoNewPrivileges=yes\nRestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n\
                     RestrictNamespaces=yes\nRestrictRealtime=yes\nRestrictSUIDSGID=yes\n\
                     LockPersonality=yes\nSystemCallArchitectures=native\n\
                     SystemCallFilter=@system-service\nSystemCallFilter=~@privileged\n\
                     SystemCallErrorNumber=EPERM\n"
-        .to_owned();
+            .to_owned();
     if !service.gpu {
         // No kernel of the CPU is made at run time; what a GPU's driver maps is not known.
         unit += "MemoryDenyWriteExecute=yes\n";
@@ -148,6 +150,16 @@ fn view(service: &Service) -> Result<String, ServiceError> {
     let at_home = |path: &&PathBuf| HOMES.iter().any(|home| path.starts_with(home));
     let reads = service.reads.iter();
     let writes = || service.writes.iter().chain([&service.state]);
+    for path in reads.clone().chain(writes()) {
+        let expected = if TEMPORARY.iter().any(|folder| path.starts_with(folder)) {
+            "no path below /tmp: the service has a /tmp of its own, which is empty"
+        } else if path == Path::new("/run") {
+            "a socket in a folder of its own below /run"
+        } else {
+            continue;
+        };
+        return Err(ServiceError::Path { path: path.clone(), expected });
+    }
     if reads.clone().chain(writes()).any(|path| at_home(&path)) {
         unit += "ProtectHome=tmpfs\n";
         for path in reads.filter(at_home) {
