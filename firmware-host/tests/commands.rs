@@ -10,7 +10,7 @@ const EXIT_CONFIG: i32 = 78;
 
 fn run(folder: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firmware-host"));
-    command.args(["-c", "config.toml"]).args(words).current_dir(folder).env("HOME", "/home/ann");
+    command.args(["-c", "config.toml"]).args(words).current_dir(folder).env("HOME", "/srv/ann");
     command.output().unwrap()
 }
 
@@ -35,7 +35,7 @@ fn a_service_file_is_shown_written_and_removed() {
     assert!(shown.status.success(), "{}", said(&shown));
     let written = run(folder.path(), &[&service[..], &["--root", "image"]].concat());
     assert!(said(&written).contains("ran no command"), "{}", said(&written));
-    let unit = folder.path().join("image/home/ann/.config/systemd/user/sapwood.service");
+    let unit = folder.path().join("image/srv/ann/.config/systemd/user/sapwood.service");
     let text = fs::read_to_string(&unit).unwrap();
     assert!(text.contains(&*String::from_utf8_lossy(&shown.stdout)), "{text}");
     let model = folder.path().join("base").display().to_string();
