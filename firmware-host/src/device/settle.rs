@@ -104,18 +104,13 @@ impl Worker {
     }
 
     fn report(&mut self, report: JobReport) {
-        let JobReport { number, seconds, steps, ending, reason, generation, .. } = &report;
-        let [step, iters] = steps;
-        tracing::info!(
-            job = number,
-            ?ending,
-            step,
-            iters,
-            seconds,
-            ?generation,
-            reason,
-            "job ends"
-        );
+        let JobReport { number: job, seconds, steps, reason, generation, .. } = &report;
+        let ([step, iters], ending) = (steps, report.ending.name());
+        if report.ending == Ending::Failed {
+            tracing::error!(job, ending, step, iters, seconds, generation, reason, "job ends");
+        } else {
+            tracing::info!(job, ending, step, iters, seconds, generation, reason, "job ends");
+        }
         self.board.job(report.clone());
         self.history.end(&*self.meter, report);
     }

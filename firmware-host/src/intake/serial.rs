@@ -31,6 +31,9 @@ const REOPEN: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(3
 /// Wait before what found no room is offered again.
 const FULL: Duration = Duration::from_secs(1);
 
+/// Shortest time between two lines of the log about refused samples.
+const TELL: Duration = Duration::from_secs(10);
+
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 4096;
 /// Silent looks after which a line is asked whether it is still the one at its path.
@@ -119,6 +122,7 @@ impl Line {
                 full = receiver.flush(sink, !self.answers, &context.counters);
             }
             self.answer(&mut receiver.answers);
+            receiver.refused.tell(now, ends);
             if ends {
                 count(&context.counters.full, receiver.waiting.len() as u64);
                 receiver.waiting.clear();
@@ -206,6 +210,38 @@ struct Receiver {
     answers: Vec<u8>,
     /// Bytes that ever came.
     heard: u64,
+    refused: Refused,
+}
+
+/// Samples refused since that was told last: a flood of them is one line every [`TELL`].
+#[derive(Default)]
+struct Refused {
+    count: u64,
+    first: String,
+    told: Option<Duration>,
+}
+
+impl Refused {
+    fn add(&mut self, why: String) {
+        if self.count == 0 {
+            self.first = why;
+        }
+        self.count += 1;
+    }
+
+    /// Whether there is something to tell, and it is time; `last` when there is no later.
+    fn due(&self, now: Duration, last: bool) -> bool {
+        let rested = self.told.is_none_or(|told| now.saturating_sub(told) >= TELL);
+        self.count > 0 && (rested || last)
+    }
+
+    fn tell(&mut self, now: Duration, last: bool) {
+        if self.due(now, last) {
+            let (count, first) = (self.count, &self.first);
+            tracing::warn!(count, first, "framed samples refused");
+            *self = Self { told: Some(now), ..Self::default() };
+        }
+    }
 }
 
 impl Receiver {
@@ -233,7 +269,7 @@ impl Receiver {
                     self.waiting.push(Waiting { session, sequence, line });
                 }
                 Err(error) => {
-                    tracing::warn!(session, sequence, %error, "framed sample refused");
+                    self.refused.add(format!("session {session}, {sequence}: {error}"));
                     count(&counters.refused, 1);
                     answer(&mut self.answers, session, sequence, Answer::Refused);
                 }
@@ -271,7 +307,8 @@ impl Receiver {
                     Answer::Full
                 }
                 Outcome::Refused(error) => {
-                    tracing::warn!(sample.session, sample.sequence, error, "framed sample refused");
+                    let (session, sequence) = (sample.session, sample.sequence);
+                    self.refused.add(format!("session {session}, {sequence}: {error}"));
                     count(&counters.refused, 1);
                     Answer::Refused
                 }

@@ -329,6 +329,7 @@ async fn blocking<T: Send + 'static>(
 /// A disk that fails is a fault of the device, not of the request alone.
 fn note(shared: &Shared, error: &InboxError) {
     if matches!(error, InboxError::Sync(_) | InboxError::Broken) {
+        tracing::error!(%error, "the disk failed: the program must start again");
         shared.device.board().update(|status| status.fault = Some(error.to_string()));
     }
 }

@@ -139,3 +139,21 @@ fn samples_are_gathered_for_a_while_or_until_they_are_many() {
     assert_eq!((calls, bench.texts().len()), (1, BATCH_SAMPLES_MAX));
     assert!(!receiver.due(come + GATHER));
 }
+
+#[test]
+fn a_flood_of_refusals_is_one_line_every_ten_seconds() {
+    let mut refused = Refused::default();
+    let seconds = Duration::from_secs;
+    let mut lines = Vec::new();
+    for at in 0..20_000_u64 {
+        refused.add(format!("sample {at}"));
+        let now = seconds(at / 1_000);
+        if refused.due(now, false) {
+            lines.push((refused.count, refused.first.clone()));
+        }
+        refused.tell(now, false);
+    }
+    let expected = [(1, "sample 0".to_owned()), (10_000, "sample 1".to_owned())];
+    assert_eq!(lines, expected);
+    assert!(refused.due(seconds(20), true) && refused.count == 9_999);
+}
