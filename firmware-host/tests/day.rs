@@ -332,6 +332,29 @@ fn a_day_of_heat_cuts_and_orders_loses_nothing_and_explains_itself() {
     assert!(outside.disk_bytes <= most, "{told}");
 }
 
+/// A disk with room for little.
+struct Narrow;
+
+impl Probes for Narrow {
+    fn read(&mut self) -> Readings {
+        Readings { storage_bytes: Some(1 << 20), ..Readings::default() }
+    }
+}
+
+#[test]
+fn a_disk_is_not_filled_so_far_that_no_job_could_drain_the_inbox() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hf, model) = (folder.path().join("hf"), folder.path().join("model"));
+    tiny::write(&hf, 7, tiny::VOCAB).unwrap();
+    export(&hf, &model, ExportOptions::default()).unwrap();
+    let (storage, sky) = (Arc::new(CutDisk::new()), Arc::<Sky>::default());
+    let world = World { storage, clock: sky, probes: Box::new(Narrow) };
+    let (mut worker, handle) = Worker::open(config(&model), world, TimeZone::UTC).unwrap();
+    worker.tick().unwrap();
+    let said = handle.offer("{\"text\":\"no room\"}").unwrap_err().to_string();
+    assert!(said.starts_with("the disk has 1048576 bytes free"), "{said}");
+}
+
 /// Nothing to do for ten minutes is no reason for a watchdog to kill the program.
 #[test]
 fn a_worker_that_waits_long_still_gives_signs_and_hears_orders() {

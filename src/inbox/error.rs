@@ -47,6 +47,17 @@ pub enum InboxError {
         /// Most bytes.
         bytes_max: u64,
     },
+    /// The disk has no more than the next job needs.
+    #[error(
+        "the disk has {free} bytes free, and the next job needs {needed}: nothing was taken in, try \
+         again after it"
+    )]
+    Low {
+        /// Free bytes.
+        free: u64,
+        /// Bytes that are kept for a job and its commit.
+        needed: u64,
+    },
     /// A file that a later version of this program wrote.
     #[error("{path}: {source}; nothing was changed")]
     Newer {

@@ -107,6 +107,8 @@ pub struct Handle {
     orders: mpsc::Sender<Order>,
     board: Arc<Board>,
     served: Arc<Served>,
+    /// Bytes of the disk that a job and its commit take.
+    job_disk_bytes: u64,
 }
 
 impl Handle {
@@ -115,6 +117,7 @@ impl Handle {
     /// # Errors
     /// [`InboxError`]: nothing of the batch was taken in.
     pub fn offer(&self, lines: &str) -> Result<Receipt, InboxError> {
+        self.check_disk()?;
         self.check(lines)?;
         let receipt = self.mend(|inbox| inbox.offer(lines))?;
         self.board.update(|status| {
@@ -122,6 +125,16 @@ impl Handle {
             status.inbox.duplicates += receipt.duplicates;
         });
         Ok(receipt)
+    }
+
+    /// Refuses to fill the disk so far that no job could drain the inbox again.
+    fn check_disk(&self) -> Result<(), InboxError> {
+        let needed = self.job_disk_bytes;
+        let free = self.board.look(|status| status.readings.storage_bytes);
+        match free.filter(|free| *free < needed) {
+            Some(free) => Err(InboxError::Low { free, needed }),
+            None => Ok(()),
+        }
     }
 
     /// Refuses what no job could tokenise: it would stand in the way of all that came with it.

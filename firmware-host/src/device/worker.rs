@@ -30,6 +30,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Free bytes beside what a job is known to write: manifests, history, what file systems round up.
+const DISK_SPARE_BYTES: u64 = 8 << 20;
 /// Longest time without a sign of the worker's while it waits: far below what any watchdog grants.
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -131,7 +133,9 @@ impl Worker {
         worker.serve_current()?;
         worker.first_board(&model);
         let (inbox, board) = (worker.inbox.clone(), worker.board.clone());
-        let handle = Handle { inbox, orders: sender, board, served: worker.served.clone() };
+        let job_disk_bytes = worker.job_disk_bytes()?;
+        let served = worker.served.clone();
+        let handle = Handle { inbox, orders: sender, board, served, job_disk_bytes };
         Ok((worker, handle))
     }
 
@@ -265,6 +269,22 @@ impl Worker {
             own_load: 0.0,
             job_bytes: self.job_bytes(waiting.samples),
         }
+    }
+
+    /// Bytes of the disk that a job writes before it frees any: a checkpoint twice while one is replaced, the
+    /// commit's learner and adapter, and a reservoir that is not there yet.
+    fn job_disk_bytes(&self) -> Result<u64, DeviceError> {
+        let (config, learn) = (self.served.engines.base.config(), &self.config.learn);
+        let numbers = learner::spec(config, learn)?.len() as u64;
+        let adapter = numbers * size_of::<f32>() as u64;
+        // Fast, slow and the two moments.
+        let record = 4 * adapter;
+        let blocks = learn.replay_blocks as u64 * learn.max_seq_length as u64;
+        let reservoir = match self.meter.len("reservoir")? {
+            Some(_) => 0,
+            None => 2 * blocks * size_of::<u32>() as u64,
+        };
+        Ok(3 * record + adapter + reservoir + DISK_SPARE_BYTES)
     }
 
     /// Memory that a job takes beside the resident base.

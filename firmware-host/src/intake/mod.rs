@@ -143,7 +143,7 @@ fn unable(error: &InboxError) -> bool {
 
 fn outcome(error: &InboxError) -> Outcome {
     match error {
-        InboxError::Full { .. } => Outcome::Full,
+        InboxError::Full { .. } | InboxError::Low { .. } => Outcome::Full,
         error if unable(error) => {
             tracing::warn!(%error, "the inbox takes nothing in");
             Outcome::Full

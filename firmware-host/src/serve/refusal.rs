@@ -154,6 +154,7 @@ impl From<InboxError> for Refusal {
             }
             InboxError::Large { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
             InboxError::Full { .. } => (S::TOO_MANY_REQUESTS, "inbox_full"),
+            InboxError::Low { .. } => (S::TOO_MANY_REQUESTS, "disk_low"),
             InboxError::Storage(error) if error.is_full() => (S::INSUFFICIENT_STORAGE, "disk_full"),
             InboxError::Newer { .. }
             | InboxError::Storage(_)

@@ -93,6 +93,7 @@ async fn an_inbox_that_takes_nothing_in_says_why_by_its_status() {
     let full = InboxError::Full { samples: 1, samples_max: 1, bytes: 1, bytes_max: 1 };
     for (error, expected, again) in [
         (full, 429, true),
+        (InboxError::Low { free: 1, needed: 2 }, 429, true),
         (InboxError::Large { got: 2, max: 1 }, 413, false),
         (InboxError::Empty, 400, false),
         (InboxError::Storage(storage(io::ErrorKind::StorageFull)), 507, true),
