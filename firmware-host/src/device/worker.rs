@@ -279,7 +279,7 @@ impl Worker {
         let adapter = numbers * size_of::<f32>() as u64;
         // Fast, slow and the two moments.
         let record = 4 * adapter;
-        let blocks = learn.replay_blocks as u64 * learn.max_seq_length as u64;
+        let blocks = learn.replay_blocks * learn.max_seq_length as u64;
         let reservoir = match self.meter.len("reservoir")? {
             Some(_) => 0,
             None => 2 * blocks * size_of::<u32>() as u64,
