@@ -3,8 +3,8 @@
 //! - A restart finds what was there, or reports what is gone, or refuses and names the file.
 //! - Whatever it finds was once written as what it is taken for.
 //! - Not to be seen in the bytes, and so allowed: an inbox that ends early, between two batches or
-//!   with its last segment gone, as one that never had more; a file gone that need not be there; a
-//!   file as it was at an earlier time.
+//!   with its last segment gone, as one that never had more; a file gone that need not be there, one of
+//!   a sample set aside among them; a file as it was at an earlier time.
 
 use crate::cuts::open;
 use crate::life::{Act, live};
@@ -179,7 +179,7 @@ impl Rich {
         if disk.digest() == self.disk.digest() {
             return Ok(Outcome::Harmless);
         }
-        let Look { found, reports } = match open(disk) {
+        let Look { found, reports, .. } = match open(disk) {
             Ok(look) => look,
             Err(said) if said == "panics" => return Err(said),
             Err(said) if said.contains(path) => return Ok(Outcome::Refused),
@@ -202,6 +202,9 @@ impl Rich {
                 Ok(Outcome::Earlier)
             }
             GONE if found.job.is_none() && difference == "job" => Ok(Outcome::Earlier),
+            GONE if path.starts_with("inbox/aside/") && difference == "samples set aside" => {
+                Ok(Outcome::Earlier)
+            }
             GONE if found.checkpoint.is_none() && difference == "checkpoint" => {
                 Ok(Outcome::Earlier)
             }

@@ -105,6 +105,8 @@ pub enum Act {
     Intake(Vec<u64>),
     /// A job was begun for the how-many-th time.
     Begin(u32),
+    /// A sample of the job was set aside.
+    Aside(u64),
     /// The process was ended and started again.
     Restart,
     /// A checkpoint of this step of the job.
@@ -170,8 +172,15 @@ impl Device {
     }
 
     fn round(&mut self, round: &Round, done: &mut dyn FnMut(Act)) -> Result<(), LifeError> {
+        let last = self.inbox.reach(u64::MAX).unwrap_or(0).max(self.state.learned());
         for batch in &round.batches {
-            self.offer(batch)?;
+            // What was set aside would come in anew; who was acknowledged does not send it again.
+            let known = |sample: &u64| round.aside == Some(*sample) && *sample <= last;
+            let batch: Vec<u64> = batch.iter().copied().filter(|sample| !known(sample)).collect();
+            if batch.is_empty() {
+                continue;
+            }
+            self.offer(&batch)?;
             done(Act::Intake(batch.clone()));
         }
         if self.state.learned() < round.through {
@@ -200,7 +209,7 @@ impl Device {
 
     /// Learns, from the checkpoint if there is one, until the commit or the rejection.
     fn job(&mut self, round: &Round, done: &mut dyn FnMut(Act)) -> Result<(), LifeError> {
-        let mut samples = self.begin(round.through, done)?;
+        let mut samples = self.begin(round, done)?;
         let mut restart = round.restart;
         while self.learner.cursor.step < samples.len() as u64 {
             let step = self.learner.cursor.step;
@@ -212,7 +221,7 @@ impl Device {
                 restart = None;
                 *self = Self::start(self.storage.clone(), !round.gives_up, self.strict)?;
                 done(Act::Restart);
-                samples = self.begin(round.through, done)?;
+                samples = self.begin(round, done)?;
                 continue;
             }
             self.learn(samples[step as usize])?;
@@ -236,15 +245,19 @@ impl Device {
     }
 
     /// Begins the job, or begins it again; the samples that it learns.
-    fn begin(&mut self, through: u64, done: &mut dyn FnMut(Act)) -> Result<Vec<u64>, LifeError> {
+    fn begin(&mut self, round: &Round, done: &mut dyn FnMut(Act)) -> Result<Vec<u64>, LifeError> {
         if !std::mem::take(&mut self.resumed) {
             self.learner.cursor.step = 0;
         }
         let before = self.inbox.job();
-        let through = before.map_or(through, |job| job.through);
+        let through = before.map_or(round.through, |job| job.through);
         let attempts = before.map_or(1, |job| job.attempts + 1);
         self.inbox.begin(Job { through, attempts, step: self.learner.cursor.step, suspect: 0 })?;
         done(Act::Begin(attempts));
+        if let Some(number) = round.aside {
+            self.inbox.set_aside(number, "nothing can be learned from it")?;
+            done(Act::Aside(number));
+        }
         let taken = self.inbox.take(through)?;
         let samples: Vec<u64> =
             taken.samples.iter().filter_map(|(_, example)| sample(example)).collect();

@@ -53,6 +53,8 @@ pub struct Found {
     pub learned: u64,
     /// The samples that wait, in order.
     pub waiting: Vec<u64>,
+    /// The samples that were set aside, with the line that each came as.
+    pub aside: Vec<(u64, String)>,
     /// The job that was begun.
     pub job: Option<Job>,
     /// The job in progress: its learner, and its reservoir.
@@ -66,6 +68,8 @@ pub struct Look {
     pub found: Found,
     /// The reports.
     pub reports: Vec<String>,
+    /// Whether numbers of samples are passed over: a batch that was cut looks like one that was damaged.
+    pub skips_numbers: bool,
 }
 
 /// Starts a device on this disk and reads everything.
@@ -81,11 +85,15 @@ pub fn look(storage: &Arc<dyn Storage>) -> Result<Look, LifeError> {
     let waiting: Vec<u64> =
         taken.samples.iter().filter_map(|(_, example)| sample(example)).collect();
     let found = inbox.found();
+    let skips_numbers = found.damaged_samples > 0;
     if found.passed_over_bytes > 0 {
         reports.push(format!("{PASSED_OVER}{} bytes", found.passed_over_bytes));
     }
     if found.lost_samples > 0 {
         reports.push(format!("inbox: lost {} samples", found.lost_samples));
+    }
+    if found.aside_lost > 0 {
+        reports.push(format!("inbox: {} samples set aside cannot be read", found.aside_lost));
     }
     if found.memory_lost || found.job_lost {
         reports.push(format!("inbox: {found:?}"));
@@ -101,6 +109,7 @@ pub fn look(storage: &Arc<dyn Storage>) -> Result<Look, LifeError> {
         rejections: state.rejections().iter().map(|r| (r.step, r.reason.clone())).collect(),
         learned: state.learned(),
         waiting,
+        aside: aside(&inbox)?,
         job: inbox.job(),
         ..Found::default()
     };
@@ -112,7 +121,12 @@ pub fn look(storage: &Arc<dyn Storage>) -> Result<Look, LifeError> {
         let mut staged = state.reservoir(geometry(), SEED, Some(&checkpoint))?;
         found.checkpoint = Some((checkpoint.learner, served(&mut staged, &mut reports)?));
     }
-    Ok(Look { found, reports })
+    Ok(Look { found, reports, skips_numbers })
+}
+
+fn aside(inbox: &Inbox) -> Result<Vec<(u64, String)>, LifeError> {
+    let all = inbox.aside().filter_map(|number| inbox.look_aside(number).transpose());
+    all.map(|found| Ok(found.map(|found| (found.number, found.line))?)).collect()
 }
 
 impl Found {
@@ -128,6 +142,7 @@ impl Found {
             ("pass", self.pass == other.pass),
             ("samples learned", self.learned == other.learned),
             ("samples that wait", self.waiting == other.waiting),
+            ("samples set aside", self.aside == other.aside),
             ("job", self.job == other.job),
             ("checkpoint", self.checkpoint == other.checkpoint),
         ];

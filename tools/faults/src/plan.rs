@@ -6,6 +6,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use sapwood::reservoir::below;
+use std::collections::BTreeSet;
 
 /// One round: samples come in, a job learns them, the gate speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct Round {
     pub late: Option<(u64, Vec<u64>)>,
     /// The number of the last sample that the job takes.
     pub through: u64,
+    /// A sample of the job that is set aside when it begins; it may come again from then on.
+    pub aside: Option<u64>,
     /// Steps between two checkpoints.
     pub every: u64,
     /// The process ends at this step of the job and starts again.
@@ -33,7 +36,8 @@ pub struct Round {
 /// A plan of `rounds` rounds, the same for the same seed.
 pub fn plan(seed: u64, rounds: usize) -> Vec<Round> {
     let mut chance = ChaCha8Rng::seed_from_u64(seed);
-    let (mut given, mut commits) = (0, 0);
+    let (mut given, mut commits, mut taken) = (0, 0, 0);
+    let mut aside = BTreeSet::new();
     let mut round = |number: usize| {
         let mut draw = |bound| below(&mut chance, bound);
         let before = given;
@@ -42,7 +46,9 @@ pub fn plan(seed: u64, rounds: usize) -> Vec<Round> {
             let mut samples: Vec<u64> = (given + 1..=given + fresh).collect();
             given += fresh;
             if draw(3) == 0 && given > fresh {
-                samples.push(1 + draw(given - fresh));
+                // One that was set aside would be no duplicate.
+                let again = 1 + draw(given - fresh);
+                samples.extend((!aside.contains(&again)).then_some(again));
             }
             (samples, given)
         };
@@ -59,10 +65,14 @@ pub fn plan(seed: u64, rounds: usize) -> Vec<Round> {
         // The first is kept: everything else needs a generation to stand on.
         let kept = number == 0 || draw(4) > 0;
         commits += u64::from(kept);
+        let first = (draw(4) == 0).then_some(taken + 1);
+        aside.extend(first);
+        taken = through;
         Round {
             batches,
             late,
             through,
+            aside: first,
             every: 1 + draw(3),
             restart: (draw(2) == 0).then(|| 1 + draw(4)),
             gives_up: draw(4) == 0,
@@ -85,6 +95,7 @@ pub fn unfinished(seed: u64, rounds: usize) -> Vec<Round> {
         batches: vec![vec![next, next + 1], vec![next + 2, next], vec![next + 3]],
         late: Some((1, vec![next + 4, next + 5])),
         through: next + 3,
+        aside: None,
         every: 2,
         restart: None,
         gives_up: false,
@@ -107,5 +118,6 @@ mod tests {
         assert!(some(&|round| round.late.is_some()) && some(&|round| round.restart.is_some()));
         assert!(some(&|round| round.generation.is_none()) && some(&|round| round.rolls_back));
         assert!(some(&|round| round.restart.is_some() && round.gives_up));
+        assert!(some(&|round| round.aside.is_some()));
     }
 }
