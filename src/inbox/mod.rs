@@ -56,9 +56,9 @@ const SEEN_BYTES_MAX: u64 = (RECORD_HEADER_BYTES + 8 * INBOX_HASHES_MAX) as u64;
 /// How much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Bytes, headers included; at most [`INBOX_BYTES_MAX`].
+    /// Bytes, headers included; at most [`INBOX_BYTES_MAX`](sapwood_protocol::limits::INBOX_BYTES_MAX).
     pub bytes: u64,
-    /// Samples; at most [`INBOX_SAMPLES_MAX`].
+    /// Samples; at most [`INBOX_SAMPLES_MAX`](sapwood_protocol::limits::INBOX_SAMPLES_MAX).
     pub samples: u64,
 }
 
