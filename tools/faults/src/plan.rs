@@ -41,6 +41,8 @@ pub fn plan(seed: u64, rounds: usize) -> Vec<Round> {
     let mut round = |number: usize| {
         let mut draw = |bound| below(&mut chance, bound);
         let before = given;
+        let first = (draw(4) == 0).then_some(taken + 1);
+        aside.extend(first);
         let mut batch = |least: u64, draw: &mut dyn FnMut(u64) -> u64| {
             let fresh = least + draw(3);
             let mut samples: Vec<u64> = (given + 1..=given + fresh).collect();
@@ -65,8 +67,6 @@ pub fn plan(seed: u64, rounds: usize) -> Vec<Round> {
         // The first is kept: everything else needs a generation to stand on.
         let kept = number == 0 || draw(4) > 0;
         commits += u64::from(kept);
-        let first = (draw(4) == 0).then_some(taken + 1);
-        aside.extend(first);
         taken = through;
         Round {
             batches,
