@@ -29,11 +29,11 @@ pub(crate) fn run(config: &Config, aside: &Aside, json: bool) -> anyhow::Result<
     };
     let mut done = Vec::new();
     for number in numbers {
-        let so_far = format!("sample {number}; done before: {done:?}");
         let found = if retried { keeper.retry(number) } else { keeper.drop(number) };
+        let so_far = || format!("sample {number}, after {} others were done", done.len());
         anyhow::ensure!(
-            found.with_context(|| so_far.clone())?,
-            "{so_far}: no sample of that number was set aside"
+            found.with_context(so_far)?,
+            "no sample of number {number} was set aside: expected one that `aside list` shows"
         );
         done.push(number);
     }
@@ -55,7 +55,7 @@ fn table(rows: &[Value]) -> String {
     let line = |row: &Value| {
         let (number, sample) = (&row["number"], word(row, "sample"));
         let short: String = sample.chars().take(60).collect();
-        format!("{number:<10}{}\n{:<10}{short}\n", word(row, "reason"), "")
+        format!("{:<10} {}\n{:<10} {short}\n", number.to_string(), word(row, "reason"), "")
     };
     rows.iter().map(line).collect()
 }

@@ -34,6 +34,14 @@ pub(crate) enum ChoiceError {
     /// A flag is refused.
     #[error(transparent)]
     Flag(#[from] ConfigError),
+    /// A folder that must not be watched.
+    #[error("intake.watch: expected {expected}, got {}; nothing was started", path.display())]
+    Watch {
+        /// The folder.
+        path: PathBuf,
+        /// What it may be.
+        expected: &'static str,
+    },
     /// Neither file nor flag says it.
     #[error("expected --{0}, or `{0}` in the file of --config; got neither")]
     Missing(&'static str),
@@ -260,6 +268,7 @@ impl Choices {
         over(&self.token_file, &mut config.serve.token_file);
         config.serve.listen = self.listen.unwrap_or(config.serve.listen);
         config.check()?;
+        check_watch(&config)?;
         Ok(config)
     }
 
@@ -302,6 +311,30 @@ impl Choices {
         });
         (format, self.log_level.parse().unwrap_or(tracing::Level::INFO))
     }
+}
+
+/// What a state folder holds in folders: to watch one would take it apart.
+const STATE_FOLDERS: [&str; 3] = ["adapters", "learner", "inbox"];
+
+/// Refuses to watch a file, or the state folder itself under whatever name.
+fn check_watch(config: &Config) -> Result<(), ChoiceError> {
+    let Some(watch) = &config.intake.watch else { return Ok(()) };
+    let real = |path: &Path| {
+        path.canonicalize().or_else(|_| plain(path)).unwrap_or_else(|_| path.to_path_buf())
+    };
+    let refuse = |expected| Err(ChoiceError::Watch { path: watch.clone(), expected });
+    if watch.exists() && !watch.is_dir() {
+        return refuse("a folder");
+    }
+    let Some(state) = config.state.as_deref().map(real) else { return Ok(()) };
+    let watched = real(watch);
+    let own = STATE_FOLDERS.iter().any(|folder| watched.starts_with(state.join(folder)));
+    if watched == state || own {
+        return refuse(
+            "a folder that is no part of the state folder, whose files would be moved away",
+        );
+    }
+    Ok(())
 }
 
 /// The state folder of a configuration.

@@ -10,7 +10,7 @@ use firmware_host::client::Client;
 use firmware_host::config::Config;
 use firmware_host::history::History;
 use firmware_host::paused::is_paused;
-use sapwood::inbox::{Bounds, Inbox, Waiting};
+use sapwood::inbox::{Bounds, Inbox};
 use sapwood::ports::{Disk, Storage};
 use sapwood::state::State;
 use serde_json::{Value, json};
@@ -80,11 +80,7 @@ fn folder(config: &Config) -> anyhow::Result<Value> {
     let reservoir = reservoir
         .map(|stats| json!({ "held": stats.held, "capacity": stats.capacity, "seen": stats.seen }));
     let jobs = History::read(&*disk).jobs;
-    let waiting = waiting(config, disk, state.learned());
-    let inbox = waiting.map(|waiting| {
-        let most = config.intake.inbox_bytes_max;
-        json!({ "samples": waiting.samples, "bytes": waiting.bytes, "bytes_max": most })
-    });
+    let inbox = inbox_of(config, disk, state.learned());
     let paused = is_paused(path).with_context(|| format!("cannot look into {}", path.display()))?;
     Ok(json!({
         "running": false,
@@ -99,14 +95,23 @@ fn folder(config: &Config) -> anyhow::Result<Value> {
     }))
 }
 
-/// What waits in the inbox; none when that cannot be told without changing something.
-fn waiting(config: &Config, disk: Arc<Disk>, learned: u64) -> Option<Waiting> {
+/// What the inbox holds; none when that cannot be told without changing something.
+fn inbox_of(config: &Config, disk: Arc<Disk>, learned: u64) -> Option<Value> {
+    let bytes_max = config.intake.inbox_bytes_max;
     if !disk.list("").ok()?.iter().any(|name| name == "inbox") {
-        return Some(Waiting::default());
+        return Some(json!({ "samples": 0, "bytes": 0, "bytes_max": bytes_max }));
     }
-    let bytes = config.intake.inbox_bytes_max;
-    let bounds = Bounds { bytes, samples: config.intake.inbox_samples_max };
-    Inbox::open(disk, bounds, learned).ok().map(|inbox| inbox.waiting())
+    let bounds = Bounds { bytes: bytes_max, samples: config.intake.inbox_samples_max };
+    let inbox = Inbox::open(disk, bounds, learned).ok()?;
+    let (waiting, found) = (inbox.waiting(), inbox.found());
+    Some(json!({
+        "samples": waiting.samples,
+        "bytes": waiting.bytes,
+        "bytes_max": bytes_max,
+        "aside": inbox.aside().count(),
+        "damaged_bytes": found.passed_over_bytes,
+        "lost_samples": found.lost_samples,
+    }))
 }
 
 /// The status for people; a key that is not there has no line.
@@ -161,9 +166,15 @@ fn inbox(value: &Value) -> Option<String> {
     let size = real(value, "/inbox/bytes").map(bytes)?;
     let most = real(value, "/inbox/bytes_max").map(bytes)?;
     let mut line = format!("{samples} samples wait, {size} of {most}");
-    for name in
-        ["aside", "aside_dropped", "duplicates", "refused", "frames_dropped", "damaged_bytes"]
-    {
+    for name in [
+        "aside",
+        "aside_dropped",
+        "duplicates",
+        "refused",
+        "frames_dropped",
+        "damaged_bytes",
+        "lost_samples",
+    ] {
         match whole(value, &format!("/inbox/{name}")) {
             None | Some(0) => {}
             Some(count) => line += &format!(", {count} {}", name.replace('_', " ")),

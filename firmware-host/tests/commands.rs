@@ -77,6 +77,20 @@ fn a_service_keeps_how_it_is_to_log_and_is_not_made_open_to_all() {
 }
 
 #[test]
+fn the_state_folder_is_not_watched_under_any_name() {
+    let folder = folder();
+    std::os::unix::fs::symlink("state", folder.path().join("link")).unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    for watched in ["state", "link", "state/inbox", "other/../state", "file"] {
+        let refused = run(folder.path(), &["status", "--watch", watched]);
+        assert_eq!(refused.status.code(), Some(EXIT_CONFIG), "{watched}: {}", said(&refused));
+        assert!(said(&refused).starts_with("error: intake.watch: expected a folder"), "{watched}");
+    }
+    let own = run(folder.path(), &["status", "--watch", "state/drop"]);
+    assert_ne!(own.status.code(), Some(EXIT_CONFIG), "{}", said(&own));
+}
+
+#[test]
 fn a_refused_configuration_has_an_exit_code_of_its_own() {
     let folder = folder();
     let without = run(folder.path(), &["status", "--listen", "127.0.0.1:1"]);

@@ -188,7 +188,7 @@ fn what_brings_every_job_down_is_set_aside_and_may_be_tried_again() {
     assert_eq!(program.status()["inbox"]["samples"], 3);
     assert!(program.command(&["aside", "retry", "1"]).contains("1 samples wait"));
     let missing = program.command(&["aside", "drop", "1"]);
-    assert!(missing.contains("no sample of that number"), "{missing}");
+    assert!(missing.contains("no sample of number 1 was set aside"), "{missing}");
     assert_eq!(program.status()["inbox"]["samples"], 4);
     program.end();
     // Without the program the folder itself is asked.

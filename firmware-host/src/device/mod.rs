@@ -29,6 +29,7 @@ use sapwood::learner::LearnError;
 use sapwood::ports::{Storage, StorageError};
 use sapwood::state::StateError;
 use sapwood::tokenise::TokeniseError;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 /// Why the device cannot go on; what was committed and acknowledged is on disk.
@@ -109,6 +110,8 @@ pub struct Handle {
     served: Arc<Served>,
     /// Bytes of the disk that a job and its commit take.
     job_disk_bytes: u64,
+    /// Whether samples were refused for want of room on the disk the last time; told when it changes.
+    disk_is_low: Arc<AtomicBool>,
 }
 
 impl Handle {
@@ -131,10 +134,14 @@ impl Handle {
     fn check_disk(&self) -> Result<(), InboxError> {
         let needed = self.job_disk_bytes;
         let free = self.board.look(|status| status.readings.storage_bytes);
-        match free.filter(|free| *free < needed) {
-            Some(free) => Err(InboxError::Low { free, needed }),
-            None => Ok(()),
+        let low = free.filter(|free| *free < needed);
+        if self.disk_is_low.swap(low.is_some(), Ordering::Relaxed) != low.is_some() {
+            match low {
+                Some(free) => tracing::warn!(free, needed, "samples are refused: the disk is low"),
+                None => tracing::info!("samples are taken again: the disk has room"),
+            }
         }
+        low.map_or(Ok(()), |free| Err(InboxError::Low { free, needed }))
     }
 
     /// Refuses what no job could tokenise: it would stand in the way of all that came with it.

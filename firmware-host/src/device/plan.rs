@@ -12,7 +12,7 @@
 use sapwood::inbox::Job;
 
 /// How often one sample alone may bring a job down: a power cut may have been at the wrong moment.
-pub(super) const ALONE_MAX: u32 = 2;
+pub(super) const ALONE_MAX: u32 = 3;
 
 /// What the disk says.
 #[derive(Clone, Copy, Debug, Default)]
@@ -115,7 +115,7 @@ mod tests {
         for bad in 1..=200 {
             let (learned, aside, fallen) = live(200, &BTreeSet::from([bad]), 0);
             assert_eq!((learned.len(), &aside), (199, &BTreeSet::from([bad])));
-            assert!(fallen <= 8, "sample {bad} took {fallen} falls");
+            assert!(fallen <= 9, "sample {bad} took {fallen} falls");
         }
     }
 

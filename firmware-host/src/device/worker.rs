@@ -135,7 +135,8 @@ impl Worker {
         let (inbox, board) = (worker.inbox.clone(), worker.board.clone());
         let job_disk_bytes = worker.job_disk_bytes()?;
         let served = worker.served.clone();
-        let handle = Handle { inbox, orders: sender, board, served, job_disk_bytes };
+        let (orders, disk_is_low) = (sender, Arc::default());
+        let handle = Handle { inbox, orders, board, served, job_disk_bytes, disk_is_low };
         Ok((worker, handle))
     }
 

@@ -251,7 +251,7 @@ impl Watch {
             return match lines.take(&file, quiet, context, sink) {
                 Err(error) => Tried::Unread(error),
                 Ok(follow::End::Full) => Tried::Full(Stage::Follows(lines.clone())),
-                Ok(follow::End::Foreign(why)) if quiet => Tried::Refused(why),
+                Ok(follow::End::Endless(why)) => Tried::Refused(why),
                 Ok(_) if !quiet => Tried::Waits(Stage::Follows(lines.clone())),
                 Ok(_) => lines.verdict(),
             };

@@ -44,8 +44,8 @@ pub(super) enum End {
     Taken,
     /// There is no room for the rest, or the program ends.
     Full,
-    /// What follows is no text.
-    Foreign(String),
+    /// What follows is no line.
+    Endless(String),
 }
 
 /// Whether a file holds JSON lines: by its name, or by its first line.
@@ -113,7 +113,7 @@ impl Lines {
                 None if bytes_max as u64 > INBOX_BATCH_BYTES_MAX => {
                     let number = self.number + 1;
                     let most = INBOX_BATCH_BYTES_MAX;
-                    return Ok(End::Foreign(format!("line {number}: longer than {most} bytes")));
+                    return Ok(End::Endless(format!("line {number}: longer than {most} bytes")));
                 }
                 None => {
                     bytes_max *= 2;
@@ -145,9 +145,7 @@ impl Lines {
             while batch.samples.len() < BATCH_SAMPLES_MAX && batch.sample_bytes < BATCH_BYTES {
                 let Some(line) = lines.next() else { break };
                 let number = self.number + batch.lines + 1;
-                if let Err(why) = batch.add(line, number) {
-                    return self.send(&batch, sink).unwrap_or(End::Foreign(why));
-                }
+                batch.add(line, number);
             }
             if let Some(end) = self.send(&batch, sink) {
                 return end;
@@ -206,16 +204,9 @@ struct Batch {
 }
 
 impl Batch {
-    /// Adds a line; an error when it is no text.
-    fn add(&mut self, line: &[u8], number: usize) -> Result<(), String> {
-        let text = std::str::from_utf8(line).ok().filter(|text| !text.contains('\0'));
-        let text = text.ok_or_else(|| {
-            let nul = line.contains(&0);
-            let got = if nul { "a NUL byte" } else { "a byte that is not UTF-8" };
-            format!("line {number}: expected UTF-8 text, got {got}")
-        })?;
-        let text = if number == 1 { text.trim_start_matches('\u{feff}') } else { text };
-        match pieces::line(text) {
+    /// Adds a line, as a sample or as one that is none.
+    fn add(&mut self, line: &[u8], number: usize) {
+        match sample(line, number == 1) {
             Ok(Some(sample)) => {
                 self.sample_bytes += sample.len();
                 self.samples.push((number, sample));
@@ -225,8 +216,16 @@ impl Batch {
         }
         self.lines += 1;
         self.bytes += line.len() as u64;
-        Ok(())
     }
+}
+
+fn sample(line: &[u8], is_first: bool) -> Result<Option<String>, String> {
+    if line.contains(&0) {
+        return Err("expected UTF-8 text, got a NUL byte".into());
+    }
+    let text = std::str::from_utf8(line);
+    let text = text.map_err(|_| "expected UTF-8 text, got a byte that is not UTF-8".to_owned())?;
+    pieces::line(if is_first { text.trim_start_matches('\u{feff}') } else { text })
 }
 
 /// A file that has moved, and may still be written.

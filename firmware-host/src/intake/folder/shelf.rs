@@ -114,6 +114,7 @@ fn clear(shelf: &OwnedFd, kept: usize) -> io::Result<()> {
     let spare = found.len().saturating_sub(kept);
     for (_, name) in found.into_iter().take(spare) {
         unlinkat(shelf, &name, AtFlags::empty())?;
+        tracing::info!(file = %name.display(), kept, "an old file is removed from its shelf");
         match unlinkat(shelf, beside(&name), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error.into()),

@@ -189,6 +189,27 @@ fn the_thread_takes_what_is_dropped_and_ends_when_it_is_told() {
     thread.join().unwrap();
 }
 
+/// A power cut leaves zeros in a log, a program another encoding: neither costs the lines around it.
+#[test]
+fn a_line_that_is_no_text_costs_itself_alone_while_its_file_grows() {
+    let mut watched = Watched::new(99);
+    watched.watch.manner.quiet = Duration::from_secs(3_600);
+    let path = watched.watch.manner.folder.join("app.jsonl");
+    let mut file = fs::File::options().create(true).append(true).open(&path).unwrap();
+    file.write_all(lines(0..2).as_bytes()).unwrap();
+    watched.look();
+    file.write_all(b"\0\0\0\0\n{\"text\":\"caf\xe9\"}\n").unwrap();
+    file.write_all(lines(2..4).as_bytes()).unwrap();
+    watched.look();
+    assert_eq!(watched.bench.texts().len(), 4);
+    assert_eq!(watched.bench.context.counters.refused.load(Ordering::Relaxed), 2);
+    watched.watch.manner.quiet = Duration::ZERO;
+    (0..2).for_each(|_| assert!(!watched.look()));
+    let why = watched.why("app.jsonl");
+    assert!(why.starts_with("line 3: expected UTF-8 text, got a NUL byte"), "{why}");
+    assert!(why.ends_with("4 of its 6 samples are taken in\n"), "{why}");
+}
+
 /// The program holds it open and writes slower than any look.
 #[test]
 fn lines_are_taken_as_they_come_and_each_once() {
