@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
         ..args.learn.overrides()
     };
     let wishes = super::wishes(&args.learn, overrides)?;
-    let settings = Settings::default().merge(wishes.clone());
+    let settings = Settings::default().merge(wishes.clone().together()?);
     settings.check()?;
     let model = chosen::model(settings.model.as_ref())?;
     let data = settings.data.as_deref().context("--data is missing: a folder, a file, or `-`")?;
