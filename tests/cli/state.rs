@@ -230,6 +230,16 @@ fn only_files_of_an_adapter_are_replaced_by_one() {
 }
 
 #[test]
+fn what_is_refused_makes_no_state() {
+    let held = fixture().learned();
+    let fresh = held.place.path().join("fresh");
+    let wishes = ["--whitening", "3", "--anchor-blocks", "0"];
+    let job = fixture().job(&fresh, &fixture().at("pump.jsonl"), &wishes);
+    refused(&job, &["--whitening 3 has no effect with --anchor-blocks 0"]);
+    assert!(!fresh.exists());
+}
+
+#[test]
 fn an_adapter_that_the_gate_drops_leaves_the_one_before() {
     let held = fixture().learned();
     let adapter = held.place.path().join("out");
