@@ -304,10 +304,7 @@ struct Wishes {
 
 fn parse<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
     toml::from_str(text).map_err(|error| {
-        let start = error.span().map_or(0, |span| span.start);
-        let before = text.as_bytes().get(..start).unwrap_or_default();
-        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
-        let problem = error.message().lines().collect::<Vec<_>>().join(" ");
+        let (line, problem) = sapwood::settings::problem(text, &error);
         ConfigError::File { line, problem }
     })
 }

@@ -6,6 +6,7 @@
 //! - Invariant: settings that passed [`Settings::check`] hold no NaN, and every size fits the limits.
 
 mod choices;
+mod file;
 mod limits;
 mod method;
 
@@ -15,6 +16,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use choices::{Activations, Device, EmbeddingLayers, HeadWeights, Schedule};
+pub use file::problem;
 pub use limits::*;
 pub use method::Method;
 
@@ -61,15 +63,13 @@ impl Overrides {
     /// [`SettingsError::File`] with the line of an unknown key, a wrong type or broken TOML.
     pub fn from_toml(text: &str) -> Result<Self, SettingsError> {
         toml::from_str(text).map_err(|error| {
-            let start = error.span().map_or(0, |span| span.start);
-            let before = text.as_bytes().get(..start).unwrap_or_default();
-            let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
-            let problem = match error.message().split_once(", expected one of") {
+            let (line, problem) = file::problem(text, &error);
+            let problem = match problem.split_once(", expected one of") {
                 // The list of all settings is long, that of a setting's words is what is needed.
                 Some((unknown, _)) if unknown.starts_with("unknown field") => {
                     format!("{unknown}; settings have the names of the flags, see `sapwood adapt --help`")
                 }
-                _ => error.message().lines().collect::<Vec<_>>().join(" "),
+                _ => problem,
             };
             SettingsError::File { line, problem }
         })
