@@ -132,3 +132,21 @@ fn refuse_partial(fields: &Fields) -> Result<(), BaseError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A wave that fits the old context 1.75 times lies a quarter of the way from 1 to 4: a quarter of its
+    /// frequency stays, three quarters are divided by 8 (transformers, `_compute_llama3_parameters`).
+    #[test]
+    fn llama3_keeps_more_of_a_shorter_wave() {
+        let scaling = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192 };
+        for (fits, kept) in [(0.5, 0.125), (1.75, 0.34375), (3.25, 0.78125), (8.0, 1.0)] {
+            let frequency = 2.0 * PI * fits / 8192.0;
+            let part = scaling.apply(frequency) / frequency;
+            // A few roundings of f32.
+            assert!((part - kept).abs() < 1e-5, "{fits}: {part}");
+        }
+    }
+}

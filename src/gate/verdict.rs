@@ -258,4 +258,16 @@ mod tests {
         assert!(matches!(broken, Verdict::Drop { reason: Reason::NotANumber, .. }));
         Ok(())
     }
+
+    /// Numbers that binary holds exactly, so that a bound is met to the last bit.
+    #[test]
+    fn who_meets_a_bound_exactly_is_kept() {
+        let judge = Judge { new_gain_min: 0.25, old_loss_max: 0.5, general_loss_max: 0.125 };
+        let keeps = |new, old, general| judge.judge(scores(new, old, general)).keeps();
+        assert!(keeps(1.5, 3.0, 2.25));
+        let more = 1.0 + f64::EPSILON;
+        assert!(!keeps(1.5 * more, 3.0, 2.25), "new text gained less");
+        assert!(!keeps(1.5, 3.0 * more, 2.25), "old text lost more");
+        assert!(!keeps(1.5, 3.0, 2.25 * more), "general text lost more");
+    }
 }

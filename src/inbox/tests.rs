@@ -145,6 +145,23 @@ fn what_was_acknowledged_is_there_whatever_the_disk_does() {
     }
 }
 
+/// A cut while learned samples go: their hashes are there before their segment is gone.
+#[test]
+fn what_was_learned_is_known_wherever_a_cut_falls_while_it_goes() {
+    for at in 0..12 {
+        let disk = Arc::new(CutDisk::new());
+        let mut inbox = open(&disk, 0);
+        inbox.offer(&[line(1), line(2)].concat()).unwrap();
+        disk.set(Some(Fault::Cut(at)));
+        let _ = inbox.forget(2);
+        disk.set(None);
+        for luck in 0..8 {
+            let mut after = open(&Arc::new(disk.after_cut(luck)), 2);
+            assert_eq!(after.offer(&line(1)).unwrap().duplicates, 1, "operation {at}, {luck}");
+        }
+    }
+}
+
 #[test]
 fn a_write_that_failed_half_way_leaves_nothing_that_is_taken_for_a_sample() {
     let disk = Arc::new(CutDisk::new());

@@ -202,3 +202,10 @@ fn what_another_wish_rules_out_is_refused_and_what_follows_from_one_is_said()
     assert_eq!((settings.retain, settings.gamma, settings.own_texts()), (0.25, 1.0, 0));
     Ok(())
 }
+
+#[test]
+fn another_seed_is_another_job() {
+    let of = |seed| Settings { seed, ..Settings::default() }.identity().unwrap();
+    assert_eq!(of(1), of(1));
+    assert_ne!(of(1), of(2));
+}
