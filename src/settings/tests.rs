@@ -205,7 +205,6 @@ fn what_another_wish_rules_out_is_refused_and_what_follows_from_one_is_said()
 
 #[test]
 fn another_seed_is_another_job() {
-    let of = |seed| Settings { seed, ..Settings::default() }.identity().unwrap();
-    assert_eq!(of(1), of(1));
-    assert_ne!(of(1), of(2));
+    let of = |seed| Settings { seed, ..Settings::default() }.identity().ok();
+    assert!(of(1).is_some() && of(1) == of(1) && of(1) != of(2));
 }
