@@ -163,11 +163,16 @@ pub struct InboxStatus {
 }
 
 impl InboxStatus {
-    /// Takes over what the inbox holds now.
-    pub fn show(&mut self, inbox: &Inbox) {
+    /// What the inbox holds now, to be shown by [`Board::inbox`].
+    pub fn held(inbox: &Inbox) -> Self {
         let waiting = inbox.waiting();
-        (self.samples, self.bytes) = (waiting.samples, waiting.bytes);
-        (self.aside, self.aside_dropped) = (inbox.aside().count() as u64, inbox.aside_dropped());
+        Self {
+            samples: waiting.samples,
+            bytes: waiting.bytes,
+            aside: inbox.aside().count() as u64,
+            aside_dropped: inbox.aside_dropped(),
+            ..Self::default()
+        }
     }
 }
 
@@ -273,6 +278,14 @@ impl Board {
     /// Changes what is shown.
     pub fn update(&self, change: impl FnOnce(&mut Status)) {
         change(&mut self.lock().status);
+    }
+
+    /// Shows what the inbox holds. It takes numbers, not the inbox: who holds one lock never asks for the
+    /// other.
+    pub fn inbox(&self, held: InboxStatus) {
+        let InboxStatus { samples, bytes, aside, aside_dropped, .. } = held;
+        let shown = &mut self.lock().status.inbox;
+        *shown = InboxStatus { samples, bytes, aside, aside_dropped, ..*shown };
     }
 
     /// Adds a point to the curve; step 1 begins a new one.

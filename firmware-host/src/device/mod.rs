@@ -22,7 +22,7 @@ pub use worker::{Pace, Worker};
 
 use crate::clock::Clock;
 use crate::probe::Probes;
-use crate::status::{Board, Status};
+use crate::status::{Board, InboxStatus, Status};
 use sapwood::inbox::{Aside, Inbox, InboxError, Receipt};
 use sapwood::intake::{self, Example, IntakeError};
 use sapwood::learner::LearnError;
@@ -168,7 +168,7 @@ impl Handle {
         inbox.aside().filter_map(|number| inbox.look_aside(number).transpose()).collect()
     }
 
-    /// Changes what was set aside.
+    /// Changes the inbox, and shows what it holds then.
     ///
     /// # Errors
     /// As `work`.
@@ -176,9 +176,11 @@ impl Handle {
         &self,
         work: impl FnOnce(&mut Inbox) -> Result<T, InboxError>,
     ) -> Result<T, InboxError> {
-        let mut inbox = self.inbox();
-        let done = work(&mut inbox)?;
-        self.board.update(|status| status.inbox.show(&inbox));
+        let (done, held) = {
+            let mut inbox = self.inbox();
+            (work(&mut inbox)?, InboxStatus::held(&inbox))
+        };
+        self.board.inbox(held);
         Ok(done)
     }
 

@@ -12,7 +12,7 @@ use crate::constraints::{Constraints, Look, Situation};
 use crate::history::History;
 use crate::paused;
 use crate::probe::{Probes, Readings};
-use crate::status::{Board, Phase, ReservoirStatus};
+use crate::status::{Board, InboxStatus, Phase, ReservoirStatus};
 use jiff::tz::TimeZone;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use sapwood::adapter::Adapter;
@@ -89,6 +89,7 @@ impl Worker {
         let World { storage, clock, mut probes } = world;
         let meter = Arc::new(Meter::new(storage));
         let model = config.model.clone().ok_or(DeviceError::NoModel)?;
+        // Opening the state sweeps: what a later version left is refused before that.
         Inbox::refuse_newer(&*meter)?;
         let state = State::open(meter.clone())?;
         tell_recovery(&state);
@@ -358,7 +359,8 @@ impl Worker {
 
     /// Inbox and reservoir, after they changed.
     pub(super) fn show_state(&self) {
-        self.board.update(|status| status.inbox.show(&lock(&self.inbox)));
+        let held = InboxStatus::held(&lock(&self.inbox));
+        self.board.inbox(held);
         // A reservoir that cannot be read is the next job's to report.
         let reservoir = self.state.committed_reservoir().ok().flatten();
         let reservoir = reservoir.map(|reservoir| {
