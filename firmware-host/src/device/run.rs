@@ -14,9 +14,11 @@ use crate::config::Config;
 use crate::constraints::Situation;
 use crate::probe::Readings;
 use crate::status::{Ending, JobReport, Phase};
+use sapwood::inbox::{Inbox, InboxError, Job};
 use sapwood::learner::{self, Event, LearnError, Material};
 use sapwood::settings::Settings;
 use sapwood::state::Checkpoint;
+use std::sync::Mutex;
 use std::time::Duration;
 
 impl Worker {
@@ -86,11 +88,12 @@ impl Worker {
             }
         };
         let Prepared { job, samples, .. } = prepared;
-        lock(&self.inbox).begin(job)?;
-        for (number, reason) in &prepared.unfit {
-            tracing::warn!(number, reason, "a sample is set aside: nothing can be learned from it");
-            lock(&self.inbox).set_aside(*number, reason)?;
+        if let Err(error) = set_unfit_aside(&self.inbox, &prepared) {
+            // The disk refuses for now: that is no attempt.
+            let _ = lock(&self.inbox).begin(Job { attempts: 0, ..job });
+            return Err(error.into());
         }
+        lock(&self.inbox).begin(job)?;
         let settings = settings(&self.config, prepared.train.len());
         let identity = settings.identity().map_err(LearnError::from)?;
         let resume = checkpoint
@@ -167,6 +170,15 @@ impl Worker {
             found => Ok(found?),
         }
     }
+}
+
+/// Keeps samples that nothing can be learned from where no job takes them.
+pub(super) fn set_unfit_aside(inbox: &Mutex<Inbox>, prepared: &Prepared) -> Result<(), InboxError> {
+    for (number, reason) in &prepared.unfit {
+        tracing::warn!(number, reason, "a sample is set aside: nothing can be learned from it");
+        lock(inbox).set_aside(*number, reason)?;
+    }
+    Ok(())
 }
 
 /// Steps that make the epochs asked for; after every step the watch looks.

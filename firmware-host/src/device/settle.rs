@@ -5,6 +5,7 @@
 
 use super::plan::ALONE_MAX;
 use super::prepare::Prepared;
+use super::run::set_unfit_aside;
 use super::{DeviceError, Order, Worker, lock};
 use crate::status::{Ending, JobReport};
 use sapwood::inbox::Job;
@@ -39,8 +40,9 @@ impl Worker {
                 Ok(false)
             }
             Ok(Some(prepared)) => {
-                for (number, reason) in &prepared.unfit {
-                    lock(&self.inbox).set_aside(*number, reason)?;
+                if let Err(error) = set_unfit_aside(&self.inbox, &prepared) {
+                    let _ = lock(&self.inbox).begin(again);
+                    return Err(error.into());
                 }
                 self.pass_over(prepared.job.through, "nothing can be learned from the samples")?;
                 Ok(true)
@@ -130,6 +132,10 @@ impl Worker {
         self.state.set_through(through);
         let step = self.state.current().map_or(0, |generation| generation.step);
         self.state.reject(step, reason, None)?;
-        Ok(lock(&self.inbox).forget(self.state.learned())?)
+        let mut inbox = lock(&self.inbox);
+        inbox.forget(self.state.learned())?;
+        // An order that nothing is left for must not wait for something.
+        self.ordered &= inbox.reach(1).is_some();
+        Ok(())
     }
 }

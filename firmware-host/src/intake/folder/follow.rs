@@ -270,7 +270,9 @@ impl Follower {
                 tracing::info!(%file, samples, "more came to a file that was put away");
                 moved.since = now;
             }
-            true
+            // One that cannot be read, or whose line has no end, is not read again and again.
+            let goes_on = matches!(ended, Ok(End::Taken | End::Full));
+            goes_on && now.saturating_sub(moved.since) < PATIENCE
         });
         full
     }
