@@ -162,9 +162,6 @@ impl Disk {
     pub fn exclusive(root: &Path) -> StorageResult<Self> {
         let path = || root.display().to_string();
         let io = |operation| move |source| StorageError::Io { operation, path: path(), source };
-        if let Some(above) = root.parent() {
-            make_durable(above).map_err(io("create"))?;
-        }
         make_private(root).map_err(io("create"))?;
         let lock = private().truncate(false).open(root.join("lock"));
         let lock = lock.map_err(io("open the lock of"))?;

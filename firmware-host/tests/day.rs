@@ -28,7 +28,7 @@ use sapwood::settings::Settings;
 use sapwood::state::State;
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -122,6 +122,14 @@ fn config(model: &Path) -> Config {
     config.budget.seconds = Some(240.0);
     config.check().unwrap();
     config
+}
+
+/// A base of noise in a folder of the test's own.
+fn base(folder: &Path) -> PathBuf {
+    let [hf, model] = ["hf", "model"].map(|name| folder.join(name));
+    tiny::write(&hf, 7, tiny::VOCAB).unwrap();
+    export(&hf, &model, ExportOptions::default()).unwrap();
+    model
 }
 
 /// What the outside knows of the device.
@@ -273,9 +281,7 @@ fn disk_bytes_max(disk: &Arc<CutDisk>) -> u64 {
 #[test]
 fn a_day_of_heat_cuts_and_orders_loses_nothing_and_explains_itself() {
     let folder = tempfile::tempdir().unwrap();
-    let (hf, model) = (folder.path().join("hf"), folder.path().join("model"));
-    tiny::write(&hf, 7, tiny::VOCAB).unwrap();
-    export(&hf, &model, ExportOptions::default()).unwrap();
+    let model = base(folder.path());
     let mut outside = Outside {
         sky: Arc::default(),
         config: config(&model),
@@ -344,9 +350,7 @@ impl Probes for Narrow {
 #[test]
 fn a_disk_is_not_filled_so_far_that_no_job_could_drain_the_inbox() {
     let folder = tempfile::tempdir().unwrap();
-    let (hf, model) = (folder.path().join("hf"), folder.path().join("model"));
-    tiny::write(&hf, 7, tiny::VOCAB).unwrap();
-    export(&hf, &model, ExportOptions::default()).unwrap();
+    let model = base(folder.path());
     let (storage, sky) = (Arc::new(CutDisk::new()), Arc::<Sky>::default());
     let world = World { storage, clock: sky, probes: Box::new(Narrow) };
     let (mut worker, handle) = Worker::open(config(&model), world, TimeZone::UTC).unwrap();
@@ -359,9 +363,7 @@ fn a_disk_is_not_filled_so_far_that_no_job_could_drain_the_inbox() {
 #[test]
 fn a_worker_that_waits_long_still_gives_signs_and_hears_orders() {
     let folder = tempfile::tempdir().unwrap();
-    let (hf, model) = (folder.path().join("hf"), folder.path().join("model"));
-    tiny::write(&hf, 7, tiny::VOCAB).unwrap();
-    export(&hf, &model, ExportOptions::default()).unwrap();
+    let model = base(folder.path());
     let mut config = config(&model);
     config.job.poll_seconds = 600.0;
     let sky: Arc<Sky> = Arc::default();
@@ -381,9 +383,7 @@ fn a_worker_that_waits_long_still_gives_signs_and_hears_orders() {
 #[test]
 fn a_disk_that_keeps_no_promise_ends_the_program_and_a_new_start_finds_what_is_there() {
     let folder = tempfile::tempdir().unwrap();
-    let (hf, model) = (folder.path().join("hf"), folder.path().join("model"));
-    tiny::write(&hf, 7, tiny::VOCAB).unwrap();
-    export(&hf, &model, ExportOptions::default()).unwrap();
+    let model = base(folder.path());
     let (sky, disk) = (Arc::<Sky>::default(), Arc::new(CutDisk::new()));
     let open = || {
         let probes = Box::new(Weather(sky.clone()));
