@@ -11,7 +11,7 @@ mod window;
 
 pub use window::{Window, WindowError};
 
-use sapwood::settings::{Overrides, Settings, SettingsError};
+use sapwood::settings::{Overrides, Reader, Settings, SettingsError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -29,10 +29,11 @@ pub struct Config {
     /// State folder; one program at a time.
     pub state: Option<PathBuf>,
     /// Settings of learning.
+    #[serde(skip)]
     pub learn: Settings,
     /// What the file says of them: what it leaves open is chosen by base and state. None where nobody
     /// read a file, and nothing is open.
-    #[serde(skip)]
+    #[serde(rename = "learn")]
     pub wishes: Option<Overrides>,
     /// How much a job takes and when it is worth one.
     pub job: Job,
@@ -295,13 +296,6 @@ pub enum ConfigError {
     Learn(#[from] SettingsError),
 }
 
-/// The part of a configuration that says which settings of learning were named.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Wishes {
-    learn: Overrides,
-}
-
 fn parse<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
     toml::from_str(text).map_err(|error| {
         let (line, problem) = sapwood::settings::problem(text, &error);
@@ -316,8 +310,10 @@ impl Config {
     /// [`ConfigError`] names the line or the key.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         let mut config: Self = parse(text)?;
+        let wishes = config.wishes.take().unwrap_or_default().read_by(Reader::Device)?;
+        config.learn = Settings::default().merge(wishes.clone().together()?);
+        config.wishes = Some(wishes);
         config.check()?;
-        config.wishes = Some(parse::<Wishes>(text)?.learn);
         Ok(config)
     }
 

@@ -9,6 +9,8 @@ pub const SECTOR_BYTES: u64 = 512;
 
 /// Tokens in a block, T.
 pub const TOKENS_MAX: u32 = 8192;
+/// Positions that a model's tables hold, and so tokens of a block that can be learned.
+pub const POSITIONS_MAX: usize = 4096;
 /// Width of a hidden state, D.
 pub const HIDDEN_MAX: u32 = 16_384;
 
@@ -25,8 +27,13 @@ pub const RESERVOIR_BYTES_MAX: u64 = 1 << 40;
 /// Bytes of the manifest for one slot of the reservoir: of its block slot, place, domain, offer
 /// number and digest, 64; and its number among those still to serve, 4.
 pub const LEDGER_SLOT_BYTES: u64 = 64 + 4;
-/// Blocks drawn for one optimiser step.
+/// Blocks drawn from a reservoir at once.
 pub const DRAW_BLOCKS_MAX: usize = 256;
+/// Fresh blocks of one optimiser step: all of them may have to find room in the reservoir.
+pub const STEP_BLOCKS_MAX: usize = RESERVOIR_ROOM_MAX as usize;
+
+/// Rank r of an adapter.
+pub const RANK_MAX: usize = 1024;
 
 /// Files in an adapter's folder.
 pub const FILES_MAX: usize = 16;
@@ -36,6 +43,8 @@ pub const FILE_NAME_BYTES_MAX: usize = 128;
 pub const ADAPTER_FILE_BYTES_MAX: u64 = 1 << 30;
 /// Generations that a state folder keeps.
 pub const GENERATIONS_MAX: usize = 64;
+/// Generations that may be asked for: beside them lie the next one and one that goes.
+pub const GENERATIONS_KEPT_MAX: usize = GENERATIONS_MAX - 2;
 /// Rejected jobs that a manifest remembers.
 pub const REJECTIONS_MAX: usize = 16;
 /// Bytes of a verdict or of a reason.
@@ -86,6 +95,7 @@ const _: () = assert!(
     2 * TOKENS_MAX as u64 * HIDDEN_MAX as u64 + 8 * TOKENS_MAX as u64 <= SLOT_BYTES_MAX,
     "the longest block with hidden states must fit a slot"
 );
+const _: () = assert!(POSITIONS_MAX <= TOKENS_MAX as usize, "what a model reads fits a block");
 const _: () = assert!(
     RESERVOIR_PLACES_MAX as u64 * SECTOR_BYTES <= RESERVOIR_BYTES_MAX,
     "the reservoir with most blocks must fit its file"

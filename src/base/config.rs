@@ -21,7 +21,7 @@ pub const HEAD_MAX: usize = 1 << 12;
 /// Most decoder layers that a config may name.
 pub const LAYERS_MAX: usize = 4096;
 /// Most positions that a RoPE table is made for, whatever context the model claims.
-pub const POSITIONS_MAX: usize = 4096;
+pub use sapwood_protocol::limits::POSITIONS_MAX;
 
 /// The kind of decoder, which decides its defaults and where it has biases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use sapwood::block::Block;
 use sapwood::intake;
 use sapwood::learner::{self, Engines, Event, Material, Outcome, Plan};
 use sapwood::ports::{Disk, StorageError};
-use sapwood::settings::{Overrides, Settings};
+use sapwood::settings::{Reader, Settings};
 use sapwood::state::State;
 use sapwood::tokenise::Tokeniser;
 use serde_json::json;
@@ -40,18 +40,7 @@ const ADAPTER_FILES: [&str; 3] = [CONFIG_FILE, TENSORS_FILE, META_FILE];
 
 /// Learns, and says what came of it.
 pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
-    let overrides = Overrides {
-        data: args.data.clone().map(Some),
-        state: args.state.clone().map(Some),
-        adapter_path: args.adapter_path.clone().map(Some),
-        save_every: args.save_every,
-        resume: args.resume.then_some(true),
-        gate_new: args.gate_new,
-        gate_old: args.gate_old,
-        gate_general: args.gate_general,
-        ..args.learn.overrides()
-    };
-    let wishes = super::wishes(&args.learn, overrides)?;
+    let wishes = super::wishes(&args.learn, Reader::Adapt)?;
     let settings = Settings::default().merge(wishes.clone().together()?);
     settings.check()?;
     let model = chosen::model(settings.model.as_ref())?;

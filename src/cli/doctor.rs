@@ -6,13 +6,14 @@ use super::host;
 use sapwood::base::Base;
 use sapwood::head::Place;
 use sapwood::learner::{Memory, spec, threads};
-use sapwood::settings::Device;
+use sapwood::settings::{Device, Reader};
 use serde_json::json;
 use std::fmt::Write;
 
 /// Shows devices, features, and with `--model` the memory of a job with these settings.
 pub(crate) fn run(args: &Doctor, console: &Console) -> anyhow::Result<()> {
-    let settings = super::settings(&args.learn, args.learn.overrides())?;
+    // It tells of a job: what `sapwood adapt` takes of a file is right here.
+    let settings = super::settings(super::wishes(&args.learn, Reader::Adapt)?)?;
     let devices: Vec<(String, String)> = [Device::Cpu, Device::Cuda(0), Device::Metal]
         .into_iter()
         .map(|device| {

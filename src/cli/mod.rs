@@ -11,6 +11,7 @@ mod chosen;
 mod doctor;
 mod eval;
 mod export;
+mod flags;
 mod generate;
 mod host;
 mod names;
@@ -20,11 +21,12 @@ mod state;
 mod stream;
 
 use anyhow::Context;
-use args::{Action, Command, LearnFlags};
+use args::{Action, Command};
 use console::Console;
+use flags::{Flags, Readers};
 use sapwood::base::read_config;
 use sapwood::learner::for_base;
-use sapwood::settings::{Overrides, Settings};
+use sapwood::settings::{Overrides, Reader, Settings};
 use std::fs;
 
 /// Runs one command to its end.
@@ -46,8 +48,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
 
 /// The settings of a command that learns without a state: what fits the base that is named, then the
 /// configuration file, then the flags.
-pub(crate) fn settings(flags: &LearnFlags, overrides: Overrides) -> anyhow::Result<Settings> {
-    let wishes = wishes(flags, overrides)?;
+pub(crate) fn settings(wishes: Overrides) -> anyhow::Result<Settings> {
     let settings = Settings::default().merge(wishes.clone());
     settings.check()?;
     match &settings.model {
@@ -56,11 +57,12 @@ pub(crate) fn settings(flags: &LearnFlags, overrides: Overrides) -> anyhow::Resu
     }
 }
 
-/// What the user said of the settings: flags, then the configuration file.
-pub(crate) fn wishes(flags: &LearnFlags, overrides: Overrides) -> anyhow::Result<Overrides> {
-    let Some(path) = &flags.config else { return Ok(overrides) };
+/// What the user said of the settings: flags, then the configuration file, for `reader`.
+pub(crate) fn wishes<R: Readers>(flags: &Flags<R>, reader: Reader) -> anyhow::Result<Overrides> {
+    let said = flags.said.clone();
+    let Some(path) = &flags.config else { return Ok(said) };
     let text = fs::read_to_string(path)
         .with_context(|| format!("cannot read configuration {}", path.display()))?;
-    let file = Overrides::from_toml(&text).with_context(|| path.display().to_string())?;
-    Ok(overrides.or(file))
+    let file = Overrides::from_toml(&text).and_then(|file| file.read_by(reader));
+    Ok(said.or(file.with_context(|| path.display().to_string())?))
 }

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sapwood::gate::{Matrix, Report, Run, Split};
 use sapwood::intake::Example;
 use sapwood::learner::{Domains, Engines, Stream, own_texts};
-use sapwood::settings::{Method, Settings};
+use sapwood::settings::{Method, Reader, Settings};
 use sapwood::tokenise::Tokeniser;
 use serde_json::json;
 use std::fs;
@@ -19,7 +19,7 @@ const HIDDEN_BYTES_MAX: usize = 1 << 30;
 
 /// Runs every method under every seed and shows the tables.
 pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
-    let settings = super::settings(&args.learn, args.learn.overrides())?;
+    let settings = super::settings(super::wishes(&args.learn, Reader::Stream)?)?;
     check(args, &settings)?;
     let model = chosen::model(settings.model.as_ref())?;
     if let Some(out) = &args.out {

@@ -1,30 +1,70 @@
-//! Settings that are one of a few: schedule, layers of the distance, device.
+//! Settings that are one of a few: schedule, layers of the distance, what is kept of numbers, device.
 
 use super::{SettingsError, range};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// How the learning rate goes on after the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Schedule {
-    /// It stays.
-    Constant,
-    /// It falls to zero along half a cosine.
-    Cosine,
-    /// It falls to zero along a line.
-    Linear,
+/// Makes settings that are one of a few words from a table: a line is a word and what it stands for.
+macro_rules! choices {
+    ($($(#[doc = $about:literal])+ $name:ident, at first $start:ident {
+        $($(#[doc = $doc:literal])+ $choice:ident = $word:literal,)+
+    })+) => {$(
+        $(#[doc = $about])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum $name { $($(#[doc = $doc])+ #[serde(rename = $word)] $choice,)+ }
+
+        impl $name {
+            /// Its words, each with what it stands for.
+            pub const WORDS: &'static [(&'static str, &'static str)] =
+                &[$(($word, concat!($($doc),+).trim_ascii()),)+];
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self::$start
+            }
+        }
+    )+};
 }
 
-/// Which hidden states of fast are held close to those of slow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EmbeddingLayers {
-    /// Those after the last layer.
-    Last,
-    /// Those after every layer of the head.
-    All,
+choices! {
+    /// How the learning rate goes on after the warm-up.
+    Schedule, at first Constant {
+        /// It stays.
+        Constant = "constant",
+        /// It falls to zero along half a cosine.
+        Cosine = "cosine",
+        /// It falls to zero along a line.
+        Linear = "linear",
+    }
+    /// Which hidden states of fast are held close to those of slow.
+    EmbeddingLayers, at first Last {
+        /// Those after the last layer.
+        Last = "last",
+        /// Those after every layer of the head.
+        All = "all",
+    }
+    /// How the frozen linear weights of the head are kept on the CPU.
+    HeadWeights, at first Auto {
+        /// bf16 or f16 where every weight survives it, else f32: the same results as f32.
+        Auto = "auto",
+        /// f32.
+        F32 = "f32",
+        /// Rounded to bf16.
+        Bf16 = "bf16",
+        /// Rounded to 8 bits with a scale for each output; rows may be rounded too, for speed.
+        Int8 = "int8",
+    }
+    /// What the forward pass keeps for the backward pass on the CPU.
+    Activations, at first F32 {
+        /// What is dear to compute again, in f32.
+        F32 = "f32",
+        /// The same, rounded to bf16.
+        Bf16 = "bf16",
+        /// Only each layer's input; the layer runs again on the way back. The same results as f32.
+        Recompute = "recompute",
+    }
 }
 
 /// Where the learner computes.
@@ -39,34 +79,6 @@ pub enum Device {
     Cuda(usize),
     /// Apple's GPU.
     Metal,
-}
-
-/// How the frozen linear weights of the head are kept on the CPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum HeadWeights {
-    /// bf16 or f16 where every weight survives it, else f32: the same results as f32.
-    #[default]
-    Auto,
-    /// f32.
-    F32,
-    /// Rounded to bf16.
-    Bf16,
-    /// Rounded to 8 bits with a scale for each output; rows may be rounded too, for speed.
-    Int8,
-}
-
-/// What the forward pass keeps for the backward pass on the CPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Activations {
-    /// What is dear to compute again, in f32.
-    #[default]
-    F32,
-    /// The same, rounded to bf16.
-    Bf16,
-    /// Only each layer's input; the layer runs again on the way back. The same results as f32.
-    Recompute,
 }
 
 impl FromStr for Device {

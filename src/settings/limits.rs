@@ -1,15 +1,13 @@
-//! Every limit, and what each must be against the others.
+//! Limits of what is read, and what each must be against the others; those of what is stored or
+//! learned stand in `sapwood_protocol::limits`.
 
-/// Most tokens T of a block.
-pub const TOKENS_MAX: usize = 32_768;
-/// Most blocks of one batch, fresh or replayed.
-pub const BATCH_BLOCKS_MAX: usize = 4_096;
-/// Highest rank r of an adapter.
-pub const RANK_MAX: usize = 1_024;
-/// Most blocks that a reservoir holds.
-pub const REPLAY_BLOCKS_MAX: u64 = 1 << 20;
+pub use sapwood_protocol::limits::{
+    DRAW_BLOCKS_MAX, GENERATIONS_KEPT_MAX, POSITIONS_MAX, RANK_MAX, RESERVOIR_BLOCKS_MAX,
+    RESERVOIR_BYTES_MAX, STEP_BLOCKS_MAX,
+};
+
 /// Most texts that the base writes to be held to.
-pub const ANCHOR_BLOCKS_MAX: u64 = 4_096;
+pub const ANCHOR_BLOCKS_MAX: usize = 4_096;
 /// Largest data file that is read, in bytes.
 pub const FILE_BYTES_MAX: u64 = 1 << 30;
 /// Longest line of a JSON-lines file, in bytes.
@@ -24,6 +22,12 @@ pub const HELD_OUT_BYTES_MAX: usize = 64 << 10;
 pub const SEGMENT_BYTES_MAX: usize = 64 << 10;
 /// Most threads.
 pub const THREADS_MAX: usize = 1_024;
+/// Most optimiser steps of a job, and most that a count of them may be.
+pub const STEPS_MAX: u64 = u32::MAX as u64;
+/// Most of slow that may be kept at a step: above, a job moves it by less than it can be told.
+pub const RETAIN_MAX: f64 = 0.999_999;
+/// Most that `whitening` may be: at 300 all that is to be had is had, and a root in f32 is exact far above.
+pub const WHITENING_MAX: f64 = 1e4;
 
 const _: () = assert!(LINE_BYTES_MAX < FILE_BYTES_MAX, "a longest line must fit a file");
 const _: () = assert!(FILE_BYTES_MAX < u32::MAX as u64, "the bytes of any block must fit its u32");
@@ -31,10 +35,9 @@ const _: () = assert!(
     HELD_OUT_BYTES_MAX as u64 <= LINE_BYTES_MAX,
     "what is held out must be far less than what is learned"
 );
-const _: () = assert!(SEGMENT_BYTES_MAX >= TOKENS_MAX, "a segment must fill a block");
+const _: () = assert!(SEGMENT_BYTES_MAX >= POSITIONS_MAX, "a segment must fill a block");
+const _: () = assert!((RETAIN_MAX as f32) < 1.0, "what is kept of slow stays below 1 in f32");
 
 /// The linear layers that LoRA may change, as `--target-modules` names them.
 pub const TARGET_MODULES: [&str; 7] =
     ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-/// Most that `whitening` may be: at 300 all that is to be had is had, and a root in f32 is exact far above.
-pub const WHITENING_MAX: f64 = 1e4;

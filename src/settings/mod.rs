@@ -1,6 +1,6 @@
 //! Settings: what a user may choose, and every limit that the choices live under.
 //!
-//! One table at the end of this file names each setting once: its type, its default, its meaning.
+//! `table.rs` names each setting once: flags, keys of files, help, identity and manual come from there.
 //! - In: TOML text (`-c`), flags as [`Overrides`]. Out: [`Settings`] whose values are in range.
 //! - Never here: files, the environment, the command line's parser.
 //! - Invariant: settings that passed [`Settings::check`] hold no NaN, and every size fits the limits.
@@ -9,16 +9,18 @@ mod choices;
 mod file;
 mod limits;
 mod method;
+mod row;
+mod table;
 
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 
 pub use choices::{Activations, Device, EmbeddingLayers, HeadWeights, Schedule};
 pub use file::problem;
 pub use limits::*;
 pub use method::Method;
+pub use row::{Home, Kind, Reader, Row};
+pub use table::{Overrides, Settings, rows};
 
 /// Why settings are refused.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +77,18 @@ impl Overrides {
         })
     }
 
+    /// These wishes if `reader` does something with each.
+    ///
+    /// # Errors
+    /// [`SettingsError::Together`] for the first that it would ignore.
+    pub fn read_by(self, reader: Reader) -> Result<Self, SettingsError> {
+        let ignored = self.named().find(|(home, ..)| !home.has(reader));
+        match ignored {
+            Some((_, key, got)) => Err(SettingsError::Together { key, got, with: reader.title() }),
+            None => Ok(self),
+        }
+    }
+
     /// These wishes if none of them would be ignored, with what follows from them.
     ///
     /// # Errors
@@ -88,6 +102,10 @@ impl Overrides {
         ];
         if self.anchor_blocks == Some(0) {
             none_of("--anchor-blocks 0", of_texts.clone())?;
+        }
+        if self.replay_bytes.flatten().is_some() {
+            let blocks = self.replay_blocks.map(|blocks| blocks.to_string());
+            none_of("--replay-bytes", [("replay-blocks", blocks)])?;
         }
         if self.as_published != Some(true) {
             return Ok(self);
@@ -151,69 +169,11 @@ impl Settings {
     /// # Errors
     /// [`SettingsError::Range`] for the first setting that is.
     pub fn check(&self) -> Result<(), SettingsError> {
-        self.check_sizes()?;
-        self.check_reals()?;
-        let expected = format!("one or more of {}, each once", TARGET_MODULES.join(", "));
-        let known = |name: &String| TARGET_MODULES.contains(&name.as_str());
-        let mut names = self.target_modules.clone();
-        names.sort_unstable();
-        names.dedup();
-        let once = names.len() == self.target_modules.len() && !names.is_empty();
-        if !once || !names.iter().all(known) {
-            return Err(range("target-modules", &expected, self.target_modules.join(",")));
-        }
-        Ok(())
-    }
-
-    fn check_sizes(&self) -> Result<(), SettingsError> {
-        let replay_max = BATCH_BLOCKS_MAX as u64;
-        within("iters", self.iters, 1, u64::from(u32::MAX))?;
-        within("batch-size", self.batch_size as u64, 1, BATCH_BLOCKS_MAX as u64)?;
-        within("replay-batch-size", self.replay_batch_size as u64, 0, replay_max)?;
-        within("grad-accumulation-steps", self.grad_accumulation_steps as u64, 1, replay_max)?;
-        within("rank", self.rank as u64, 1, RANK_MAX as u64)?;
-        within("max-seq-length", self.max_seq_length as u64, 2, TOKENS_MAX as u64)?;
-        within("replay-blocks", self.replay_blocks, 1, REPLAY_BLOCKS_MAX)?;
-        within("anchor-blocks", self.anchor_blocks as u64, 0, ANCHOR_BLOCKS_MAX)?;
-        within("threads", self.threads as u64, 0, THREADS_MAX as u64)?;
-        within("keep-generations", self.keep_generations as u64, 1, 1_000)?;
-        if self.num_layers != -1 && self.num_layers < 1 {
-            return Err(range("num-layers", "-1 (all) or at least 1", self.num_layers));
-        }
-        match self.replay_bytes {
-            Some(0) => Err(range("replay-bytes", "at least 1", 0)),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_reals(&self) -> Result<(), SettingsError> {
-        let reals = [
-            ("learning-rate", self.learning_rate, 0.0, 1.0),
-            ("warmup", self.warmup, 0.0, f64::from(u32::MAX)),
-            ("weight-decay", self.weight_decay, 0.0, 10.0),
-            ("max-grad-norm", self.max_grad_norm, 1e-9, 1e9),
-            ("alpha", self.alpha, 1e-6, 1e6),
-            ("gamma", self.gamma, 0.0, 1e6),
-            ("anchor-weight", self.anchor_weight, 0.0, 1e6),
-            ("whitening", self.whitening, 0.0, WHITENING_MAX),
-            ("gate-new", self.gate_new, -1.0, 1.0),
-            ("gate-old", self.gate_old, 0.0, 10.0),
-            ("gate-general", self.gate_general, 0.0, 10.0),
-        ];
-        for (key, value, low, high) in reals {
-            // A range holds no NaN, so this refuses it too.
-            if !(low..=high).contains(&value) {
-                return Err(range(key, &format!("{low} to {high}"), value));
-            }
-        }
-        if !(0.0..1.0).contains(&self.retain) {
-            return Err(range("retain", "0 <= retain < 1", self.retain));
-        }
-        if self.learning_rate == 0.0 {
-            return Err(range("learning-rate", "above 0", self.learning_rate));
-        }
-        if self.warmup >= 1.0 && self.warmup.fract() != 0.0 {
-            return Err(range("warmup", "a part below 1, or whole steps", self.warmup));
+        self.check_each()?;
+        let most = STEP_BLOCKS_MAX / self.batch_size;
+        if self.grad_accumulation_steps > most {
+            let expected = format!("at most {most} with --batch-size {}", self.batch_size);
+            return Err(range("grad-accumulation-steps", &expected, self.grad_accumulation_steps));
         }
         Ok(())
     }
@@ -275,23 +235,7 @@ impl Settings {
     /// # Errors
     /// [`SettingsError::Identity`] when a value has no JSON; checked settings always have.
     pub fn identity(&self) -> Result<Vec<(String, String)>, SettingsError> {
-        let start = Self::default();
-        let bare = Self {
-            model: None,
-            data: None,
-            adapter_path: None,
-            state: None,
-            resume: false,
-            steps_per_report: start.steps_per_report,
-            save_every: start.save_every,
-            keep_generations: start.keep_generations,
-            threads: start.threads,
-            gate_new: start.gate_new,
-            gate_old: start.gate_old,
-            gate_general: start.gate_general,
-            ..self.clone()
-        };
-        let text = serde_json::to_string(&bare)?;
+        let text = serde_json::to_string(&self.bare())?;
         let mut values: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text)?;
         // Ways of keeping numbers that give the same results may change too.
         if matches!(self.head_weights, HeadWeights::Auto | HeadWeights::F32) {
@@ -315,140 +259,6 @@ fn none_of(
 
 fn range(key: &'static str, expected: &str, got: impl fmt::Display) -> SettingsError {
     SettingsError::Range { key, expected: expected.to_owned(), got: got.to_string() }
-}
-
-fn within(key: &'static str, value: u64, low: u64, high: u64) -> Result<(), SettingsError> {
-    if (low..=high).contains(&value) {
-        return Ok(());
-    }
-    Err(range(key, &format!("{low} to {high}"), value))
-}
-
-/// Makes [`Settings`], their defaults and the same fields as optional [`Overrides`] from one table.
-macro_rules! settings {
-    ($($(#[doc = $doc:literal])+ $field:ident: $type:ty = $start:expr,)+) => {
-        /// Everything a user may choose, with the defaults of `README.md`.
-        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-        #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-        pub struct Settings { $($(#[doc = $doc])+ pub $field: $type,)+ }
-
-        /// What was said of the settings: a field that is `None` leaves the setting as it is.
-        #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-        #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-        pub struct Overrides { $($(#[doc = $doc])+ pub $field: Option<$type>,)+ }
-
-        impl Default for Settings {
-            fn default() -> Self {
-                Self { $($field: $start,)+ }
-            }
-        }
-
-        impl Overrides {
-            /// These wishes, and those of `other` where these say nothing.
-            pub fn or(self, other: Self) -> Self {
-                Self { $($field: self.$field.or(other.$field),)+ }
-            }
-        }
-
-        impl Settings {
-            /// These settings with every override that is given; flags win over the file.
-            pub fn merge(self, flags: Overrides) -> Self {
-                Self { $($field: flags.$field.unwrap_or(self.$field),)+ }
-            }
-        }
-    };
-}
-
-settings! {
-    /// The model folder.
-    model: Option<PathBuf> = None,
-    /// Data: a folder, a file, or `-`.
-    data: Option<PathBuf> = None,
-    /// Optimiser steps of the job.
-    iters: u64 = 100,
-    /// Fresh blocks of a batch.
-    batch_size: usize = 3,
-    /// Replayed blocks of a batch, which weigh by their number; 0 turns replay off.
-    replay_batch_size: usize = 5,
-    /// Highest learning rate.
-    learning_rate: f64 = 1e-3,
-    /// Warm-up: below 1 a part of `iters`, else steps.
-    warmup: f64 = 0.05,
-    /// How the learning rate goes on after the warm-up.
-    lr_schedule: Schedule = Schedule::Constant,
-    /// Decoupled weight decay of AdamW.
-    weight_decay: f64 = 0.01,
-    /// Gradients are scaled down to this global norm.
-    max_grad_norm: f64 = 1.0,
-    /// Batches that one optimiser step sums.
-    grad_accumulation_steps: usize = 1,
-    /// How many of the top layers learn; -1 is all.
-    num_layers: i64 = 4,
-    /// Rank r.
-    rank: usize = 16,
-    /// LoRA alpha; scale = alpha / r.
-    alpha: f64 = 32.0,
-    /// The linear layers that LoRA changes.
-    target_modules: Vec<String> = TARGET_MODULES.map(str::to_owned).to_vec(),
-    /// Learn answers only, not prompts.
-    mask_prompt: bool = false,
-    /// Most tokens T of a block.
-    max_seq_length: usize = 256,
-    /// Steps between two lines of progress; 0: only at the end.
-    steps_per_report: u64 = 10,
-    /// Steps between two evaluations; 0: only at the end.
-    steps_per_eval: u64 = 50,
-    /// Evaluations without a gain on new text after which a job ends early; 0: it never does.
-    patience: u64 = 0,
-    /// Steps between two checkpoints; 0: only the commit.
-    save_every: u64 = 50,
-    /// Where the adapter is written or read, PEFT layout.
-    adapter_path: Option<PathBuf> = None,
-    /// The state folder of the device.
-    state: Option<PathBuf> = None,
-    /// Go on with an interrupted job.
-    resume: bool = false,
-    /// Seed of all chance.
-    seed: u64 = 0,
-    /// How much of slow is kept per step (lambda), in `[0, 1)`; 0: slow is fast.
-    retain: f64 = 0.95,
-    /// Weight of the relative distance between the hidden states of fast and slow, in nats.
-    gamma: f64 = 10.0,
-    /// Which hidden states that distance sees.
-    embedding_layers: EmbeddingLayers = EmbeddingLayers::Last,
-    /// Texts that the base writes before a job, on which fast is held to it; 0: none.
-    anchor_blocks: usize = 256,
-    /// Weight of the divergence from the base on them, in parts of the cross-entropy.
-    anchor_weight: f64 = 0.3,
-    /// How strongly the inputs of A are whitened by what they are on those texts; 0: not at all.
-    whitening: f64 = 0.0,
-    /// Reptile: steps after which slow goes `1 - retain` of the way to fast and fast begins again
-    /// there; 0: slow follows at every step.
-    reptile_steps: u64 = 0,
-    /// Blocks that the reservoir holds.
-    replay_blocks: u64 = 2_000,
-    /// Bytes that the reservoir may take; given, it decides how many blocks fit.
-    replay_bytes: Option<u64> = None,
-    /// Keep hidden states at the tap in the reservoir, as f16.
-    replay_hidden: bool = false,
-    /// Do as the authors' program of I-LoRA does, for comparison.
-    as_published: bool = false,
-    /// Least relative gain on new text for an adapter to be kept; below 0 allows a loss.
-    gate_new: f64 = 0.0,
-    /// Most relative loss on old text.
-    gate_old: f64 = 0.02,
-    /// Most relative loss on general text.
-    gate_general: f64 = 0.05,
-    /// Adapters that stay on disk for a rollback, the current one included.
-    keep_generations: usize = 4,
-    /// Where to compute.
-    device: Device = Device::Auto,
-    /// How the frozen weights of the head are kept on the CPU.
-    head_weights: HeadWeights = HeadWeights::Auto,
-    /// What the forward pass keeps for the backward pass on the CPU.
-    activations: Activations = Activations::F32,
-    /// Threads; 0 is one per core.
-    threads: usize = 0,
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use super::*;
+use sapwood::settings::{Kind, rows};
 use std::collections::BTreeMap;
 
 const MANUAL: &str = include_str!("../../CONFIG.md");
@@ -47,9 +48,10 @@ fn keys(section: &str) -> Vec<String> {
 #[test]
 fn the_manual_names_every_key_with_its_default_and_no_other_key() {
     let defaults = toml::Table::try_from(Config::default()).unwrap();
-    for (section, heading) in SECTIONS {
+    for (section, heading) in SECTIONS.into_iter().filter(|(section, _)| *section != "learn") {
         let mut told = told(heading);
-        let sections = |key: &String| section.is_empty() && defaults.contains_key(key);
+        let is_section = |key: &String| defaults.contains_key(key) || key == "learn";
+        let sections = |key: &String| section.is_empty() && is_section(key);
         for key in keys(section).into_iter().filter(|key| !sections(key)) {
             let default = defaults.get(section).and_then(|part| part.get(&key));
             let expected = match default {
@@ -61,6 +63,48 @@ fn the_manual_names_every_key_with_its_default_and_no_other_key() {
         }
         assert!(told.is_empty(), "[{section}] has no {told:?}");
     }
+}
+
+/// The manual's rows of `[learn]`, as the table of settings has them.
+fn learn_rows() -> Vec<String> {
+    let rows = rows().into_iter().filter(|row| row.home.has(Reader::Device));
+    rows.map(|row| {
+        let start = row.start.map_or_else(|| "none".to_owned(), |start| format!("`{start}`"));
+        let words = match row.kind {
+            Kind::Choice(words) => words.iter().map(|(word, _)| format!("`{word}`")).collect(),
+            _ => Vec::new(),
+        };
+        let may =
+            if words.is_empty() { row.expected.unwrap_or_default() } else { words.join(", ") };
+        format!("| `{}` | {start} | {may} | {} |", row.key, row.about)
+    })
+    .collect()
+}
+
+/// To bring the manual up to date, put in its place what this prints.
+#[test]
+fn the_manual_s_settings_of_learning_are_those_of_the_table() {
+    let part = MANUAL.split("\n## [learn]\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let told: Vec<&str> = part.lines().filter(|line| line.starts_with("| `")).collect();
+    let rows = learn_rows();
+    assert!(told == rows, "expected of CONFIG.md:\n{}", rows.join("\n"));
+}
+
+#[test]
+fn a_setting_that_a_device_decides_itself_is_refused() {
+    let mut refused = 0;
+    for row in rows().into_iter().filter(|row| !row.home.has(Reader::Device)) {
+        let value = match row.kind {
+            Kind::Whole => "1",
+            Kind::Switch => "true",
+            _ => "\"x\"",
+        };
+        let error = Config::from_toml(&format!("[learn]\n{} = {value}", row.key)).unwrap_err();
+        let said = error.to_string();
+        assert!(said.contains(row.key) && said.contains("has no effect"), "{said}");
+        refused += 1;
+    }
+    assert_eq!(refused, 7);
 }
 
 #[test]
