@@ -78,7 +78,9 @@ impl Device {
 
     fn commit(&mut self, files: &[(&str, &[u8])], learner: &LearnerRecord) {
         let reservoir = Some(&mut self.reservoir);
-        self.state.commit(Commit { files, learner, reservoir, verdict: "kept" }).unwrap();
+        self.state
+            .commit(Commit { files, learner, reservoir, domain: 1, verdict: "kept" })
+            .unwrap();
     }
 
     fn checkpoint(&mut self, learner: LearnerRecord) {

@@ -169,7 +169,9 @@ fn verify(criterion: &mut Criterion) {
     fill(&mut reservoir, &block, hidden.as_deref());
     let learner = LearnerRecord::default();
     let reservoir = Some(&mut reservoir);
-    state.commit(Commit { files: &[], learner: &learner, reservoir, verdict: "" }).unwrap();
+    state
+        .commit(Commit { files: &[], learner: &learner, reservoir, domain: 1, verdict: "" })
+        .unwrap();
     let mut group = criterion.benchmark_group("open and verify");
     group.sample_size(10);
     group.throughput(Throughput::Bytes(u64::from(geometry.capacity) * geometry.slot_bytes()));

@@ -13,7 +13,7 @@ pub struct Block {
     /// Bytes of UTF-8 text that the labelled tokens stand for: the divisor of bits per byte.
     pub bytes: u32,
     /// Which domain the sample came from; 0 when nobody said.
-    pub domain: u16,
+    pub domain: u32,
 }
 
 impl Block {

@@ -79,6 +79,7 @@ fn blocks(from: u32, count: usize) -> Vec<Block> {
 
 fn material(name: &str, from: u32) -> Material {
     Material {
+        key: name.to_owned(),
         name: name.to_owned(),
         hash: [from as u8; 32],
         train: blocks(from, BLOCKS),
@@ -346,7 +347,7 @@ fn hidden(trunk: &Trunk, block: &Block) -> Array3<f32> {
 
 /// What the reservoir holds after the first step over `blocks`.
 fn stored_after_a_step(blocks: &[Block], settings: &Settings) -> Vec<Drawn> {
-    let geometry = geometry(engines(), settings).unwrap();
+    let geometry = geometry(engines().base.config(), settings).unwrap();
     let mut reservoir = Reservoir::create(Arc::new(Memory::default()), geometry, [0; 32]).unwrap();
     let spec = spec(engines().base.config(), settings).unwrap();
     let mut chance = ChaCha8Rng::seed_from_u64(settings.seed);

@@ -83,7 +83,7 @@ fn material(job: u64, vocab: u32) -> Material {
     hash[..8].copy_from_slice(&job.to_le_bytes());
     let name = format!("domain {}", job % DOMAINS);
     let (train, valid, general) = (blocks(STEPS as usize * BATCH), blocks(8), blocks(8));
-    Material { name, hash, train, valid, general, start: Vec::new() }
+    Material { key: name.clone(), name, hash, train, valid, general, start: Vec::new() }
 }
 
 /// One device's share of a job: 100 steps, its gate and its commit.

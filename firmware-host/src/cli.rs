@@ -119,6 +119,8 @@ pub(crate) enum Action {
     /// Samples that no job could take in: they are kept until you decide.
     #[command(subcommand)]
     Aside(Aside),
+    /// Go on with a state folder whose manifests are lost.
+    Recover(Recover),
     /// Stop learning at the next optimiser step, until `resume`; serving goes on.
     Pause,
     /// Go on learning.
@@ -160,6 +162,15 @@ pub(crate) struct Numbers {
     /// All of them.
     #[arg(long, conflicts_with = "numbers")]
     pub(crate) all: bool,
+}
+
+/// What a state folder is recovered from.
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    /// The adapters that lie in it: the newest that is whole is used from then on, and the reservoir
+    /// begins with the blocks that are found in its file.
+    #[arg(long, required = true)]
+    pub(crate) from_adapters: bool,
 }
 
 /// How frames are made.

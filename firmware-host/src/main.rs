@@ -7,6 +7,7 @@
 mod aside;
 mod cli;
 mod commands;
+mod recover;
 #[cfg(feature = "engine")]
 mod run;
 mod show;
@@ -59,6 +60,7 @@ fn act(command: &Command) -> anyhow::Result<()> {
             commands::job(&config()?, json)
         }
         Action::Aside(aside) => aside::run(&config()?, aside, json),
+        Action::Recover(_) => recover::run(&config()?, json),
         Action::Pause => commands::pause(&config()?, true, json),
         Action::Resume => commands::pause(&config()?, false, json),
         Action::Probes => commands::probes(&config()?, json),

@@ -1,9 +1,14 @@
 //! The commands as an operator meets them, from outside: exit codes, files, what is said.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+use sapwood::adapter::peft::{self, Meta, Role};
+use sapwood::adapter::{Adapter, Slot, Spec, Target};
+use sapwood::ports::Disk;
+use sapwood::state::{Commit, LearnerRecord, State, shapes};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 /// The configuration is refused: starting again does not help.
 const EXIT_CONFIG: i32 = 78;
@@ -88,6 +93,65 @@ fn the_state_folder_is_not_watched_under_any_name() {
     }
     let own = run(folder.path(), &["status", "--watch", "state/drop"]);
     assert_ne!(own.status.code(), Some(EXIT_CONFIG), "{}", said(&own));
+}
+
+/// A generation of one adapted layer, as a job of the program commits it.
+fn commit(state: &mut State, values: [f32; 4]) {
+    let (rank, fan_in, fan_out) = (1, 2, 2);
+    let (layer, target, scale, a, b) = (0, Target::Q, 2.0, 0..2, 2..4);
+    let slot = Slot { layer, target, rank, scale, fan_in, fan_out, a, b };
+    let spec = Spec { slots: vec![slot] };
+    let (slow, numbers) =
+        (Adapter { spec: spec.clone(), values: values.to_vec() }, values.to_vec());
+    let learner = LearnerRecord {
+        fast: numbers.clone(),
+        slow: numbers.clone(),
+        first_moment: numbers.clone(),
+        second_moment: numbers,
+        shapes: shapes(&spec),
+        ..LearnerRecord::default()
+    };
+    let (role, generation) = (Role::Slow, state.next_generation());
+    let meta = Meta { base_hash: [0; 32], generation, steps: 1, role, retain: 0.5 };
+    let files = peft::write(&slow, &meta, "").unwrap();
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
+    let (reservoir, verdict) = (None, "kept");
+    let commit = Commit { files: &files, learner: &learner, reservoir, domain: 1, verdict };
+    state.commit(commit).unwrap();
+}
+
+#[test]
+fn a_state_without_its_manifests_is_refused_until_it_is_recovered() {
+    let folder = folder();
+    let state = folder.path().join("state");
+    {
+        let mut state = State::open(Arc::new(Disk::exclusive(&state).unwrap())).unwrap();
+        commit(&mut state, [1.0, 2.0, 3.0, 4.0]);
+        commit(&mut state, [5.0, 6.0, 7.0, 8.0]);
+    }
+    let recover = ["recover", "--from-adapters"];
+    let needless = run(folder.path(), &recover);
+    assert!(said(&needless).contains("nothing to recover"), "{}", said(&needless));
+    let manifests = ["manifest.a", "manifest.b"].map(|name| state.join(name));
+    fs::remove_file(&manifests[0]).unwrap();
+    fs::write(&manifests[1], "torn").unwrap();
+    let refused = run(folder.path(), &["status"]);
+    assert!(said(&refused).contains("recover --from-adapters"), "{}", said(&refused));
+    let asked = run(folder.path(), &["recover"]);
+    assert!(
+        !asked.status.success() && said(&asked).contains("--from-adapters"),
+        "{}",
+        said(&asked)
+    );
+    let found = run(folder.path(), &recover);
+    assert!(
+        found.status.success() && said(&found).contains("generation 2 is in use"),
+        "{}",
+        said(&found)
+    );
+    let status = said(&run(folder.path(), &["status", "--json"]));
+    assert!(status.contains("\"generation\":2"), "{status}");
+    assert_eq!(fs::read(state.join("manifest.b.damaged")).unwrap(), b"torn");
 }
 
 #[test]

@@ -55,8 +55,9 @@ impl Kind {
     /// The version of its format that this program writes; it reads this one and all before.
     pub const fn version(self) -> u16 {
         match self {
-            Self::Manifest => 4,
-            Self::Checkpoint | Self::Job => 2,
+            Self::Manifest => 5,
+            Self::Checkpoint => 3,
+            Self::Slot | Self::Learner | Self::Job => 2,
             _ => 1,
         }
     }

@@ -92,7 +92,9 @@ pub enum BaseError {
         got: String,
     },
     /// A sequence is longer than the base computes rightly.
-    #[error("a sequence of {length} tokens exceeds {limit}, {why}; use a shorter --max-seq-length")]
+    #[error(
+        "a sequence of {length} tokens exceeds {limit}, {why}; nothing was started (use a shorter --max-seq-length)"
+    )]
     Length {
         /// Tokens asked for.
         length: usize,

@@ -62,9 +62,12 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
         Some(path) => Some(path.clone()),
         None => Some(model.join(GENERAL)).filter(|path| path.is_file()),
     };
-    let name = args.domain.clone().unwrap_or_else(|| chosen::name(data));
+    let (name, key) = match &args.domain {
+        Some(name) => (name.clone(), name.clone()),
+        None => (chosen::name(data), chosen::key(data)),
+    };
     let material =
-        material(&tokeniser, &dataset, name, general.as_deref(), plan.settings(), console)?;
+        material(&tokeniser, &dataset, (name, key), general.as_deref(), plan.settings(), console)?;
     let settings = planned(plan, &config, &material, console)?;
     let engines = Engines::of(base, model, &settings, host::available_bytes())?;
     let outcome = job(&engines, &mut state, &material, &settings, console)?;
@@ -149,11 +152,11 @@ fn check_own(folder: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Data as blocks, with general text for the gate when there is some.
+/// Data as blocks under the name and the key of its domain, with general text for the gate when there is some.
 pub(crate) fn material(
     tokeniser: &Tokeniser,
     dataset: &intake::Dataset,
-    name: String,
+    (name, key): (String, String),
     general: Option<&Path>,
     settings: &Settings,
     console: &Console,
@@ -186,6 +189,7 @@ pub(crate) fn material(
         general,
         start: tokeniser.opening(),
         name,
+        key,
     })
 }
 

@@ -51,6 +51,13 @@ pub(crate) fn name(path: &Path) -> String {
     stem.map_or_else(|| "data".to_owned(), |stem| stem.to_string_lossy().into_owned())
 }
 
+/// What makes a data set's domain this one and no other: where it lies. Two folders with the same last
+/// part are two domains.
+pub(crate) fn key(path: &Path) -> String {
+    let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    place.to_string_lossy().into_owned()
+}
+
 /// An adapter folder in PEFT layout.
 pub(crate) fn adapter_at(
     folder: &Path,
@@ -113,7 +120,7 @@ pub(crate) fn blocks(
     tokeniser: &Tokeniser,
     examples: &[intake::Example],
     settings: &Settings,
-    domain: u16,
+    domain: u32,
     mut warn: impl FnMut(&str) -> io::Result<()>,
 ) -> anyhow::Result<Vec<Block>> {
     let made = tokeniser.blocks(examples, settings.max_seq_length, settings.mask_prompt, domain)?;

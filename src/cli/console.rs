@@ -203,7 +203,8 @@ pub(crate) fn table(scores: &[Score]) -> String {
         "", "before", "fast", "slow"
     );
     for kind in Text::ALL {
-        let of = |who: Who| scores.iter().find(|score| score.text == kind && score.who == who);
+        let of =
+            |who: Who| scores.iter().find(|s| s.text == kind && s.who == who && s.domain.is_none());
         let cell =
             |who| of(who).map_or("-".to_owned(), |score| format!("{:.4}", score.bits_per_byte));
         if scores.iter().all(|score| score.text != kind) {

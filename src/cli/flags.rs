@@ -186,7 +186,7 @@ mod tests {
                 let past = match (bound == low, row.kind == Kind::Whole) {
                     (true, true) => (number - 1.0).to_string(),
                     (false, true) => (number + 1.0).to_string(),
-                    (true, false) => (number - 1e-12 - number.abs() / 2.0).to_string(),
+                    (true, false) => (number - 1e-36 - number.abs() / 2.0).to_string(),
                     (false, false) => (number + 1e-9 + number / 1e3).to_string(),
                 };
                 let refusal = check(&past).err().ok_or_else(|| format!("{flag} {past} passed"))?;

@@ -69,7 +69,7 @@ fn learn(
     for (number, domain) in DOMAINS.iter().enumerate() {
         console.line(&format!("\njob {} of {}: {domain}", number + 1, DOMAINS.len()))?;
         let data = chosen::data(&models.join("samples").join(domain))?;
-        let name = (*domain).to_owned();
+        let name = ((*domain).to_owned(), (*domain).to_owned());
         let plan = Plan::new(&config, &state, wishes.clone(), false)?;
         let held = plan.settings();
         let material = material(&tokeniser, &data, name, Some(&general), held, console)?;

@@ -17,7 +17,7 @@ pub(crate) fn replay(action: &Replay, console: &Console) -> anyhow::Result<()> {
     let mut reservoir = state
         .committed_reservoir()?
         .with_context(|| format!("{} has no reservoir yet", folder.display()))?;
-    let names = state.learner()?.map(|record| record.domains).unwrap_or_default();
+    let known = state.learner()?.map(|record| record.domains).unwrap_or_default();
     let sound = if verify { Some(reservoir.verify()?) } else { None };
     let stats = reservoir.stats();
     let lost: Vec<String> = reservoir
@@ -25,12 +25,13 @@ pub(crate) fn replay(action: &Replay, console: &Console) -> anyhow::Result<()> {
         .iter()
         .map(|lost| format!("slot {}: {}", lost.slot, lost.reason))
         .collect();
-    let name = |tag: u16| {
-        let name = usize::from(tag).checked_sub(1).and_then(|index| names.get(index));
-        name.cloned().unwrap_or_else(|| format!("domain {tag}"))
+    let name = |number: u32| {
+        let known = known.iter().find(|known| known.number == number);
+        known.map_or_else(|| format!("domain {number}"), |known| known.name.clone())
     };
-    let domains: serde_json::Map<_, _> =
-        stats.per_domain.iter().map(|(&tag, &held)| (name(tag), json!(held))).collect();
+    // A list: two domains may have the same name.
+    let row = |(&number, &held): (&u32, &u32)| json!({ "number": number, "name": name(number), "held": held });
+    let domains: Vec<_> = stats.per_domain.iter().map(row).collect();
     let value = json!({
         "event": "replay", "capacity": stats.capacity, "held": stats.held, "seen": stats.seen,
         "corrupt": stats.corrupt, "bytes": stats.bytes, "sound": sound, "lost": lost,
@@ -44,8 +45,8 @@ pub(crate) fn replay(action: &Replay, console: &Console) -> anyhow::Result<()> {
         stats.corrupt,
         bytes(stats.bytes)
     );
-    for (&tag, held) in &stats.per_domain {
-        text += &format!("  {:<24}{held:>7}\n", name(tag));
+    for (&number, held) in &stats.per_domain {
+        text += &format!("  {:<24}{held:>7}\n", name(number));
     }
     if let Some(sound) = sound {
         text += &format!("{sound} blocks were read and are sound\n");

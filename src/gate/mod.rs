@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use metrics::{Direction, Matrix, MatrixError, Metrics};
 pub use report::{Report, Run, Split, Summary};
-pub use verdict::{Change, Judge, Reason, Scores, Verdict};
+pub use verdict::{Change, Judge, Reason, Scores, Verdict, Worst};
 
 /// What an evaluation adds up over blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

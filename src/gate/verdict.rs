@@ -19,13 +19,25 @@ pub struct Change {
     pub after: f64,
 }
 
+/// The old domain that lost most.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Worst {
+    /// Its name.
+    pub domain: String,
+    /// Its scores.
+    pub change: Change,
+}
+
 /// What the gate looks at; a kind of text that nobody has is not judged.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     /// Held-out text of what was just learned.
     pub new: Change,
-    /// Held-out text of what was learned before.
+    /// Held-out text of what was learned before, the mean over its domains.
     pub old: Option<Change>,
+    /// The one of those domains that lost most.
+    #[serde(default)]
+    pub worst: Option<Worst>,
     /// General text, which no job learns.
     pub general: Option<Change>,
     /// Which way all of them get better.
@@ -39,6 +51,9 @@ pub struct Judge {
     pub new_gain_min: f64,
     /// Most loss on old text.
     pub old_loss_max: f64,
+    /// Most loss on one old domain.
+    #[serde(default = "unbounded")]
+    pub worst_loss_max: f64,
     /// Most loss on general text.
     pub general_loss_max: f64,
 }
@@ -53,12 +68,14 @@ pub enum Reason {
     New,
     /// Too much loss on old text.
     Old,
+    /// Too much loss on one old domain.
+    Worst,
     /// Too much loss on general text.
     General,
 }
 
 /// What the gate says; `to_string` is one line for the user.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "verdict")]
 pub enum Verdict {
     /// The new adapter is committed.
@@ -83,29 +100,39 @@ impl Judge {
         Self {
             new_gain_min: settings.gate_new,
             old_loss_max: settings.gate_old,
+            worst_loss_max: settings.gate_worst,
             general_loss_max: settings.gate_general,
         }
     }
 
     /// The verdict on an adapter. A score that is NaN, infinite or not above 0 drops it.
     pub fn judge(&self, scores: Scores) -> Verdict {
-        let gain = |change: Option<Change>| change.map(|change| scores.gain(change));
-        let reason = match (gain(Some(scores.new)), gain(scores.old), gain(scores.general)) {
-            (new, old, general)
-                if [new, old, general].into_iter().flatten().any(|gain| !gain.is_finite()) =>
-            {
-                Some(Reason::NotANumber)
-            }
-            (Some(new), ..) if new < self.new_gain_min => Some(Reason::New),
-            (_, Some(old), _) if -old > self.old_loss_max => Some(Reason::Old),
-            (.., Some(general)) if -general > self.general_loss_max => Some(Reason::General),
-            _ => None,
+        let loss = |change: Option<Change>| change.map(|change| -scores.gain(change));
+        let worst = scores.worst.as_ref().map(|worst| worst.change);
+        // Too little gain is too much loss.
+        let judged = [
+            (Reason::New, loss(Some(scores.new)), -self.new_gain_min),
+            (Reason::Old, loss(scores.old), self.old_loss_max),
+            (Reason::Worst, loss(worst), self.worst_loss_max),
+            (Reason::General, loss(scores.general), self.general_loss_max),
+        ];
+        let is_number = |(_, loss, _): &(_, Option<f64>, _)| loss.is_none_or(f64::is_finite);
+        let is_over =
+            |(_, loss, most): &(_, Option<f64>, f64)| loss.is_some_and(|loss| loss > *most);
+        let reason = match judged.iter().all(is_number) {
+            false => Some(Reason::NotANumber),
+            true => judged.iter().find(|row| is_over(row)).map(|(reason, ..)| *reason),
         };
         match reason {
             None => Verdict::Keep { scores },
             Some(reason) => Verdict::Drop { reason, scores, judge: *self },
         }
     }
+}
+
+/// Verdicts from before single domains were judged met no limit on them.
+fn unbounded() -> f64 {
+    f64::MAX
 }
 
 /// JSON has no NaN and writes null, which must not make a recorded verdict unreadable.
@@ -162,6 +189,11 @@ impl fmt::Display for Verdict {
                         "dropped, old text lost more than {:.1} %: ",
                         percent(judge.old_loss_max)
                     )?,
+                    Reason::Worst => write!(
+                        to,
+                        "dropped, an old domain lost more than {:.1} %: ",
+                        percent(judge.worst_loss_max)
+                    )?,
                     Reason::General => write!(
                         to,
                         "dropped, general text lost more than {:.1} %: ",
@@ -172,12 +204,19 @@ impl fmt::Display for Verdict {
         }
         let scores = self.scores();
         write!(to, "new {}", scores.line(scores.new))?;
-        for (name, change) in [("old", scores.old), ("general", scores.general)] {
-            if let Some(change) = change {
-                write!(to, ", {name} {}", scores.line(change))?;
-            }
+        if let Some(change) = scores.old {
+            write!(to, ", old {}", scores.line(change))?;
         }
-        Ok(())
+        // Of one domain alone that is said already.
+        if let Some(Worst { domain, change }) =
+            scores.worst.as_ref().filter(|worst| Some(worst.change) != scores.old)
+        {
+            write!(to, ", of it worst {} ({domain})", scores.line(*change))?;
+        }
+        match scores.general {
+            Some(change) => write!(to, ", general {}", scores.line(change)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -190,6 +229,7 @@ mod tests {
         Scores {
             new: from_two(new),
             old: Some(from_two(old)),
+            worst: None,
             general: Some(from_two(general)),
             direction: Direction::LowerIsBetter,
         }
@@ -211,6 +251,24 @@ mod tests {
         assert_eq!(reason(scores(1.5, 2.0, 2.11)), Some(Reason::General));
         let first_job = Scores { old: None, general: None, ..scores(1.5, 9.0, 9.0) };
         assert_eq!(reason(first_job), None);
+    }
+
+    /// One of 32 domains that is ruined moves the mean by less than its own limit.
+    #[test]
+    fn one_domain_that_is_ruined_drops_an_adapter_that_is_fine_on_the_mean() {
+        let with = |after| {
+            let worst = Worst { domain: "law".into(), change: Change { before: 2.0, after } };
+            Scores { worst: Some(worst), ..scores(1.5, 2.03, 2.0) }
+        };
+        assert_eq!(reason(with(2.19)), None);
+        assert_eq!(reason(with(2.21)), Some(Reason::Worst));
+        assert_eq!(reason(with(f64::NAN)), Some(Reason::NotANumber));
+        let said = Judge::of(&Settings::default()).judge(with(2.6)).to_string();
+        let worst = "of it worst 2.000 -> 2.600 (+30.0 %) (law)";
+        assert!(
+            said.contains("an old domain lost more than 10.0 %") && said.contains(worst),
+            "{said}"
+        );
     }
 
     #[test]
@@ -262,7 +320,12 @@ mod tests {
     /// Numbers that binary holds exactly, so that a bound is met to the last bit.
     #[test]
     fn who_meets_a_bound_exactly_is_kept() {
-        let judge = Judge { new_gain_min: 0.25, old_loss_max: 0.5, general_loss_max: 0.125 };
+        let judge = Judge {
+            new_gain_min: 0.25,
+            old_loss_max: 0.5,
+            worst_loss_max: 0.75,
+            general_loss_max: 0.125,
+        };
         let keeps = |new, old, general| judge.judge(scores(new, old, general)).keeps();
         assert!(keeps(1.5, 3.0, 2.25));
         let more = 1.0 + f64::EPSILON;

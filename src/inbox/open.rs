@@ -105,6 +105,19 @@ impl Inbox {
         Ok(())
     }
 
+    /// The number of the last sample that surely does not wait any more: for when nobody knows which
+    /// ones were learned.
+    ///
+    /// # Errors
+    /// [`InboxError::Storage`].
+    pub fn learned_at_least(storage: &dyn Storage) -> Result<u64, InboxError> {
+        let names = storage.list(FOLDER)?;
+        let first = names.iter().filter_map(|name| segment::number(name)).min();
+        let memory = read(storage, SEEN, SEEN_BYTES_MAX)?.and_then(|bytes| Seen::decode(&bytes));
+        let next = first.unwrap_or_else(|| memory.map_or(1, |(_, next)| next));
+        Ok(next.saturating_sub(1))
+    }
+
     /// Reads every segment, removes those in which nothing waits.
     fn find(&mut self) -> Result<(), InboxError> {
         let names = self.storage.list(FOLDER)?;

@@ -3,6 +3,7 @@
 //! - In: blocks nobody learned from. Out: nats, bits per byte, perplexity.
 //! - Between two batches the caller is asked whether to go on: held-out text may take a minute.
 //! - Batches hold blocks of like length, so that little padding is computed.
+//! - Hidden states are kept as far as there is room for them; the trunk runs again for the rest.
 
 use super::LearnError;
 use super::feed::hidden;
@@ -18,7 +19,8 @@ pub type Pulse<'p> = dyn FnMut() -> Result<(), LearnError> + 'p;
 
 /// Held-out blocks with their hidden states, ready to be scored again and again.
 pub struct HeldOut<'a> {
-    batches: Vec<(Vec<&'a Block>, Array3<f32>)>,
+    trunk: &'a Trunk,
+    batches: Vec<(Vec<&'a Block>, Option<Array3<f32>>)>,
 }
 
 impl<'a> HeldOut<'a> {
@@ -27,9 +29,24 @@ impl<'a> HeldOut<'a> {
     /// # Errors
     /// [`LearnError::Trunk`] when the trunk fails; what `pulse` returns.
     pub fn new(
-        trunk: &Trunk,
+        trunk: &'a Trunk,
         blocks: &'a [Block],
         batch: usize,
+        pulse: &mut Pulse<'_>,
+    ) -> Result<Self, LearnError> {
+        let mut room = usize::MAX;
+        Self::within(trunk, blocks, batch, &mut room, pulse)
+    }
+
+    /// [`HeldOut::new`] that keeps at most `room` bytes of hidden states; what it keeps is taken from it.
+    ///
+    /// # Errors
+    /// As [`HeldOut::new`].
+    pub fn within(
+        trunk: &'a Trunk,
+        blocks: &'a [Block],
+        batch: usize,
+        room: &mut usize,
         pulse: &mut Pulse<'_>,
     ) -> Result<Self, LearnError> {
         let mut sorted: Vec<&Block> = blocks.iter().collect();
@@ -38,10 +55,16 @@ impl<'a> HeldOut<'a> {
             .chunks(batch.max(1))
             .map(|blocks| {
                 pulse()?;
-                Ok((blocks.to_vec(), hidden(trunk, blocks)?))
+                let longest = blocks.iter().map(|block| block.tokens.len()).max().unwrap_or(0);
+                let bytes = size_of::<f32>() * blocks.len() * longest * trunk.width();
+                let Some(left) = room.checked_sub(bytes) else {
+                    return Ok((blocks.to_vec(), None));
+                };
+                *room = left;
+                Ok((blocks.to_vec(), Some(hidden(trunk, blocks)?)))
             })
             .collect();
-        Ok(Self { batches: batches? })
+        Ok(Self { trunk, batches: batches? })
     }
 
     /// Whether there is nothing to score.
@@ -60,9 +83,14 @@ impl<'a> HeldOut<'a> {
         pulse: &mut Pulse<'_>,
     ) -> Result<Tally, LearnError> {
         let mut total = Tally::default();
-        for (blocks, hidden) in &self.batches {
+        for (blocks, kept) in &self.batches {
             pulse()?;
-            let nats = head.nats(adapter, &Group { blocks, hidden })?;
+            let nats = match kept {
+                Some(hidden) => head.nats(adapter, &Group { blocks, hidden })?,
+                None => {
+                    head.nats(adapter, &Group { blocks, hidden: &hidden(self.trunk, blocks)? })?
+                }
+            };
             blocks.iter().zip(nats).for_each(|(block, nats)| total.add(tally(block, nats)));
         }
         Ok(total)

@@ -1,7 +1,7 @@
 //! What a job tells while it runs: plain facts, for a terminal, a log or a line of JSON.
 
 use super::memory::Memory;
-use crate::gate::{Change, Direction, Scores};
+use crate::gate::{Change, Direction, Scores, Worst};
 use serde::Serialize;
 
 /// Which learner a score belongs to.
@@ -34,12 +34,15 @@ impl Text {
 }
 
 /// One score of one learner on one held-out text.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Score {
     /// Which text.
     pub text: Text,
     /// Which learner.
     pub who: Who,
+    /// Which old domain; none for all text of its kind, where domains weigh the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
     /// Bits per byte; lower is better.
     pub bits_per_byte: f64,
     /// e to the mean nats of a token.
@@ -145,8 +148,28 @@ pub enum Event {
 
 /// The bits per byte of one learner on one text.
 pub(super) fn of(scores: &[Score], text: Text, who: Who) -> Option<f64> {
-    let found = scores.iter().find(|score| score.text == text && score.who == who);
+    let found = scores.iter().find(|s| s.text == text && s.who == who && s.domain.is_none());
     found.map(|score| score.bits_per_byte)
+}
+
+/// The old domain that lost most, of those scored before and after.
+fn worst(scores: &[Score]) -> Option<Worst> {
+    let of = |who, name: &str| {
+        let own = |score: &&Score| score.who == who && score.domain.as_deref() == Some(name);
+        scores.iter().find(own).map(|score| score.bits_per_byte)
+    };
+    let domains = scores.iter().filter(|score| score.who == Who::Before);
+    let changes = domains.filter_map(|score| {
+        let domain = score.domain.clone()?;
+        let change = Change { before: score.bits_per_byte, after: of(Who::Slow, &domain)? };
+        Some(Worst { domain, change })
+    });
+    // What is no number is the worst there can be.
+    let loss = |worst: &Worst| match worst.change.after / worst.change.before {
+        loss if loss.is_nan() => f64::INFINITY,
+        loss => loss,
+    };
+    changes.max_by(|one, other| loss(one).total_cmp(&loss(other)))
 }
 
 /// What the gate looks at: the slow learner against the adapter in use.
@@ -158,6 +181,7 @@ pub(super) fn judged(scores: &[Score]) -> Scores {
     Scores {
         new: change(Text::New).unwrap_or(Change { before: f64::NAN, after: f64::NAN }),
         old: change(Text::Old),
+        worst: worst(scores),
         general: change(Text::General),
         direction: Direction::LowerIsBetter,
     }

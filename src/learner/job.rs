@@ -8,13 +8,14 @@
 use super::anchor::{own_texts, whitening};
 use super::course::{Bench, Course, Cursor};
 use super::engines::Engines;
-use super::evaluate::HeldOut;
 use super::events::{Event, Score, Text, Who, judged, of};
 use super::feed::Feed;
 use super::heritage::Heritage;
 use super::memory::{HIDDEN_BYTES_MAX, Memory};
+use super::plan::serves;
 use super::since::Since;
 use super::start::Start;
+use super::texts::Texts;
 use super::{LearnError, geometry, spec};
 use crate::adapter::peft::{self, Meta, Role};
 use crate::adapter::{Adapter, Spec};
@@ -22,19 +23,18 @@ use crate::block::Block;
 use crate::gate::{Judge, Verdict};
 use crate::reservoir::Reservoir;
 use crate::settings::Settings;
-use crate::state::{Best, Checkpoint, Commit, LearnerRecord, State};
+use crate::state::{Best, Checkpoint, Commit, Domain, LearnerRecord, State};
 use crate::train::{Learners, Whitening};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-
-/// Held-out blocks scored together.
-const SCORE_BATCH: usize = 8;
 
 /// What a job learns from and is judged by.
 #[derive(Clone, Debug, Default)]
 pub struct Material {
     /// Name of the domain.
     pub name: String,
+    /// What makes the domain this one and no other: where its text comes from, or a name of its own.
+    pub key: String,
     /// BLAKE3 of the data, so that a resumed job is known to be the same.
     pub hash: [u8; 32],
     /// Blocks to learn.
@@ -108,9 +108,9 @@ fn learn_and_judge(
     let memory = Memory::estimate(config, &spec, settings, material.train.len() as u64);
     let start = Start::find(engines, state, material, settings, &spec, tell)?;
     let Start { mut learners, heritage, cursor, before, checkpoint, is_first } = start;
-    let domain = heritage.tag(&material.name);
-    let train: Vec<Block> =
-        material.train.iter().map(|block| Block { domain, ..block.clone() }).collect();
+    let domain = heritage.domain(&material.name, &material.key, state.next_domain());
+    let tagged = |block: &Block| Block { domain: domain.number, ..block.clone() };
+    let train: Vec<Block> = material.train.iter().map(tagged).collect();
     let reservoir = match settings.replay_batch_size {
         0 => None,
         _ => Some(reservoir(engines, state, settings, checkpoint.as_ref())?),
@@ -127,16 +127,17 @@ fn learn_and_judge(
     if let Some(whitening) = whitening.as_ref().filter(|_| is_first) {
         learners.whiten(whitening);
     }
-    let old = heritage.blocks_but(&material.name);
-    let mut read = |blocks| HeldOut::new(&engines.trunk, blocks, SCORE_BATCH, &mut || pulse(tell));
-    let texts = [read(&material.valid)?, read(&old)?, read(&material.general)?];
+    let old = heritage.groups_but(&domain);
+    let old_blocks = old.iter().map(|group| group.blocks.len()).sum();
+    let Material { valid, general, .. } = material;
+    let texts = Texts::new(&engines.trunk, valid, &old, general, &mut || pulse(tell))?;
     let ready = Event::Ready {
         domain: material.name.clone(),
         parameters: config.parameters(),
         trained: spec.len() as u64,
         device: engines.place.name(),
         blocks: train.len(),
-        held_out: [material.valid.len(), old.len(), material.general.len()],
+        held_out: [valid.len(), old_blocks, general.len()],
         memory,
         step: cursor.step,
         iters: settings.iters,
@@ -151,6 +152,7 @@ fn learn_and_judge(
         learners,
         heritage: &heritage,
         reservoir,
+        domain,
         texts: &texts,
         before,
         best: checkpoint.and_then(|checkpoint| checkpoint.best),
@@ -168,12 +170,9 @@ fn reservoir(
     settings: &Settings,
     checkpoint: Option<&Checkpoint>,
 ) -> Result<Reservoir, LearnError> {
-    let wanted = geometry(engines, settings)?;
+    let wanted = geometry(engines.base.config(), settings)?;
     let reservoir = state.reservoir(wanted, seed_bytes(settings.seed), checkpoint)?;
-    let (room, fresh) = (reservoir.geometry().room, settings.fresh_blocks());
-    if room < fresh {
-        return Err(LearnError::Room { fresh, room });
-    }
+    serves(reservoir.geometry(), &wanted, settings.fresh_blocks())?;
     Ok(reservoir)
 }
 
@@ -194,7 +193,8 @@ struct Job<'j, 'a> {
     learners: Learners,
     heritage: &'j Heritage,
     reservoir: Option<Reservoir>,
-    texts: &'j [HeldOut<'j>; 3],
+    domain: Domain,
+    texts: &'j Texts<'j>,
     before: Option<Adapter>,
     best: Option<Best>,
     feed: Feed<'a>,
@@ -352,21 +352,7 @@ impl Job<'_, '_> {
         adapter: Option<&Adapter>,
         tell: &mut Listener<'_>,
     ) -> Result<Vec<Score>, LearnError> {
-        let mut scores = Vec::new();
-        for (text, held_out) in Text::ALL.into_iter().zip(self.texts) {
-            if held_out.is_empty() {
-                continue;
-            }
-            let head = &self.engines.head;
-            let surprise = held_out.score(head, adapter, &mut || pulse(tell))?;
-            scores.push(Score {
-                text,
-                who,
-                bits_per_byte: surprise.bits_per_byte(),
-                perplexity: surprise.perplexity(),
-            });
-        }
-        Ok(scores)
+        self.texts.score(&self.engines.head, who, adapter, &mut || pulse(tell))
     }
 
     fn record(&self, position: Cursor, heritage: &Heritage) -> Result<LearnerRecord, LearnError> {
@@ -404,7 +390,7 @@ impl Job<'_, '_> {
             self.state.reject(self.learners.k, &reason, self.reservoir.as_mut())?;
             return Ok(self.state.current().map(|generation| generation.number));
         }
-        let heritage = self.heritage.with(&self.material.name, &self.material.valid);
+        let heritage = self.heritage.with(&self.domain, &self.material.valid);
         let record = self.record(Cursor::default(), &heritage)?;
         let meta = Meta {
             base_hash: self.engines.base.hash(),
@@ -419,7 +405,8 @@ impl Job<'_, '_> {
             files.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
         self.state.set_keep(self.settings.keep_generations);
         let reservoir = self.reservoir.as_mut();
-        let commit = Commit { files: &files, learner: &record, reservoir, verdict: &reason };
+        let (learner, domain, verdict) = (&record, self.domain.number, reason.as_str());
+        let commit = Commit { files: &files, learner, reservoir, domain, verdict };
         Ok(Some(self.state.commit(commit)?))
     }
 }

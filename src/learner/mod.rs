@@ -10,6 +10,7 @@ mod engines;
 mod evaluate;
 mod events;
 mod feed;
+mod fits;
 mod heritage;
 mod job;
 mod memory;
@@ -17,6 +18,7 @@ mod plan;
 mod since;
 mod start;
 mod stream;
+mod texts;
 
 pub use anchor::own_texts;
 pub use choices::{Answers, accuracy};
@@ -124,6 +126,19 @@ pub enum LearnError {
         /// Numbers stored.
         got: usize,
     },
+    /// Numbers that no file of a state holds.
+    #[error(
+        "{what} of a job with these settings takes {got} bytes, expected at most {most}; nothing was \
+         started (a lower --rank, fewer --num-layers or --target-modules help)"
+    )]
+    Large {
+        /// Which file.
+        what: &'static str,
+        /// What it would take.
+        got: u64,
+        /// The most it may.
+        most: u64,
+    },
     /// More memory needed than there is.
     #[error(
         "the job needs about {needed} bytes of memory, {available} can be had; nothing was started (fewer --num-layers, a smaller --batch-size or --max-seq-length help)"
@@ -152,8 +167,7 @@ pub fn spec(config: &Config, settings: &Settings) -> Result<Spec, LearnError> {
 ///
 /// # Errors
 /// [`ReservoirError::Budget`] when not one block fits; [`ReservoirError::Limit`].
-pub fn geometry(engines: &Engines, settings: &Settings) -> Result<Geometry, LearnError> {
-    let config = engines.base.config();
+pub fn geometry(config: &Config, settings: &Settings) -> Result<Geometry, LearnError> {
     let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let (tokens_max, vocab) = (narrow(settings.max_seq_length), narrow(config.vocab));
     let hidden = settings.replay_hidden.then(|| narrow(config.hidden));

@@ -7,10 +7,10 @@
 //! - The same base, data and number of threads give the same settings: no clock is asked.
 //! - Never here: reading data.
 
-use super::{LearnError, anchor};
+use super::{LearnError, anchor, fits, geometry};
 use crate::adapter::Target;
 use crate::base::Config;
-use crate::reservoir::Geometry;
+use crate::reservoir::{Geometry, ReservoirError};
 use crate::settings::{Overrides, Settings};
 use crate::state::{LearnerRecord, State};
 use std::fmt::{self, Write as _};
@@ -71,8 +71,8 @@ impl Plan {
         if let Some(record) = state.learner()? {
             said = said.or(shape(&record, config));
         }
-        if let Some(reservoir) = state.committed_reservoir()? {
-            let held = reservoir.geometry();
+        let held = state.committed_reservoir()?.map(|reservoir| *reservoir.geometry());
+        if let Some(held) = &held {
             if !resumed && said.replay_bytes.flatten().is_some_and(|bytes| fills(held, bytes)) {
                 // The bytes are those that it was made for; other batches now would divide them otherwise.
                 said.replay_bytes = Some(None);
@@ -81,6 +81,14 @@ impl Plan {
         }
         let settings = Settings::default().merge(said.clone().or(by_base(config)));
         settings.check()?;
+        fits::check(config, &settings)?;
+        if let Some(held) = held.filter(|_| settings.replay_batch_size > 0) {
+            let wanted = geometry(config, &settings)?;
+            // Of another vocabulary is of another base, which whoever opens it says by name.
+            if held.vocab == wanted.vocab {
+                serves(&held, &wanted, settings.fresh_blocks())?;
+            }
+        }
         Ok(Self { config: config.clone(), said, settings })
     }
 
@@ -110,6 +118,18 @@ fn fills(geometry: &Geometry, bytes: u64) -> bool {
     wanted.is_ok_and(|wanted| wanted == *geometry)
 }
 
+/// Whether the reservoir that is there can be learned with.
+pub(super) fn serves(held: &Geometry, wanted: &Geometry, fresh: u32) -> Result<(), LearnError> {
+    if !held.serves(wanted) {
+        let (expected, got) = (Box::new(*wanted), Box::new(*held));
+        return Err(ReservoirError::Geometry { expected, got }.into());
+    }
+    match held.room < fresh {
+        true => Err(LearnError::Room { fresh, room: held.room }),
+        false => Ok(()),
+    }
+}
+
 /// The settings of work that stands on no state: the choice by the base, where nobody said otherwise.
 ///
 /// # Errors
@@ -120,6 +140,7 @@ pub fn for_base(config: &Config, wishes: Overrides) -> Result<Settings, LearnErr
     let mut settings = Settings::default().merge(wishes.or(by_base(config)));
     settings.retain = retain.unwrap_or_else(|| retain_of(&settings, settings.iters));
     settings.check()?;
+    fits::check(config, &settings)?;
     Ok(settings)
 }
 

@@ -83,7 +83,7 @@ impl Domains {
         test_max: usize,
     ) {
         let start = self.blocks.len();
-        let domain = self.names.len() as u16 + 1;
+        let domain = self.names.len() as u32 + 1;
         let marked =
             Self::choose(train, train_max).into_iter().map(|block| Block { domain, ..block });
         self.blocks.extend(marked);
@@ -238,7 +238,7 @@ impl<'a> Stream<'a> {
 
 /// A reservoir in memory with the settings' size.
 fn reservoir(engines: &Engines, settings: &Settings) -> Result<Reservoir, LearnError> {
-    let geometry = geometry(engines, settings)?;
+    let geometry = geometry(engines.base.config(), settings)?;
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&settings.seed.to_le_bytes());
     Ok(Reservoir::create(Arc::new(Memory::default()), geometry, seed)?)

@@ -9,7 +9,7 @@
 //!   is written once, to a free place; which place belongs to which slot is the ledger's to say.
 //! - Invariant: a place is trusted only if its bytes have the digest in the ledger.
 
-use super::record::{RecordError, seal, unseal};
+use super::record::{self, RecordError, seal, unseal};
 use super::{Geometry, ReservoirError, SlotError};
 use crate::block::Block;
 use crate::ports::{Storage, StorageError};
@@ -45,10 +45,29 @@ struct Slot {
     tokens: Tokens,
     learn_bits: Vec<u8>,
     bytes: u32,
+    domain: u32,
+    offer: u64,
+    loss: f32,
+    hidden: Option<Vec<u16>>,
+}
+
+/// A slot of version 1, when a domain's number was a short one.
+#[derive(Archive, Serialize, Deserialize)]
+struct FirstSlot {
+    tokens: Tokens,
+    learn_bits: Vec<u8>,
+    bytes: u32,
     domain: u16,
     offer: u64,
     loss: f32,
     hidden: Option<Vec<u16>>,
+}
+
+impl From<FirstSlot> for Slot {
+    fn from(first: FirstSlot) -> Self {
+        let FirstSlot { tokens, learn_bits, bytes, domain, offer, loss, hidden } = first;
+        Self { tokens, learn_bits, bytes, domain: domain.into(), offer, loss, hidden }
+    }
 }
 
 /// What a slot holds: a block and what was known of it when it was offered.
@@ -174,12 +193,38 @@ pub(crate) fn read(
     }
 }
 
+/// What a place holds and the digest of it, whatever no ledger says any more; none where no sound
+/// block lies.
+///
+/// # Errors
+/// [`StorageError`] when the disk refuses.
+pub(crate) fn salvage(
+    storage: &dyn Storage,
+    geometry: &Geometry,
+    place: u32,
+) -> Result<Option<(Content, [u8; 32])>, StorageError> {
+    let mut bytes = vec![0; slot_bytes(geometry) as usize];
+    match storage.read_at(NAME, place_at(geometry, place), &mut bytes) {
+        Ok(()) => {}
+        Err(error) if error.is_damage() => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let header = UncheckedHeader::read(&bytes).and_then(|header| header.check(Kind::Slot));
+    let Ok(header) = header else { return Ok(None) };
+    Ok(decode(geometry, &header.digest, &bytes).ok().map(|content| (content, header.digest)))
+}
+
 fn place_at(geometry: &Geometry, place: u32) -> u64 {
     HEAD_BYTES + u64::from(place) * slot_bytes(geometry)
 }
 
 fn decode(geometry: &Geometry, digest: &[u8; 32], bytes: &[u8]) -> Result<Content, SlotError> {
-    let (header, slot) = unseal::<Slot>(Kind::Slot, bytes)?;
+    let header = UncheckedHeader::read(bytes).and_then(|header| header.check(Kind::Slot));
+    let header = header.map_err(RecordError::from)?;
+    let slot: Slot = match header.version {
+        1 => record::open::<FirstSlot>(&header, bytes)?.into(),
+        _ => record::open(&header, bytes)?,
+    };
     if header.digest != *digest {
         return Err(SlotError::Other);
     }

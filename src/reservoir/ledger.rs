@@ -19,7 +19,7 @@ pub(crate) struct Entry {
     /// Which place of the file.
     pub(crate) place: u32,
     /// The block's domain, so that counting reads no block.
-    pub(crate) domain: u16,
+    pub(crate) domain: u32,
     /// The how-many-th block offered it was, from 1.
     pub(crate) offer: u64,
     /// BLAKE3 of the place's payload.
@@ -43,6 +43,16 @@ pub struct Ledger {
     pub(crate) pending: Vec<u32>,
 }
 
+/// An entry from when a domain's number was a short one.
+#[derive(Archive, Serialize, Deserialize)]
+struct FirstEntry {
+    slot: u32,
+    place: u32,
+    domain: u16,
+    offer: u64,
+    digest: [u8; 32],
+}
+
 /// A ledger from before there were passes: of manifests of versions 1 and 2, of checkpoints of
 /// version 1.
 #[derive(Archive, Serialize, Deserialize)]
@@ -51,13 +61,46 @@ pub(crate) struct FirstLedger {
     seen: u64,
     generation: u64,
     lost: u64,
-    entries: Vec<Entry>,
+    entries: Vec<FirstEntry>,
+}
+
+/// A ledger with short numbers of domains: of manifests of versions 3 and 4, of checkpoints of
+/// version 2.
+#[derive(Archive, Serialize, Deserialize)]
+pub(crate) struct SecondLedger {
+    chance: ChanceState,
+    seen: u64,
+    generation: u64,
+    lost: u64,
+    entries: Vec<FirstEntry>,
+    pending: Vec<u32>,
+}
+
+impl From<FirstEntry> for Entry {
+    fn from(first: FirstEntry) -> Self {
+        let FirstEntry { slot, place, domain, offer, digest } = first;
+        Self { slot, place, domain: domain.into(), offer, digest }
+    }
+}
+
+impl From<FirstLedger> for SecondLedger {
+    fn from(first: FirstLedger) -> Self {
+        let FirstLedger { chance, seen, generation, lost, entries } = first;
+        Self { chance, seen, generation, lost, entries, pending: Vec::new() }
+    }
+}
+
+impl From<SecondLedger> for Ledger {
+    fn from(second: SecondLedger) -> Self {
+        let SecondLedger { chance, seen, generation, lost, entries, pending } = second;
+        let entries = entries.into_iter().map(Entry::from).collect();
+        Self { chance, seen, generation, lost, entries, pending }
+    }
 }
 
 impl From<FirstLedger> for Ledger {
     fn from(first: FirstLedger) -> Self {
-        let FirstLedger { chance, seen, generation, lost, entries } = first;
-        Self { chance, seen, generation, lost, entries, pending: Vec::new() }
+        SecondLedger::from(first).into()
     }
 }
 
@@ -99,6 +142,11 @@ impl Ledger {
             }
         }
         Ok(())
+    }
+
+    /// The highest number of a domain that it names, 0 where it names none.
+    pub(crate) fn domain_max(&self) -> u32 {
+        self.entries.iter().map(|entry| entry.domain).max().unwrap_or_default()
     }
 
     /// The places it names.

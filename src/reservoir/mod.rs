@@ -19,13 +19,14 @@ mod ledger;
 mod pass;
 mod places;
 pub(crate) mod record;
+mod salvage;
 #[cfg(test)]
 mod tests;
 
 pub use chance::{ChanceState, below};
 pub use geometry::{Geometry, Policy};
-pub(crate) use ledger::FirstLedger;
 pub use ledger::Ledger;
+pub(crate) use ledger::{FirstLedger, SecondLedger};
 pub use record::RecordError;
 
 use crate::block::Block;
@@ -71,7 +72,9 @@ pub enum ReservoirError {
         got: u64,
     },
     /// The byte budget is too small for one block.
-    #[error("--replay-bytes: {got} bytes hold no block, expected at least {least}")]
+    #[error(
+        "--replay-bytes: {got} bytes hold no block, expected at least {least}; nothing was started"
+    )]
     Budget {
         /// Bytes of the smallest file of these sizes.
         least: u64,
@@ -180,7 +183,7 @@ pub struct Stats {
     /// Bytes of its file.
     pub bytes: u64,
     /// Held blocks by domain.
-    pub per_domain: BTreeMap<u16, u32>,
+    pub per_domain: BTreeMap<u32, u32>,
 }
 
 /// A bounded memory of blocks on a disk.

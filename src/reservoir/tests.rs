@@ -22,7 +22,7 @@ fn block(offer: u64) -> Block {
         (0..2 + offer as u32 % 7).map(|t| (offer as u32 * 31 + t) % 4096).collect();
     let learn =
         (0..tokens.len()).map(|t| t > 0 && !(t + offer as usize).is_multiple_of(3)).collect();
-    Block { tokens, learn, bytes: offer as u32 + 1, domain: offer as u16 % 3 }
+    Block { tokens, learn, bytes: offer as u32 + 1, domain: offer as u32 % 3 }
 }
 
 fn offer(reservoir: &mut Reservoir, offers: std::ops::RangeInclusive<u64>) {
@@ -332,7 +332,7 @@ fn the_largest_block_fits_its_place() {
         let sizes = Geometry { tokens_max, vocab, hidden, ..geometry(1) };
         let length = tokens_max as usize;
         let tokens = vec![vocab - 1; length];
-        let block = Block { tokens, learn: vec![true; length], bytes: u32::MAX, domain: u16::MAX };
+        let block = Block { tokens, learn: vec![true; length], bytes: u32::MAX, domain: u32::MAX };
         let states = hidden.map(|width| vec![f16::MAX; length * width as usize]);
         let content = file::Content { block, offer: u64::MAX, loss: f32::NAN, hidden: states };
         assert!(file::encode(&sizes, u64::MAX, &content).is_ok(), "{sizes:?}");

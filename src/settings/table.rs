@@ -130,7 +130,7 @@ settings! {
     /// Replayed blocks of a batch, which weigh by their number; 0 turns replay off.
     replay_batch_size: usize = 5, in 0..=DRAW_BLOCKS_MAX, Learning Numbers;
     /// Highest learning rate.
-    learning_rate: f64 = 1e-3, in 1e-12..=1.0, Learning Numbers, by "the base";
+    learning_rate: f64 = 1e-3, in 1e-36..=1.0, Learning Numbers, by "the base";
     /// Warm-up: below 1 a part of `iters`, else steps.
     warmup: f64 = 0.05, in PartOrSteps, Learning Numbers;
     /// How the learning rate goes on after the warm-up.
@@ -194,8 +194,10 @@ settings! {
     as_published: bool = false, in Any, Learning Numbers;
     /// Least relative gain on new text for an adapter to be kept; below 0 allows a loss.
     gate_new: f64 = 0.0, in -1.0..=1.0, Jobs Ways;
-    /// Most relative loss on old text.
+    /// Most relative loss on old text, the mean over its domains.
     gate_old: f64 = 0.02, in 0.0..=10.0, Jobs Ways;
+    /// Most relative loss on any one old domain.
+    gate_worst: f64 = 0.1, in 0.0..=10.0, Jobs Ways;
     /// Most relative loss on general text.
     gate_general: f64 = 0.05, in 0.0..=10.0, Jobs Ways;
     /// Adapters that stay on disk for a rollback, the current one included.

@@ -6,10 +6,10 @@
 
 use super::learner::LearnerRecord;
 use super::manifest::{Manifest, limit};
-use super::{StateError, publish};
+use super::{StateError, earlier, publish};
 use crate::ports::Storage;
-use crate::reservoir::record::{self, seal};
-use crate::reservoir::{FirstLedger, Ledger, RecordError};
+use crate::reservoir::record::seal;
+use crate::reservoir::{Ledger, RecordError};
 use rkyv::{Archive, Deserialize, Serialize};
 use sapwood_protocol::limits::{COUNT_MAX, LEARNER_BYTES_MAX};
 use sapwood_protocol::record::{Kind, UncheckedHeader};
@@ -20,8 +20,8 @@ pub(crate) const NAME: &str = "checkpoint";
 /// A job between two optimiser steps.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    sequence: u64,
-    current: u64,
+    pub(super) sequence: u64,
+    pub(super) current: u64,
     /// The learner as it stood.
     pub learner: LearnerRecord,
     pub(crate) ledger: Option<Ledger>,
@@ -42,22 +42,6 @@ pub struct Best {
     pub score: f64,
     /// Its factors.
     pub slow: Vec<f32>,
-}
-
-/// A checkpoint of version 1, before the reservoir was served in passes and the best was kept.
-#[derive(Archive, Serialize, Deserialize)]
-struct First {
-    sequence: u64,
-    current: u64,
-    learner: LearnerRecord,
-    ledger: Option<FirstLedger>,
-}
-
-impl From<First> for Checkpoint {
-    fn from(first: First) -> Self {
-        let First { sequence, current, learner, ledger } = first;
-        Self { sequence, current, learner, ledger: ledger.map(Ledger::from), best: None }
-    }
 }
 
 impl Best {
@@ -105,10 +89,7 @@ impl Checkpoint {
     /// A checkpoint of any version.
     fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
         let header = UncheckedHeader::read(bytes)?.check(Kind::Checkpoint)?;
-        match header.version {
-            1 => Ok(record::open::<First>(&header, bytes)?.into()),
-            _ => record::open(&header, bytes),
-        }
+        earlier::checkpoint(&header, bytes)
     }
 
     /// Makes it the one on disk, durably.

@@ -48,6 +48,22 @@ pub enum StateError {
         /// What was tried, and why it does not hold.
         reasons: String,
     },
+    /// Generations, and no manifest.
+    #[error(
+        "the state folder holds generations {generations:?} and neither manifest.a nor manifest.b that \
+         says which is in use; nothing was changed (`firmware-host recover --from-adapters` goes on \
+         with the newest that is whole)"
+    )]
+    NoManifest {
+        /// Their numbers.
+        generations: Vec<u64>,
+    },
+    /// A manifest that can be read.
+    #[error("{name} can be read: there is nothing to recover, and nothing was changed")]
+    NotLost {
+        /// The file.
+        name: &'static str,
+    },
     /// A generation that is not kept.
     #[error("generation {number} is not kept: expected one of {known:?}")]
     Unknown {

@@ -3,13 +3,14 @@
 //! - Plain numbers in the adapter's fixed order; the shapes say which linear layer each belongs to.
 //! - Invariant: fast, slow and both moments have as many numbers as the shapes make.
 
-use super::StateError;
 use super::manifest::limit;
+use super::{StateError, earlier};
 use crate::adapter::{Spec, Target};
 use crate::block::Block;
-use crate::reservoir::ChanceState;
+use crate::reservoir::{ChanceState, RecordError};
 use rkyv::{Archive, Deserialize, Serialize};
 use sapwood_protocol::limits::COUNT_MAX;
+use sapwood_protocol::record::{Kind, UncheckedHeader};
 use std::fmt::{self, Display};
 
 /// One adapted linear layer.
@@ -76,8 +77,8 @@ pub struct LearnerRecord {
     pub base: [u8; 32],
     /// Settings, by name, that must not change in the middle of a job.
     pub settings: Vec<(String, String)>,
-    /// Names of the domains met so far; a block's domain is the place of its name here, from 1.
-    pub domains: Vec<String>,
+    /// The domains met so far, the newest last; the oldest go where there are too many.
+    pub domains: Vec<Domain>,
     /// Text of earlier domains that nobody learned, for the gate.
     pub held_out: Vec<HeldOutBlock>,
 }
@@ -91,8 +92,20 @@ pub struct HeldOutBlock {
     pub learn: Vec<bool>,
     /// Bytes that the labels stand for.
     pub bytes: u32,
-    /// The domain's tag.
-    pub domain: u16,
+    /// The domain's number.
+    pub domain: u32,
+}
+
+/// A domain that a device has met.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Domain {
+    /// Its number, from 1, never given twice.
+    pub number: u32,
+    /// What it is called.
+    pub name: String,
+    /// What makes it this one and no other: where its text came from, or the name that a user gave it;
+    /// empty where an earlier version knew the name alone.
+    pub key: String,
 }
 
 impl HeldOutBlock {
@@ -126,6 +139,12 @@ pub fn shapes(spec: &Spec) -> Vec<Shape> {
 }
 
 impl LearnerRecord {
+    /// A record of any version.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
+        let header = UncheckedHeader::read(bytes)?.check(Kind::Learner)?;
+        earlier::learner(&header, bytes)
+    }
+
     /// Whether the numbers belong together.
     ///
     /// # Errors

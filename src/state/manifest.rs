@@ -4,11 +4,11 @@
 //! - Written in turns to `manifest.a` and `manifest.b`, each whole or not at all.
 //! - Invariant: what the manifest with the higher sequence names was durable before it was.
 
-use super::StateError;
 use super::publish::{self, damaged};
+use super::{StateError, earlier};
 use crate::ports::Storage;
-use crate::reservoir::record::{self, seal};
-use crate::reservoir::{FirstLedger, Ledger, RecordError};
+use crate::reservoir::record::seal;
+use crate::reservoir::{Ledger, RecordError};
 use rkyv::{Archive, Deserialize, Serialize};
 use sapwood_protocol::limits::{
     ADAPTER_FILE_BYTES_MAX, COUNT_MAX, FILE_NAME_BYTES_MAX, FILES_MAX, GENERATIONS_MAX,
@@ -103,44 +103,8 @@ pub(crate) struct Manifest {
     pub(crate) ledger: Option<Ledger>,
     /// The number of the last sample that a job which ended has taken from the inbox.
     pub(crate) learned: u64,
-}
-
-/// A manifest of version 1, before there was an inbox.
-#[derive(Archive, Serialize, Deserialize)]
-struct First {
-    sequence: u64,
-    current: u64,
-    last: u64,
-    generations: Vec<Generation>,
-    rejections: Vec<Rejection>,
-    ledger: Option<FirstLedger>,
-}
-
-/// A manifest of version 2, before the reservoir was served in passes.
-#[derive(Archive, Serialize, Deserialize)]
-struct Second {
-    sequence: u64,
-    current: u64,
-    last: u64,
-    generations: Vec<Generation>,
-    rejections: Vec<Rejection>,
-    ledger: Option<FirstLedger>,
-    learned: u64,
-}
-
-impl From<First> for Second {
-    fn from(first: First) -> Self {
-        let First { sequence, current, last, generations, rejections, ledger } = first;
-        Self { sequence, current, last, generations, rejections, ledger, learned: 0 }
-    }
-}
-
-impl From<Second> for Manifest {
-    fn from(second: Second) -> Self {
-        let Second { sequence, current, last, generations, rejections, ledger, learned } = second;
-        let ledger = ledger.map(Ledger::from);
-        Self { sequence, current, last, generations, rejections, ledger, learned }
-    }
+    /// The highest number ever given to a domain.
+    pub(crate) domain: u32,
 }
 
 impl Manifest {
@@ -157,11 +121,7 @@ impl Manifest {
     /// A manifest of any version.
     fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
         let header = UncheckedHeader::read(bytes)?.check(Kind::Manifest)?;
-        match header.version {
-            1 => Ok(Second::from(record::open::<First>(&header, bytes)?).into()),
-            2 => Ok(record::open::<Second>(&header, bytes)?.into()),
-            _ => record::open(&header, bytes),
-        }
+        earlier::manifest(&header, bytes)
     }
 
     /// Makes it the one in that file, durably.

@@ -20,21 +20,24 @@
 //! - Invariant: at any cut the old state or the new one is found, never a mixture.
 
 mod checkpoint;
+mod earlier;
 mod error;
 mod learner;
 mod manifest;
 mod publish;
+mod rebuild;
 mod recover;
 #[cfg(test)]
 mod tests;
 
 pub use checkpoint::{Best, Checkpoint};
 pub use error::StateError;
-pub use learner::{Cursor, HeldOutBlock, LearnerRecord, Shape, shapes};
+pub use learner::{Cursor, Domain, HeldOutBlock, LearnerRecord, Shape, shapes};
 pub use manifest::{FileDigest, Generation, Rejection};
+pub use rebuild::{AdapterFiles, Rebuilt, Whole};
 
 use crate::ports::Storage;
-use crate::reservoir::record::{seal, unseal};
+use crate::reservoir::record::seal;
 use crate::reservoir::{Geometry, Ledger, RecordError, Reservoir, ReservoirError};
 use checkpoint::NAME as CHECKPOINT;
 use manifest::{Manifest, NAMES, check_name, limit};
@@ -56,6 +59,9 @@ pub struct Commit<'a> {
     pub learner: &'a LearnerRecord,
     /// The reservoir with the job's replacements staged; none where nothing is replayed.
     pub reservoir: Option<&'a mut Reservoir>,
+    /// The number of the domain that was learned, from [`State::next_domain`] or given before; 0 where
+    /// there is none.
+    pub domain: u32,
     /// What the gate said.
     pub verdict: &'a str,
 }
@@ -93,6 +99,10 @@ impl State {
     pub fn open(storage: Arc<dyn Storage>) -> Result<Self, StateError> {
         publish::layout(&*storage)?;
         let (mut state, named) = Self::find(storage)?;
+        if state.slot.is_none() {
+            state.manifest = rebuild::first(&*state.storage)?;
+            (state.slot, state.sequence) = (Some(0), state.manifest.sequence);
+        }
         if let Some(named) = &named {
             state.recovery.swept = recover::sweep(&*state.storage, named);
         }
@@ -152,6 +162,11 @@ impl State {
         self.manifest.last + 1
     }
 
+    /// The number for a domain that was not met before: no job of this state has ever had it.
+    pub fn next_domain(&self) -> u32 {
+        self.manifest.domain.saturating_add(1)
+    }
+
     /// What opening found out of order.
     pub fn recovery(&self) -> &Recovery {
         &self.recovery
@@ -201,8 +216,8 @@ impl State {
         let Some(generation) = self.current() else { return Ok(None) };
         let bytes = generation.learner.read(&*self.storage, "learner")?;
         let path = format!("learner/{}", generation.number);
-        let record = |source: RecordError| StateError::Record { path, source };
-        let (_, learner) = unseal::<LearnerRecord>(Kind::Learner, &bytes).map_err(record)?;
+        let learner = LearnerRecord::parse(&bytes);
+        let learner = learner.map_err(|source| StateError::Record { path, source })?;
         learner.check()?;
         Ok(Some(learner))
     }
@@ -273,7 +288,7 @@ impl State {
     }
 
     fn try_commit(&mut self, commit: Commit<'_>) -> Result<u64, StateError> {
-        let Commit { files, learner, reservoir, verdict } = commit;
+        let Commit { files, learner, reservoir, domain, verdict } = commit;
         let number = self.manifest.last + 1;
         let (generation, record) = self.generation(number, files, learner, verdict)?;
         let ledger = reservoir.as_deref().map(synced).transpose()?;
@@ -283,6 +298,7 @@ impl State {
         next.last = number;
         next.generations.push(generation);
         next.ledger = ledger.clone().or(next.ledger);
+        next.domain = domain.max(next.domain);
         next.learned = self.through.unwrap_or(0).max(next.learned);
         self.flip(next)?;
         self.through = None;

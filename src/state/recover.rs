@@ -9,7 +9,7 @@
 
 use super::manifest::{Generation, Manifest, NAMES};
 use super::publish::NEW;
-use super::{CHECKPOINT, StateError};
+use super::{CHECKPOINT, StateError, rebuild};
 use crate::ports::{Storage, StorageResult};
 use std::cmp::Reverse;
 
@@ -44,6 +44,11 @@ pub(crate) fn find(storage: &dyn Storage) -> Result<Found, StateError> {
         }
     }
     if read.is_empty() && reasons.is_empty() {
+        // Each folder has a manifest before its first generation.
+        let generations: Vec<u64> = rebuild::numbers(storage)?.into_iter().collect();
+        if !generations.is_empty() {
+            return Err(StateError::NoManifest { generations });
+        }
         let (manifest, named) = (Manifest::default(), Some(Vec::new()));
         return Ok(Found { manifest, slot: None, sequence: 0, fell_back: reasons, named });
     }
@@ -71,6 +76,8 @@ fn choose(
                 manifest.current = number;
                 manifest.generations.retain(|kept| !failed.contains(&kept.number));
                 manifest.last = highest(read, |manifest| manifest.last);
+                let domains = read.iter().map(|(_, manifest)| manifest.domain);
+                manifest.domain = domains.max().unwrap_or_default();
                 let sequence = highest(read, |manifest| manifest.sequence);
                 let kept = read.iter().flat_map(|(_, manifest)| &manifest.generations);
                 let named = all_read.then(|| kept.map(|generation| generation.number).collect());
@@ -88,6 +95,9 @@ fn choose(
             }
             Err(error) => return Err(error),
         }
+    }
+    if read.is_empty() {
+        reasons.push("`firmware-host recover --from-adapters` looks for whole ones".to_owned());
     }
     Err(StateError::NoSound { reasons: reasons.join("; ") })
 }

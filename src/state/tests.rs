@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
 mod golden;
+mod rebuild;
 mod rules;
 
 const SEED: [u8; 32] = [5; 32];
@@ -37,6 +38,8 @@ fn fresh() -> LearnerRecord {
         shapes: vec![shape],
         base: BASE,
         settings: vec![("rank".to_owned(), "1".to_owned())],
+        domains: vec![Domain { number: 70_001, name: "notes".into(), key: "/srv/notes".into() }],
+        held_out: vec![HeldOutBlock::of(&Block { domain: 70_001, ..block(1) })],
         ..LearnerRecord::default()
     }
 }
@@ -65,7 +68,9 @@ fn commit(
     let slow: Vec<u8> = learner.slow.iter().flat_map(|value| value.to_le_bytes()).collect();
     let files = [("adapter_config.json", &b"{\"r\": 1}"[..]), ("adapter_model.safetensors", &slow)];
     let verdict = format!("kept after step {}", learner.step);
-    state.commit(Commit { files: &files, learner, reservoir: Some(reservoir), verdict: &verdict })
+    let domain = 70_000 + state.next_generation() as u32;
+    let (reservoir, verdict) = (Some(reservoir), verdict.as_str());
+    state.commit(Commit { files: &files, learner, reservoir, domain, verdict })
 }
 
 /// A device's life with everything that changes its state; `done` is called after each act.

@@ -139,7 +139,7 @@ impl Sample {
         self.bytes.push(bytes);
     }
 
-    fn block(mut self, domain: u16) -> Block {
+    fn block(mut self, domain: u32) -> Block {
         if let Some(first) = self.learn.first_mut() {
             *first = false;
         }
@@ -172,7 +172,7 @@ impl Tokeniser {
         examples: &[Example],
         tokens_max: usize,
         mask_prompt: bool,
-        domain: u16,
+        domain: u32,
     ) -> Result<Blocks, TokeniseError> {
         self.check_room(tokens_max)?;
         let mut made = Blocks::default();
@@ -217,7 +217,7 @@ impl Tokeniser {
         &self,
         choice: &Choice,
         tokens_max: usize,
-        domain: u16,
+        domain: u32,
     ) -> Result<Vec<Block>, TokeniseError> {
         self.check_room(tokens_max)?;
         let room = tokens_max - self.prefix.len();
@@ -251,7 +251,7 @@ impl Tokeniser {
         &self,
         text: &str,
         tokens_max: usize,
-        domain: u16,
+        domain: u32,
         made: &mut Blocks,
     ) -> Result<(), TokeniseError> {
         let coded = self.code(text)?;
@@ -310,7 +310,7 @@ impl Tokeniser {
 
 impl Blocks {
     /// Takes the first T tokens of a sample as one block, if a label is among them.
-    fn cut(&mut self, mut sample: Sample, tokens_max: usize, domain: u16) {
+    fn cut(&mut self, mut sample: Sample, tokens_max: usize, domain: u32) {
         if let Some(dropped) = sample.tokens.len().checked_sub(tokens_max).filter(|&more| more > 0)
         {
             self.report.examples_cut += 1;

@@ -35,7 +35,9 @@ fn a_user_exports_learns_twice_looks_scores_writes_and_goes_back() {
 
     fixture.adapt(&state, &door, &["--domain", "doors"]);
     let stats = one(&accepted(&["--json", "replay", "stats", "--state", &text]));
-    let held = |name: &str| stats["domains"][name].as_u64().unwrap();
+    let domains = stats["domains"].as_array().unwrap();
+    let held = |name| domains.iter().find(|d| d["name"] == name).unwrap()["held"].as_u64().unwrap();
+    assert_eq!((&domains[0]["number"], &domains[1]["number"]), (&1.into(), &2.into()));
     assert_eq!(held("pump") + held("doors"), stats["held"].as_u64().unwrap());
     assert!(held("pump") > 0 && held("doors") > 0, "{stats}");
     let sound = one(&accepted(&["replay", "verify", "--state", &text, "--json"]));

@@ -99,9 +99,11 @@ impl Worker {
         let resume = checkpoint
             .is_some_and(|found| found.learner.may_resume(&prepared.hash, &identity).is_ok());
         let settings = Settings { resume, ..settings };
+        // Every job is a domain of its own: the next one is judged on its held-out text too.
+        let name = format!("samples to {}", job.through);
         let material = Material {
-            // Every job is a domain of its own: the next one is judged on its held-out text too.
-            name: format!("samples to {}", job.through),
+            key: name.clone(),
+            name,
             hash: prepared.hash,
             train: prepared.train,
             valid: prepared.valid,

@@ -102,7 +102,9 @@ impl Watch<'_> {
     /// Bits per byte before and after, of the texts that were scored on both sides.
     pub(super) fn changes(&self) -> Vec<Change> {
         let of = |text: Text, who: Who| {
-            let found = self.scores.iter().find(|score| score.text == text && score.who == who);
+            let is =
+                |score: &&Score| score.text == text && score.who == who && score.domain.is_none();
+            let found = self.scores.iter().find(is);
             found.map(|score| score.bits_per_byte)
         };
         let name = |text| match text {

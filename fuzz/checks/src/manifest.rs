@@ -9,7 +9,7 @@ use crate::cursor::{joined, parts};
 use crate::record::{payload, replace, seal, seal_as};
 use crate::reservoir::{GEOMETRY, block, given_out, hidden};
 use sapwood::ports::{Memory, Storage};
-use sapwood::state::{Commit, HeldOutBlock, LearnerRecord, Shape, State};
+use sapwood::state::{Commit, Domain, HeldOutBlock, LearnerRecord, Shape, State};
 use sapwood_protocol::record::Kind;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -46,7 +46,8 @@ pub static SOUND: LazyLock<Folder> = LazyLock::new(|| {
             1 => state.reject(1, "not better", reservoir).unwrap(),
             2 | 4 | 6 => {
                 let learner = &learner;
-                let commit = Commit { files: &FILES, learner, reservoir, verdict: "kept" };
+                let commit =
+                    Commit { files: &FILES, learner, reservoir, domain: 1, verdict: "kept" };
                 state.commit(commit).unwrap();
             }
             _ => {}
@@ -117,7 +118,7 @@ fn fresh() -> LearnerRecord {
         second_moment: zeros,
         shapes: vec![shape],
         settings: vec![("rank".to_owned(), "1".to_owned())],
-        domains: vec!["notes".to_owned()],
+        domains: vec![Domain { number: 1, name: "notes".to_owned(), key: "/srv/notes".to_owned() }],
         held_out: vec![HeldOutBlock::of(&block(3))],
         ..LearnerRecord::default()
     }
@@ -177,7 +178,7 @@ fn live(memory: &Arc<Memory>) {
             2 => state.rollback(Some(0)),
             _ => {
                 let learner = &fresh();
-                state.commit(Commit { files: &FILES, learner, reservoir: None, verdict })
+                state.commit(Commit { files: &FILES, learner, reservoir: None, domain: 1, verdict })
             }
         };
         let expected = result.unwrap_or(before);

@@ -39,7 +39,7 @@ pub fn block(offer: u64) -> Block {
     let length = 2 + offer as usize % 6;
     let tokens = (0..length).map(|t| (offer as u32 * 31 + t as u32) % 4096).collect();
     let learn = (0..length).map(|t| t > 0 && !(t + offer as usize).is_multiple_of(3)).collect();
-    Block { tokens, learn, bytes: offer as u32 + 1, domain: offer as u16 % 3 }
+    Block { tokens, learn, bytes: offer as u32 + 1, domain: offer as u32 % 3 }
 }
 
 /// Its hidden states.

@@ -110,6 +110,27 @@ pub fn read(
     Ok((Adapter { spec, values }, meta))
 }
 
+/// Whether a file of tensors in f32 holds these numbers, bit for bit and in any order, and no others:
+/// what a folder that nobody vouches for can still be asked.
+///
+/// # Errors
+/// [`AdapterError::Tensors`] when it is no such file.
+pub fn holds(tensors: &[u8], values: &[f32]) -> Result<bool, AdapterError> {
+    let tensors = SafeTensors::deserialize(tensors).map_err(AdapterError::Tensors)?;
+    let bits = |bytes: &[u8; 4]| u32::from_le_bytes(*bytes);
+    let mut found = Vec::with_capacity(values.len());
+    for (_, view) in tensors.iter() {
+        if view.dtype() != Dtype::F32 {
+            return Ok(false);
+        }
+        found.extend(view.data().as_chunks::<4>().0.iter().map(bits));
+    }
+    let mut expected: Vec<u32> = values.iter().map(|value| value.to_bits()).collect();
+    found.sort_unstable();
+    expected.sort_unstable();
+    Ok(found == expected)
+}
+
 type Places<'a> = BTreeMap<(usize, Target, Factor), TensorView<'a>>;
 
 /// Every tensor under its place in the base.

@@ -30,6 +30,31 @@ fn a_rollback_gives_back_adapter_and_learner_and_keeps_the_reservoir() {
     assert_eq!(state.current().unwrap().parent, 0);
 }
 
+/// A domain's number goes with the blocks in the reservoir, which a rollback leaves as it is.
+#[test]
+fn a_domain_number_is_never_given_twice_whatever_is_rolled_back_or_damaged() {
+    let disk = Arc::new(CutDisk::new());
+    let mut state = State::open(disk.clone()).unwrap();
+    assert_eq!(state.next_domain(), 1);
+    let learner = &fresh();
+    for domain in [1, 2, 1] {
+        state.commit(Commit { files: &[], learner, reservoir: None, domain, verdict: "" }).unwrap();
+    }
+    assert_eq!(state.next_domain(), 3);
+    state.rollback(Some(1)).unwrap();
+    assert_eq!(state.next_domain(), 3);
+    state.commit(Commit { files: &[], learner, reservoir: None, domain: 3, verdict: "" }).unwrap();
+    let newest = NAMES[state.slot.unwrap()];
+    for name in NAMES {
+        let damaged = Arc::new(disk.copy());
+        damaged.damage("learner/4", |bytes| bytes[70] ^= 1);
+        assert_eq!(State::open(damaged.clone()).unwrap().next_domain(), 4);
+        damaged.damage(name, |bytes| bytes[70] ^= 1);
+        let next = State::open(damaged).map(|state| state.next_domain());
+        assert!(matches!(next, Ok(number) if number == if name == newest { 3 } else { 4 }));
+    }
+}
+
 #[test]
 fn a_rejected_job_leaves_its_reason_and_nothing_else() {
     let disk = Arc::new(CutDisk::new());
@@ -107,7 +132,8 @@ fn what_cannot_be_kept_is_refused_before_anything_is_written() {
     for (name, verdict) in [("../x", ""), ("a/b", ""), ("", ""), (".hidden", ""), ("fine", &long)] {
         let files = [(name, &b""[..])];
         let learner = &fresh();
-        let refused = state.commit(Commit { files: &files, learner, reservoir: None, verdict });
+        let refused =
+            state.commit(Commit { files: &files, learner, reservoir: None, domain: 0, verdict });
         assert!(refused.is_err(), "{name:?}");
     }
     assert_eq!((disk.operations(), state.current()), (0, None));

@@ -53,7 +53,7 @@ pub fn block(sample: u64) -> Block {
     let length = 3 + (sample % 5) as usize;
     let tokens: Vec<u32> = (0..length as u32).map(|at| (sample as u32 + at * 7) % 4096).collect();
     let learn = (0..length).map(|at| at > 0).collect();
-    Block { tokens, learn, bytes: sample as u32 + 9, domain: (sample % 3) as u16 }
+    Block { tokens, learn, bytes: sample as u32 + 9, domain: (sample % 3) as u32 }
 }
 
 /// The line of a sample.
@@ -296,8 +296,9 @@ impl Device {
         let files =
             [("adapter_config.json", config.as_bytes()), ("adapter_model.safetensors", &slow)];
         let verdict = format!("kept after step {}", learner.step);
+        let (domain, verdict) = (self.state.next_domain(), verdict.as_str());
         let reservoir = Some(&mut self.reservoir);
-        self.state.commit(Commit { files: &files, learner, reservoir, verdict: &verdict })?;
+        self.state.commit(Commit { files: &files, learner, reservoir, domain, verdict })?;
         Ok(())
     }
 }

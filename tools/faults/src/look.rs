@@ -51,6 +51,8 @@ pub struct Found {
     pub pass: Vec<u64>,
     /// The number of the last sample that a job which ended has taken.
     pub learned: u64,
+    /// The number that the next new domain will have.
+    pub next_domain: u32,
     /// The samples that wait, in order.
     pub waiting: Vec<u64>,
     /// The samples that were set aside, with the line that each came as.
@@ -108,6 +110,7 @@ pub fn look(storage: &Arc<dyn Storage>) -> Result<Look, LifeError> {
         learner: state.learner()?,
         rejections: state.rejections().iter().map(|r| (r.step, r.reason.clone())).collect(),
         learned: state.learned(),
+        next_domain: state.next_domain(),
         waiting,
         aside: aside(&inbox)?,
         job: inbox.job(),

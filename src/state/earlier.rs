@@ -1,0 +1,187 @@
+//! What earlier versions wrote, and how it is read as what this one writes.
+//!
+//! - In: a checked header and the bytes behind it. Out: manifest, learner record or checkpoint of now.
+//! - A type here is never changed: `tests/golden` holds the bytes of each version.
+
+use super::checkpoint::{Best, Checkpoint};
+use super::learner::{Cursor, Domain, HeldOutBlock, LearnerRecord, Shape};
+use super::manifest::{Generation, Manifest, Rejection};
+use crate::reservoir::record::open;
+use crate::reservoir::{FirstLedger, Ledger, RecordError, SecondLedger};
+use rkyv::{Archive, Deserialize, Serialize};
+use sapwood_protocol::record::Header;
+
+/// A manifest of any version.
+pub(super) fn manifest(header: &Header, bytes: &[u8]) -> Result<Manifest, RecordError> {
+    match header.version {
+        1 => Ok(SecondManifest::from(open::<FirstManifest>(header, bytes)?).into()),
+        2 => Ok(open::<SecondManifest>(header, bytes)?.into()),
+        3 | 4 => Ok(open::<ThirdManifest>(header, bytes)?.into()),
+        _ => open(header, bytes),
+    }
+}
+
+/// A learner record of any version.
+pub(super) fn learner(header: &Header, bytes: &[u8]) -> Result<LearnerRecord, RecordError> {
+    match header.version {
+        1 => Ok(open::<FirstLearner>(header, bytes)?.into()),
+        _ => open(header, bytes),
+    }
+}
+
+/// A checkpoint of any version.
+pub(super) fn checkpoint(header: &Header, bytes: &[u8]) -> Result<Checkpoint, RecordError> {
+    match header.version {
+        1 => Ok(open::<FirstCheckpoint>(header, bytes)?.into()),
+        2 => Ok(open::<SecondCheckpoint>(header, bytes)?.into()),
+        _ => open(header, bytes),
+    }
+}
+
+/// Before there was an inbox.
+#[derive(Archive, Serialize, Deserialize)]
+struct FirstManifest {
+    sequence: u64,
+    current: u64,
+    last: u64,
+    generations: Vec<Generation>,
+    rejections: Vec<Rejection>,
+    ledger: Option<FirstLedger>,
+}
+
+/// Before the reservoir was served in passes.
+#[derive(Archive, Serialize, Deserialize)]
+struct SecondManifest {
+    sequence: u64,
+    current: u64,
+    last: u64,
+    generations: Vec<Generation>,
+    rejections: Vec<Rejection>,
+    ledger: Option<FirstLedger>,
+    learned: u64,
+}
+
+/// Of versions 3 and 4, before the numbers of domains were kept.
+#[derive(Archive, Serialize, Deserialize)]
+struct ThirdManifest {
+    sequence: u64,
+    current: u64,
+    last: u64,
+    generations: Vec<Generation>,
+    rejections: Vec<Rejection>,
+    ledger: Option<SecondLedger>,
+    learned: u64,
+}
+
+impl From<FirstManifest> for SecondManifest {
+    fn from(first: FirstManifest) -> Self {
+        let FirstManifest { sequence, current, last, generations, rejections, ledger } = first;
+        Self { sequence, current, last, generations, rejections, ledger, learned: 0 }
+    }
+}
+
+impl From<SecondManifest> for Manifest {
+    fn from(second: SecondManifest) -> Self {
+        let SecondManifest { sequence, current, last, generations, rejections, ledger, learned } =
+            second;
+        let ledger = ledger.map(SecondLedger::from);
+        ThirdManifest { sequence, current, last, generations, rejections, ledger, learned }.into()
+    }
+}
+
+impl From<ThirdManifest> for Manifest {
+    fn from(third: ThirdManifest) -> Self {
+        let ThirdManifest { sequence, current, last, generations, rejections, ledger, learned } =
+            third;
+        let ledger = ledger.map(Ledger::from);
+        // What a rolled back job named may be forgotten; its blocks still say the number.
+        let domain = ledger.as_ref().map_or(0, Ledger::domain_max);
+        Self { sequence, current, last, generations, rejections, ledger, learned, domain }
+    }
+}
+
+/// When a domain was the place of its name, from 1.
+#[derive(Archive, Serialize, Deserialize)]
+struct FirstLearner {
+    fast: Vec<f32>,
+    slow: Vec<f32>,
+    first_moment: Vec<f32>,
+    second_moment: Vec<f32>,
+    step: u64,
+    cursor: Cursor,
+    shapes: Vec<Shape>,
+    base: [u8; 32],
+    settings: Vec<(String, String)>,
+    domains: Vec<String>,
+    held_out: Vec<FirstHeldOut>,
+}
+
+/// When a domain's number was a short one.
+#[derive(Archive, Serialize, Deserialize)]
+struct FirstHeldOut {
+    tokens: Vec<u32>,
+    learn: Vec<bool>,
+    bytes: u32,
+    domain: u16,
+}
+
+impl From<FirstHeldOut> for HeldOutBlock {
+    fn from(first: FirstHeldOut) -> Self {
+        let FirstHeldOut { tokens, learn, bytes, domain } = first;
+        Self { tokens, learn, bytes, domain: domain.into() }
+    }
+}
+
+impl From<FirstLearner> for LearnerRecord {
+    fn from(first: FirstLearner) -> Self {
+        let named = |(name, number)| Domain { number, name, key: String::new() };
+        Self {
+            fast: first.fast,
+            slow: first.slow,
+            first_moment: first.first_moment,
+            second_moment: first.second_moment,
+            step: first.step,
+            cursor: first.cursor,
+            shapes: first.shapes,
+            base: first.base,
+            settings: first.settings,
+            domains: first.domains.into_iter().zip(1..).map(named).collect(),
+            held_out: first.held_out.into_iter().map(HeldOutBlock::from).collect(),
+        }
+    }
+}
+
+/// Before the reservoir was served in passes and the best was kept.
+#[derive(Archive, Serialize, Deserialize)]
+struct FirstCheckpoint {
+    sequence: u64,
+    current: u64,
+    learner: FirstLearner,
+    ledger: Option<FirstLedger>,
+}
+
+/// When a domain's number was a short one.
+#[derive(Archive, Serialize, Deserialize)]
+struct SecondCheckpoint {
+    sequence: u64,
+    current: u64,
+    learner: FirstLearner,
+    ledger: Option<SecondLedger>,
+    best: Option<Best>,
+}
+
+impl From<FirstCheckpoint> for Checkpoint {
+    fn from(first: FirstCheckpoint) -> Self {
+        let FirstCheckpoint { sequence, current, learner, ledger } = first;
+        let (learner, ledger) = (learner.into(), ledger.map(Ledger::from));
+        Self { sequence, current, learner, ledger, best: None }
+    }
+}
+
+impl From<SecondCheckpoint> for Checkpoint {
+    fn from(second: SecondCheckpoint) -> Self {
+        let SecondCheckpoint { sequence, current, learner, ledger, best } = second;
+        let (learner, ledger) = (learner.into(), ledger.map(Ledger::from));
+        Self { sequence, current, learner, ledger, best }
+    }
+}

@@ -1,0 +1,109 @@
+//! A state folder whose manifests are lost is refused as it is, and found again when that is asked for.
+
+use super::*;
+
+/// Says that an adapter belongs to its learner when its tensors are the bytes of slow.
+fn whole(learner: &LearnerRecord, files: &AdapterFiles) -> Result<(), String> {
+    let slow: Vec<u8> = learner.slow.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let tensors = files.iter().find(|(name, _)| name == "adapter_model.safetensors");
+    match tensors {
+        Some((_, bytes)) if *bytes == slow => Ok(()),
+        _ => Err("its tensors are not those of the learner".to_owned()),
+    }
+}
+
+/// A disk after a life, its manifests gone.
+fn without_manifests() -> (Seen, Arc<CutDisk>) {
+    let (seen, _, disk) = reference();
+    NAMES.iter().for_each(|name| disk.remove(name).unwrap());
+    (seen.last().unwrap().clone(), Arc::new(disk))
+}
+
+fn files(disk: &CutDisk) -> Vec<(String, Vec<u8>)> {
+    disk.paths().into_iter().map(|path| (path.clone(), disk.read(&path).unwrap())).collect()
+}
+
+#[test]
+fn generations_without_a_manifest_are_refused_and_not_swept_away() {
+    let (_, disk) = without_manifests();
+    let before = files(&disk);
+    let said = State::open(disk.clone()).err().unwrap();
+    assert!(matches!(&said, StateError::NoManifest { generations } if generations.contains(&4)));
+    assert!(said.to_string().contains("firmware-host recover --from-adapters"), "{said}");
+    assert!(files(&disk) == before, "nothing may change");
+}
+
+#[test]
+fn a_state_is_found_again_from_its_generations_and_blocks() {
+    let (last, disk) = without_manifests();
+    let rebuilt = State::rebuild(&*disk, 17, &whole).unwrap();
+    assert_eq!((&rebuilt.generations, rebuilt.passed_over.len()), (&last.kept, 0));
+    let mut state = State::open(disk).unwrap();
+    let number = state.current().unwrap().number;
+    assert_eq!((Some(number), state.learned()), (last.kept.last().copied(), 17));
+    assert_eq!((state.next_generation(), state.next_domain()), (number + 1, 70_002));
+    let mut reservoir = state.reservoir(geometry(), SEED, None).unwrap();
+    let stats = reservoir.stats();
+    assert_eq!((stats.held, u64::from(stats.held)), (3, rebuilt.blocks));
+    // Blocks as they were offered, and a reservoir that goes on; `offers` checks each.
+    offers(&mut reservoir);
+    let mut learner = state.learner().unwrap().unwrap();
+    learn(&mut learner, &mut reservoir).unwrap();
+    assert_eq!(commit(&mut state, &learner, &mut reservoir).unwrap(), number + 1);
+}
+
+#[test]
+fn what_is_not_whole_is_passed_over_and_damaged_manifests_are_kept() {
+    let (seen, _, disk) = reference();
+    let (last, disk) = (seen.last().unwrap(), Arc::new(disk));
+    let newest = last.kept.last().unwrap();
+    disk.damage(&format!("adapters/{newest}/adapter_model.safetensors"), |bytes| bytes[0] ^= 1);
+    for name in NAMES {
+        disk.damage(name, |bytes| bytes[70] ^= 1);
+    }
+    let said = State::open(disk.clone()).err().unwrap().to_string();
+    assert!(said.contains("recover --from-adapters"), "{said}");
+    let rebuilt = State::rebuild(&*disk, 0, &whole).unwrap();
+    assert_eq!(rebuilt.generations, last.kept[..last.kept.len() - 1]);
+    assert!(rebuilt.passed_over[0].contains("not those of the learner"), "{rebuilt:?}");
+    assert_eq!(rebuilt.kept, ["manifest.a.damaged", "manifest.b.damaged"]);
+    let state = State::open(disk.clone()).unwrap();
+    assert_eq!(state.next_generation(), newest + 1, "no number is given twice");
+    assert!(rebuilt.kept.iter().all(|name| disk.len(name).unwrap().is_some()));
+}
+
+#[test]
+fn a_state_that_can_be_read_or_holds_nothing_whole_is_left_alone() {
+    let (_, _, disk) = reference();
+    let before = files(&disk);
+    let said = State::rebuild(&disk, 0, &whole).unwrap_err().to_string();
+    assert!(said.contains("can be read") && said.contains("nothing was changed"), "{said}");
+    assert!(files(&disk) == before);
+    let (_, disk) = without_manifests();
+    let said = State::rebuild(&*disk, 0, &|_, _| Err("no".into())).unwrap_err();
+    assert!(matches!(said, StateError::NoSound { .. }), "{said}");
+    assert!(matches!(State::open(disk), Err(StateError::NoManifest { .. })));
+    let empty = CutDisk::new();
+    assert!(State::rebuild(&empty, 0, &whole).unwrap_err().to_string().contains("holds none"));
+}
+
+/// A cut while the manifest is made anew leaves a folder that is refused as before, or the new state.
+#[test]
+fn a_cut_of_the_recovery_can_be_repeated() {
+    let (_, disk) = without_manifests();
+    for at in 0..12 {
+        let cut = Arc::new(disk.copy());
+        cut.set(Some(Fault::Cut(at)));
+        let _ = State::rebuild(&*cut, 0, &whole);
+        for luck in 0..4 {
+            let found = Arc::new(cut.after_cut(luck));
+            match State::open(found.clone()) {
+                Ok(state) => assert_eq!(state.current().unwrap().number, 4),
+                Err(error) => {
+                    assert!(matches!(error, StateError::NoManifest { .. }), "{error}");
+                    State::rebuild(&*found, 0, &whole).unwrap();
+                }
+            }
+        }
+    }
+}
