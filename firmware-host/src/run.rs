@@ -18,7 +18,7 @@ use firmware_host::service::Notifier;
 use firmware_host::status::Phase;
 use firmware_host::supervise::Supervisor;
 use jiff::tz::TimeZone;
-use sapwood::ports::Disk;
+use sapwood::ports::{Disk, Storage};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -36,7 +36,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let stop = Stop::on_signals(&supervisor).context("cannot listen to signals")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
-    let (worker, handle) = open(config, clock.clone())?;
+    let (worker, handle, storage) = open(config, clock.clone())?;
     let notifier = Notifier::start(handle.board().clone(), &supervisor)
         .context("cannot watch over progress")?;
     end_when_broken(&supervisor, &handle);
@@ -44,7 +44,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let settings = Serve { socket: Some(cli::socket(config)?), ..config.serve.clone() };
     let server = serve::start(&settings, handle.clone(), clock.clone(), &supervisor)?;
     let ended = Arc::new(AtomicBool::new(false));
-    let ways = ways_in(config, &handle, &clock, &supervisor, &ended)?;
+    let ways = ways_in(config, (&handle, storage), &clock, &supervisor, &ended)?;
     let addresses = server.addresses();
     let socket = addresses.socket.as_ref().map(|path| path.display().to_string());
     tracing::info!(listen = %addresses.tcp, socket, "serving");
@@ -80,15 +80,19 @@ fn end_when_broken(supervisor: &Supervisor, handle: &Handle) {
 }
 
 /// Takes the state folder for this process, recovers it, loads the base.
-fn open(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<(Worker, Handle)> {
+fn open(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<(Worker, Handle, Arc<dyn Storage>)> {
     let state = cli::state(config)?;
     let storage = Arc::new(Disk::exclusive(state)?);
     if let Some(notice) = storage.access().notice() {
         tracing::warn!(state = %state.display(), "{notice}");
     }
     let probes = Box::new(SystemProbes::new(config.probes.clone(), state.to_owned()));
-    let world = World { storage, clock, probes };
-    Ok(Worker::open(config.clone(), world, TimeZone::system())?)
+    let world = World { storage: storage.clone(), clock, probes };
+    let (worker, handle) = Worker::open(config.clone(), world, TimeZone::system())?;
+    Ok((worker, handle, storage))
 }
 
 /// Hands the order to end on to the worker.
@@ -106,7 +110,7 @@ fn obey(stop: &Stop, handle: &Handle, supervisor: &Supervisor) -> anyhow::Result
 /// Starts the ways in besides HTTP.
 fn ways_in(
     config: &Config,
-    handle: &Handle,
+    (handle, storage): (&Handle, Arc<dyn Storage>),
     clock: &Arc<dyn Clock>,
     supervisor: &Supervisor,
     stop: &Arc<AtomicBool>,
@@ -129,7 +133,7 @@ fn ways_in(
             kept: config.intake.watch_files_kept,
             piece_bytes: BYTES_A_TOKEN * config.learn.max_seq_length,
         };
-        ways.push(intake::folder::start(manner, context(), sink())?);
+        ways.push(intake::folder::start(manner, storage, context(), sink())?);
     }
     for line in &config.intake.serial {
         ways.push(intake::serial::start(line.clone(), context(), sink())?);
@@ -144,7 +148,7 @@ fn ways_in(
 pub(crate) fn job_in_foreground(config: &Config) -> anyhow::Result<()> {
     let supervisor = Supervisor::default();
     let stop = Stop::on_signals(&supervisor).context("cannot listen to signals")?;
-    let (mut worker, handle) = open(config, Arc::new(SystemClock::start()))?;
+    let (mut worker, handle, _) = open(config, Arc::new(SystemClock::start()))?;
     end_when_broken(&supervisor, &handle);
     obey(&stop, &handle, &supervisor)?;
     handle.order(Order::JobNow);

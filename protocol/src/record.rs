@@ -275,10 +275,11 @@ mod tests {
             UncheckedHeader::read(&HEADER.encode()).and_then(|head| head.check(Kind::Learner));
         assert_eq!(read, Err(HeaderError::Kind { expected: Kind::Learner, got: Kind::Slot }));
         let mut later = HEADER.encode();
-        later[8] = 2;
+        let newest = Kind::Slot.version();
+        later[8] = newest as u8 + 1;
         let sum = crc32c(&later[..CHECKED_BYTES]);
         later[CHECKED_BYTES..].copy_from_slice(&sum.to_le_bytes());
         let read = UncheckedHeader::read(&later).and_then(|head| head.check(Kind::Slot));
-        assert_eq!(read, Err(HeaderError::Version { got: 2, newest: 1 }));
+        assert_eq!(read, Err(HeaderError::Version { got: newest + 1, newest }));
     }
 }

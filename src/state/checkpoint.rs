@@ -6,10 +6,10 @@
 
 use super::learner::LearnerRecord;
 use super::manifest::{Manifest, limit};
-use super::{StateError, earlier, publish};
+use super::{State, StateError, earlier, publish, synced};
 use crate::ports::Storage;
 use crate::reservoir::record::seal;
-use crate::reservoir::{Ledger, RecordError};
+use crate::reservoir::{Ledger, RecordError, Reservoir};
 use rkyv::{Archive, Deserialize, Serialize};
 use sapwood_protocol::limits::{COUNT_MAX, LEARNER_BYTES_MAX};
 use sapwood_protocol::record::{Kind, UncheckedHeader};
@@ -98,5 +98,81 @@ impl Checkpoint {
         let bytes = seal(Kind::Checkpoint, self.current, self).map_err(record)?;
         limit("bytes of a checkpoint", LEARNER_BYTES_MAX, bytes.len() as u64)?;
         publish::file(storage, "", NAME, &bytes)
+    }
+}
+
+impl State {
+    /// Where an interrupted job goes on; none when none was, or when opening reported it lost.
+    ///
+    /// It stays on disk until a commit, a rejection or a newer one takes its place.
+    /// # Errors
+    /// [`StateError::Record`], [`StateError::Storage`].
+    pub fn take_checkpoint(&self) -> Result<Option<Checkpoint>, StateError> {
+        match Checkpoint::read(&*self.storage, &self.manifest) {
+            Err(error) if error.is_damage() && self.recovery.checkpoint_lost.is_some() => Ok(None),
+            read => read,
+        }
+    }
+
+    /// Makes a job in progress durable, so that a cut costs no more than the steps since.
+    ///
+    /// # Errors
+    /// After every error the checkpoint before is the one to go on from; after [`StateError::Sync`]
+    /// it may be either.
+    pub fn checkpoint(
+        &mut self,
+        learner: LearnerRecord,
+        reservoir: Option<&mut Reservoir>,
+    ) -> Result<(), StateError> {
+        self.checkpoint_with(learner, None, reservoir)
+    }
+
+    /// [`State::checkpoint`], with the best adapter of the job so far.
+    ///
+    /// # Errors
+    /// As [`State::checkpoint`].
+    pub fn checkpoint_with(
+        &mut self,
+        learner: LearnerRecord,
+        best: Option<Best>,
+        reservoir: Option<&mut Reservoir>,
+    ) -> Result<(), StateError> {
+        self.usable()?;
+        learner.check()?;
+        let result = self.try_checkpoint(learner, best, reservoir);
+        self.note(result)
+    }
+
+    fn try_checkpoint(
+        &self,
+        learner: LearnerRecord,
+        best: Option<Best>,
+        reservoir: Option<&mut Reservoir>,
+    ) -> Result<(), StateError> {
+        let ledger = reservoir.as_deref().map(synced).transpose()?;
+        let checkpoint = Checkpoint::new(&self.manifest, learner, ledger, best);
+        checkpoint.write(&*self.storage)?;
+        if let Some((reservoir, ledger)) = reservoir.zip(checkpoint.ledger) {
+            reservoir.checkpointed(&ledger);
+        }
+        Ok(())
+    }
+
+    /// Removes a checkpoint that means nothing any more; if that fails, the next start does it.
+    pub(super) fn forget_checkpoint(&self) {
+        let _ = self.storage.remove(NAME);
+    }
+
+    /// Removes a checkpoint that still means something: durably, before its places are reused.
+    ///
+    /// # Errors
+    /// [`StateError::Storage`], [`StateError::Sync`].
+    pub fn drop_checkpoint(&mut self) -> Result<(), StateError> {
+        if self.storage.len(NAME)?.is_none() {
+            return Ok(());
+        }
+        self.storage.remove(NAME)?;
+        let result = self.storage.sync_dir("").map_err(StateError::Sync);
+        self.note(result)
     }
 }

@@ -222,18 +222,6 @@ impl State {
         Ok(Some(learner))
     }
 
-    /// Where an interrupted job goes on; none when none was, or when opening reported it lost.
-    ///
-    /// It stays on disk until a commit, a rejection or a newer one takes its place.
-    /// # Errors
-    /// [`StateError::Record`], [`StateError::Storage`].
-    pub fn take_checkpoint(&self) -> Result<Option<Checkpoint>, StateError> {
-        match Checkpoint::read(&*self.storage, &self.manifest) {
-            Err(error) if error.is_damage() && self.recovery.checkpoint_lost.is_some() => Ok(None),
-            read => read,
-        }
-    }
-
     /// The reservoir to learn with: as of the newest commit, and of `checkpoint` if the job goes on
     /// from one; made when there is none. One that exists keeps the room it was made with.
     ///
@@ -306,50 +294,6 @@ impl State {
             reservoir.committed(ledger);
         }
         Ok(number)
-    }
-
-    /// Makes a job in progress durable, so that a cut costs no more than the steps since.
-    ///
-    /// # Errors
-    /// After every error the checkpoint before is the one to go on from; after [`StateError::Sync`]
-    /// it may be either.
-    pub fn checkpoint(
-        &mut self,
-        learner: LearnerRecord,
-        reservoir: Option<&mut Reservoir>,
-    ) -> Result<(), StateError> {
-        self.checkpoint_with(learner, None, reservoir)
-    }
-
-    /// [`State::checkpoint`], with the best adapter of the job so far.
-    ///
-    /// # Errors
-    /// As [`State::checkpoint`].
-    pub fn checkpoint_with(
-        &mut self,
-        learner: LearnerRecord,
-        best: Option<Best>,
-        reservoir: Option<&mut Reservoir>,
-    ) -> Result<(), StateError> {
-        self.usable()?;
-        learner.check()?;
-        let result = self.try_checkpoint(learner, best, reservoir);
-        self.note(result)
-    }
-
-    fn try_checkpoint(
-        &self,
-        learner: LearnerRecord,
-        best: Option<Best>,
-        reservoir: Option<&mut Reservoir>,
-    ) -> Result<(), StateError> {
-        let ledger = reservoir.as_deref().map(synced).transpose()?;
-        let checkpoint = Checkpoint::new(&self.manifest, learner, ledger, best);
-        checkpoint.write(&*self.storage)?;
-        if let Some((reservoir, ledger)) = reservoir.zip(checkpoint.ledger) {
-            reservoir.checkpointed(&ledger);
-        }
-        Ok(())
     }
 
     /// The gate said no: the generation in use stays, the reason is kept, the job leaves no trace.
@@ -464,24 +408,6 @@ impl State {
         let named: Vec<u64> = self.manifest.generations.iter().map(|g| g.number).collect();
         recover::sweep(&*self.storage, &named);
         Ok(())
-    }
-
-    /// Removes a checkpoint that means nothing any more; if that fails, the next start does it.
-    fn forget_checkpoint(&self) {
-        let _ = self.storage.remove(CHECKPOINT);
-    }
-
-    /// Removes a checkpoint that still means something: durably, before its places are reused.
-    ///
-    /// # Errors
-    /// [`StateError::Storage`], [`StateError::Sync`].
-    pub fn drop_checkpoint(&mut self) -> Result<(), StateError> {
-        if self.storage.len(CHECKPOINT)?.is_none() {
-            return Ok(());
-        }
-        self.storage.remove(CHECKPOINT)?;
-        let result = self.storage.sync_dir("").map_err(StateError::Sync);
-        self.note(result)
     }
 
     fn usable(&self) -> Result<(), StateError> {

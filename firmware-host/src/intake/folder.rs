@@ -15,12 +15,15 @@
 //!   number of the line. Mended and dropped in again, what was taken before is known and not taken twice.
 //! - A file is known by device and inode: one that is renamed goes on where it was, one that is cut short
 //!   begins anew. One that has moved is followed on for as long as the program runs.
+//! - How far files of lines are taken in is on disk (`offsets`): the program goes on where it ended, with
+//!   files that have moved too.
 //! - While the inbox is full, a file stays and goes on later where it stopped. After a cut between
 //!   durable and moved it is offered once more, and the inbox drops what it has.
 //! - Links are not followed, and the folder and its shelves are used through handles: nobody can have
 //!   another file read, written or moved in their place. What cannot be read now is tried again.
 
 mod follow;
+mod offsets;
 mod pieces;
 mod shelf;
 #[cfg(test)]
@@ -28,10 +31,12 @@ mod tests;
 
 use super::{BATCH_BYTES, BATCH_SAMPLES_MAX, Context, Outcome, count, offer};
 use follow::{Follower, Lines};
+use offsets::Offsets;
 use pieces::{Refusals, Samples};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat};
 use rustix::io::Errno;
 use sapwood::inbox::{InboxError, Receipt};
+use sapwood::ports::Storage;
 use sapwood_protocol::limits::INBOX_BATCH_BYTES_MAX;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -40,6 +45,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -69,18 +75,23 @@ pub struct Manner {
     pub piece_bytes: usize,
 }
 
-/// Starts watching a folder.
+/// Starts watching a folder; `storage` is the state folder, which remembers how far files are taken in.
 ///
 /// # Errors
 /// The system's, when it gives no thread. A folder that cannot be read is no error: it is tried again.
-pub fn start<F>(manner: Manner, context: Context, mut sink: F) -> io::Result<JoinHandle<Option<()>>>
+pub fn start<F>(
+    manner: Manner,
+    storage: Arc<dyn Storage>,
+    context: Context,
+    mut sink: F,
+) -> io::Result<JoinHandle<Option<()>>>
 where
     F: FnMut(&str) -> Result<Receipt, InboxError> + Send + 'static,
 {
     let supervisor = context.supervisor.clone();
     let run = move || {
         let every = manner.every;
-        let mut watch = Watch::new(manner);
+        let mut watch = Watch::new(manner, storage);
         while !context.stopped() {
             let full = match watch.look(&context, &mut sink) {
                 Ok(full) => full,
@@ -143,6 +154,7 @@ struct Progress {
 /// What is known of a file between two looks.
 #[derive(Clone, Debug)]
 struct Known {
+    name: OsString,
     mark: Mark,
     /// When it was seen to change last.
     changed: Duration,
@@ -154,6 +166,9 @@ struct Watch {
     manner: Manner,
     known: BTreeMap<Inode, Known>,
     follower: Follower,
+    offsets: Offsets,
+    /// Whether files that were put away before this start have been looked for.
+    found_moved: bool,
 }
 
 /// A file at this look.
@@ -178,8 +193,10 @@ enum Tried {
 }
 
 impl Watch {
-    fn new(manner: Manner) -> Self {
-        Self { manner, known: BTreeMap::new(), follower: Follower::default() }
+    fn new(manner: Manner, storage: Arc<dyn Storage>) -> Self {
+        let (known, follower) = (BTreeMap::new(), Follower::default());
+        let offsets = Offsets::read(storage);
+        Self { manner, known, follower, offsets, found_moved: false }
     }
 
     /// Takes in what is complete, oldest first; whether the inbox was full before the end.
@@ -193,6 +210,11 @@ impl Watch {
         let found = found(&folder)?;
         let before = std::mem::take(&mut self.known);
         let now = context.clock.elapsed();
+        if !std::mem::replace(&mut self.found_moved, true) {
+            for (name, file, lines) in self.offsets.moved(&folder) {
+                self.follower.add(name, file, lines, now);
+            }
+        }
         let mut full = self.follower.look(now, context, sink);
         for Found { name, mark, is_file } in found {
             let known = before.get(&mark.inode);
@@ -221,8 +243,9 @@ impl Watch {
                 }
             };
             let changed = changed.unwrap_or(now);
-            self.known.insert(mark.inode, Known { mark, changed, stage });
+            self.known.insert(mark.inode, Known { name, mark, changed, stage });
         }
+        self.keep(&folder);
         Ok(full)
     }
 
@@ -243,7 +266,9 @@ impl Watch {
             Stage::Follows(lines) => Some(lines.clone()),
             Stage::Begun(_) => None,
             _ => match follow::is_lines(name, &file) {
-                Ok(is_lines) => is_lines.then(Lines::default),
+                Ok(is_lines) => {
+                    is_lines.then(|| self.offsets.of(mark.inode, &file).unwrap_or_default())
+                }
                 Err(error) => return Tried::Unread(error),
             },
         };
@@ -274,6 +299,31 @@ impl Watch {
             Ok(samples) => offer_all(&samples, progress, context, sink),
             Err(why) => Tried::Refused(why),
         }
+    }
+
+    /// Makes durable how far files of lines are taken in.
+    fn keep(&mut self, folder: &OwnedFd) {
+        let follows = |known: &Known| match &known.stage {
+            Stage::Follows(lines) => {
+                Some((lines.clone(), open(folder, &known.name, known.mark).ok()??))
+            }
+            _ => None,
+        };
+        let here: Vec<(Inode, (Lines, File))> = self
+            .known
+            .iter()
+            .filter_map(|(inode, known)| Some((*inode, follows(known)?)))
+            .collect();
+        let here = here.iter().map(|(inode, (lines, file))| (*inode, file, lines, false));
+        let moved = self.follower.files().filter_map(|(file, lines)| {
+            let stat = rustix::fs::fstat(file).ok()?;
+            Some(((stat.st_dev, stat.st_ino), file, lines, true))
+        });
+        let is_open = |inode| {
+            let known = self.known.get(&inode);
+            known.is_some_and(|known| matches!(known.stage, Stage::Seen | Stage::Later(..)))
+        };
+        self.offsets.keep(here.chain(moved), is_open);
     }
 
     /// Moves a file that is done with; what is left to know of one that stays.

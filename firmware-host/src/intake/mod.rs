@@ -158,7 +158,7 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use sapwood::inbox::{Bounds, Inbox};
-    use sapwood::ports::Disk;
+    use sapwood::ports::{Disk, Memory};
     use std::sync::Mutex;
 
     /// A real inbox on disk, and a context to run a way in beside it.
@@ -198,6 +198,13 @@ mod tests {
                 other => format!("{other:?}"),
             };
             taken.samples.iter().map(|(_, one)| text(one)).collect()
+        }
+
+        /// Another inbox, which has never seen a sample.
+        pub(super) fn forget(&self) {
+            let mut inbox = self.inbox.lock().unwrap();
+            let (storage, bounds) = (Arc::new(Memory::default()), inbox.bounds());
+            *inbox = Inbox::open(storage, bounds, 0).unwrap();
         }
 
         /// A job has learned all that waits.

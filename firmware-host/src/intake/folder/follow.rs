@@ -8,6 +8,7 @@ use super::pieces::{self, Refusals};
 use super::{BATCH_BYTES, BATCH_SAMPLES_MAX, Context, Outcome, Tried, count, offer};
 use sapwood::inbox::{InboxError, Receipt};
 use sapwood_protocol::limits::INBOX_BATCH_BYTES_MAX;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -26,7 +27,7 @@ const FILES_MAX: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 
 /// How far a file of lines is taken in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Lines {
     /// Bytes done with.
     offset: u64,
@@ -178,6 +179,11 @@ impl Lines {
         None
     }
 
+    /// Bytes done with.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// What becomes of a file that is quiet and read to its end.
     pub(super) fn verdict(&self) -> Tried {
         match &self.refusals.first {
@@ -247,6 +253,11 @@ impl Follower {
             self.0.pop_front();
         }
         self.0.push_back(Moved { name, file, lines, since: now });
+    }
+
+    /// The files, each with how far it is taken in.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&File, &Lines)> {
+        self.0.iter().map(|moved| (&moved.file, &moved.lines))
     }
 
     /// Takes in what came to them; whether the inbox was full before the end.

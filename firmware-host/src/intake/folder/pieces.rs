@@ -4,6 +4,7 @@
 
 use sapwood::intake::{self, IntakeError};
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 /// Bytes of the smallest piece that may be asked for.
@@ -21,7 +22,7 @@ pub(super) struct Samples {
 }
 
 /// What of a file is no sample.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Refusals {
     pub(super) count: usize,
     /// Why the first is none.

@@ -47,6 +47,12 @@ pub(super) fn put(
     Ok(())
 }
 
+/// The shelf itself, to look at; none is an error.
+pub(super) fn look(folder: &OwnedFd, shelf: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(folder, shelf, flags, Mode::empty())?)
+}
+
 /// The shelf itself, which is made where it is missing.
 fn open(folder: &OwnedFd, shelf: &str) -> io::Result<OwnedFd> {
     match mkdirat(folder, shelf, Mode::from_raw_mode(0o755)) {

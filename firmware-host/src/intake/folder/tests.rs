@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::intake::tests::Bench;
+use sapwood::ports::Memory;
 use std::io::Write;
 use std::sync::atomic::Ordering;
 
@@ -16,14 +17,22 @@ fn manner(folder: PathBuf) -> Manner {
 struct Watched {
     bench: Bench,
     watch: Watch,
+    storage: Arc<Memory>,
 }
 
 impl Watched {
     fn new(samples: u64) -> Self {
-        let bench = Bench::new(1 << 20, samples);
-        let watch = Watch::new(manner(bench.home.path().join("drop")));
+        let (bench, storage) = (Bench::new(1 << 20, samples), Arc::new(Memory::default()));
+        let watch = Watch::new(manner(bench.home.path().join("drop")), storage.clone());
         fs::create_dir(&watch.manner.folder).unwrap();
-        Self { bench, watch }
+        Self { bench, watch, storage }
+    }
+
+    /// The program ends and starts again; what the inbox remembers of samples is gone meanwhile.
+    fn restart(&mut self) {
+        let manner = self.watch.manner.clone();
+        self.watch = Watch::new(manner, self.storage.clone());
+        self.bench.forget();
     }
 
     fn drop(&self, name: &str, bytes: &[u8]) {
@@ -182,7 +191,7 @@ fn a_failing_disk_leaves_the_file_for_later() {
 fn the_thread_takes_what_is_dropped_and_ends_when_it_is_told() {
     let watched = Watched::new(99);
     let (manner, context) = (watched.watch.manner.clone(), watched.bench.context.clone());
-    let thread = start(manner, context, watched.bench.sink()).unwrap();
+    let thread = start(manner, watched.storage.clone(), context, watched.bench.sink()).unwrap();
     watched.drop("notes.md", b"# The pump");
     watched.bench.until(|bench| bench.texts() == ["# The pump"]);
     watched.bench.context.stop.store(true, Ordering::Relaxed);
@@ -248,6 +257,49 @@ fn a_line_that_comes_to_a_file_put_away_is_taken_too() {
     file.write_all(lines(2..3).as_bytes()).unwrap();
     watched.look();
     assert_eq!(watched.bench.texts().len(), 3);
+}
+
+/// More samples may have come in between than the inbox remembers: it must not be asked.
+#[test]
+fn a_program_that_starts_again_goes_on_where_it_ended() {
+    let mut watched = Watched::new(99);
+    watched.watch.manner.quiet = Duration::from_secs(3_600);
+    let path = watched.watch.manner.folder.join("app.jsonl");
+    let mut file = fs::File::options().create(true).append(true).open(&path).unwrap();
+    file.write_all(lines(0..3).as_bytes()).unwrap();
+    (0..2).for_each(|_| assert!(!watched.look()));
+    watched.restart();
+    file.write_all(lines(3..5).as_bytes()).unwrap();
+    (0..3).for_each(|_| assert!(!watched.look()));
+    assert_eq!(watched.bench.texts(), ["sample 3", "sample 4"]);
+    // Put away, it is followed on over a start too.
+    watched.watch.manner.quiet = Duration::ZERO;
+    (0..2).for_each(|_| assert!(!watched.look()));
+    assert_eq!(watched.names("taken"), ["app.jsonl"]);
+    watched.restart();
+    file.write_all(lines(5..6).as_bytes()).unwrap();
+    (0..2).for_each(|_| assert!(!watched.look()));
+    assert_eq!(watched.bench.texts(), ["sample 5"]);
+}
+
+/// An inode is given again, and a record may be damaged: then a file is read from its beginning.
+#[test]
+fn another_file_with_a_known_inode_is_another_file() {
+    let mut watched = Watched::new(99);
+    watched.watch.manner.quiet = Duration::from_secs(3_600);
+    watched.drop("app.jsonl", lines(0..2).as_bytes());
+    (0..2).for_each(|_| assert!(!watched.look()));
+    watched.restart();
+    // Written over in place: the same inode, another beginning, longer than what was taken.
+    watched.drop("app.jsonl", lines(10..14).as_bytes());
+    (0..2).for_each(|_| assert!(!watched.look()));
+    assert_eq!(watched.bench.texts().len(), 4);
+    for damage in [&b"{"[..], b"{\"version\":2,\"files\":[]}", b"\0\0"] {
+        watched.storage.write(offsets::FILE, damage).unwrap();
+        watched.restart();
+        (0..2).for_each(|_| assert!(!watched.look()));
+        assert_eq!(watched.bench.texts().len(), 4);
+    }
 }
 
 #[test]
