@@ -1,9 +1,10 @@
 //! The real program under intake, killed again and again: what it acknowledged is accounted for.
 //!
 //! - Every round starts `firmware-host run` on the same state folder, sends batches over HTTP, and
-//!   kills it at a moment of chance: while it starts, takes in, learns or commits.
+//!   kills it at a moment of chance: while it starts, takes in, reads and tokenises, learns or commits.
+//!   One life in five ends 50 ms to 2 s after samples of it were first read for a job.
 //! - Then, of a copy of the folder: the state opens, its generation is sound, and every acknowledged
-//!   sample waits or was part of a job that ended.
+//!   sample waits, was part of a job that ended, or was set aside and lies there as it came.
 //! - 200 kills in the gate; `SAPWOOD_KILLS=10000 cargo test --test kill` for more.
 #![cfg(all(unix, feature = "engine"))]
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
@@ -23,16 +24,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
 const KILLS: u32 = 200;
 /// Longest life of a round: long enough for a job of the small base, now and then.
 const LIFE_MS_MAX: u64 = 400;
+/// One in so many ends in a job that it has begun.
+const IN_JOBS: u64 = 5;
+/// How long after that, in milliseconds; as often in each doubling.
+const JOB_MS: (f64, f64) = (50.0, 2_000.0);
+/// Longest wait for a job to begin.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of a long sample: some milliseconds of tokenising, and more blocks than a job's steps read.
+const LONG_BYTES: usize = 20_000;
 const BOUNDS: Bounds = Bounds { bytes: 1 << 20, samples: 1_000 };
 
 fn kills() -> u32 {
@@ -46,7 +56,7 @@ fn config(model: &Path, state: &Path) -> String {
         "model = {model:?}\nstate = {state:?}\n\
          [serve]\nlisten = \"127.0.0.1:0\"\n\
          [intake]\ninbox-bytes-max = {}\ninbox-samples-max = {}\n\
-         [job]\nsamples-min = 8\nsamples-max = 24\nepochs = 1\niters-min = 2\niters-max = 6\npoll-seconds = 0.05\n\
+         [job]\nsamples-min = 8\nsamples-max = 24\nepochs = 1\niters-min = 2\niters-max = 40\npoll-seconds = 0.05\n\
          [learn]\nnum-layers = 1\nmax-seq-length = 32\nbatch-size = 2\nreplay-batch-size = 2\n\
          replay-blocks = 16\nrank = 2\nsave-every = 2\nsteps-per-eval = 0\nthreads = 1\n\
          gate-new = -1.0\ngate-old = 1.0\n",
@@ -57,7 +67,7 @@ fn config(model: &Path, state: &Path) -> String {
 /// The program, and its lines of log as they come.
 fn start(config: &Path) -> (Child, Receiver<Value>) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_firmware-host"))
-        .args(["run", "--log-format", "json", "-c"])
+        .args(["run", "--log-format", "json", "--log-level", "debug", "-c"])
         .arg(config)
         .stderr(Stdio::piped())
         .spawn()
@@ -105,8 +115,8 @@ fn copy(root: &Path, folder: &str, memory: &Memory) {
     }
 }
 
-/// Fails unless every acknowledged sample is accounted for; the number of the last that was learned.
-fn check(folder: &Path, acknowledged: &BTreeMap<u64, String>) -> u64 {
+/// Fails unless every acknowledged sample is accounted for; how many were learned and set aside.
+fn check(folder: &Path, acknowledged: &BTreeMap<u64, String>) -> [u64; 2] {
     let memory = Arc::new(Memory::default());
     copy(folder, "", &memory);
     let state = State::open(memory.clone()).unwrap();
@@ -131,12 +141,49 @@ fn check(folder: &Path, acknowledged: &BTreeMap<u64, String>) -> u64 {
     for number in &aside {
         let found = inbox.look_aside(*number).unwrap().unwrap();
         assert!(found.line.contains(&acknowledged[number]), "{found:?}");
+        assert!(*number <= state.learned(), "sample {number} is aside and waits");
     }
     for (number, text) in acknowledged {
         let learned = *number <= state.learned();
         assert!(learned != waiting.contains(text), "sample {number}, learned {learned}: {text}");
     }
-    state.learned()
+    [state.learned() - aside.len() as u64, aside.len() as u64]
+}
+
+/// When a life ends.
+enum End {
+    /// So long after its start.
+    Start(Duration),
+    /// So long after a job of it has begun to read samples.
+    Job(Duration),
+}
+
+impl End {
+    fn draw(chance: &mut ChaCha8Rng) -> Self {
+        let start = Self::Start(Duration::from_millis(chance.next_u64() % LIFE_MS_MAX));
+        let part = f64::from(chance.next_u32()) / f64::from(u32::MAX);
+        match chance.next_u64().is_multiple_of(IN_JOBS) {
+            true => Self::Job(Duration::from_secs_f64(
+                JOB_MS.0 * (JOB_MS.1 / JOB_MS.0).powf(part) / 1e3,
+            )),
+            false => start,
+        }
+    }
+}
+
+/// Kills the process when its time has come; `begun` hears of a job.
+fn kill_at(end: &End, victim: u32, begun: &Receiver<()>) {
+    let life = match end {
+        End::Start(life) => *life,
+        End::Job(life) => {
+            // Without a job the life ends all the same.
+            let began = begun.recv_timeout(PATIENCE).is_ok();
+            if began { *life } else { Duration::ZERO }
+        }
+    };
+    thread::park_timeout(life);
+    let pid = rustix::process::Pid::from_raw(victim.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
 /// A folder with a base and a configuration, `host.toml`.
@@ -169,50 +216,73 @@ fn a_second_program_on_the_same_folder_is_refused_and_harms_nothing() {
     first.wait().unwrap();
 }
 
+/// Texts of a batch; now and then one is long.
+fn texts(chance: &mut ChaCha8Rng, sent: &mut u64) -> Vec<String> {
+    let count = 1 + chance.next_u64() % 4;
+    let one = |n: u64| {
+        let text = format!("valve {n} opens {} times", n * 37 % 100);
+        match n % 23 {
+            0 => format!("{text} {}", "and closes ".repeat(LONG_BYTES / 11)),
+            _ => text,
+        }
+    };
+    let texts = (*sent..*sent + count).map(one).collect();
+    *sent += count;
+    texts
+}
+
 #[test]
 fn what_was_acknowledged_survives_every_kill() {
     let folder = prepared();
     let at = |name: &str| folder.path().join(name);
     let (mut chance, mut acknowledged, mut sent) =
         (ChaCha8Rng::seed_from_u64(9), BTreeMap::new(), 0_u64);
-    let (mut learned, mut served) = (0, 0);
+    let (mut found, mut served, mut in_jobs) = ([0; 2], 0, 0);
     for kill in 0..kills() {
         let (mut child, events) = start(&at("host.toml"));
-        let life = Duration::from_millis(chance.next_u64() % LIFE_MS_MAX);
-        let (over, dead) = channel::<()>();
-        let victim = child.id();
-        let killer = thread::spawn(move || {
-            let waited = dead.recv_timeout(life);
-            assert_eq!(waited, Err(RecvTimeoutError::Timeout), "the program ended by itself");
-            let pid = rustix::process::Pid::from_raw(victim.try_into().unwrap()).unwrap();
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        });
+        let (end, victim) = (End::draw(&mut chance), child.id());
+        in_jobs += u32::from(matches!(end, End::Job(_)));
+        let (began, begun) = channel::<()>();
+        let killer = thread::spawn(move || kill_at(&end, victim, &begun));
         let serving = |event: &Value| event["message"] == "serving";
         let address = events
             .iter()
             .find(serving)
             .map(|event| event["listen"].as_str().unwrap().parse().unwrap());
-        while let Some(address) = address {
-            let count = 1 + chance.next_u64() % 4;
-            let texts: Vec<String> = (sent..sent + count)
-                .map(|n| format!("valve {n} opens {} times", n * 37 % 100))
-                .collect();
-            sent += count;
+        let hear = || {
+            let read = |event: Value| event["message"] == "samples are read";
+            if events.try_iter().any(read) {
+                let _ = began.send(());
+            }
+        };
+        while let Some(address) = address.filter(|_| !killer.is_finished()) {
+            hear();
+            let texts = texts(&mut chance, &mut sent);
             let lines: String =
                 texts.iter().map(|text| format!("{{\"text\":\"{text}\"}}\n")).collect();
-            let Some(receipt) = send(address, &lines) else { break };
+            let Some(receipt) = send(address, &lines) else {
+                // Full, or dead: both pass.
+                thread::park_timeout(Duration::from_millis(5));
+                continue;
+            };
+            let count = texts.len() as u64;
             assert_eq!(receipt["accepted"], count, "{receipt}");
             let first = receipt["last"].as_u64().unwrap() + 1 - count;
             acknowledged.extend((first..).zip(texts));
             served += 1;
         }
         killer.join().unwrap();
-        child.wait().unwrap();
-        drop(over);
-        learned = check(&at("state"), &acknowledged);
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(9), "the program ended by itself: {status}");
+        found = check(&at("state"), &acknowledged);
         assert!(kill < 20 || served > 0, "no round came as far as to serve");
     }
-    let told = format!("{} acknowledged, {learned} learned, {sent} sent\n", acknowledged.len());
+    let [learned, aside] = found;
+    let told = format!(
+        "{} kills, {in_jobs} of them in jobs; {} acknowledged, {learned} learned, {aside} set aside, {sent} sent\n",
+        kills(),
+        acknowledged.len()
+    );
     std::io::stderr().write_all(told.as_bytes()).unwrap();
     assert!(acknowledged.len() > 50 && learned > 0, "{told}");
 }

@@ -77,6 +77,7 @@ impl Worker {
             step: job.step,
             scores: Vec::new(),
         };
+        tracing::debug!(through = job.through, "samples are read");
         let source =
             Source { inbox: &self.inbox, tokeniser: &self.served.tokeniser, config: &self.config };
         let prepared = source.prepare(job, &mut || watch.hear(&Event::Pulse));
