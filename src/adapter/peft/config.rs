@@ -5,7 +5,7 @@
 //!   unknown here passes only while it is empty (null, false, "", [], {}).
 //! - Source: PEFT 0.21, `LoraConfig`, `check_target_module_exists` and `get_pattern_key`.
 
-use super::pattern::{Pattern, Steps};
+use super::pattern::Patterns;
 use crate::adapter::{AdapterError, Slot, Spec, Strength, Target};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -100,22 +100,26 @@ pub(super) struct Lora {
     alpha: f64,
     /// Scale by `alpha / sqrt(rank)` instead of `alpha / rank` (arXiv 2312.03732).
     stabilised: bool,
-    ranks: Vec<(Pattern, u64)>,
-    alphas: Vec<(Pattern, f64)>,
+    ranks: Table<u64>,
+    alphas: Table<f64>,
     targets: Choice,
     excluded: Option<Choice>,
     /// `layers_to_transform`; none means every layer.
     layers: Option<BTreeSet<u64>>,
     /// `layers_pattern`, the name before a layer's number; none means any.
-    layer_names: Vec<String>,
-    /// What its patterns may still cost.
-    steps: Steps,
+    layer_names: Option<Patterns>,
+}
+
+/// Patterns, and the number that each gives to the modules it matches first.
+struct Table<T> {
+    patterns: Patterns,
+    numbers: Vec<T>,
 }
 
 enum Choice {
     /// `all-linear`: every linear layer but the output's.
     Every,
-    Matching(Pattern),
+    Matching(Patterns),
     Named(BTreeSet<String>),
 }
 
@@ -142,58 +146,38 @@ impl Lora {
             rank: raw.r.unwrap_or(8),
             alpha: raw.lora_alpha.unwrap_or(8.0),
             stabilised: raw.use_rslora.unwrap_or(false),
-            ranks: patterns("rank_pattern", raw.rank_pattern)?,
-            alphas: patterns("alpha_pattern", raw.alpha_pattern)?,
+            ranks: Table::read("rank_pattern", raw.rank_pattern)?,
+            alphas: Table::read("alpha_pattern", raw.alpha_pattern)?,
             targets,
             excluded,
-            steps: Steps::default(),
             layers: layers.filter(|layers| !layers.is_empty()),
-            layer_names: match raw.layers_pattern {
-                None => Vec::new(),
-                Some(Names::One(name)) if name.is_empty() => Vec::new(),
-                Some(Names::One(name)) => vec![name],
-                Some(Names::Many(names)) => names,
-            },
+            layer_names: layer_names(raw.layers_pattern)?,
         })
     }
 
     /// Whether PEFT would adapt this module.
-    pub(super) fn targets(&self, layer: usize, target: Target) -> Result<bool, AdapterError> {
+    pub(super) fn targets(&self, layer: usize, target: Target) -> bool {
         let module = module(layer, target);
-        if let Some(excluded) = &self.excluded
-            && excluded.contains("exclude_modules", &module, &self.steps)?
+        if self.excluded.as_ref().is_some_and(|excluded| excluded.contains(&module))
+            || !self.targets.contains(&module)
         {
-            return Ok(false);
-        }
-        if !self.targets.contains("target_modules", &module, &self.steps)? {
-            return Ok(false);
+            return false;
         }
         // PEFT looks at the layer's number for listed names only.
         match (&self.targets, &self.layers) {
             (Choice::Named(_), Some(layers)) => {
-                Ok(layers.contains(&(layer as u64)) && self.layer_named(layer, &module)?)
+                let named = |names: &Patterns| names.first(&module).is_some();
+                layers.contains(&(layer as u64)) && self.layer_names.as_ref().is_none_or(named)
             }
-            _ => Ok(true),
+            _ => true,
         }
-    }
-
-    fn layer_named(&self, layer: usize, module: &str) -> Result<bool, AdapterError> {
-        let mut named = self.layer_names.is_empty();
-        for name in &self.layer_names {
-            let text = format!(r"(?:^|.*\.){name}\.{layer}\..*");
-            let pattern = self.steps.spend(text.len()).and_then(|()| Pattern::parse(&text));
-            let found = pattern.and_then(|pattern| pattern.matches(module, &self.steps));
-            named |= found.map_err(|reason| broken("layers_pattern", name, reason))?;
-        }
-        Ok(named)
     }
 
     /// Rank and `scale * rank` of a module, scale being what PEFT multiplies `B A` by.
     pub(super) fn strength(&self, layer: usize, target: Target) -> Result<Strength, AdapterError> {
         let module = module(layer, target);
-        let rank = first("rank_pattern", &self.ranks, &module, &self.steps)?.unwrap_or(self.rank);
-        let alpha =
-            first("alpha_pattern", &self.alphas, &module, &self.steps)?.unwrap_or(self.alpha);
+        let rank = self.ranks.first(&module).unwrap_or(self.rank);
+        let alpha = self.alphas.first(&module).unwrap_or(self.alpha);
         let refuse = |expected| {
             Err(AdapterError::Strength { module: module.clone(), rank, alpha, expected })
         };
@@ -213,25 +197,20 @@ impl Lora {
 impl Choice {
     fn from_names(field: &'static str, names: Names) -> Result<Self, AdapterError> {
         Ok(match names {
-            Names::One(text) => Self::Matching(parse(field, &text, &text)?),
+            Names::One(text) => Self::Matching(parse(field, &[text], str::to_owned)?),
             Names::Many(names) => Self::Named(names.into_iter().collect()),
         })
     }
 
-    fn contains(
-        &self,
-        field: &'static str,
-        module: &str,
-        steps: &Steps,
-    ) -> Result<bool, AdapterError> {
+    fn contains(&self, module: &str) -> bool {
         match self {
-            Self::Every => Ok(true),
-            Self::Matching(pattern) => {
-                pattern.matches(module, steps).map_err(|reason| broken(field, "", reason))
-            }
+            Self::Every => true,
+            Self::Matching(pattern) => pattern.first(module).is_some(),
             // A listed name is the module's whole name or its last parts.
-            Self::Named(names) => Ok(names.contains(module)
-                || module.match_indices('.').any(|(dot, _)| names.contains(&module[dot + 1..]))),
+            Self::Named(names) => {
+                names.contains(module)
+                    || module.match_indices('.').any(|(dot, _)| names.contains(&module[dot + 1..]))
+            }
         }
     }
 }
@@ -274,37 +253,42 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-fn patterns<T>(
-    field: &'static str,
-    entries: Option<Ordered<T>>,
-) -> Result<Vec<(Pattern, T)>, AdapterError> {
-    let entries = entries.map_or_else(Vec::new, |entries| entries.0);
-    let checked = |(key, number): (String, T)| {
-        parse(field, &key, &format!(r"(.*\.)?({key})$")).map(|pattern| (pattern, number))
-    };
-    entries.into_iter().map(checked).collect()
-}
-
-fn first<T: Copy>(
-    field: &'static str,
-    entries: &[(Pattern, T)],
-    module: &str,
-    steps: &Steps,
-) -> Result<Option<T>, AdapterError> {
-    for (pattern, number) in entries {
-        if pattern.matches(module, steps).map_err(|reason| broken(field, "", reason))? {
-            return Ok(Some(*number));
-        }
+impl<T: Copy> Table<T> {
+    fn read(field: &'static str, entries: Option<Ordered<T>>) -> Result<Self, AdapterError> {
+        let entries = entries.map_or_else(Vec::new, |entries| entries.0);
+        let (keys, numbers): (Vec<String>, Vec<T>) = entries.into_iter().unzip();
+        let patterns = parse(field, &keys, |key| format!(r"(.*\.)?({key})$"))?;
+        Ok(Self { patterns, numbers })
     }
-    Ok(None)
+
+    fn first(&self, module: &str) -> Option<T> {
+        self.patterns.first(module).and_then(|place| self.numbers.get(place).copied())
+    }
 }
 
-fn parse(field: &'static str, written: &str, text: &str) -> Result<Pattern, AdapterError> {
-    Pattern::parse(text).map_err(|reason| broken(field, written, reason))
+/// What PEFT looks for in front of the only number that a module's name has.
+fn layer_names(names: Option<Names>) -> Result<Option<Patterns>, AdapterError> {
+    let names = match names {
+        None => return Ok(None),
+        Some(Names::One(name)) if name.is_empty() => return Ok(None),
+        Some(Names::One(name)) => vec![name],
+        Some(Names::Many(names)) if names.is_empty() => return Ok(None),
+        Some(Names::Many(names)) => names,
+    };
+    parse("layers_pattern", &names, |name| format!(r"(?:^|.*\.){name}\.(\d+)\..*")).map(Some)
 }
 
-fn broken(field: &'static str, pattern: &str, reason: String) -> AdapterError {
-    AdapterError::Pattern { field, pattern: short(pattern), reason }
+/// Checked patterns of the texts in `field`, each put where PEFT puts it.
+fn parse(
+    field: &'static str,
+    written: &[String],
+    place: impl Fn(&str) -> String,
+) -> Result<Patterns, AdapterError> {
+    let texts: Vec<String> = written.iter().map(|text| place(text)).collect();
+    Patterns::parse(&texts).map_err(|(at, reason)| {
+        let pattern = short(written.get(at).map_or("", String::as_str));
+        AdapterError::Pattern { field, pattern, reason }
+    })
 }
 
 fn unsupported(field: &str, got: &str, expected: &'static str) -> AdapterError {

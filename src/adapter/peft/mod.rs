@@ -11,6 +11,7 @@
 mod config;
 mod meta;
 mod pattern;
+mod python;
 
 pub use meta::{Meta, Role};
 
@@ -159,7 +160,7 @@ fn strengths(
     let mut strengths = BTreeMap::new();
     for layer in 0..config.layers {
         for target in Target::ALL {
-            if !lora.targets(layer, target)? {
+            if !lora.targets(layer, target) {
                 untouched(tensors, layer, target)?;
                 continue;
             }
