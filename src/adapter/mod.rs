@@ -134,11 +134,19 @@ impl Spec {
         layers: Range<usize>,
         mut choose: impl FnMut(usize, Target) -> Option<Strength>,
     ) -> Self {
+        Self::placed(layers, |layer, target| Some((choose(layer, target)?, target.fans(config))))
+    }
+
+    /// A strength and `(fan_in, fan_out)` for each (layer, target) that `choose` does not leave out.
+    fn placed(
+        layers: Range<usize>,
+        mut choose: impl FnMut(usize, Target) -> Option<(Strength, (usize, usize))>,
+    ) -> Self {
         let (mut slots, mut at) = (Vec::new(), 0);
         for layer in layers {
             for target in Target::ALL {
-                let Some(Strength { rank, alpha }) = choose(layer, target) else { continue };
-                let (fan_in, fan_out) = target.fans(config);
+                let Some((strength, (fan_in, fan_out))) = choose(layer, target) else { continue };
+                let Strength { rank, alpha } = strength;
                 let a = at..at + rank * fan_in;
                 let b = a.end..a.end + fan_out * rank;
                 at = b.end;

@@ -304,6 +304,19 @@ pub(super) fn short(text: &str) -> String {
     line
 }
 
+/// What PEFT would load the base from, as `adapter_config.json` says; empty where it says nothing.
+///
+/// # Errors
+/// [`AdapterError::Config`] when the file is not JSON, or the name no text.
+pub fn base_name(json: &[u8]) -> Result<String, AdapterError> {
+    #[derive(Deserialize)]
+    struct Named {
+        base_model_name_or_path: Option<String>,
+    }
+    let named: Named = serde_json::from_slice(json).map_err(AdapterError::Config)?;
+    Ok(named.base_model_name_or_path.unwrap_or_default())
+}
+
 /// The module's full name in a Hugging Face causal language model.
 pub(super) fn module(layer: usize, target: Target) -> String {
     format!("model.layers.{layer}.{}", target.module())

@@ -17,6 +17,8 @@ pub use meta::{Meta, Role};
 
 use super::{Adapter, AdapterError, Spec, Strength, Target};
 use crate::base::Config;
+use crate::base::config::LAYERS_MAX;
+pub use config::base_name;
 use config::{Lora, module, short};
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
@@ -82,6 +84,37 @@ pub fn read(
     config: &Config,
     base_hash: Option<[u8; 32]>,
 ) -> Result<(Adapter, Option<Meta>), AdapterError> {
+    let fans = |_: &Places<'_>, _: usize, target: Target| target.fans(config);
+    read_with(files, base_hash, |_| config.layers, fans)
+}
+
+/// Reads such a folder where no base is at hand, as [`read`] does but for this: how many layers
+/// there are, and how wide they are, is what the tensors say, as far as A, B and rank agree.
+///
+/// # Errors
+/// An [`AdapterError`] that names the file and the field or tensor.
+pub fn read_alone(
+    files: Files<'_>,
+    base_hash: Option<[u8; 32]>,
+) -> Result<(Adapter, Option<Meta>), AdapterError> {
+    let layers = |tensors: &Places<'_>| tensors.keys().last().map_or(0, |(layer, ..)| layer + 1);
+    let fans = |tensors: &Places<'_>, layer, target| {
+        let shape = |factor| tensors.get(&(layer, target, factor)).map(TensorView::shape);
+        // An absent tensor has its own error, and a width of 0 fits none.
+        let width = |side: Option<&usize>| side.copied().unwrap_or(1).max(1);
+        let fan_in = shape(Factor::A).and_then(|shape| shape.last());
+        (width(fan_in), width(shape(Factor::B).and_then(|shape| shape.first())))
+    };
+    read_with(files, base_hash, layers, fans)
+}
+
+/// `layers`: how many the base has; a tensor of a later one is refused. `fans`: of a linear layer.
+fn read_with(
+    files: Files<'_>,
+    base_hash: Option<[u8; 32]>,
+    layers: impl Fn(&Places<'_>) -> usize,
+    fans: impl Fn(&Places<'_>, usize, Target) -> (usize, usize),
+) -> Result<(Adapter, Option<Meta>), AdapterError> {
     let meta = files.meta.map(Meta::parse).transpose()?;
     if let (Some(meta), Some(expected)) = (meta, base_hash)
         && meta.base_hash != expected
@@ -91,10 +124,13 @@ pub fn read(
     }
     let lora = Lora::parse(files.config)?;
     let tensors = SafeTensors::deserialize(files.tensors).map_err(AdapterError::Tensors)?;
-    let tensors = by_place(&tensors, config.layers)?;
-    let strengths = strengths(&lora, &tensors, config)?;
-    let spec = Spec::from_fn(config, 0..config.layers, |layer, target| {
-        strengths.get(&(layer, target)).copied()
+    let tensors = by_place(&tensors)?;
+    let layers = layers(&tensors);
+    within(&tensors, layers)?;
+    let fans = |layer, target| fans(&tensors, layer, target);
+    let strengths = strengths(&lora, &tensors, layers, fans)?;
+    let spec = Spec::placed(0..layers, |layer, target| {
+        strengths.get(&(layer, target)).map(|strength| (*strength, fans(layer, target)))
     });
     let mut values = Vec::with_capacity(spec.len());
     for slot in &spec.slots {
@@ -135,7 +171,7 @@ pub fn holds(tensors: &[u8], values: &[f32]) -> Result<bool, AdapterError> {
 type Places<'a> = BTreeMap<(usize, Target, Factor), TensorView<'a>>;
 
 /// Every tensor under its place in the base.
-fn by_place<'a>(tensors: &SafeTensors<'a>, layers: usize) -> Result<Places<'a>, AdapterError> {
+fn by_place<'a>(tensors: &SafeTensors<'a>) -> Result<Places<'a>, AdapterError> {
     let mut places = BTreeMap::new();
     let mut views = tensors.tensors();
     views.sort_by(|(left, _), (right, _)| left.cmp(right));
@@ -143,29 +179,41 @@ fn by_place<'a>(tensors: &SafeTensors<'a>, layers: usize) -> Result<Places<'a>, 
         let Some((layer, target, factor)) = parse_name(&name) else {
             return Err(AdapterError::UnknownTensor { name: short(&name) });
         };
-        if layer >= layers {
-            return Err(AdapterError::Layer { name, layers, layer });
+        if layer >= LAYERS_MAX {
+            return Err(AdapterError::Layer { name, layers: LAYERS_MAX, layer });
         }
         places.insert((layer, target, factor), view);
     }
     Ok(places)
 }
 
+/// No tensor of a layer that is not there.
+fn within(tensors: &Places<'_>, layers: usize) -> Result<(), AdapterError> {
+    match tensors.keys().find(|(layer, ..)| *layer >= layers) {
+        None => Ok(()),
+        Some(&(layer, target, factor)) => {
+            let name = tensor_name(layer, target, factor);
+            Err(AdapterError::Layer { name, layers, layer })
+        }
+    }
+}
+
 /// Rank and alpha of every adapted module, once configuration, tensors and base agree.
 fn strengths(
     lora: &Lora,
     tensors: &Places<'_>,
-    config: &Config,
+    layers: usize,
+    fans: impl Fn(usize, Target) -> (usize, usize),
 ) -> Result<BTreeMap<(usize, Target), Strength>, AdapterError> {
     let mut strengths = BTreeMap::new();
-    for layer in 0..config.layers {
+    for layer in 0..layers {
         for target in Target::ALL {
             if !lora.targets(layer, target) {
                 untouched(tensors, layer, target)?;
                 continue;
             }
             let strength = lora.strength(layer, target)?;
-            let (fan_in, fan_out) = target.fans(config);
+            let (fan_in, fan_out) = fans(layer, target);
             shaped(tensors, (layer, target, Factor::A), [strength.rank, fan_in])?;
             shaped(tensors, (layer, target, Factor::B), [fan_out, strength.rank])?;
             strengths.insert((layer, target), strength);

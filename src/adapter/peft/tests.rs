@@ -1,6 +1,8 @@
 //! Tests of adapter folders: round trips, what PEFT writes, and what must be refused.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod alone;
+
 use super::*;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};

@@ -63,13 +63,14 @@ fn merge(out: &Path, weights: Option<&[f64]>, adapters: &[PathBuf]) -> Result<()
     );
     ensure!(!out.exists(), "{} exists, expected a new folder; it is unchanged", out.display());
     let shares = mean::shares(weights, adapters.len())?;
-    let first = Folder::read(&adapters[0])?;
+    let first = Folder::read(&adapters[0], None)?;
     let mut mean = mean::Mean::start(&first, shares[0]);
     // One adapter at a time is in memory, beside the mean.
     for (path, share) in adapters.iter().zip(&shares).skip(1) {
-        let next = Folder::read(path)?;
-        let merged = first.agrees(&next).and_then(|()| mean.add(&next, *share));
-        merged.with_context(|| format!("{} does not fit {}", path.display(), first.shown()))?;
+        let next = Folder::read(path, Some(first.meta.base_hash))?;
+        let agrees = first.agrees(&next);
+        agrees.with_context(|| format!("{} does not fit {}", path.display(), first.shown()))?;
+        mean.add(&next, *share);
     }
     let merged = mean.finish(first);
     merged.write(out).with_context(|| format!("{} was not written", out.display()))?;

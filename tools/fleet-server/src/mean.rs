@@ -1,16 +1,16 @@
-//! The weighted mean of factors: plain arithmetic on tensors of equal names and shapes.
+//! The weighted mean of factors: plain arithmetic on adapters of the same spec.
 //!
 //! - In: adapters, one by one, each with its share of 1. Out: their mean in f32, summed in f64.
 //! - Invariant: an adapter averaged with itself is itself.
 
-use crate::folder::{Folder, Meta, Tensor};
+use crate::folder::Folder;
 use anyhow::{Result, ensure};
-use std::collections::BTreeMap;
+use sapwood::adapter::peft::Meta;
 
 /// The sum so far.
 pub(crate) struct Mean {
     meta: Meta,
-    sums: BTreeMap<String, (Vec<usize>, Vec<f64>)>,
+    sums: Vec<f64>,
 }
 
 /// Each adapter's share of the mean; shares sum to 1.
@@ -37,39 +37,23 @@ pub(crate) fn shares(weights: Option<&[f64]>, adapters: usize) -> Result<Vec<f64
 
 impl Mean {
     pub(crate) fn start(first: &Folder, share: f64) -> Self {
-        let scaled = |(shape, numbers): &Tensor| {
-            (shape.clone(), numbers.iter().map(|number| share * f64::from(*number)).collect())
-        };
-        let sums = first.tensors.iter().map(|(name, of)| (name.clone(), scaled(of))).collect();
-        Self { meta: first.meta.clone(), sums }
+        let sums = first.adapter.values.iter().map(|number| share * f64::from(*number)).collect();
+        Self { meta: first.meta, sums }
     }
 
-    /// Adds an adapter that has the same tensors.
-    pub(crate) fn add(&mut self, next: &Folder, share: f64) -> Result<()> {
-        for name in next.tensors.keys() {
-            ensure!(self.sums.contains_key(name), "tensor `{name}` is not expected");
-        }
-        for (name, (expected, sum)) in &mut self.sums {
-            let Some((got, numbers)) = next.tensors.get(name) else {
-                anyhow::bail!("tensor `{name}` is missing");
-            };
-            ensure!(expected == got, "`{name}`: expected shape {expected:?}, got {got:?}");
-            for (sum, number) in sum.iter_mut().zip(numbers) {
-                *sum += share * f64::from(*number);
-            }
+    /// Adds an adapter that agrees with the first.
+    pub(crate) fn add(&mut self, next: &Folder, share: f64) {
+        for (sum, number) in self.sums.iter_mut().zip(&next.adapter.values) {
+            *sum += share * f64::from(*number);
         }
         // The schedule of the average goes on from the device that has learned longest.
         self.meta.steps = self.meta.steps.max(next.meta.steps);
         self.meta.generation = self.meta.generation.max(next.meta.generation);
-        Ok(())
     }
 
-    /// The mean, in the place of the first adapter's tensors.
+    /// The mean, in the place of the first adapter's numbers.
     pub(crate) fn finish(self, first: Folder) -> Folder {
-        let narrow = |(shape, sum): (Vec<usize>, Vec<f64>)| -> Tensor {
-            (shape, sum.into_iter().map(|number| number as f32).collect())
-        };
-        let tensors = self.sums.into_iter().map(|(name, sum)| (name, narrow(sum))).collect();
-        first.replaced(self.meta, tensors)
+        let values = self.sums.into_iter().map(|number| number as f32).collect();
+        first.replaced(self.meta, values)
     }
 }

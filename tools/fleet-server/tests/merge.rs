@@ -72,8 +72,8 @@ fn the_mean_is_equal_or_weighted() {
         later["steps"] = json!(250);
         let mut elsewhere = config();
         elsewhere["base_model_name_or_path"] = json!("a name that only one device knows");
-        let one = adapter(&place.join("one"), 1.0, 4, &config(), &meta());
-        let two = adapter(&place.join("two"), 4.0, 4, &elsewhere, &later);
+        let one = adapter(&place.join("one"), 1.0, 4, &elsewhere, &meta());
+        let two = adapter(&place.join("two"), 4.0, 4, &config(), &later);
         let more: Vec<&str> = weights.map_or_else(Vec::new, |weights| vec!["--weights", weights]);
         let output = merge(&place, &more, &[&one, &two]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -82,6 +82,10 @@ fn the_mean_is_equal_or_weighted() {
         let merged: Value = serde_json::from_slice(&text).unwrap();
         assert_eq!((&merged["steps"], &merged["role"]), (&json!(250), &json!("slow")));
         assert_eq!(merged["base_hash"], meta()["base_hash"]);
+        let text = fs::read(place.join("out/adapter_config.json")).unwrap();
+        let config: Value = serde_json::from_slice(&text).unwrap();
+        let name = "base_model_name_or_path";
+        assert_eq!((&config[name], &config["r"]), (&elsewhere[name], &json!(2)));
         assert_eq!(fs::read_dir(&place).unwrap().count(), 3, "nothing else is left behind");
     }
 }
@@ -104,8 +108,15 @@ fn adapters_that_do_not_belong_together_are_refused_and_nothing_is_written() {
         ("expected retain 0.99, got 0.5", 4, config(), changed(meta(), "retain", json!(0.5))),
         ("64 hexadecimal", 4, config(), changed(meta(), "base_hash", json!("é"))),
         ("`lora_alpha` of", 4, changed(config(), "lora_alpha", json!(8)), meta()),
-        ("`rank_pattern` of", 4, changed(config(), "rank_pattern", json!({"q": 1})), meta()),
-        ("`peft_type` of", 4, changed(config(), "peft_type", json!("IA3")), meta()),
+        (
+            "expected shape [1, 3], got [2, 3]",
+            4,
+            changed(config(), "rank_pattern", json!({"q_proj": 1})),
+            meta(),
+        ),
+        ("`use_dora` is", 4, changed(config(), "use_dora", json!(true)), meta()),
+        ("not among", 4, changed(config(), "target_modules", json!(["v_proj"])), meta()),
+        ("`peft_type` is", 4, changed(config(), "peft_type", json!("IA3")), meta()),
         ("expected shape [4, 2], got [5, 2]", 5, config(), meta()),
     ] {
         let place = place("refused");
