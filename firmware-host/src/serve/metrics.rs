@@ -14,6 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 const SECONDS: [f64; 11] = [0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
 
 /// Route and class of status.
-type Labels = [(&'static str, &'static str); 2];
+type Labels = [(&'static str, Cow<'static, str>); 2];
 
 /// Everything that is counted.
 pub(super) struct Metrics {
@@ -45,14 +46,14 @@ impl Metrics {
     }
 
     /// Counts an answer.
-    pub(super) fn answered(&self, route: &'static str, status: u16, taken: Duration) {
+    pub(super) fn answered(&self, route: Cow<'static, str>, status: u16, taken: Duration) {
         let class = match status {
             200..300 => "2xx",
             300..400 => "3xx",
             400..500 => "4xx",
             _ => "5xx",
         };
-        let labels = [("route", route), ("status", class)];
+        let labels = [("route", route), ("status", class.into())];
         self.seconds.get_or_create(&labels).observe(taken.as_secs_f64());
     }
 

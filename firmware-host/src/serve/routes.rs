@@ -13,7 +13,7 @@ use crate::status::{Phase, Status};
 use crate::wire::{self, Which};
 use axum::BoxError;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{Path, Request, State};
+use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -45,23 +45,6 @@ const PAGE: &str = include_str!("../../assets/status.html");
 
 /// Paths that are answered where there is room for nothing else.
 pub(super) const HEALTH: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
-
-/// Every path, for the histogram; what is not among them is `other`.
-const PATHS: [&str; 13] = [
-    "/",
-    "/healthz",
-    "/readyz",
-    "/metrics",
-    "/v1/status",
-    "/v1/samples",
-    "/v1/aside",
-    "/v1/completions",
-    "/v1/chat/completions",
-    "/v1/models",
-    "/v1/job",
-    "/v1/pause",
-    "/v1/resume",
-];
 
 /// What all requests share.
 pub(super) struct Shared {
@@ -207,13 +190,9 @@ fn routes(shared: &Arc<Shared>) -> Router {
 /// Times every answer, and says what holds for all of them.
 async fn watched(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let begun = shared.clock.elapsed();
-    let path = request.uri().path();
-    let route = match PATHS.into_iter().find(|known| *known == path) {
-        Some(route) => route,
-        None if path.starts_with("/v1/models/") => "/v1/models",
-        None if path.starts_with("/v1/aside/") => "/v1/aside",
-        None => "other",
-    };
+    // By route and not by path: nobody who asks can add to the labels.
+    let matched = request.extensions().get::<MatchedPath>();
+    let route = matched.map_or_else(|| "other".into(), |route| route.as_str().to_owned().into());
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -324,6 +324,41 @@ async fn metrics_show_the_status_and_leave_out_what_is_not_known() {
     }
 }
 
+#[tokio::test]
+async fn requests_are_counted_by_route_and_no_path_adds_a_label() {
+    let cage = Cage::with(Parrot::default());
+    let routes = routes(&cage);
+    for (method, path) in [
+        ("GET", "/v1/status"),
+        ("GET", "/v1/models/one"),
+        ("GET", "/v1/models/two"),
+        ("DELETE", "/v1/aside/7"),
+        ("POST", "/v1/aside/7/retry"),
+        ("GET", "/v1/samples"),
+        ("GET", "/nowhere"),
+        ("GET", "/v1/aside/7/8/9"),
+    ] {
+        sent(&routes, method, path, "").await;
+    }
+    let text = text(sent(&routes, "GET", "/metrics", "").await).await;
+    let name = "sapwood_http_request_seconds_count{route=\"";
+    let counted = |line: &str| {
+        let (route, rest) = line.strip_prefix(name)?.split_once('"')?;
+        Some((route.to_owned(), rest.rsplit(' ').next()?.to_owned()))
+    };
+    let mut got: Vec<_> = text.lines().filter_map(counted).collect();
+    got.sort();
+    let expected = [
+        ("/v1/aside/{number}", "1"),
+        ("/v1/aside/{number}/retry", "1"),
+        ("/v1/models/{id}", "2"),
+        ("/v1/samples", "1"),
+        ("/v1/status", "1"),
+        ("other", "2"),
+    ];
+    assert_eq!(got, expected.map(|(route, count)| (route.to_owned(), count.to_owned())));
+}
+
 fn report(number: u64, ending: Ending) -> JobReport {
     JobReport {
         number,
