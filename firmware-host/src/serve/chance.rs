@@ -1,8 +1,6 @@
 //! Names, seeds and nonces that nobody outside can guess.
 
-use std::collections::hash_map::RandomState;
 use std::fmt::Write;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A secret of this process and a counter under it.
@@ -12,14 +10,11 @@ pub(super) struct Chance {
 }
 
 impl Chance {
-    /// The secret comes from the system, by the door that the standard library has: the keys of its hash maps.
-    pub(super) fn new() -> Self {
-        let mut secret = blake3::Hasher::new();
-        for _ in 0..8 {
-            let number = RandomState::new().build_hasher().finish();
-            secret.update(&number.to_le_bytes());
-        }
-        Self { key: *secret.finalize().as_bytes(), next: AtomicU64::new(0) }
+    /// The secret comes from the operating system's own generator, or there is none.
+    pub(super) fn new() -> Result<Self, getrandom::Error> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key)?;
+        Ok(Self { key, next: AtomicU64::new(0) })
     }
 
     fn draw(&self) -> blake3::Hash {
@@ -46,11 +41,12 @@ impl Chance {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
 
     #[test]
     fn no_two_names_are_the_same_in_one_process_or_two() {
-        let (one, other) = (Chance::new(), Chance::new());
+        let (one, other) = (Chance::new().unwrap(), Chance::new().unwrap());
         let names = [one.name(), one.name(), other.name(), other.name()];
         assert!(names.iter().all(|name| name.len() == 24));
         assert_eq!(std::collections::BTreeSet::from(names).len(), 4);

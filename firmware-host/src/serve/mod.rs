@@ -213,6 +213,9 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
+    /// No secret for names and nonces.
+    #[error("cannot serve: the system has no randomness to give: {0}")]
+    Chance(getrandom::Error),
     /// No threads.
     #[error("cannot start the threads that serve: {0}")]
     Threads(#[source] io::Error),
@@ -256,7 +259,7 @@ pub fn start(
         .build()
         .map_err(ServeError::Threads)?;
     let (stop, stopped) = watch::channel(false);
-    let shared = Arc::new(Shared::new(config.clone(), Arc::new(device), clock));
+    let shared = Arc::new(Shared::new(config.clone(), Arc::new(device), clock)?);
     let routes = routes::open(&shared);
     let guarded = routes::guarded(&shared, door);
     let (tcp, socket) = runtime.block_on(async {

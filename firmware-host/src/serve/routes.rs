@@ -6,7 +6,7 @@ use super::metrics::{self, Metrics};
 use super::refusal::Refusal;
 use super::room::Guest;
 use super::turns::Turns;
-use super::{Device, OFFERS_MAX, text};
+use super::{Device, OFFERS_MAX, ServeError, text};
 use crate::clock::Clock;
 use crate::config::Serve;
 use crate::status::{Phase, Status};
@@ -61,11 +61,15 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(config: Serve, device: Arc<dyn Device>, clock: Arc<dyn Clock>) -> Self {
-        Self {
+    pub(super) fn new(
+        config: Serve,
+        device: Arc<dyn Device>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ServeError> {
+        Ok(Self {
             metrics: Metrics::new(device.clone()),
             turns: Turns::new(config.concurrency, config.queue),
-            chance: Chance::new(),
+            chance: Chance::new().map_err(ServeError::Chance)?,
             large: Arc::new(Semaphore::new(LARGE_BODIES_MAX)),
             offers: Arc::new(Semaphore::new(OFFERS_MAX)),
             halted: AtomicBool::new(false),
@@ -73,7 +77,7 @@ impl Shared {
             device,
             clock,
             config,
-        }
+        })
     }
 
     /// How long a request for text may take.

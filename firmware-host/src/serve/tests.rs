@@ -35,7 +35,7 @@ fn config() -> Serve {
 }
 
 fn shared(cage: &Arc<Cage>) -> Arc<Shared> {
-    Arc::new(Shared::new(config(), Arc::new(cage.clone()), Arc::new(Wound::default())))
+    Arc::new(Shared::new(config(), Arc::new(cage.clone()), Arc::new(Wound::default())).unwrap())
 }
 
 fn routes(cage: &Arc<Cage>) -> Router {
