@@ -106,6 +106,40 @@ fn lora_gradients_of_every_target_equal_those_of_torch() -> Result<(), Surprise>
     Ok(())
 }
 
+/// Goal: the second tile of attention (more than 64 tokens) and the second chunk of logits (more than
+/// 256 labelled rows, or 128) are as right as the first, forward and backward.
+#[test]
+fn long_blocks_give_the_losses_and_gradients_of_torch() -> Result<(), Surprise> {
+    let (_place, base) = exported("step/base")?;
+    let golden = Golden::load("step/long")?;
+    let fast = adapter(&golden, &spec(&base), "parameter")?;
+    let owned = Owned::load(&golden, "", 0)?;
+    assert!(owned.blocks.iter().all(|block| block.tokens.len() > 64));
+    let labels = owned.blocks.iter().flat_map(|block| &block.learn).filter(|learn| **learn);
+    assert!(labels.count() > 256);
+    let [slopes, anchored] =
+        ["gradient", "anchor"].map(|name| adapter(&golden, &spec(&base), name));
+    let (slopes, anchored) = (slopes?, anchored?);
+    let group = Group { blocks: &owned.blocks(), hidden: &owned.hidden };
+    for (kernels, activations) in [
+        (Kernels::Fused, Activations::F32),
+        (Kernels::Fused, Activations::Recompute),
+        (Kernels::Reference, Activations::F32),
+    ] {
+        let keep = Keep { activations, ..Keep::default() };
+        let mut head = Head::load(&base, 1, &Place::cpu(), owned.hidden.dim().1, keep)?;
+        head.use_kernels(kernels);
+        let objective = objective(0.0, EmbeddingLayers::Last);
+        let found = head.gradient(&fast, &group, None, &objective)?;
+        assert_close("loss", &[found.losses.total], &golden.f32("loss")?, &F32);
+        assert_close("gradient", &found.values, &slopes.values, &F32);
+        let (apart, found) = head.anchor(&fast, &group, 1.0)?;
+        assert_close("divergence", &[apart], &golden.f32("divergence")?, &F32);
+        assert_close("its gradient", &found, &anchored.values, &F32);
+    }
+    Ok(())
+}
+
 #[test]
 fn the_divergence_from_the_base_and_its_gradient_equal_those_of_torch() -> Result<(), Surprise> {
     let (_place, base) = exported("step/base")?;

@@ -15,6 +15,8 @@ from common import first, generator, load, randomise, random_ids, write_json, wr
 
 VOCABULARY, LENGTH = 96, 12
 FRESH, REPLAY = 2, 2
+# More tokens than a tile of attention has rows (64), more labels than a chunk of logits (256).
+LONG_ROWS, LONG_LENGTH, LONG_LEAST = 4, 80, 70
 RANK, ALPHA = 4, 8
 LAYERS = [1, 2]
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -77,7 +79,7 @@ class Learner:
         """Logits [B, T, V] and outputs of every layer L x [B, T, D] before the final norm."""
         outputs = []
         hooks = [layer.register_forward_hook(lambda _m, _a, out: outputs.append(first(out))) for layer in self.llama.model.layers]
-        attended = (torch.arange(LENGTH)[None] < batch["lengths"][:, None]).long()
+        attended = (torch.arange(batch["input_ids"].shape[1])[None] < batch["lengths"][:, None]).long()
         logits = self.model(input_ids=batch["input_ids"], attention_mask=attended, use_cache=False).logits
         for hook in hooks:
             hook.remove()
@@ -89,12 +91,12 @@ def short(key: str) -> str:
     return key.removeprefix("base_model.model.").removesuffix(".default.weight")
 
 
-def make_batch(name: str, rows: int) -> dict:
+def make_batch(name: str, rows: int, length: int = LENGTH, least: int = 7) -> dict:
     """Random tokens. Row 0: its first tokens are a masked prompt and its end is padding. Row 1: whole, unmasked."""
     chance = generator(name + " shape")
-    ids = random_ids(name, rows, LENGTH, vocabulary=VOCABULARY)
-    lengths = torch.full((rows,), LENGTH)
-    lengths[0] = torch.randint(7, LENGTH, (1,), generator=chance)[0]
+    ids = random_ids(name, rows, length, vocabulary=VOCABULARY)
+    lengths = torch.full((rows,), length)
+    lengths[0] = torch.randint(least, length, (1,), generator=chance)[0]
     prompt = int(torch.randint(2, 5, (1,), generator=chance))
     labels = ids.clone()
     labels[0, :prompt] = -100
@@ -162,19 +164,41 @@ def write_gradients(folder: Path) -> None:
     write_tensors(folder / "gradients.safetensors", tensors | prefixed("parameter", learner.factors) | prefixed("gradient", found))
 
 
-def write_anchor(folder: Path) -> dict:
-    """KL of the base's predictions and fast's on every label, and its gradient."""
-    fast, batch = Learner(folder / "base", "step fast"), make_batch("step anchor", REPLAY)
+def divergence(fast: Learner, batch: dict) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """KL of the base's predictions and fast's on every label; and fast's layers."""
     with torch.no_grad(), fast.model.disable_adapter():
         truth, _ = fast.run(batch)
     logits, layers = fast.run(batch)
     labelled = batch["labels"][:, 1:] != -100
     own, base = (part[:, :-1][labelled].log_softmax(-1) for part in (logits, truth))
     apart = torch.nn.functional.kl_div(own, base, log_target=True, reduction="sum") / labelled.sum()
+    return apart, layers
+
+
+def write_anchor(folder: Path) -> dict:
+    """The divergence and its gradient."""
+    fast, batch = Learner(folder / "base", "step fast"), make_batch("step anchor", REPLAY)
+    apart, layers = divergence(fast, batch)
     found = gradients(fast, apart)
     tensors = batch | {"divergence": apart, "hidden_tap": layers[LAYERS[0] - 1]}
     write_tensors(folder / "anchor.safetensors", tensors | prefixed("parameter", fast.factors) | prefixed("gradient", found))
     return {"divergence": rounded(apart)}
+
+
+def write_long(folder: Path) -> dict:
+    """Cross-entropy and divergence of long blocks, with their gradients: what short ones never reach."""
+    fast, batch = Learner(folder / "base", "step fast"), make_batch("step long", LONG_ROWS, LONG_LENGTH, LONG_LEAST)
+    labelled = int((batch["labels"][:, 1:] != -100).sum())
+    if labelled <= 256 or int(batch["lengths"].min()) <= 64:
+        raise SystemExit(f"{labelled} labels, lengths {batch['lengths']}: no second tile or chunk, so it tests nothing")
+    logits, layers = fast.run(batch)
+    loss = cross_entropy(logits, batch["labels"])
+    found = prefixed("gradient", gradients(fast, loss))
+    apart, _ = divergence(fast, batch)
+    found |= prefixed("anchor", gradients(fast, apart))
+    tensors = batch | {"loss": loss, "divergence": apart, "hidden_tap": layers[LAYERS[0] - 1]}
+    write_tensors(folder / "long.safetensors", tensors | prefixed("parameter", fast.factors) | found)
+    return {"labels": labelled, "loss": rounded(loss), "divergence": rounded(apart)}
 
 
 def roots(learner: Learner, batch: dict) -> dict[str, torch.Tensor]:
@@ -319,6 +343,7 @@ def write(out: Path) -> None:
     common |= {"gamma": GAMMA, "clip_norm": CLIP, "retain": RETAIN, "betas": ADAMW["betas"], "eps": ADAMW["eps"]}
     common |= {"weight_decay": ADAMW["weight_decay"]}
     step = {"learning_rate": ADAMW["lr"], "k": 1, "variants": write_step(folder), "anchor": anchor, "whitening": write_whitening(folder)}
+    step["long"] = write_long(folder)
     write_json(folder / "ilora_step.json", common | step)
     rate = {"learning_rate": TRAJECTORY_LR, "warm_up_steps": WARM_UP_STEPS, "learning_rate_at_k": "lr * min(1, k / warm_up_steps)"}
     write_json(folder / "trajectory.json", common | rate | {"steps": TRAJECTORY_STEPS} | write_trajectory(folder))
