@@ -91,6 +91,68 @@ fn only_the_last_generations_are_kept_and_their_files_with_them() {
     assert_eq!(state.generations()[3].verdict, "kept after step 9");
 }
 
+/// The manifest before the newest is what a start falls back to, so the generation it has in use is
+/// kept beside the new one: however few are kept, and were it the oldest of them.
+#[test]
+fn the_generation_before_outlives_the_flip_to_the_next() {
+    for keep in [1, 2, 3] {
+        let disk = Arc::new(CutDisk::new());
+        let mut state = State::open(disk.clone()).unwrap();
+        state.set_keep(keep);
+        let mut learner = fresh();
+        let mut reservoir = state.reservoir(geometry(), SEED, None).unwrap();
+        for _ in 0..3 {
+            learn(&mut learner, &mut reservoir).unwrap();
+            commit(&mut state, &learner, &mut reservoir).unwrap();
+        }
+        let oldest = state.generations()[0].number;
+        state.rollback(Some(oldest)).unwrap();
+        let before = look(Arc::new(disk.copy())).unwrap();
+        learn(&mut learner, &mut reservoir).unwrap();
+        assert_eq!(commit(&mut state, &learner, &mut reservoir).unwrap(), 4);
+        let numbers: Vec<u64> = state.generations().iter().map(|kept| kept.number).collect();
+        assert!(numbers.contains(&oldest) && numbers.contains(&4), "keep {keep}: {numbers:?}");
+        assert!(state.verify(oldest).is_ok(), "keep {keep}");
+        let sequence =
+            |name: &&str| Manifest::read(&*disk, name).unwrap().map(|manifest| manifest.sequence);
+        let newest = NAMES.into_iter().max_by_key(sequence).unwrap();
+        disk.write(newest, b"lost").unwrap();
+        let found = look(disk).unwrap();
+        assert_eq!((found.current, found.adapter), (before.current, before.adapter), "keep {keep}");
+        assert_eq!(found.current, Some(oldest));
+    }
+}
+
+/// No file of a generation goes before the manifest that no longer names it is durable.
+#[test]
+fn a_cut_in_a_commit_leaves_every_generation_that_is_named_whole() {
+    for at in 0.. {
+        let disk = Arc::new(CutDisk::new());
+        let mut state = State::open(disk.clone()).unwrap();
+        state.set_keep(2);
+        let mut learner = fresh();
+        let mut reservoir = state.reservoir(geometry(), SEED, None).unwrap();
+        for _ in 0..3 {
+            learn(&mut learner, &mut reservoir).unwrap();
+            commit(&mut state, &learner, &mut reservoir).unwrap();
+        }
+        disk.set(Some(Fault::Cut(at)));
+        let done = commit(&mut state, &learner, &mut reservoir).is_ok() && !disk.is_off();
+        for luck in 0..6 {
+            let state = State::open(Arc::new(disk.after_cut(luck))).unwrap();
+            assert_eq!(state.generations().len(), 2, "cut at {at}, luck {luck}");
+            for kept in state.generations() {
+                let whole = state.verify(kept.number);
+                assert!(whole.is_ok(), "cut at {at}, luck {luck}: {whole:?}");
+            }
+        }
+        if done {
+            assert!(at > 10, "a commit is more than {at} operations");
+            break;
+        }
+    }
+}
+
 #[test]
 fn a_checkpoint_that_is_not_taken_up_is_given_up() {
     let disk = Arc::new(CutDisk::new());
