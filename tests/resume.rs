@@ -4,9 +4,6 @@
 #![cfg(feature = "engine")]
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-#[path = "common/tiny.rs"]
-mod tiny;
-
 use ndarray::{Array3, s};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
@@ -23,6 +20,7 @@ use sapwood::settings::{Method, Schedule, Settings};
 use sapwood::state::{Generation, LearnerRecord, State};
 use sapwood::train::Learners;
 use sapwood::trunk::Trunk;
+use sapwood_tiny as tiny;
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 

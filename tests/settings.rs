@@ -4,14 +4,12 @@
 #![cfg(feature = "engine")]
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-#[path = "common/tiny.rs"]
-mod tiny;
-
 use sapwood::block::Block;
 use sapwood::learner::{Engines, Material, Outcome, Plan, adapt};
 use sapwood::ports::Memory;
 use sapwood::settings::{Home, Kind, Overrides, Row, rows};
 use sapwood::state::State;
+use sapwood_tiny as tiny;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::Path;

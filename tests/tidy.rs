@@ -43,6 +43,10 @@ const DOORS: [(&str, &[&str]); 9] = [
     ),
 ];
 
+/// Where a file may be taken by path from another crate: no crate can depend on what is built without
+/// engines and under other flags.
+const TAKEN_BY_PATH: &str = "tools/sanitize/";
+
 /// A file of the repository: its path from the root, and its text.
 type Source = (String, String);
 
@@ -152,6 +156,13 @@ fn doors(path: &str, code: &str) -> Vec<String> {
     DOORS.iter().filter_map(opens).collect()
 }
 
+/// Rule: a crate depends on another; it does not take its files.
+fn taken(path: &str, code: &str) -> Option<String> {
+    let taken = code.lines().any(|line| line.trim_start().starts_with("#[path"));
+    (taken && !path.starts_with(TAKEN_BY_PATH))
+        .then(|| format!("{path}: a module by `#[path]`, expected a dependency"))
+}
+
 /// Rule: nothing speaks of the machine that it was written on.
 fn machine_paths(path: &str, text: &str) -> Vec<String> {
     let homes = ["work", "home", "root", "Users"].map(|folder| format!("/{folder}/"));
@@ -223,6 +234,14 @@ fn each_engine_and_the_disk_have_one_door() {
 }
 
 #[test]
+fn no_crate_takes_the_files_of_another() {
+    let files = sources(&[".rs"]);
+    let complaints: Vec<String> =
+        files.iter().filter_map(|(path, text)| taken(path, &code(text))).collect();
+    assert_none(&complaints);
+}
+
+#[test]
 fn nothing_speaks_of_the_machine_it_was_written_on() {
     let files = sources(&[".rs", ".toml", ".md", ".py", ".sh", ".json", ".jsonl", "run", ".txt"]);
     let complaints: Vec<String> =
@@ -267,6 +286,9 @@ fn every_rule_finds_what_it_forbids() {
     let commented =
         "// candle_core::Tensor\nlet x = 1; // fs::read\n#[cfg(test)]\nmod tests {\nfs::x";
     assert!(doors("src/gate/mod.rs", &code(commented)).is_empty());
+
+    assert!(taken("fuzz/checks/src/lib.rs", "#[path = \"../x.rs\"]\nmod x;").is_some());
+    assert!(taken("tools/sanitize/lib.rs", "#[path = \"../x.rs\"]\nmod x;").is_none());
 
     let home = ["see /ho", "me/someone"].concat();
     assert_eq!(machine_paths("a.md", &home).len(), 1);

@@ -12,8 +12,6 @@
 //! - CPU time and memory are read from /proc: Linux only. `RAYON_NUM_THREADS=1` for one core.
 
 mod plot;
-#[path = "../../tests/common/tiny.rs"]
-mod tiny;
 
 use anyhow::{Context, Result, ensure};
 use rand_chacha::ChaCha8Rng;
@@ -24,6 +22,7 @@ use sapwood::learner::{Engines, Event, Material, Outcome, adapt};
 use sapwood::ports::Disk;
 use sapwood::settings::Settings;
 use sapwood::state::State;
+use sapwood_tiny as tiny;
 use std::fs;
 use std::io::Write;
 use std::ops::ControlFlow;

@@ -7,9 +7,6 @@
 //!   ended; the disk stays within its bound; memory stays flat; every run says why it ended.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-#[path = "../../tests/common/tiny.rs"]
-mod tiny;
-
 use firmware_host::clock::Clock;
 use firmware_host::config::Config;
 use firmware_host::device::{DeviceError, Handle, Order, Pace, Worker, World};
@@ -26,6 +23,7 @@ use sapwood::ports::Storage;
 use sapwood::ports::cut_disk::{CutDisk, Failure, Fault};
 use sapwood::settings::Settings;
 use sapwood::state::State;
+use sapwood_tiny as tiny;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};

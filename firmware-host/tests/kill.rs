@@ -9,9 +9,6 @@
 #![cfg(all(unix, feature = "engine"))]
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-#[path = "../../tests/common/tiny.rs"]
-mod tiny;
-
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use sapwood::base::{ExportOptions, export};
@@ -19,6 +16,7 @@ use sapwood::inbox::{Bounds, Inbox};
 use sapwood::intake::Example;
 use sapwood::ports::{Memory, Storage};
 use sapwood::state::State;
+use sapwood_tiny as tiny;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -2,11 +2,9 @@
 #![cfg(all(target_os = "linux", feature = "engine"))]
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-#[path = "../../tests/common/tiny.rs"]
-mod tiny;
-
 use firmware_host::clock::{Clock, SystemClock};
 use sapwood::base::{ExportOptions, export};
+use sapwood_tiny as tiny;
 use serde_json::Value;
 use std::fs::{self, File};
 use std::io::{Read, Write};

@@ -1,6 +1,6 @@
 //! What the tests of the command share: a model, data, a state that has learned, and ways to ask.
 
-use super::tiny;
+use sapwood_tiny as tiny;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

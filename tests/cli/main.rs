@@ -11,5 +11,3 @@ mod journey;
 mod model;
 mod state;
 mod stream;
-#[path = "../common/tiny.rs"]
-mod tiny;

@@ -1,7 +1,7 @@
 //! Models and adapters that are refused, before the state is touched.
 
 use super::fixture::{Held, copy, fixture, refused};
-use super::tiny;
+use sapwood_tiny as tiny;
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,8 @@
 //! State folders that are refused, and jobs that fail: what was committed before still works.
 
 use super::fixture::{Held, accepted, copy, files, fixture, refusal, refused};
-use super::tiny;
 use sapwood::ports::Disk;
+use sapwood_tiny as tiny;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -4,7 +4,7 @@
 //!   the same; a refusal is short, whatever came; an event of an answer is one line that reads back.
 
 use crate::Seed;
-use crate::wire::{
+use firmware_host::wire::{
     Answer, Ask, Finish, Kind, Meta, PROMPTS_MAX, Prompt, STOP_BYTES_MAX, STOPS_MAX, Sending,
     Usage, WireError, chat, completion, event, lines, piece, refusal, whole,
 };
@@ -85,7 +85,7 @@ fn refused(error: &WireError) {
 /// Any text goes out and is the same at the other end.
 fn answered(text: &str) {
     for kind in [Kind::Completion, Kind::Chat] {
-        let (id, which, generation) = ("x".to_owned(), crate::wire::Which::InUse, Some(1));
+        let (id, which, generation) = ("x".to_owned(), firmware_host::wire::Which::InUse, Some(1));
         let meta = Meta { kind, id, created: 1, which, generation, counts: true };
         let answers = [Answer { text: text.to_owned(), finish: Finish::Stop }];
         for body in [piece(&meta, 0, text), whole(&meta, &answers, Usage::default())] {

@@ -7,7 +7,7 @@
 
 use crate::Seed;
 use crate::cursor::{Cursor, edit};
-use crate::serial::{Assembler, SampleError, Whole};
+use firmware_host::intake::frames::{Assembler, SampleError, Whole};
 use sapwood::intake::{Example, lines};
 use sapwood_protocol::frame::{
     Answer, Body, Counts, Decoder, Field, Frame, Place, Sample, Sender, encode,

@@ -21,14 +21,6 @@ pub mod record;
 pub mod reservoir;
 pub mod samples;
 
-/// The device program's module that joins parts, without the devices around it.
-#[path = "../../../firmware-host/src/intake/frames.rs"]
-pub mod serial;
-
-/// The device program's module itself, without the server around it.
-#[path = "../../../firmware-host/src/wire/mod.rs"]
-pub mod wire;
-
 /// A check of some bytes.
 pub type Check = fn(&[u8]);
 /// A name and its bytes.

@@ -1,5 +1,7 @@
 //! A base that loads in a moment: three Llama layers of seeded noise over the golden tokenizer.
-#![allow(dead_code, reason = "each test crate uses its own part")]
+//!
+//! - In: a folder to write, a seed. Out: a model folder of Hugging Face in it, the same every time.
+//! - Never here: what is tested; this crate knows nothing of Sapwood.
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
@@ -10,20 +12,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Width of the hidden states.
-pub(crate) const HIDDEN: usize = 32;
+pub const HIDDEN: usize = 32;
 /// Layers.
-pub(crate) const LAYERS: usize = 3;
+pub const LAYERS: usize = 3;
 /// Longest sequence.
-pub(crate) const CONTEXT: usize = 128;
+pub const CONTEXT: usize = 128;
 /// Ids of the golden tokenizer.
-pub(crate) const VOCAB: usize = 300;
+pub const VOCAB: usize = 300;
 
 const FFN: usize = 64;
 const HEADS: usize = 4;
 const KV_HEADS: usize = 2;
 
 /// Every weight by its Hugging Face name, with its shape there.
-pub(crate) fn shapes(vocab: usize) -> BTreeMap<String, Vec<usize>> {
+pub fn shapes(vocab: usize) -> BTreeMap<String, Vec<usize>> {
     let kv = HIDDEN / HEADS * KV_HEADS;
     let mut shapes = BTreeMap::from([
         ("model.embed_tokens.weight".to_owned(), vec![vocab, HIDDEN]),
@@ -51,18 +53,22 @@ pub(crate) fn shapes(vocab: usize) -> BTreeMap<String, Vec<usize>> {
 
 /// The golden files, which lie with the root crate.
 fn golden() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let own = here.join("tests/golden");
-    if own.exists() { own } else { here.join("../tests/golden") }
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
 }
 
 /// Writes a Hugging Face folder; another seed is another base of the same shape.
-pub(crate) fn write(folder: &Path, seed: u64, vocab: usize) -> Result<(), Box<dyn Error>> {
+///
+/// # Errors
+/// What the disk says.
+pub fn write(folder: &Path, seed: u64, vocab: usize) -> Result<(), Box<dyn Error>> {
     write_scaled(folder, seed, vocab, |_| 1.0)
 }
 
 /// The same with every weight times what `scale` says of its name.
-pub(crate) fn write_scaled(
+///
+/// # Errors
+/// What the disk says.
+pub fn write_scaled(
     folder: &Path,
     seed: u64,
     vocab: usize,
