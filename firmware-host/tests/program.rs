@@ -161,6 +161,24 @@ fn cuts_at_the_beginning_of_a_job_cost_no_sample() {
     assert_eq!(again["duplicates"], 1);
 }
 
+/// What a run begins anew is not given up: its samples are learned all the same.
+#[test]
+fn a_job_that_begins_anew_with_other_settings_is_not_called_given_up() {
+    let mut program = Program::prepared(&SLOW.replace("save-every = 100000", "save-every = 5"));
+    program.start_logged();
+    program.send((1..=6).map(|valve| format!("valve {valve} opens")));
+    program.until("a checkpoint", |program| program.path("state/checkpoint").exists());
+    program.cut();
+    let config = fs::read_to_string(program.path("host.toml")).unwrap();
+    fs::write(program.path("host.toml"), config + "learning-rate = 0.002\n").unwrap();
+    program.start_logged();
+    program.until("a job", |program| program.status()["steps_made"].as_u64() > Some(0));
+    let log = fs::read_to_string(program.path("log")).unwrap();
+    assert!(log.contains("samples are learned from the beginning"), "{log}");
+    assert!(!log.contains("given up") && !log.contains("--resume"), "{log}");
+    assert_eq!(program.status()["inbox"]["samples"], 6);
+}
+
 #[test]
 fn what_brings_every_job_down_is_set_aside_and_may_be_tried_again() {
     let mut program = Program::prepared(SLOW);

@@ -17,7 +17,7 @@ use crate::status::{Ending, JobReport, Phase};
 use sapwood::inbox::{Inbox, InboxError, Job};
 use sapwood::learner::{self, Event, LearnError, Material};
 use sapwood::settings::Settings;
-use sapwood::state::Checkpoint;
+use sapwood::state::{Checkpoint, State};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl Worker {
         readings: &Readings,
         situation: Situation,
     ) -> Result<bool, DeviceError> {
-        let checkpoint = self.checkpoint()?;
+        let mut checkpoint = self.checkpoint()?;
         let job = match plan::next(&self.known(checkpoint.as_ref())) {
             Next::Run(job) => job,
             Next::Anew(job) => {
@@ -41,6 +41,7 @@ impl Worker {
                     "the last run was brought down without getting further: now with fewer samples"
                 );
                 self.state.drop_checkpoint()?;
+                checkpoint = None;
                 job
             }
             Next::SetAside(number) => {
@@ -97,8 +98,7 @@ impl Worker {
         lock(&self.inbox).begin(job)?;
         let settings = settings(&self.config, prepared.train.len());
         let identity = settings.identity().map_err(LearnError::from)?;
-        let resume = checkpoint
-            .is_some_and(|found| found.learner.may_resume(&prepared.hash, &identity).is_ok());
+        let resume = resumes(&mut self.state, checkpoint.as_ref(), &prepared.hash, &identity)?;
         let settings = Settings { resume, ..settings };
         // Every job is a domain of its own: the next one is judged on its held-out text too.
         let name = format!("samples to {}", job.through);
@@ -173,6 +173,25 @@ impl Worker {
             found => Ok(found?),
         }
     }
+}
+
+/// Whether the job goes on from its checkpoint; one that fits samples or settings no more goes, and
+/// only its steps with it.
+fn resumes(
+    state: &mut State,
+    checkpoint: Option<&Checkpoint>,
+    hash: &[u8; 32],
+    identity: &[(String, String)],
+) -> Result<bool, DeviceError> {
+    let Some(Checkpoint { learner, .. }) = checkpoint else { return Ok(false) };
+    let Err(reason) = learner.may_resume(hash, identity) else { return Ok(true) };
+    tracing::warn!(
+        step = learner.cursor.step,
+        %reason,
+        "an interrupted job cannot go on: its samples are learned from the beginning"
+    );
+    state.drop_checkpoint()?;
+    Ok(false)
 }
 
 /// Keeps samples that nothing can be learned from where no job takes them.
