@@ -3,7 +3,6 @@
 //! Goal: candle's ops on CUDA or Metal give the numbers of the CPU's own kernels. Oracle: those
 //! kernels, which `tests/step.rs` holds against PyTorch, and tract for the trunk. candle's ops on the
 //! CPU are compared everywhere: it is the code that a GPU runs, so no machine compares nothing.
-#![cfg(feature = "engine")]
 
 #[expect(dead_code, reason = "the golden tensors are for other tests")]
 mod common;

@@ -2,7 +2,6 @@
 //!
 //! Oracles: `tools/golden/families.py` (transformers 5, f32), token by token; and the reference layers
 //! (`Head::load_reference`), which compute with candle's ops, f32 weights and a cache of their own.
-#![cfg(feature = "engine")]
 
 mod common;
 

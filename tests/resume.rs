@@ -1,7 +1,6 @@
 //! A job that is cut anywhere ends bit for bit as the one that was not, and replay is what remembers.
 //!
 //! The base is noise and the blocks are number games: what is tested is the bookkeeping, not language.
-#![cfg(feature = "engine")]
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use ndarray::{Array3, s};

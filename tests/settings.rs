@@ -1,7 +1,6 @@
 //! Every setting at its bounds: what the checks let through also ends a job.
 //!
 //! The base is noise: what is tested is that nothing after the checks can refuse a setting.
-#![cfg(feature = "engine")]
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use sapwood::block::Block;

@@ -1,7 +1,6 @@
 //! The command from outside: the main job end to end, and every refusal a user may meet.
 //!
 //! Each refusal is one line that names the offender, a non-zero exit, and a state that still works.
-#![cfg(feature = "engine")]
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod data;
