@@ -1,8 +1,10 @@
 //! `aside list|retry|drop`: samples that no job could take in.
 //!
-//! - The program that runs is asked; where none runs, the state folder is opened for this process alone.
+//! - The program that has the state folder is asked; where none has it, it is opened for this process
+//!   alone.
 
 use crate::cli::{self, Aside, Numbers};
+use crate::commands::Program;
 use crate::show;
 use anyhow::Context;
 use firmware_host::client::{Client, ClientError};
@@ -62,11 +64,9 @@ fn table(rows: &[Value]) -> String {
 
 impl Keeper {
     fn find(config: &Config) -> anyhow::Result<Self> {
-        let client = Client::new(&cli::socket(config)?);
-        match client.aside() {
-            Err(error) if error.is_nobody() => {}
-            Err(error) => return Err(error.into()),
-            Ok(_) => return Ok(Self::Program(client)),
+        if let Some(program) = Program::find(config)? {
+            program.ask(Client::aside)?;
+            return Ok(Self::Program(program.client));
         }
         let path = cli::state(config)?;
         anyhow::ensure!(path.is_dir(), "there is no state folder {}", path.display());

@@ -1,7 +1,8 @@
 //! The commands around the program: orders to it, and its service file.
 //!
-//! - An order goes to the program that runs; where none runs, `pause` and `resume` leave it in the
-//!   state folder and `job now` does the job itself.
+//! - An order goes to the program that has the state folder, which the folder's lock tells; where none
+//!   has it, `pause` and `resume` leave it there and `job now` does the job itself.
+//! - Invariant: where a program has the folder and does not answer, nothing is changed.
 
 use crate::cli::{self, Choices, Frames, Install, Uninstall};
 use crate::show;
@@ -9,42 +10,96 @@ use anyhow::Context;
 use firmware_host::client::{Client, ClientError};
 use firmware_host::clock::{Clock, SystemClock};
 use firmware_host::config::Config;
+use firmware_host::hold::{self, is_held};
 use firmware_host::intake::frames::encode_lines;
-use firmware_host::paused::set_paused;
+use firmware_host::paused::{self, Paused};
 use firmware_host::probe::SystemProbes;
 use firmware_host::service::{self, Manager, Options, Place, Service, plain};
-use serde_json::{Value, json};
-use std::path::Path;
+use sapwood::ports::Disk;
+use serde_json::json;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, lchown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The program that has the state folder.
+pub(crate) struct Program {
+    pub(crate) client: Client,
+    state: Option<PathBuf>,
+}
+
+impl Program {
+    /// The one that has the folder of a configuration, or none. Without a folder its socket is all
+    /// there is to ask.
+    pub(crate) fn find(config: &Config) -> anyhow::Result<Option<Self>> {
+        let client = Client::new(&cli::socket(config)?);
+        let state = config.state.clone();
+        if let Some(path) = &state {
+            let unknown = || format!("cannot tell whether a program has {}", path.display());
+            if !is_held(path).with_context(unknown)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Self { client, state }))
+    }
+
+    /// Asks it.
+    pub(crate) fn ask<T>(
+        &self,
+        question: impl FnOnce(&Client) -> Result<T, ClientError>,
+    ) -> anyhow::Result<T> {
+        question(&self.client).map_err(|error| self.told(error))
+    }
+
+    /// Why it gave no answer: a socket on which nobody is does not mean that nobody has the folder.
+    pub(crate) fn told(&self, error: ClientError) -> anyhow::Error {
+        match (&self.state, &error) {
+            (Some(state), ClientError::Absent { path } | ClientError::Dead { path }) => {
+                let (state, path) = (state.display(), path.display());
+                anyhow::anyhow!(
+                    "a program has the state folder {state}, but none answers at {path}: it may be \
+                     starting, or listen at another `socket`; nothing was changed"
+                )
+            }
+            _ => error.into(),
+        }
+    }
+}
 
 /// Has the program learn now, or does it here.
 pub(crate) fn job(config: &Config, json: bool) -> anyhow::Result<()> {
-    match Client::new(&cli::socket(config)?).job() {
-        Ok(answer) => show::result(json, &answer, "the program was told to learn now"),
-        Err(error) if error.is_nobody() => foreground(config),
-        Err(error) => Err(error.into()),
+    match Program::find(config)? {
+        Some(program) => {
+            let answer = program.ask(Client::job)?;
+            show::result(json, &answer, "the program was told to learn now")
+        }
+        None => foreground(config, json),
     }
 }
 
 #[cfg(feature = "engine")]
-fn foreground(config: &Config) -> anyhow::Result<()> {
-    crate::run::job_in_foreground(config)
+fn foreground(config: &Config, json: bool) -> anyhow::Result<()> {
+    show::run(&crate::run::job_in_foreground(config)?, json)
 }
 
 #[cfg(not(feature = "engine"))]
-fn foreground(_: &Config) -> anyhow::Result<()> {
+fn foreground(_: &Config, _: bool) -> anyhow::Result<()> {
     anyhow::bail!("no program runs, and this one was built without the learner")
 }
 
 /// Has learning wait, or go on.
 pub(crate) fn pause(config: &Config, paused: bool, json: bool) -> anyhow::Result<()> {
-    let client = Client::new(&cli::socket(config)?);
-    let answer = if paused { client.pause() } else { client.resume() };
-    let (answer, running) = match answer {
-        Ok(answer) => (answer, true),
-        Err(error) if error.is_nobody() => (leave(config, paused, &error)?, false),
-        Err(error) => return Err(error.into()),
+    let program = Program::find(config)?;
+    let answer = match &program {
+        Some(program) if paused => program.ask(Client::pause)?,
+        Some(program) => program.ask(Client::resume)?,
+        None => {
+            leave(cli::state(config)?, paused)?;
+            json!({ "running": false, "paused": paused })
+        }
     };
-    let text = match (paused, running) {
+    let text = match (paused, program.is_some()) {
         (true, true) => "learning stops at the next optimiser step and waits for `resume`",
         (true, false) => "no program runs; the next one will not learn until `resume`",
         (false, true) => "learning goes on",
@@ -54,11 +109,27 @@ pub(crate) fn pause(config: &Config, paused: bool, json: bool) -> anyhow::Result
 }
 
 /// Leaves the order for the program that runs next.
-fn leave(config: &Config, paused: bool, error: &ClientError) -> anyhow::Result<Value> {
-    let state = cli::state(config)?;
-    set_paused(state, paused)
-        .with_context(|| format!("{error}; cannot leave the order in {}", state.display()))?;
-    Ok(json!({ "running": false, "paused": paused }))
+fn leave(state: &Path, paused: bool) -> anyhow::Result<()> {
+    anyhow::ensure!(state.is_dir(), "there is no state folder {}", state.display());
+    // Whoever starts in the meantime is refused the folder, or has it: then nothing is changed here.
+    let disk = Arc::new(Disk::exclusive(state)?);
+    Paused::read(disk)?.set(paused)?;
+    hand_over(state).with_context(|| format!("cannot give its owner what {} has", state.display()))
+}
+
+/// What root leaves in another account's folder is that account's: its program must have the lock.
+fn hand_over(state: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = fs::metadata(state)?;
+    let theirs = [hold::LOCK, paused::FILE].map(|name| state.join(name));
+    let is_there = |path: &&PathBuf| path.symlink_metadata().is_ok();
+    // Never what a link leads to.
+    theirs
+        .iter()
+        .filter(is_there)
+        .try_for_each(|path| lchown(path, Some(owner.uid()), Some(owner.gid())))
 }
 
 /// What can be read of the device, and where it comes from.

@@ -11,6 +11,7 @@ pub mod budget; //      what a job may spend, and what it has spent
 pub mod log; //         events, one line each
 pub mod supervise; //   threads that must not die in silence
 pub mod paused; //      the order to wait, kept across restarts
+pub mod hold; //        whether a program has the state folder
 pub mod status; //      what the device says of itself
 pub mod history; //     the last runs, kept across restarts
 pub mod intake; //      folder, serial line       -> inbox

@@ -15,7 +15,7 @@ use firmware_host::intake::{self, Context};
 use firmware_host::probe::SystemProbes;
 use firmware_host::serve;
 use firmware_host::service::Notifier;
-use firmware_host::status::Phase;
+use firmware_host::status::{JobReport, Phase, Status};
 use firmware_host::supervise::Supervisor;
 use jiff::tz::TimeZone;
 use sapwood::ports::{Disk, Storage};
@@ -75,7 +75,8 @@ fn end_when_broken(supervisor: &Supervisor, handle: &Handle) {
     let handle = handle.clone();
     supervisor.on_break(move |broken| {
         handle.board().update(|status| status.fault = Some(broken.to_string()));
-        handle.order(Order::Stop);
+        // A worker that is gone needs no order.
+        let _ = handle.order(Order::Stop);
     });
 }
 
@@ -101,7 +102,8 @@ fn obey(stop: &Stop, handle: &Handle, supervisor: &Supervisor) -> anyhow::Result
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let wait = move || {
         runtime.block_on(stop.told());
-        handle.order(Order::Stop);
+        // A worker that is gone needs no order.
+        let _ = handle.order(Order::Stop);
     };
     supervisor.start("obey", wait).context("cannot wait for signals")?;
     Ok(())
@@ -141,25 +143,30 @@ fn ways_in(
     Ok(ways)
 }
 
-/// Learns what waits in the inbox, where no program runs that could be told to.
+/// Learns what waits in the inbox, where no program runs that could be told to; what came of it.
 ///
 /// # Errors
 /// What the learner refuses, or why no job may run.
-pub(crate) fn job_in_foreground(config: &Config) -> anyhow::Result<()> {
+pub(crate) fn job_in_foreground(config: &Config) -> anyhow::Result<JobReport> {
     let supervisor = Supervisor::default();
     let stop = Stop::on_signals(&supervisor).context("cannot listen to signals")?;
     let (mut worker, handle, _) = open(config, Arc::new(SystemClock::start()))?;
     end_when_broken(&supervisor, &handle);
     obey(&stop, &handle, &supervisor)?;
-    handle.order(Order::JobNow);
-    let last = || handle.status().jobs.last().map(|job| job.number);
-    let before = last();
+    handle.order(Order::JobNow)?;
+    // A run is told apart by its number: the list of the last ones grows no longer than it is.
+    let before = handle.status();
     let pace = worker.tick()?;
-    if last() != before {
-        return Ok(());
-    }
     let status = handle.status();
+    let last = |status: &Status| status.jobs.last().map(|job| job.number);
+    if last(&status) != last(&before)
+        && let Some(report) = status.jobs.last()
+    {
+        return Ok(report.clone());
+    }
     anyhow::ensure!(pace != Pace::End, "told to end before the job began");
+    let is_aside = status.inbox.aside > before.inbox.aside;
+    anyhow::ensure!(!is_aside, "no job: nothing can be learned from the samples; see `aside list`");
     anyhow::ensure!(status.inbox.samples > 0, "no job: nothing waits in the inbox");
     anyhow::bail!("no job: {}", status.waiting_for)
 }

@@ -1,15 +1,18 @@
 //! Results on standard output: JSON for programs, a table for people.
 //!
-//! - `status` asks the program that runs; where none runs it reads the state folder, changes nothing
-//!   there, and says so. Both have the same keys where they mean the same.
+//! - `status` asks the program that runs; where none runs, or none answers, it reads the state folder,
+//!   changes nothing there, and says so. Both have the same keys where they mean the same.
 //! - Invariant: text that came from elsewhere reaches the terminal without control characters.
 
 use crate::cli;
+use crate::commands::Program;
 use anyhow::Context;
 use firmware_host::client::Client;
 use firmware_host::config::Config;
 use firmware_host::history::History;
 use firmware_host::paused::is_paused;
+#[cfg(feature = "engine")]
+use firmware_host::status::{Ending, JobReport};
 use sapwood::inbox::{Bounds, Inbox};
 use sapwood::ports::{Disk, Storage};
 use sapwood::state::State;
@@ -45,6 +48,18 @@ pub(crate) fn told(error: &anyhow::Error) -> String {
     text
 }
 
+/// How a run ended.
+///
+/// # Errors
+/// That it failed, with its reason.
+#[cfg(feature = "engine")]
+pub(crate) fn run(report: &JobReport, json: bool) -> anyhow::Result<()> {
+    let value = serde_json::to_value(report)?;
+    result(json, &value, &job(&value))?;
+    anyhow::ensure!(report.ending != Ending::Failed, "job {} failed", report.number);
+    Ok(())
+}
+
 /// What the program is doing, or what its state folder holds.
 pub(crate) fn status(config: &Config, json: bool) -> anyhow::Result<()> {
     let value = match Client::new(&cli::socket(config)?).status() {
@@ -56,7 +71,12 @@ pub(crate) fn status(config: &Config, json: bool) -> anyhow::Result<()> {
         }
         Err(error) if error.is_nobody() => {
             let mut value = folder(config)?;
-            value["reason"] = error.to_string().into();
+            let program = Program::find(config)?;
+            value["running"] = program.is_some().into();
+            value["reason"] = match program {
+                Some(program) => program.told(error).to_string().into(),
+                None => error.to_string().into(),
+            };
             value
         }
         Err(error) => return Err(error.into()),
@@ -144,8 +164,10 @@ fn row(name: &str, value: Option<String>) -> String {
 }
 
 fn phase(value: &Value) -> String {
-    if value["running"] == false {
-        let reason = text(value, "/reason").unwrap_or("no program runs");
+    // The program itself gives none.
+    let reason = text(value, "/reason");
+    if value["running"] == false || reason.is_some() {
+        let reason = reason.unwrap_or("no program runs");
         let paused = if value["paused"] == true { "; paused until `resume`" } else { "" };
         return format!("{reason}{paused}");
     }

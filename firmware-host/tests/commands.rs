@@ -6,6 +6,8 @@ use sapwood::adapter::{Adapter, Slot, Spec, Target};
 use sapwood::ports::Disk;
 use sapwood::state::{Commit, LearnerRecord, State, shapes};
 use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -66,6 +68,68 @@ fn an_order_to_a_program_that_does_not_run_waits_in_the_state_folder() {
     assert_eq!((&status["running"], &status["paused"]), (&false.into(), &true.into()));
     assert!(run(folder.path(), &["resume"]).status.success());
     assert!(!state.join("paused").exists());
+}
+
+/// The state folder is another program's: whatever socket is there or is not says nothing of that.
+#[test]
+fn where_a_program_has_the_state_and_does_not_answer_nothing_is_changed() {
+    let folder = folder();
+    let state = folder.path().join("state");
+    let held = Disk::exclusive(&state).unwrap();
+    let before = fs::read_dir(&state).unwrap().count();
+    let orders: [&[&str]; 5] =
+        [&["pause"], &["resume"], &["job", "now"], &["aside", "list"], &["aside", "drop", "1"]];
+    for words in orders {
+        let refused = run(folder.path(), words);
+        let said = said(&refused);
+        assert_eq!(refused.status.code(), Some(1), "{words:?}: {said}");
+        assert!(said.contains("a program has the state folder"), "{words:?}: {said}");
+        assert!(said.contains("nothing was changed") && said.lines().count() == 1, "{said}");
+    }
+    let status = run(folder.path(), &["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["running"], true, "{status}");
+    assert_eq!(fs::read_dir(&state).unwrap().count(), before);
+    drop(held);
+    assert!(run(folder.path(), &["pause"]).status.success() && state.join("paused").exists());
+}
+
+/// A socket on which somebody answers is no program that has the state folder.
+#[test]
+fn an_order_is_left_in_the_folder_that_nobody_has_whoever_listens() {
+    let folder = folder();
+    let state = folder.path().join("state");
+    let _other = UnixListener::bind(state.join("socket")).unwrap();
+    let paused = run(folder.path(), &["pause"]);
+    assert!(said(&paused).contains("no program runs"), "{}", said(&paused));
+    assert!(state.join("paused").exists());
+}
+
+/// The program's account could not take a lock that root made.
+#[test]
+fn what_root_leaves_in_a_folder_of_anothers_is_theirs() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = folder();
+    let state = folder.path().join("state");
+    chown(&state, Some(12_345), Some(12_346)).unwrap();
+    assert!(run(folder.path(), &["pause"]).status.success());
+    for name in ["lock", "paused"] {
+        let left = fs::metadata(state.join(name)).unwrap();
+        assert_eq!((left.uid(), left.gid()), (12_345, 12_346), "{name}");
+    }
+}
+
+#[test]
+fn no_order_makes_a_state_folder() {
+    let folder = folder();
+    for words in [["pause"], ["resume"]] {
+        let refused = run(folder.path(), &[&words[..], &["--state", "other"]].concat());
+        assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+        assert!(said(&refused).contains("there is no state folder"), "{}", said(&refused));
+    }
+    assert!(!folder.path().join("other").exists());
 }
 
 #[test]

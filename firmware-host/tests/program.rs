@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use firmware_host::clock::{Clock, SystemClock};
+use firmware_host::status::JobReport;
 use sapwood::base::{ExportOptions, export};
+use sapwood::inbox::{Bounds, Inbox};
+use sapwood::ports::Disk;
 use sapwood_tiny as tiny;
 use serde_json::Value;
 use std::fs::{self, File};
@@ -11,6 +14,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread::park_timeout;
 use std::time::Duration;
 
@@ -228,6 +232,64 @@ fn an_order_to_learn_nothing_is_refused_and_does_not_wait_for_something() {
     fs::remove_dir_all(program.path("state")).unwrap();
     let said = program.command(&["job", "now"]);
     assert!(said.contains("no job: nothing waits"), "{said}");
+}
+
+#[test]
+fn an_order_is_on_the_disk_when_it_is_answered_or_refused_and_the_program_goes_on() {
+    let mut program = Program::prepared(QUIET);
+    program.start_logged();
+    let order = program.path("state/paused");
+    // What a disk does that takes no more names, for whoever may do everything.
+    fs::create_dir(&order).unwrap();
+    let said = program.command(&["pause"]);
+    assert!(said.contains("refused (507)") && said.contains("learning goes on"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    fs::remove_dir(&order).unwrap();
+    park_timeout(Duration::from_millis(300));
+    assert_eq!((&program.status()["phase"], order.exists()), (&"waiting".into(), false));
+    assert!(program.command(&["pause"]).contains("waits for `resume`"));
+    assert!(order.is_file(), "answered before it was on the disk");
+    fs::remove_file(&order).unwrap();
+    fs::create_dir_all(order.join("kept")).unwrap();
+    let said = program.command(&["resume"]);
+    assert!(said.contains("refused (507)") && said.contains("stays paused"), "{said}");
+    program.until("a look", |program| program.status()["phase"] == "paused");
+    fs::remove_dir_all(&order).unwrap();
+    fs::write(&order, "").unwrap();
+    assert!(program.command(&["resume"]).contains("learning goes on"));
+    assert!(!order.exists());
+    program.until("a look", |program| program.status()["phase"] == "waiting");
+    assert!(program.end().success());
+}
+
+/// Jobs that are over in a moment.
+const QUICK: &str = "[job]\nsamples-min = 4\niters-min = 1\niters-max = 10\n\
+    [learn]\nnum-layers = 1\nmax-seq-length = 32\nbatch-size = 2\nreplay-batch-size = 2\n\
+    replay-blocks = 16\nrank = 2\nthreads = 1\nanchor-blocks = 0\ngate-new = -1.0\n";
+
+#[test]
+fn a_job_in_the_foreground_tells_its_run_however_many_there_were() {
+    let program = Program::prepared(QUICK);
+    fs::create_dir(program.path("state")).unwrap();
+    let run = |number| JobReport { number, ..JobReport::default() };
+    let jobs: Vec<JobReport> = (1..=32).map(run).collect();
+    let history = serde_json::json!({ "runs": 32, "starts": [], "jobs": jobs });
+    fs::write(program.path("state/history.json"), history.to_string()).unwrap();
+    let state = program.path("state");
+    let inbox = |lines: &str| {
+        let disk = Arc::new(Disk::exclusive(&state).unwrap());
+        let bounds = Bounds { bytes: 1 << 20, samples: 1_000 };
+        Inbox::open(disk, bounds, 0).unwrap().offer(lines).unwrap();
+    };
+    let lines: String = (1..=6).map(|n| format!("{{\"text\":\"valve {n} opens\"}}\n")).collect();
+    inbox(&lines);
+    let said = program.command(&["job", "now"]);
+    assert!(said.contains("33, ") && said.contains("kept, ") && !said.contains("no job"), "{said}");
+    let said = program.command(&["job", "now"]);
+    assert!(said.contains("no job: nothing waits in the inbox"), "{said}");
+    inbox("{\"text\":\"\"}\n");
+    let said = program.command(&["job", "now"]);
+    assert!(said.contains("no job: nothing can be learned from the samples"), "{said}");
 }
 
 #[test]

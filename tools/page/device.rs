@@ -5,6 +5,7 @@
 
 use firmware_host::clock::SystemClock;
 use firmware_host::config::Serve;
+use firmware_host::paused::OrderError;
 use firmware_host::probe::Readings;
 use firmware_host::serve::{Device, Draw, Given, Model, ModelError, ServeError, Server, start};
 use firmware_host::status::{
@@ -73,16 +74,16 @@ impl Device for Shown {
         Ok(false)
     }
 
-    fn job_now(&self) -> bool {
-        false
+    fn job_now(&self) -> Result<(), OrderError> {
+        Err(OrderError::Stopping)
     }
 
-    fn pause(&self) -> bool {
-        false
+    fn pause(&self) -> Result<(), OrderError> {
+        Err(OrderError::Stopping)
     }
 
-    fn resume(&self) -> bool {
-        false
+    fn resume(&self) -> Result<(), OrderError> {
+        Err(OrderError::Stopping)
     }
 
     fn board(&self) -> &Board {

@@ -21,6 +21,7 @@ pub use served::{Current, Served};
 pub use worker::{Pace, Worker};
 
 use crate::clock::Clock;
+use crate::paused::{OrderError, Paused};
 use crate::probe::Probes;
 use crate::status::{Board, InboxStatus, Status};
 use sapwood::inbox::{Aside, Inbox, InboxError, Receipt};
@@ -106,6 +107,7 @@ pub enum Order {
 pub struct Handle {
     inbox: Arc<Mutex<Inbox>>,
     orders: mpsc::Sender<Order>,
+    paused: Arc<Paused>,
     board: Arc<Board>,
     served: Arc<Served>,
     /// Bytes of the disk that a job and its commit take.
@@ -188,9 +190,24 @@ impl Handle {
         lock(&self.inbox)
     }
 
-    /// Gives an order; whether anybody is there to follow it.
-    pub fn order(&self, order: Order) -> bool {
-        self.orders.send(order).is_ok()
+    /// Gives an order; what it says of the next starts is durable when this returns. May take long.
+    ///
+    /// # Errors
+    /// [`OrderError`]: nothing has changed.
+    pub fn order(&self, order: Order) -> Result<(), OrderError> {
+        let pauses = matches!(order, Order::Pause | Order::Resume);
+        if pauses && self.paused.set(order == Order::Pause)? {
+            let done = if order == Order::Pause { "paused" } else { "resumed" };
+            tracing::info!("{done} by an operator");
+        }
+        if order == Order::JobNow {
+            self.paused.try_disk()?;
+        }
+        match self.orders.send(order) {
+            // The next start finds what is on the disk.
+            Err(_) if !pauses => Err(OrderError::Stopping),
+            _ => Ok(()),
+        }
     }
 
     /// What the device says of itself.

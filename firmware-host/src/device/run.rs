@@ -146,7 +146,7 @@ impl Worker {
             self.rest_until = self.clock.elapsed() + Duration::from_secs_f64(report.seconds);
         }
         for order in heard {
-            self.follow(order)?;
+            self.follow(order);
         }
         self.settle(outcome, job, stop.unwrap_or_default(), report)?;
         Ok(true)

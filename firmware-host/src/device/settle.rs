@@ -25,7 +25,7 @@ impl Worker {
         heard: Vec<Order>,
     ) -> Result<bool, DeviceError> {
         for order in heard {
-            self.follow(order)?;
+            self.follow(order);
         }
         let again = Job { attempts: 0, ..job };
         match prepared {

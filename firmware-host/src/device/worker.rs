@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::constraints::{Constraints, Look, Situation};
 use crate::history::History;
-use crate::paused;
+use crate::paused::Paused;
 use crate::probe::{Probes, Readings};
 use crate::status::{Board, InboxStatus, Phase, ReservoirStatus};
 use jiff::tz::TimeZone;
@@ -64,7 +64,8 @@ pub struct Worker {
     pub(super) general: Vec<Block>,
     /// The threads that learn; they give way to those that serve.
     pub(super) pool: ThreadPool,
-    paused: bool,
+    /// Whether learning was told to wait.
+    paused: Arc<Paused>,
     /// An operator asked for a job.
     pub(super) ordered: bool,
     ending: bool,
@@ -108,7 +109,7 @@ impl Worker {
         let served = Arc::new(Served::new(engines, tokeniser, Current::default()));
         let history = History::read(&*meter);
         let (sender, orders) = mpsc::channel();
-        let paused = meter.len(paused::FILE)?.is_some();
+        let paused = Arc::new(Paused::read(meter.clone())?);
         let mut worker = Self {
             constraints: Constraints::new(&config, zone),
             starts: history.starts(),
@@ -136,8 +137,8 @@ impl Worker {
         let (inbox, board) = (worker.inbox.clone(), worker.board.clone());
         let job_disk_bytes = worker.job_disk_bytes()?;
         let served = worker.served.clone();
-        let (orders, disk_is_low) = (sender, Arc::default());
-        let handle = Handle { inbox, orders, board, served, job_disk_bytes, disk_is_low };
+        let (orders, paused, disk_is_low) = (sender, worker.paused.clone(), Arc::default());
+        let handle = Handle { inbox, orders, paused, board, served, job_disk_bytes, disk_is_low };
         Ok((worker, handle))
     }
 
@@ -181,7 +182,7 @@ impl Worker {
                 Pace::Again => continue,
                 Pace::Wait => {}
             }
-            if self.rest(poll)?.is_break() {
+            if self.rest(poll).is_break() {
                 return Ok(());
             }
         }
@@ -189,20 +190,20 @@ impl Worker {
 
     /// Waits for an order or the next look; breaks when nobody is left who could give one. However long
     /// the wait, the watchdog hears that the worker is there.
-    fn rest(&mut self, mut wait: Duration) -> Result<ControlFlow<()>, DeviceError> {
+    fn rest(&mut self, mut wait: Duration) -> ControlFlow<()> {
         while !wait.is_zero() {
             let slice = wait.min(BEAT);
             match self.orders.recv_timeout(slice) {
                 Ok(order) => {
-                    self.follow(order)?;
+                    self.follow(order);
                     break;
                 }
                 Err(RecvTimeoutError::Timeout) => self.board.beat(),
-                Err(RecvTimeoutError::Disconnected) => return Ok(ControlFlow::Break(())),
+                Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
             }
             wait -= slice;
         }
-        Ok(ControlFlow::Continue(()))
+        ControlFlow::Continue(())
     }
 
     /// One look at orders and constraints, and a run of a job if one may start.
@@ -216,7 +217,7 @@ impl Worker {
             return Err(InboxError::Broken.into());
         }
         while let Ok(order) = self.orders.try_recv() {
-            self.follow(order)?;
+            self.follow(order);
         }
         if self.ending {
             self.board.update(|status| status.phase = Phase::Stopping);
@@ -265,7 +266,7 @@ impl Worker {
             samples: waiting.samples,
             resumes: job.is_some(),
             ordered: self.ordered,
-            paused: self.paused,
+            paused: self.paused.is(),
             serving: self.board.serving(),
             jobs_today: self.starts.in_a_day(self.clock.now()),
             own_load: 0.0,
@@ -300,32 +301,14 @@ impl Worker {
     }
 
     /// Follows an order that came while no job runs, or that a run has handed on.
-    pub(super) fn follow(&mut self, order: Order) -> Result<(), DeviceError> {
+    pub(super) fn follow(&mut self, order: Order) {
         match order {
             // An order that would wait for samples could come true at any time.
             Order::JobNow => self.ordered = lock(&self.inbox).reach(1).is_some(),
             Order::Stop => self.ending = true,
-            Order::Pause => self.pause()?,
-            Order::Resume if self.paused => {
-                self.paused = false;
-                self.meter.remove(paused::FILE)?;
-                self.meter.sync_dir("")?;
-                tracing::info!("resumed by an operator");
-            }
-            Order::Resume => {}
+            // Whoever gave it has written it down: the next look sees it.
+            Order::Pause | Order::Resume => {}
         }
-        Ok(())
-    }
-
-    fn pause(&mut self) -> Result<(), DeviceError> {
-        if !self.paused {
-            self.paused = true;
-            self.meter.write(paused::FILE, b"")?;
-            self.meter.sync(paused::FILE)?;
-            self.meter.sync_dir("")?;
-            tracing::info!("paused by an operator");
-        }
-        Ok(())
     }
 
     /// Serves the generation in use.
@@ -382,7 +365,7 @@ impl Worker {
             tracing::info!(reason = why, "waiting");
             self.waited_for = Some(names);
         }
-        let phase = if self.paused { Phase::Paused } else { Phase::Waiting };
+        let phase = if self.paused.is() { Phase::Paused } else { Phase::Waiting };
         self.board.update(|status| (status.phase, status.waiting_for) = (phase, why));
     }
 }

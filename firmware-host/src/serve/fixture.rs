@@ -2,10 +2,12 @@
 
 use super::{Device, Draw, Given, Model, ModelError};
 use crate::clock::Clock;
+use crate::paused::OrderError;
 use crate::status::Board;
 use crate::wire::{Prompt, Which};
 use sapwood::inbox::{Aside, InboxError, Receipt};
 use sapwood::intake;
+use sapwood::ports::StorageError;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -79,6 +81,8 @@ pub(super) struct Cage {
     pub(super) aside: Mutex<Vec<Aside>>,
     pub(super) taken: AtomicU64,
     pub(super) worker: AtomicBool,
+    /// What the disk says of an order instead of keeping it.
+    pub(super) disk: Mutex<Option<StorageError>>,
 }
 
 impl Cage {
@@ -90,6 +94,7 @@ impl Cage {
             aside: Mutex::default(),
             taken: AtomicU64::new(0),
             worker: AtomicBool::new(true),
+            disk: Mutex::new(None),
         })
     }
 }
@@ -120,15 +125,20 @@ impl Device for Arc<Cage> {
         Ok(aside.len() < before)
     }
 
-    fn job_now(&self) -> bool {
-        self.worker.load(Ordering::Relaxed)
+    fn job_now(&self) -> Result<(), OrderError> {
+        let holds = "learning goes on";
+        match self.disk.lock().ok().and_then(|mut error| error.take()) {
+            Some(source) => Err(OrderError::Disk { source, holds }),
+            None if self.worker.load(Ordering::Relaxed) => Ok(()),
+            None => Err(OrderError::Stopping),
+        }
     }
 
-    fn pause(&self) -> bool {
+    fn pause(&self) -> Result<(), OrderError> {
         self.job_now()
     }
 
-    fn resume(&self) -> bool {
+    fn resume(&self) -> Result<(), OrderError> {
         self.job_now()
     }
 

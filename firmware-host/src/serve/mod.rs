@@ -33,6 +33,7 @@ mod writing;
 
 use crate::clock::Clock;
 use crate::config::Serve;
+use crate::paused::OrderError;
 use crate::status::Board;
 use crate::supervise::Supervisor;
 use crate::wire::{Prompt, Which};
@@ -78,12 +79,21 @@ pub trait Device: Send + Sync + 'static {
     /// # Errors
     /// [`InboxError`].
     fn drop_aside(&self, number: u64) -> Result<bool, InboxError>;
-    /// Learn now; whether anybody is there to follow it.
-    fn job_now(&self) -> bool;
-    /// Stop learning and wait; whether anybody is there to follow it.
-    fn pause(&self) -> bool;
-    /// Go on; whether anybody is there to follow it.
-    fn resume(&self) -> bool;
+    /// Learn now.
+    ///
+    /// # Errors
+    /// [`OrderError`], as of all orders: nothing has changed.
+    fn job_now(&self) -> Result<(), OrderError>;
+    /// Stop learning and wait; durable when it returns. May take long.
+    ///
+    /// # Errors
+    /// [`OrderError`].
+    fn pause(&self) -> Result<(), OrderError>;
+    /// Go on; durable when it returns. May take long.
+    ///
+    /// # Errors
+    /// [`OrderError`].
+    fn resume(&self) -> Result<(), OrderError>;
     /// Where servers report, and what is shown.
     fn board(&self) -> &Board;
     /// A model as it is now; a text that was begun with it stays with it.

@@ -4,6 +4,7 @@
 
 use super::{Device, Draw, Given, Model, ModelError};
 use crate::device::{Current, Handle, Order, Served};
+use crate::paused::OrderError;
 use crate::status::Board;
 use crate::wire::{Prompt, Which};
 use sapwood::generate::{GenerateError, Sampling};
@@ -34,15 +35,15 @@ impl Device for Handle {
         self.mend(|inbox| inbox.drop_aside(number))
     }
 
-    fn job_now(&self) -> bool {
+    fn job_now(&self) -> Result<(), OrderError> {
         self.order(Order::JobNow)
     }
 
-    fn pause(&self) -> bool {
+    fn pause(&self) -> Result<(), OrderError> {
         self.order(Order::Pause)
     }
 
-    fn resume(&self) -> bool {
+    fn resume(&self) -> Result<(), OrderError> {
         self.order(Order::Resume)
     }
 

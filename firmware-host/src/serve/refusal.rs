@@ -1,6 +1,7 @@
 //! What is answered instead of what was asked for: a status, and a body in OpenAI's shape.
 
 use super::ModelError;
+use crate::paused::OrderError;
 use crate::wire::{self, WireError};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -132,6 +133,18 @@ impl From<WireError> for Refusal {
             WireError::Unsupported { .. } => (StatusCode::BAD_REQUEST, "unsupported_parameter"),
         };
         Self::new(status, code, error.to_string()).with_param(error.param())
+    }
+}
+
+impl From<OrderError> for Refusal {
+    fn from(error: OrderError) -> Self {
+        match &error {
+            OrderError::Stopping => Self::stopping(),
+            OrderError::Disk { source, .. } => {
+                let code = if source.is_full() { "disk_full" } else { "disk_failed" };
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, code, error.to_string())
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::turns::Turns;
 use super::{Device, OFFERS_MAX, ServeError, text};
 use crate::clock::Clock;
 use crate::config::Serve;
+use crate::paused::OrderError;
 use crate::status::{Phase, Status};
 use crate::wire::{self, Which};
 use axum::BoxError;
@@ -259,7 +260,7 @@ async fn samples(State(shared): State<Arc<Shared>>, request: Request) -> Result<
 const SHOWN_CHARS: usize = 1_000;
 
 async fn aside(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
-    let all = blocking(&shared, |device| device.aside()).await?;
+    let all = at_inbox(&shared, |device| device.aside()).await?;
     let row = |one: &Aside| {
         let sample: String = one.line.chars().take(SHOWN_CHARS).collect();
         let bytes = one.line.len();
@@ -273,7 +274,7 @@ async fn retry_aside(
     State(shared): State<Arc<Shared>>,
     Path(number): Path<u64>,
 ) -> Result<Response, Refusal> {
-    let found = blocking(&shared, move |device| device.retry_aside(number)).await?;
+    let found = at_inbox(&shared, move |device| device.retry_aside(number)).await?;
     mended(number, "waits", found)
 }
 
@@ -281,7 +282,7 @@ async fn drop_aside(
     State(shared): State<Arc<Shared>>,
     Path(number): Path<u64>,
 ) -> Result<Response, Refusal> {
-    let found = blocking(&shared, move |device| device.drop_aside(number)).await?;
+    let found = at_inbox(&shared, move |device| device.drop_aside(number)).await?;
     mended(number, "dropped", found)
 }
 
@@ -293,10 +294,19 @@ fn mended(number: u64, done: &str, found: bool) -> Result<Response, Refusal> {
     Ok(Json(json!({ "number": number, done: true })).into_response())
 }
 
-/// Work at the inbox, away from the threads that carry connections.
-async fn blocking<T: Send + 'static>(
+/// Work at the inbox.
+async fn at_inbox<T: Send + 'static>(
     shared: &Arc<Shared>,
     work: impl FnOnce(&dyn Device) -> Result<T, InboxError> + Send + 'static,
+) -> Result<T, Refusal> {
+    let done = blocking(shared, work).await?;
+    Ok(done.inspect_err(|error| note(shared, error))?)
+}
+
+/// Work at the disk, away from the threads that carry connections.
+async fn blocking<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    work: impl FnOnce(&dyn Device) -> T + Send + 'static,
 ) -> Result<T, Refusal> {
     let turn = shared.offers.clone().acquire_owned().await;
     let device = shared.device.clone();
@@ -305,8 +315,7 @@ async fn blocking<T: Send + 'static>(
         drop(turn);
         done
     };
-    let done = tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::lost())?;
-    Ok(done.inspect_err(|error| note(shared, error))?)
+    tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::lost())
 }
 
 /// A disk that fails is a fault of the device, not of the request alone.
@@ -361,21 +370,23 @@ async fn job(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
         let message = "nothing waits in the inbox: there is nothing to learn";
         return Err(Refusal::new(StatusCode::CONFLICT, "nothing_to_learn", message));
     }
-    ordered("job", shared.device.job_now())
+    ordered(&shared, "job", |device| device.job_now()).await
 }
 
 async fn pause(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
-    ordered("pause", shared.device.pause())
+    ordered(&shared, "pause", |device| device.pause()).await
 }
 
 async fn resume(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
-    ordered("resume", shared.device.resume())
+    ordered(&shared, "resume", |device| device.resume()).await
 }
 
 /// The worker follows when it comes by: at the next optimiser step, or the next look around.
-fn ordered(order: &str, heard: bool) -> Result<Response, Refusal> {
-    if !heard {
-        return Err(Refusal::stopping());
-    }
+async fn ordered(
+    shared: &Arc<Shared>,
+    order: &str,
+    give: impl FnOnce(&dyn Device) -> Result<(), OrderError> + Send + 'static,
+) -> Result<Response, Refusal> {
+    blocking(shared, give).await??;
     Ok((StatusCode::ACCEPTED, Json(json!({ "ordered": order }))).into_response())
 }

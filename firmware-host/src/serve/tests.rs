@@ -258,6 +258,27 @@ async fn an_order_is_given_or_said_to_be_lost() {
 }
 
 #[tokio::test]
+async fn an_order_that_the_disk_refuses_is_answered_with_what_it_said_and_what_holds() {
+    let cage = Cage::with(Parrot::default());
+    cage.board.update(|status| status.inbox.samples = 1);
+    let routes = routes(&cage);
+    for (kind, code) in [
+        (io::ErrorKind::StorageFull, "disk_full"),
+        (io::ErrorKind::ReadOnlyFilesystem, "disk_failed"),
+    ] {
+        for path in ["/v1/job", "/v1/pause", "/v1/resume"] {
+            let (operation, name) = ("write", "paused".to_owned());
+            let error = StorageError::Io { operation, path: name, source: kind.into() };
+            let said = format!("{error}; learning goes on");
+            *cage.disk.lock().unwrap() = Some(error);
+            let (status, body) = asked(&routes, "POST", path, "").await;
+            assert_eq!((status, &body["error"]["code"]), (507, &json!(code)), "{path}");
+            assert_eq!(body["error"]["message"], said);
+        }
+    }
+}
+
+#[tokio::test]
 async fn behind_a_door_nobody_comes_in_without_the_token() {
     let cage = Cage::with(Parrot::default());
     let routes = guarded(&shared(&cage), Door::Token(blake3::hash(b"0123456789abcdef")));
