@@ -1,5 +1,6 @@
-//! `/metrics`: numbers of the device in OpenMetrics text, for Prometheus.
+//! `/metrics`: numbers of the device as text, for Prometheus.
 //!
+//! - OpenMetrics for whoever asks for it, else the text that every Prometheus reads, and `promtool`.
 //! - Numbers of the device are read from its status when they are asked for; only the time that
 //!   requests take is kept here.
 //! - A number that cannot be had is left out, never zero.
@@ -19,8 +20,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What the text is.
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// What a text is: OpenMetrics.
+const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// What it is where nobody asks for that.
+const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Upper bounds of the histogram, in seconds: from a status to a long text.
 const SECONDS: [f64; 11] = [0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
@@ -57,15 +60,44 @@ impl Metrics {
         self.seconds.get_or_create(&labels).observe(taken.as_secs_f64());
     }
 
-    /// All of it as text.
+    /// All of it as text, and what kind of text that is.
+    ///
+    /// - `accept`: what the client takes.
     ///
     /// # Errors
     /// None that a string can cause.
-    pub(super) fn text(&self) -> Result<String, fmt::Error> {
+    pub(super) fn text(&self, accept: &str) -> Result<(&'static str, String), fmt::Error> {
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;
-        Ok(text)
+        Ok(if takes_open(accept) { (OPEN, text) } else { (CLASSIC, classic(&text)) })
     }
+}
+
+/// Whether a client takes OpenMetrics: named, and not with a weight of nothing.
+fn takes_open(accept: &str) -> bool {
+    let kind = OPEN.split(';').next().unwrap_or_default();
+    accept.split(',').any(|range| {
+        let mut words = range.split(';').map(str::trim);
+        let named = words.next().is_some_and(|name| name.eq_ignore_ascii_case(kind));
+        let weight = words.find_map(|word| word.strip_prefix("q=")?.parse::<f32>().ok());
+        named && weight.is_none_or(|weight| weight > 0.0)
+    })
+}
+
+/// OpenMetrics as the older text: there a counter's help and type stand under the name of its samples,
+/// and nothing says where the text ends.
+fn classic(text: &str) -> String {
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let counters: Vec<&str> = types.filter_map(|rest| rest.strip_suffix(" counter")).collect();
+    let total = |line: &str, head: &str| {
+        let (name, rest) = line.strip_prefix(head)?.split_once(' ')?;
+        counters.contains(&name).then(|| format!("{head}{name}_total {rest}\n"))
+    };
+    let one = |line: &str| {
+        let renamed = total(line, "# HELP ").or_else(|| total(line, "# TYPE "));
+        renamed.unwrap_or_else(|| format!("{line}\n"))
+    };
+    text.lines().filter(|line| *line != "# EOF").map(one).collect()
 }
 
 /// The device's status as numbers.
@@ -160,7 +192,7 @@ fn learning(sheet: &mut Sheet<'_>, status: &Status) -> fmt::Result {
     sheet.gauge("loss", help, step.map(|step| f64::from(step.loss)))?;
     let judged = status.jobs.iter().rev().find(|job| !job.changes.is_empty());
     let help = "Bits per byte of held-out text at the last verdict, by text and before or after";
-    sheet.gauges("bits_per_byte", help, &judged.map(bits).unwrap_or_default())?;
+    sheet.gauges("cross_entropy", help, &judged.map(bits).unwrap_or_default())?;
     if let Some(reservoir) = status.reservoir {
         let help = "Blocks that the reservoir holds";
         sheet.gauge("reservoir_blocks", help, Some(reservoir.held as f64))?;
@@ -210,8 +242,8 @@ fn readings(sheet: &mut Sheet<'_>, status: &Status) -> fmt::Result {
     let wide = |value: Option<f32>| value.map(f64::from);
     sheet.gauge("celsius", "The hottest thermal zone that counts", wide(now.celsius))?;
     sheet.gauge("watts", "What the device draws", wide(now.watts))?;
-    let help = "Charge of the battery, in percent";
-    sheet.gauge("battery_percent", help, wide(now.battery_percent))?;
+    let help = "Charge of the battery, from 0 to 1";
+    sheet.gauge("battery_ratio", help, wide(now.battery_percent).map(|percent| percent / 100.0))?;
     let help = "Free bytes of the state folder's disk";
     sheet.gauge("storage_bytes", help, now.storage_bytes.map(|bytes| bytes as f64))?;
     let help = "Memory that can be had, in bytes";

@@ -2,7 +2,7 @@
 
 use super::chance::Chance;
 use super::door::Door;
-use super::metrics::{self, Metrics};
+use super::metrics::Metrics;
 use super::refusal::Refusal;
 use super::room::Guest;
 use super::turns::Turns;
@@ -15,7 +15,7 @@ use crate::wire::{self, Which};
 use axum::BoxError;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Path, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -233,9 +233,14 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, Refusa
     }
 }
 
-async fn numbers(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
-    let text = shared.metrics.text().map_err(|_| Refusal::lost())?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+async fn numbers(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let text = shared.metrics.text(accept.unwrap_or_default());
+    let (kind, text) = text.map_err(|_| Refusal::lost())?;
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
 async fn status(State(shared): State<Arc<Shared>>) -> Response {

@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tower::ServiceExt;
 
+mod numbers;
 mod sockets;
 
 fn config() -> Serve {
@@ -311,11 +312,10 @@ async fn metrics_show_the_status_and_leave_out_what_is_not_known() {
     let routes = routes(&cage);
     let before = text(sent(&routes, "GET", "/metrics", "").await).await;
     for absent in
-        ["sapwood_celsius", "sapwood_loss ", "sapwood_generation", "sapwood_bits_per_byte"]
+        ["sapwood_celsius", "sapwood_loss ", "sapwood_generation", "sapwood_cross_entropy"]
     {
         assert!(!before.contains(absent), "{absent}");
     }
-    assert!(before.ends_with("# EOF\n"));
     cage.board.step(StepPoint { step: 1, loss: 2.5, fresh: 2.5, replay: None });
     let changes = vec![Change { text: "new".into(), before: 3.0, after: 2.0 }];
     cage.board.job(JobReport { changes, ..report(1, Ending::Kept) });
@@ -334,8 +334,8 @@ async fn metrics_show_the_status_and_leave_out_what_is_not_known() {
         "sapwood_jobs_total{ending=\"stopped\"} 1",
         "sapwood_steps_total 1",
         "sapwood_loss 2.5",
-        "sapwood_bits_per_byte{text=\"new\",when=\"before\"} 3.0",
-        "sapwood_bits_per_byte{text=\"new\",when=\"after\"} 2.0",
+        "sapwood_cross_entropy{text=\"new\",when=\"before\"} 3.0",
+        "sapwood_cross_entropy{text=\"new\",when=\"after\"} 2.0",
         "sapwood_constraint_met{name=\"charging\"} 0.0",
         "sapwood_celsius 41.5",
         "sapwood_generation 7.0",
