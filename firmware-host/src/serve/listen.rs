@@ -2,8 +2,10 @@
 //!
 //! - Headers must come within [`HEADER`], which also ends connections that lie idle between requests.
 //! - A client that does not read what it asked for is cut off after [`STUCK`].
+//! - A client that has ended its half is answered; one that has gone is not (`peer`).
 //! - Beyond the most connections one that is not being answered leaves for the next (`room`).
 
+use super::peer::Peer;
 use super::refusal::Refusal;
 use super::room::{Guest, Room};
 use super::{ServeError, routes};
@@ -18,8 +20,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -34,6 +38,8 @@ use tower::ServiceExt;
 const HEADER: Duration = Duration::from_secs(15);
 /// Time without a byte taken by a client that has bytes to take.
 const STUCK: Duration = Duration::from_secs(20);
+/// Whether a client that ends its half is told from one that goes: elsewhere than on Linux it is not.
+const HALF: bool = cfg!(target_os = "linux");
 /// Bytes of a request's headers, and of what is read ahead.
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -91,7 +97,7 @@ pub(super) async fn socket(path: &std::path::Path) -> Result<tokio::net::UnixLis
 }
 
 /// Accepts connections until it is told to stop.
-pub(super) async fn accept<L: Listener>(
+pub(super) async fn accept<L: Listener<Io: AsFd>>(
     mut listener: L,
     routes: Router,
     connections_max: usize,
@@ -112,27 +118,40 @@ pub(super) async fn accept<L: Listener>(
 }
 
 async fn connection(
-    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    io: impl AsyncRead + AsyncWrite + AsFd + Unpin + Send + 'static,
     routes: Router,
     mut stopped: watch::Receiver<bool>,
     guest: Arc<Guest>,
 ) {
     let asking = guest.clone();
     let service = service_fn(move |request| answer(request, routes.clone(), asking.clone()));
+    let peer = Peer::of(&io);
+    let gone = async {
+        match &peer {
+            Ok(peer) => peer.gone().await,
+            // Without a second handle nobody looks: what is written tells.
+            Err(_) => pending().await,
+        }
+    };
     let io = TokioIo::new(Paced { io, stuck: None });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER)
         .max_buf_size(BUFFER_BYTES)
+        .half_close(HALF)
         .serve_connection(io, service);
-    let mut connection = pin!(connection);
+    let (mut connection, mut gone) = (pin!(connection), pin!(gone));
     // What a client does to its own connection is not the server's trouble.
     tokio::select! {
         _ = connection.as_mut() => return,
         () = guest.told_to_leave() => return,
+        () = gone.as_mut() => return,
         _ = stopped.wait_for(|stopped| *stopped) => connection.as_mut().graceful_shutdown(),
     }
-    let _ = connection.await;
+    tokio::select! {
+        _ = connection => {}
+        () = gone => {}
+    }
 }
 
 /// Answers a request; its guest is busy until the last byte of the answer is gone.

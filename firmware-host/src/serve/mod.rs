@@ -19,6 +19,7 @@ mod door;
 mod fixture;
 mod listen;
 mod metrics;
+mod peer;
 #[cfg(feature = "engine")]
 mod model;
 mod refusal;

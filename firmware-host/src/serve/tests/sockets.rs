@@ -13,13 +13,13 @@ use std::time::Duration;
 
 /// A connection on which a test never waits for ever.
 #[expect(clippy::disallowed_methods, reason = "the test is the client")]
-fn connect(address: SocketAddr) -> TcpStream {
+pub(super) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     stream
 }
 
-fn request(path: &str, body: &str) -> String {
+pub(super) fn request(path: &str, body: &str) -> String {
     let length = body.len();
     format!(
         "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
@@ -27,7 +27,7 @@ fn request(path: &str, body: &str) -> String {
     )
 }
 
-fn completion(stream: bool) -> String {
+pub(super) fn completion(stream: bool) -> String {
     request("/v1/completions", &json!({"prompt": "abcdef", "stream": stream}).to_string())
 }
 
@@ -39,7 +39,7 @@ fn said(mut stream: impl Read + Write, request: &str) -> String {
     answer
 }
 
-fn status(answer: &str) -> &str {
+pub(super) fn status(answer: &str) -> &str {
     answer.split(' ').nth(1).unwrap_or_default()
 }
 
@@ -60,25 +60,6 @@ fn samples_come_in_over_tcp_and_over_the_unix_socket() {
     assert_eq!(status(&said(connect(server.addresses().tcp), &elsewhere)), "403");
     server.stop();
     assert!(!path.exists());
-}
-
-#[test]
-fn a_client_that_goes_away_ends_its_text() {
-    for stream in [false, true] {
-        let (parrot, letters) = Parrot::held();
-        let cage = Cage::with(parrot);
-        let server = served(&cage, &config());
-        let mut client = connect(server.addresses().tcp);
-        client.write_all(completion(stream).as_bytes()).unwrap();
-        let active = || cage.board.snapshot().serving.active;
-        until("a text under way", || active() == 1);
-        letters.send(()).unwrap();
-        until("its first token", || cage.board.snapshot().serving.tokens == 1);
-        drop(client);
-        until("the end of the text", || letters.send(()).is_err() || active() == 0);
-        assert!(cage.board.snapshot().serving.tokens < 6, "all of it was written");
-        server.stop();
-    }
 }
 
 #[test]
