@@ -8,6 +8,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use firmware_host::config::{Config, ConfigError};
 use firmware_host::log;
+use firmware_host::relations;
 use firmware_host::service::plain;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,14 +35,6 @@ pub(crate) enum ChoiceError {
     /// A flag is refused.
     #[error(transparent)]
     Flag(#[from] ConfigError),
-    /// A folder that must not be watched.
-    #[error("intake.watch: expected {expected}, got {}; nothing was started", path.display())]
-    Watch {
-        /// The folder.
-        path: PathBuf,
-        /// What it may be.
-        expected: &'static str,
-    },
     /// Neither file nor flag says it.
     #[error("expected --{0}, or `{0}` in the file of --config; got neither")]
     Missing(&'static str),
@@ -279,7 +272,17 @@ impl Choices {
         over(&self.token_file, &mut config.serve.token_file);
         config.serve.listen = self.listen.unwrap_or(config.serve.listen);
         config.check()?;
-        check_watch(&config)?;
+        relations::check_paths(&config, self.config.as_deref())?;
+        Ok(config)
+    }
+
+    /// The same, with all that a program needs to start: what `run` starts with and `install` writes.
+    ///
+    /// # Errors
+    /// [`ChoiceError`].
+    pub(crate) fn to_start(&self) -> Result<Config, ChoiceError> {
+        let config = self.config()?;
+        relations::check_start(&config)?;
         Ok(config)
     }
 
@@ -324,30 +327,6 @@ impl Choices {
     }
 }
 
-/// What a state folder holds in folders: to watch one would take it apart.
-const STATE_FOLDERS: [&str; 3] = ["adapters", "learner", "inbox"];
-
-/// Refuses to watch a file, or the state folder itself under whatever name.
-fn check_watch(config: &Config) -> Result<(), ChoiceError> {
-    let Some(watch) = &config.intake.watch else { return Ok(()) };
-    let real = |path: &Path| {
-        path.canonicalize().or_else(|_| plain(path)).unwrap_or_else(|_| path.to_path_buf())
-    };
-    let refuse = |expected| Err(ChoiceError::Watch { path: watch.clone(), expected });
-    if watch.exists() && !watch.is_dir() {
-        return refuse("a folder");
-    }
-    let Some(state) = config.state.as_deref().map(real) else { return Ok(()) };
-    let watched = real(watch);
-    let own = STATE_FOLDERS.iter().any(|folder| watched.starts_with(state.join(folder)));
-    if watched == state || own {
-        return refuse(
-            "a folder that is no part of the state folder, whose files would be moved away",
-        );
-    }
-    Ok(())
-}
-
 /// The state folder of a configuration.
 ///
 /// # Errors
@@ -361,10 +340,7 @@ pub(crate) fn state(config: &Config) -> Result<&Path, ChoiceError> {
 /// # Errors
 /// [`ChoiceError::Missing`] when neither the socket nor the state folder is said.
 pub(crate) fn socket(config: &Config) -> Result<PathBuf, ChoiceError> {
-    match &config.serve.socket {
-        Some(socket) => Ok(socket.clone()),
-        None => Ok(state(config)?.join("socket")),
-    }
+    config.socket().ok_or(ChoiceError::Missing("state"))
 }
 
 /// The configuration with its relative paths below the folder of its file.

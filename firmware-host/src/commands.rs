@@ -13,7 +13,9 @@ use firmware_host::config::Config;
 use firmware_host::hold::{self, is_held};
 use firmware_host::intake::frames::encode_lines;
 use firmware_host::paused::{self, Paused};
-use firmware_host::probe::SystemProbes;
+use firmware_host::probe::{SystemProbes, machine_bytes};
+use firmware_host::relations;
+use firmware_host::serve;
 use firmware_host::service::{self, Manager, Options, Place, Service, plain};
 use sapwood::ports::Disk;
 use serde_json::json;
@@ -156,7 +158,14 @@ pub(crate) fn frames(frames: &Frames) -> anyhow::Result<()> {
 
 /// Writes the service file.
 pub(crate) fn install(choices: &Choices, install: &Install) -> anyhow::Result<()> {
-    let config = choices.config()?;
+    let config = choices.to_start()?;
+    // On another root the token may come later; here it is root's, and a person may only look.
+    match serve::check(&config.serve) {
+        Err(error) if install.place.root.is_none() && !error.is_denied() => {
+            return Err(error.into());
+        }
+        _ => {}
+    }
     let options = Options {
         program: std::env::current_exe().context("cannot find this program's own file")?,
         arguments: choices.arguments()?,
@@ -167,6 +176,9 @@ pub(crate) fn install(choices: &Choices, install: &Install) -> anyhow::Result<()
         memory_max: install.memory_max.clone(),
         watchdog_seconds: install.watchdog_seconds,
     };
+    let of_this_machine = install.place.root.is_none();
+    let memory_bytes = machine_bytes(&config.probes.proc).filter(|_| of_this_machine);
+    relations::check_service(&options, memory_bytes)?;
     let manager = install.place.manager();
     let text = Service::new(&config, options)?.file(manager)?;
     if install.print {

@@ -11,10 +11,11 @@ mod window;
 
 pub use window::{Window, WindowError};
 
+use crate::relations;
 use sapwood::settings::{Overrides, Reader, Settings, SettingsError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// Most starts of a job in 24 hours that can be counted: about one in three minutes.
@@ -154,8 +155,18 @@ pub struct Serve {
 impl Serve {
     /// Whether this machine alone can reach the address.
     pub fn is_local(&self) -> bool {
-        self.listen.ip().to_canonical().is_loopback()
+        is_loopback(self.listen.ip())
     }
+
+    /// Whether others can reach the address and need no token: no server starts with it.
+    pub fn is_open(&self) -> bool {
+        !self.is_local() && self.token_file.is_none()
+    }
+}
+
+/// Whether an address is this machine's own, also one of the old kind inside the new.
+pub fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
 }
 
 impl Default for Serve {
@@ -291,6 +302,14 @@ pub enum ConfigError {
         /// What it was.
         got: String,
     },
+    /// A key that has no default.
+    #[error(
+        "{key} is missing: expected --{key}, or `{key}` in the configuration; nothing was started"
+    )]
+    Missing {
+        /// The key.
+        key: &'static str,
+    },
     /// The settings of learning.
     #[error("[learn] {0}")]
     Learn(#[from] SettingsError),
@@ -323,6 +342,13 @@ impl Config {
     /// [`ConfigError::Range`] for the first value that is.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.learn.check()?;
-        self.check_ranges()
+        self.check_ranges()?;
+        relations::check_numbers(self)
+    }
+
+    /// The Unix socket: the one that is named, else that of the state folder; none without either.
+    pub fn socket(&self) -> Option<PathBuf> {
+        let own = || Some(self.state.as_deref()?.join("socket"));
+        self.serve.socket.clone().or_else(own)
     }
 }

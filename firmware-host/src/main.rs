@@ -16,6 +16,8 @@ mod stop;
 
 use clap::Parser;
 use cli::{Action, ChoiceError, Command, Job};
+use firmware_host::config::ConfigError;
+use firmware_host::serve::ServeError;
 use firmware_host::service::ServiceError;
 use firmware_host::supervise::{Broken, EXIT_BROKEN};
 use std::io::Write;
@@ -32,6 +34,8 @@ fn main() -> ExitCode {
             complain(&error, &command.action);
             let is_choice = |cause: &&(dyn std::error::Error + 'static)| {
                 cause.is::<ChoiceError>()
+                    || cause.is::<ConfigError>()
+                    || cause.downcast_ref::<ServeError>().is_some_and(ServeError::is_choice)
                     || cause.downcast_ref::<ServiceError>().is_some_and(ServiceError::is_choice)
             };
             if error.chain().any(|cause| is_choice(&cause)) {
@@ -52,7 +56,7 @@ fn act(command: &Command) -> anyhow::Result<()> {
         #[cfg(feature = "engine")]
         Action::Run => {
             start_log(command)?;
-            run::run(&config()?)
+            run::run(&command.choices.to_start()?)
         }
         Action::Status => show::status(&config()?, json),
         Action::Job(Job::Now) => {

@@ -32,6 +32,7 @@ const BYTES_A_TOKEN: usize = 4;
 /// # Errors
 /// What keeps the program from starting, or from going on.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
+    serve::check(&config.serve)?;
     let supervisor = Supervisor::default();
     let stop = Stop::on_signals(&supervisor).context("cannot listen to signals")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());

@@ -12,9 +12,12 @@ use sapwood::inbox::Inbox;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Steps whose losses are kept for the curve.
 pub const STEPS_KEPT: usize = 512;
+/// Longest time without a sign of the worker's while it waits: far below what any watchdog grants.
+pub const BEAT: Duration = Duration::from_secs(1);
 /// Jobs that are remembered.
 pub const JOBS_KEPT: usize = 32;
 

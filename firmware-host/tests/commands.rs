@@ -6,7 +6,7 @@ use sapwood::adapter::{Adapter, Slot, Spec, Target};
 use sapwood::ports::Disk;
 use sapwood::state::{Commit, LearnerRecord, State, shapes};
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -216,6 +216,113 @@ fn a_state_without_its_manifests_is_refused_until_it_is_recovered() {
     let status = said(&run(folder.path(), &["status", "--json"]));
     assert!(status.contains("\"generation\":2"), "{status}");
     assert_eq!(fs::read(state.join("manifest.b.damaged")).unwrap(), b"torn");
+}
+
+/// What does not hold is refused by both in the same words; what holds, by neither.
+#[test]
+fn run_and_install_ask_the_same_of_a_configuration() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    fs::create_dir(path("drop")).unwrap();
+    for (name, text, mode) in
+        [("token", "0123456789abcdef", 0o600), ("shared", "0123456789abcdef", 0o644)]
+    {
+        fs::write(path(name), text).unwrap();
+        fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::write(path("drop/token"), "0123456789abcdef").unwrap();
+    fs::set_permissions(path("drop/token"), fs::Permissions::from_mode(0o600)).unwrap();
+    let long = format!("socket = \"/srv/{}\"", "s".repeat(120));
+    let rows: [(&str, &str, Option<&str>); 22] = [
+        ("", "", None),
+        ("[serve]\nlisten = \"0.0.0.0:8321\"", "", Some("serve.listen")),
+        ("[serve]\nlisten = \"0.0.0.0:8321\"", "--token-file token", None),
+        ("", "--listen 192.168.0.2:80", Some("serve.listen")),
+        ("", "--listen [::ffff:127.0.0.1]:8321", None),
+        ("[serve]\ntoken-file = \"shared\"", "", Some("serve.token-file")),
+        ("[intake]\nwatch = \"state\"", "", Some("intake.watch")),
+        ("[intake]\nwatch = \"state/drop\"", "", None),
+        ("[intake]\nwatch = \"base\"", "", Some("intake.watch")),
+        ("[intake]\nwatch = \".\"", "", Some("intake.watch")),
+        ("[intake]\nwatch = \"drop\"", "", None),
+        ("[intake]\nwatch = \"drop\"", "--token-file drop/token", Some("intake.watch")),
+        ("[intake]\nwatch = \"drop\"", "--socket drop/socket", Some("intake.watch")),
+        ("[intake]\nwatch = \"drop\"", "--socket drop/taken/socket", None),
+        ("[intake]\nwatch = \"drop\"\n[job]\ngeneral = \"drop/x\"", "", Some("intake.watch")),
+        ("", "--state base", Some("state")),
+        (&format!("[serve]\n{long}"), "", Some("serve.socket")),
+        (
+            "[[intake.serial]]\npath = \"p\"\n[[intake.serial]]\npath = \"./p\"",
+            "",
+            Some("intake.serial"),
+        ),
+        ("[job]\nsamples-min = 9\nsamples-max = 8", "", Some("job.samples-max")),
+        ("[intake]\ninbox-samples-max = 8", "", Some("job.samples-min")),
+        ("[constraints]\ncool-celsius = 85", "", Some("constraints.cool-celsius")),
+        ("[intake]\ninbox-bytes-max = 4096\n[serve]\nqueue = 4096\nconnections-max = 1", "", None),
+    ];
+    let managers = [
+        "install --print --manager systemd --account ann",
+        "install --print --manager systemd --user",
+        "install --print --manager launchd --account ann",
+    ];
+    for (text, flags, key) in rows {
+        let head = "model = \"base\"\nstate = \"state\"\n";
+        fs::write(path("config.toml"), format!("{head}{text}\n")).unwrap();
+        let words = |command: &str| run(folder.path(), &words(command, flags));
+        let started = words("run");
+        // It has no model to load: that is no fault of the configuration.
+        assert_eq!(
+            started.status.code(),
+            Some(key.map_or(1, |_| EXIT_CONFIG)),
+            "{text} {flags}: {}",
+            said(&started)
+        );
+        for manager in managers {
+            let asked = words(manager);
+            let expected = key.map_or(0, |_| EXIT_CONFIG);
+            assert_eq!(
+                asked.status.code(),
+                Some(expected),
+                "{text} {flags}, {manager}: {}",
+                said(&asked)
+            );
+            if let Some(key) = key {
+                let told = said(&asked);
+                let reason = told.strip_prefix("error: ").unwrap().trim_end();
+                assert!(reason.contains(key), "{reason}");
+                let same = reason.replace('"', "\\\"");
+                assert!(said(&started).contains(&same), "{same}\n{}", said(&started));
+            }
+        }
+    }
+    fs::write(path("config.toml"), "state = \"state\"\n").unwrap();
+    for command in ["run", managers[0]] {
+        let refused = run(folder.path(), &words(command, ""));
+        assert_eq!(refused.status.code(), Some(EXIT_CONFIG), "{}", said(&refused));
+        assert!(said(&refused).contains("model is missing"), "{}", said(&refused));
+    }
+}
+
+fn words<'a>(command: &'a str, flags: &'a str) -> Vec<&'a str> {
+    command.split(' ').chain(flags.split(' ').filter(|flag| !flag.is_empty())).collect()
+}
+
+#[test]
+fn what_a_service_may_take_is_less_than_what_it_is_killed_for() {
+    let folder = folder();
+    for (flags, is_fine) in [
+        ("--memory-high 80% --memory-max 70%", false),
+        ("--memory-high 100% --memory-max 64K", false),
+        ("--memory-high 50% --memory-max 70%", true),
+        ("--memory-high infinity --memory-max 70%", true),
+        ("--account ann", false),
+        ("--watchdog-seconds 9", false),
+    ] {
+        let asked = run(folder.path(), &words("install --print --manager systemd --user", flags));
+        let expected = if is_fine { 0 } else { EXIT_CONFIG };
+        assert_eq!(asked.status.code(), Some(expected), "{flags}: {}", said(&asked));
+    }
 }
 
 #[test]

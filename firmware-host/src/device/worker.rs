@@ -12,7 +12,7 @@ use crate::constraints::{Constraints, Look, Situation};
 use crate::history::History;
 use crate::paused::Paused;
 use crate::probe::{Probes, Readings};
-use crate::status::{Board, InboxStatus, Phase, ReservoirStatus};
+use crate::status::{BEAT, Board, InboxStatus, Phase, ReservoirStatus};
 use jiff::tz::TimeZone;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use sapwood::adapter::Adapter;
@@ -32,8 +32,6 @@ use std::time::Duration;
 
 /// Free bytes beside what a job is known to write: manifests, history, what file systems round up.
 const DISK_SPARE_BYTES: u64 = 8 << 20;
-/// Longest time without a sign of the worker's while it waits: far below what any watchdog grants.
-const BEAT: Duration = Duration::from_secs(1);
 
 /// What to do after a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

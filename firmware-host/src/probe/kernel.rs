@@ -63,6 +63,11 @@ pub(super) fn memory(sys: &Path, proc: &Path) -> Option<(u64, String)> {
     machine.into_iter().chain(left).min_by_key(|(bytes, _)| *bytes)
 }
 
+/// All memory of the machine, in bytes.
+pub(super) fn machine(proc: &Path) -> Option<u64> {
+    field(&files::table(&proc.join("meminfo"))?, "MemTotal:")?.checked_mul(1_024)
+}
+
 /// Resident memory of this process, in bytes.
 pub(super) fn resident(proc: &Path) -> Option<u64> {
     field(&files::table(&proc.join("self/status"))?, "VmRSS:")?.checked_mul(1_024)

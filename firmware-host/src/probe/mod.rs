@@ -57,6 +57,13 @@ pub trait Probes: Send {
     }
 }
 
+/// All memory of the machine, in bytes; none where procfs does not tell it.
+///
+/// - `proc`: root of procfs.
+pub fn machine_bytes(proc: &Path) -> Option<u64> {
+    kernel::machine(proc)
+}
+
 /// One thing that was found, or looked for in vain, for a person to read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {

@@ -7,7 +7,7 @@
 
 use super::ServeError;
 use super::refusal::Refusal;
-use crate::config::Serve;
+use crate::config::{self, Serve};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use std::fs::{self, File};
 use std::io::Read;
@@ -39,8 +39,8 @@ impl Door {
     pub(super) fn of(config: &Serve) -> Result<Self, ServeError> {
         match config.token_file.as_deref() {
             Some(path) => token(path).map(|token| Self::Token(blake3::hash(token.as_bytes()))),
-            None if config.is_local() => Ok(Self::Loopback),
-            None => Err(ServeError::Open { listen: config.listen }),
+            None if config.is_open() => Err(ServeError::Open { listen: config.listen }),
+            None => Ok(Self::Loopback),
         }
     }
 
@@ -111,10 +111,7 @@ fn is_loopback(host: &str) -> bool {
         Some(bare) => bare.parse().ok().map(IpAddr::V6),
         None => name.parse().ok().map(IpAddr::V4),
     };
-    address.map_or_else(
-        || name.eq_ignore_ascii_case("localhost"),
-        |address| address.to_canonical().is_loopback(),
-    )
+    address.map_or_else(|| name.eq_ignore_ascii_case("localhost"), config::is_loopback)
 }
 
 /// The token in a file that nobody else may read.

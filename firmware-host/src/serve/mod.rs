@@ -232,6 +232,18 @@ pub enum ServeError {
     Threads(#[source] io::Error),
 }
 
+impl ServeError {
+    /// Whether the configuration is at fault, which trying again does not mend.
+    pub fn is_choice(&self) -> bool {
+        matches!(self, Self::Open { .. } | Self::TokenMode { .. } | Self::Token { .. })
+    }
+
+    /// Whether this account may not look at what is asked about.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::TokenFile { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 /// Where a server can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
@@ -247,6 +259,14 @@ pub struct Server {
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     addresses: Addresses,
+}
+
+/// Whether a server may start with its address and its token.
+///
+/// # Errors
+/// [`ServeError::Open`], and what is wrong with the token's file.
+pub fn check(config: &Serve) -> Result<(), ServeError> {
+    Door::of(config).map(drop)
 }
 
 /// Starts to serve, on threads of its own; not to be called from an async task.

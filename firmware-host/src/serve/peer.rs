@@ -7,6 +7,7 @@
 //!   text that is not streamed is written to its end then, `seconds-max` at most.
 //! - Never here: HTTP.
 
+use crate::config::is_loopback;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -48,7 +49,7 @@ impl Peer {
         let ends =
             addresses.map(|(theirs, ours)| Ends { theirs: plain(theirs), ours: plain(ours) });
         let is_here =
-            |ends: &Ends| ends.theirs.ip().is_loopback() || ends.theirs.ip() == ends.ours.ip();
+            |ends: &Ends| is_loopback(ends.theirs.ip()) || ends.theirs.ip() == ends.ours.ip();
         Ok(Self { socket: Stream::from_std(stream)?, ends: ends.filter(is_here) })
     }
 

@@ -10,13 +10,15 @@
 mod install;
 mod notify;
 mod plist;
+mod size;
 mod unit;
 
 pub use install::{Place, install, uninstall};
 pub use notify::Notifier;
+pub use size::Size;
 
 use crate::config::Config;
-use std::net::SocketAddr;
+use crate::relations::WATCHDOG_SECONDS_MIN;
 use std::path::{Component, Path, PathBuf};
 
 /// What the service is called under systemd.
@@ -25,6 +27,9 @@ const UNIT: &str = "sapwood.service";
 const LABEL: &str = "org.sapwood.firmware-host";
 /// Seconds that the program may take to stop: one optimiser step and its checkpoint.
 const STOP_SECONDS: u32 = 180;
+
+/// The first port that everybody may have.
+const PORTS_FROM: u16 = 1_024;
 
 /// Why there is no service.
 #[derive(Debug, thiserror::Error)]
@@ -41,15 +46,6 @@ pub enum ServiceError {
         path: PathBuf,
         /// What it may be.
         expected: &'static str,
-    },
-    /// An address that others can reach, without a token: the program would not start.
-    #[error(
-        "serve.listen: {listen} can be reached from other machines: expected a loopback address, \
-         or serve.token-file; nothing was written"
-    )]
-    Open {
-        /// The address.
-        listen: SocketAddr,
     },
     /// A choice out of range.
     #[error("{name}: expected {expected}, got {got:?}; nothing was written")]
@@ -95,8 +91,7 @@ pub enum ServiceError {
 impl ServiceError {
     /// Whether the configuration or a flag is at fault, which trying again does not mend.
     pub fn is_choice(&self) -> bool {
-        let chosen = matches!(self, Self::Missing(_) | Self::Path { .. } | Self::Choice { .. });
-        chosen || matches!(self, Self::Open { .. })
+        matches!(self, Self::Missing(_) | Self::Path { .. } | Self::Choice { .. })
     }
 }
 
@@ -156,6 +151,8 @@ pub struct Service {
     token: Option<PathBuf>,
     /// Only this machine can reach it.
     local: bool,
+    /// Its port is one that not everybody may have.
+    low_port: Option<u16>,
     gpu: bool,
 }
 
@@ -163,13 +160,9 @@ impl Service {
     /// The service for a configuration whose relative paths mean those below the working directory.
     ///
     /// # Errors
-    /// [`ServiceError::Missing`], [`ServiceError::Path`], [`ServiceError::Choice`],
-    /// [`ServiceError::Open`].
+    /// [`ServiceError::Missing`], [`ServiceError::Path`], [`ServiceError::Choice`].
     pub fn new(config: &Config, options: Options) -> Result<Self, ServiceError> {
         check(&options)?;
-        if !config.serve.is_local() && config.serve.token_file.is_none() {
-            return Err(ServiceError::Open { listen: config.serve.listen });
-        }
         let state = config.state.as_deref().ok_or(ServiceError::Missing("state"))?;
         let model = config.model.as_deref().ok_or(ServiceError::Missing("model"))?;
         let mut reads = vec![options.program.clone(), absolute(model)?];
@@ -208,6 +201,8 @@ impl Service {
             devices,
             token,
             local: config.serve.is_local(),
+            low_port: Some(config.serve.listen.port())
+                .filter(|port| (1..PORTS_FROM).contains(port)),
             gpu,
         })
     }
@@ -229,18 +224,15 @@ fn check(options: &Options) -> Result<(), ServiceError> {
     for (name, got) in
         [("--memory-high", &options.memory_high), ("--memory-max", &options.memory_max)]
     {
-        if !is_size(got) {
+        if Size::read(got).is_none() {
             let expected = "bytes with K, M, G or T, a percentage up to 100%, or `infinity`";
             return Err(ServiceError::Choice { name, expected, got: got.clone() });
         }
     }
-    if !(10..=86_400).contains(&options.watchdog_seconds) {
-        let (name, expected) = ("--watchdog-seconds", "10 to 86400");
-        return Err(ServiceError::Choice {
-            name,
-            expected,
-            got: options.watchdog_seconds.to_string(),
-        });
+    let (name, seconds) = ("--watchdog-seconds", options.watchdog_seconds);
+    if !(WATCHDOG_SECONDS_MIN..=86_400).contains(&seconds) {
+        let expected = "10 to 86400";
+        return Err(ServiceError::Choice { name, expected, got: seconds.to_string() });
     }
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
     match &options.account {
@@ -250,17 +242,6 @@ fn check(options: &Options) -> Result<(), ServiceError> {
             Err(ServiceError::Choice { name: flag, expected, got: name.clone() })
         }
         _ => Ok(()),
-    }
-}
-
-/// A size as systemd reads it.
-fn is_size(text: &str) -> bool {
-    let digits = text.trim_end_matches(|letter: char| !letter.is_ascii_digit());
-    let number = digits.parse::<u64>().ok().filter(|&number| number > 0);
-    match (number, text.get(digits.len()..)) {
-        (Some(number), Some("%")) => number <= 100,
-        (Some(_), Some("" | "K" | "M" | "G" | "T")) => digits.chars().all(|l| l.is_ascii_digit()),
-        _ => text == "infinity",
     }
 }
 
@@ -280,7 +261,8 @@ fn absolute(path: &Path) -> Result<PathBuf, ServiceError> {
 /// # Errors
 /// An empty path.
 pub fn plain(path: &Path) -> std::io::Result<PathBuf> {
-    let path = std::path::absolute(path)?;
+    // By its parts: no doubled and no last slash.
+    let path: PathBuf = std::path::absolute(path)?.components().collect();
     if !path.components().any(|part| part == Component::ParentDir) {
         return Ok(path);
     }

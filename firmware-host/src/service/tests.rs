@@ -114,26 +114,53 @@ fn paths_are_plain_and_none_lies_where_the_service_sees_nothing() {
     config.model = Some("/opt/sapwood/models/../base".into());
     let unit = unit(&config, options());
     assert!(unit.contains("\"/opt/sapwood/base\"") && !unit.contains(".."), "{unit}");
-    let refused = |config: &Config| {
-        let service = Service::new(config, options())?;
-        service.file(Manager::Systemd)
-    };
-    for (path, said) in [("/tmp/drop", "below /tmp"), ("/var/tmp/drop", "below /tmp")] {
-        let mut config = config.clone();
-        config.intake.watch = Some(path.into());
-        let error = refused(&config).unwrap_err();
-        assert!(error.to_string().contains(said) && error.is_choice(), "{error}");
+    let written = |config: &Config| Service::new(config, options())?.file(Manager::Systemd);
+    for socket in ["/run/sapwood.socket", "/tmp/socket"] {
+        let mut bare = config.clone();
+        bare.serve.socket = Some(socket.into());
+        let error = written(&bare).unwrap_err();
+        assert!(error.to_string().contains("a folder of its own there") && error.is_choice());
     }
-    let mut bare = config.clone();
-    bare.serve.socket = Some("/run/sapwood.socket".into());
-    assert!(refused(&bare).unwrap_err().to_string().contains("a folder of its own below /run"));
-    let mut open = config.clone();
-    open.serve.listen = ([0, 0, 0, 0], 8321).into();
-    let error = refused(&open).unwrap_err();
-    assert!(error.to_string().contains("serve.token-file") && error.is_choice(), "{error}");
     let mut mapped = config;
     mapped.serve.listen = "[::ffff:127.0.0.1]:8321".parse().unwrap();
-    assert!(refused(&mapped).unwrap().contains("IPAddressDeny=any"), "it is this machine's own");
+    assert!(written(&mapped).unwrap().contains("IPAddressDeny=any"), "it is this machine's own");
+}
+
+#[test]
+fn what_lies_below_tmp_is_shown_alone() {
+    let mut config = config();
+    config.model = Some("/tmp/base".into());
+    config.intake.watch = Some("/var/tmp/drop/./in//".into());
+    let unit = unit(&config, options());
+    assert_lines(&unit, &["PrivateTmp=yes", "BindReadOnlyPaths=\"/tmp/base\"", "ProtectHome=yes"]);
+    assert_lines(&unit, &["BindPaths=\"/var/tmp/drop/in\""]);
+    assert!(!unit.contains("ReadWritePaths"), "{unit}");
+}
+
+/// A folder behind a link is hidden where it is, not where its name is.
+#[test]
+fn what_a_link_leads_to_is_shown_too() {
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink("/tmp", &link).unwrap();
+    let inside = tempfile::tempdir_in("/tmp").unwrap();
+    let mut config = config();
+    config.intake.watch = Some(link.join(inside.path().file_name().unwrap()));
+    let unit = unit(&config, options());
+    assert_lines(&unit, &[&format!("BindPaths=\"{}\"", inside.path().display())]);
+}
+
+#[test]
+fn a_low_port_is_given_to_a_service_of_the_machine_and_to_no_users() {
+    let mut config = config();
+    config.serve.listen = ([127, 0, 0, 1], 80).into();
+    let unit = unit(&config, options());
+    assert_lines(&unit, &["CapabilityBoundingSet=CAP_NET_BIND_SERVICE"]);
+    assert_lines(&unit, &["AmbientCapabilities=CAP_NET_BIND_SERVICE", "PrivateDevices=yes"]);
+    assert!(!unit.contains("PrivateUsers"), "{unit}");
+    let user = Service::new(&config, Options { user: true, ..options() }).unwrap();
+    let error = user.file(Manager::Systemd).unwrap_err();
+    assert!(error.is_choice() && error.to_string().contains("1024 or more"), "{error}");
 }
 
 #[test]

@@ -9,14 +9,21 @@ use super::{STOP_SECONDS, Service, ServiceError};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-/// Folders of people, which a service sees nothing of but what its configuration names.
-/// Where the service sees nothing of what is there.
+/// Folders that a service has for itself, and empty, but for what its configuration names.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
+/// Folders of people, of which it sees nothing but that.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
 
 pub(super) fn write(service: &Service) -> Result<String, ServiceError> {
     let mut unit = head(service)?;
     unit += &run(service)?;
+    match service.low_port {
+        Some(port) if service.options.user => {
+            let (name, expected) = ("serve.listen", "a port of 1024 or more for a user's service");
+            return Err(ServiceError::Choice { name, expected, got: port.to_string() });
+        }
+        _ => {}
+    }
     if !service.options.user {
         unit += &owner(service)?;
     }
@@ -142,49 +149,69 @@ fn fence(service: &Service) -> String {
 
 /// What it sees of the file system and of other processes.
 fn view(service: &Service) -> Result<String, ServiceError> {
-    let mut unit = "CapabilityBoundingSet=\nAmbientCapabilities=\n\
-                    ProtectSystem=strict\nPrivateTmp=yes\nProtectProc=invisible\nProtectClock=yes\n\
-                    ProtectHostname=yes\nProtectKernelLogs=yes\nProtectKernelModules=yes\n\
-                    ProtectKernelTunables=yes\nProtectControlGroups=yes\nRemoveIPC=yes\n"
-        .to_owned();
-    let at_home = |path: &&PathBuf| HOMES.iter().any(|home| path.starts_with(home));
-    let reads = service.reads.iter();
+    let capability = service.low_port.map_or("", |_| "CAP_NET_BIND_SERVICE");
+    let mut unit = format!(
+        "CapabilityBoundingSet={capability}\nAmbientCapabilities={capability}\n\
+         ProtectSystem=strict\nPrivateTmp=yes\nProtectProc=invisible\nProtectClock=yes\n\
+         ProtectHostname=yes\nProtectKernelLogs=yes\nProtectKernelModules=yes\n\
+         ProtectKernelTunables=yes\nProtectControlGroups=yes\nRemoveIPC=yes\n"
+    );
     let writes = || service.writes.iter().chain([&service.state]);
-    for path in reads.clone().chain(writes()) {
-        let expected = if TEMPORARY.iter().any(|folder| path.starts_with(folder)) {
-            "no path below /tmp: the service has a /tmp of its own, which is empty"
-        } else if path == Path::new("/run") {
-            "a socket in a folder of its own below /run"
-        } else {
-            continue;
-        };
-        return Err(ServiceError::Path { path: path.clone(), expected });
+    let all = || service.reads.iter().chain(writes());
+    own_folders(all())?;
+    let at_home = all().any(|path| is_below(&real(path), &HOMES));
+    unit += if at_home { "ProtectHome=tmpfs\n" } else { "ProtectHome=yes\n" };
+    for path in service.reads.iter().map(|path| real(path)).filter(|path| is_hidden(path)) {
+        let _ = writeln!(unit, "BindReadOnlyPaths={}", word(&path)?);
     }
-    if reads.clone().chain(writes()).any(|path| at_home(&path)) {
-        unit += "ProtectHome=tmpfs\n";
-        for path in reads.filter(at_home) {
-            let _ = writeln!(unit, "BindReadOnlyPaths={}", word(path)?);
-        }
-        for path in writes().filter(at_home) {
-            let _ = writeln!(unit, "BindPaths={}", word(path)?);
-        }
-    } else {
-        unit += "ProtectHome=yes\n";
+    for path in writes().map(|path| real(path)).filter(|path| is_hidden(path)) {
+        let _ = writeln!(unit, "BindPaths={}", word(&path)?);
     }
     let made = |path: &&PathBuf| {
         *path == &service.state && below(path, "/var/lib").is_some()
             || below(path, "/run").is_some()
     };
-    for path in writes().filter(|path| !made(path) && !at_home(path)) {
+    for path in writes().filter(|path| !made(path) && !is_hidden(&real(path))) {
         let _ = writeln!(unit, "ReadWritePaths={}", word(path)?);
     }
     Ok(unit)
 }
 
+/// Refuses what all services share: what is hidden there cannot be shown, and nobody may write there.
+fn own_folders<'a>(mut paths: impl Iterator<Item = &'a PathBuf>) -> Result<(), ServiceError> {
+    let shared = |path: &&PathBuf| {
+        let mut all = ["/run", "/var/run"].iter().chain(&TEMPORARY).chain(&HOMES);
+        all.any(|folder| path.as_path() == Path::new(folder))
+    };
+    match paths.find(shared) {
+        Some(path) => {
+            let expected = "a folder of its own there, also for a socket: this one is everybody's";
+            Err(ServiceError::Path { path: path.clone(), expected })
+        }
+        None => Ok(()),
+    }
+}
+
+/// A path as the system resolves it: what a link leads to must be seen too.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
+}
+
+fn is_below(path: &Path, folders: &[&str]) -> bool {
+    folders.iter().any(|folder| path.starts_with(folder))
+}
+
+/// Whether the service sees nothing of it unless it is shown.
+fn is_hidden(path: &Path) -> bool {
+    is_below(path, &TEMPORARY) || is_below(path, &HOMES)
+}
+
 /// No device but the serial lines of the configuration, and a GPU where one is built in.
 fn devices(service: &Service) -> Result<String, ServiceError> {
     if service.devices.is_empty() && !service.gpu {
-        return Ok("PrivateDevices=yes\nPrivateUsers=yes\n".into());
+        // A low port is not given to users of its own.
+        let users = service.low_port.map_or("PrivateUsers=yes\n", |_| "");
+        return Ok(format!("PrivateDevices=yes\n{users}"));
     }
     let (mut unit, mut groups) = (String::from("DevicePolicy=closed\n"), Vec::new());
     for line in &service.devices {
