@@ -12,8 +12,9 @@ use crate::service::{Options, Size, plain};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-/// Longest name of a Unix socket: `sun_path` without the zero at its end.
-pub const SOCKET_BYTES_MAX: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+/// Longest path of a Unix socket: `sun_path` without the zero at its end, and elsewhere than on Linux
+/// without the name under which it is bound first.
+pub const SOCKET_BYTES_MAX: usize = if cfg!(target_os = "linux") { 107 } else { 103 - 6 };
 /// Shortest time that a watchdog may grant. The worker gives a sign every second however long
 /// `poll-seconds` is, the notifier looks four times as often as it must.
 pub const WATCHDOG_SECONDS_MIN: u32 = 10;

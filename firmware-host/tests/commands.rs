@@ -308,6 +308,43 @@ fn words<'a>(command: &'a str, flags: &'a str) -> Vec<&'a str> {
     command.split(' ').chain(flags.split(' ').filter(|flag| !flag.is_empty())).collect()
 }
 
+/// launchd ends a service after `bootout` has come back, and takes no second of its name until then.
+#[test]
+fn launchd_is_waited_for_before_it_gets_the_next_file() {
+    let folder = folder();
+    let tool = folder.path().join("launchctl");
+    // A stand-in: a service that was told to go is there for three more looks.
+    let script = "#!/bin/sh\necho \"$1\" >>calls\ncase $1 in\n\
+        bootout) [ -e loaded ] || exit 3; echo 3 >going;;\n\
+        print) [ -e loaded ] || exit 113\n\
+            if [ -e going ]; then n=$(($(cat going) - 1)); echo $n >going\n\
+            [ $n -gt 0 ] || { rm loaded going; exit 113; }; fi;;\n\
+        bootstrap) [ ! -e loaded ] || exit 5; : >loaded;;\nesac\n";
+    fs::write(&tool, script).unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", folder.path().display());
+    let run = |words: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firmware-host"));
+        command.args(["-c", "config.toml"]).args(words.split(' ')).current_dir(folder.path());
+        command.env("HOME", folder.path()).env("PATH", &path).output().unwrap()
+    };
+    for _ in 0..2 {
+        let installed = run("install --manager launchd --user");
+        assert!(installed.status.success(), "{}", said(&installed));
+    }
+    let calls = fs::read_to_string(folder.path().join("calls")).unwrap();
+    let calls: Vec<&str> = calls.lines().collect();
+    assert_eq!(calls[0], "bootstrap");
+    assert_eq!((calls[1], calls[calls.len() - 1]), ("bootout", "bootstrap"), "{calls:?}");
+    assert_eq!(calls.iter().filter(|call| **call == "print").count(), 3, "{calls:?}");
+    let removed = run("uninstall --manager launchd --user");
+    assert!(
+        removed.status.success() && !folder.path().join("loaded").exists(),
+        "{}",
+        said(&removed)
+    );
+}
+
 #[test]
 fn what_a_service_may_take_is_less_than_what_it_is_killed_for() {
     let folder = folder();

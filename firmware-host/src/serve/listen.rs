@@ -9,6 +9,7 @@ use super::peer::Peer;
 use super::refusal::Refusal;
 use super::room::{Guest, Room};
 use super::{ServeError, routes};
+use crate::relations::SOCKET_BYTES_MAX;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
@@ -65,7 +66,7 @@ pub(super) async fn tcp(listen: SocketAddr) -> Result<(TcpListener, SocketAddr),
 pub(super) async fn socket(path: &std::path::Path) -> Result<tokio::net::UnixListener, ServeError> {
     use std::fs;
     use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
-    use tokio::net::{UnixListener, UnixStream};
+    use tokio::net::UnixStream;
     let failed = |source| ServeError::Socket { path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
@@ -86,7 +87,7 @@ pub(super) async fn socket(path: &std::path::Path) -> Result<tokio::net::UnixLis
     let _ = fs::remove_file(&inside);
     let _ = fs::remove_dir(&folder);
     fs::DirBuilder::new().mode(0o700).create(&folder).map_err(failed)?;
-    let bound = UnixListener::bind(&inside).and_then(|listener| {
+    let bound = bind(&folder, &inside).and_then(|listener| {
         fs::set_permissions(&inside, fs::Permissions::from_mode(0o600))?;
         fs::rename(&inside, path)?;
         Ok(listener)
@@ -94,6 +95,22 @@ pub(super) async fn socket(path: &std::path::Path) -> Result<tokio::net::UnixLis
     let _ = fs::remove_file(&inside);
     let _ = fs::remove_dir(&folder);
     bound.map_err(failed)
+}
+
+/// Binds a socket inside a folder, also where the path to there is longer than a socket's may be.
+#[cfg(unix)]
+fn bind(
+    folder: &std::path::Path,
+    inside: &std::path::Path,
+) -> io::Result<tokio::net::UnixListener> {
+    use std::os::fd::AsRawFd;
+    if !cfg!(target_os = "linux") || inside.as_os_str().len() <= SOCKET_BYTES_MAX {
+        return tokio::net::UnixListener::bind(inside);
+    }
+    let open = std::fs::File::open(folder)?;
+    let name = inside.file_name().unwrap_or_default();
+    let near = std::path::Path::new("/proc/self/fd").join(open.as_raw_fd().to_string());
+    tokio::net::UnixListener::bind(near.join(name))
 }
 
 /// Accepts connections until it is told to stop.
@@ -263,6 +280,26 @@ mod tests {
         std::fs::write(&file, "kept").unwrap();
         assert!(matches!(socket(&file).await, Err(ServeError::NoSocket { .. })));
         assert_eq!(std::fs::read(&file).unwrap(), b"kept");
+    }
+
+    /// Goal: every path that the system takes. Oracle: the standard library binds it directly.
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_socket_may_have_the_longest_path_that_there_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let room = SOCKET_BYTES_MAX - folder.path().as_os_str().len() - 1;
+        for bytes in room - 8..=room {
+            let path = folder.path().join("s".repeat(bytes));
+            drop(socket(&path).await.unwrap());
+            let _again = socket(&path).await.unwrap();
+            assert!(tokio::net::UnixStream::connect(&path).await.is_ok(), "{bytes}");
+            assert!(matches!(socket(&path).await, Err(ServeError::Taken { .. })), "{bytes}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 9, "and nothing beside them");
+        assert!(
+            std::os::unix::net::UnixListener::bind(folder.path().join("s".repeat(room + 1)))
+                .is_err()
+        );
     }
 
     #[tokio::test]

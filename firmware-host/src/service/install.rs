@@ -4,14 +4,19 @@
 //!   a line in it says who wrote it, with a hash of all the other lines.
 //! - Under another root, as when an image is made, no command is run.
 
-use super::{LABEL, Manager, ServiceError, UNIT};
+use super::{LABEL, Manager, STOP_SECONDS, ServiceError, UNIT};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// In front of the hash, on a line of its own.
 const MARK: &str = "Written by `firmware-host install`; BLAKE3 of the other lines: ";
+
+/// Time between two looks whether a service has ended, and how many there are: as long as it may take.
+const GONE_LOOK: Duration = Duration::from_millis(200);
+const GONE_LOOKS: u32 = 5 * STOP_SECONDS;
 
 /// Where a service file lies.
 #[derive(Clone, Debug)]
@@ -72,6 +77,23 @@ impl Place {
         }
     }
 
+    /// launchd ends a service after its command has come back: until then it takes no other of its name.
+    fn wait_until_gone(&self) -> Result<(), ServiceError> {
+        if self.manager == Manager::Systemd {
+            return Ok(());
+        }
+        let look = launchctl(&["print", &format!("{}/{LABEL}", self.domain())]);
+        for _ in 0..GONE_LOOKS {
+            match run(&look) {
+                Ok(()) => pause(),
+                // It says so by failing; one that cannot be run has failed before.
+                Err(_) => return Ok(()),
+            }
+        }
+        let problem = format!("still shows the service after {STOP_SECONDS} s");
+        Err(ServiceError::Command { command: look.join(" "), problem })
+    }
+
     fn systemctl(&self, words: &[&str]) -> Vec<String> {
         let user: &[&str] = if self.user { &["--user"] } else { &[] };
         [&["systemctl"], user, words].concat().into_iter().map(String::from).collect()
@@ -84,6 +106,11 @@ impl Place {
             "system".into()
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a command of the shell waits for another program")]
+fn pause() {
+    std::thread::sleep(GONE_LOOK);
 }
 
 fn launchctl(words: &[&str]) -> Vec<String> {
@@ -139,6 +166,7 @@ pub fn install(place: &Place, text: &str, force: bool) -> Result<Vec<String>, Se
     if there && place.manager == Manager::Launchd {
         // launchd takes no second file of the same name; that none is loaded is no failure.
         let _ = run(&place.stopping());
+        place.wait_until_gone()?;
     }
     for command in place.starting(&path) {
         run(&command)?;
@@ -159,6 +187,7 @@ pub fn uninstall(place: &Place, force: bool) -> Result<Vec<String>, ServiceError
     let mut done = Vec::new();
     if place.root.is_none() {
         run(&place.stopping())?;
+        place.wait_until_gone()?;
         done.push(format!("ran {}", place.stopping().join(" ")));
     }
     fs::remove_file(&path).map_err(disk("remove", &path))?;

@@ -250,16 +250,37 @@ fn systemd_accepts_the_units() {
     open.serve.token_file = Some("/etc/sapwood/token".into());
     // Any program that is there: it is not started.
     let options = || Options { program: "/usr/bin/env".into(), ..options() };
+    let account = || Options { account: Some("root".into()), ..options() };
+    // The shipped configuration, from a clone below a home folder.
+    let clone = ["", "home", "ann", "sapwood", "models", "samples"].join("/");
+    let mut shipped = Config::from_toml(include_str!("../../../models/samples/host.toml")).unwrap();
+    let below = |path: &Path| Path::new(&clone).join(path);
+    shipped.model = shipped.model.as_deref().map(below);
+    shipped.job.general = shipped.job.general.as_deref().map(below);
+    shipped.state = Some(below(Path::new("../../state")));
+    let mut outside = config();
+    outside.serve.socket = Some("/run/sapwood/socket".into());
+    outside.serve.listen = ([127, 0, 0, 1], 80).into();
+    let mut elsewhere = config();
+    elsewhere.serve.socket = Some("/srv/sockets/sapwood".into());
+    elsewhere.intake.watch = Some("/tmp/drop".into());
     for text in [
         unit(&config(), options()),
         unit(&open, options()),
-        unit(&open, Options { account: Some("root".into()), ..options() }),
+        unit(&open, account()),
+        unit(&shipped, account()),
+        unit(&outside, options()),
+        unit(&elsewhere, options()),
+        unit(&open, Options { user: true, ..options() }),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(UNIT);
         std::fs::write(&file, install::signed(Manager::Systemd, &text)).unwrap();
         let read = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file).output();
-        let Ok(read) = read else { return };
+        let Ok(read) = read else {
+            eprintln!("skipped: no `systemd-analyze` here (Debian's package `systemd`)");
+            return;
+        };
         let said = String::from_utf8_lossy(&read.stderr);
         let about_us = said.lines().filter(|line| line.contains("sapwood"));
         let newer = ["RestartSteps", "RestartMaxDelaySec"];
