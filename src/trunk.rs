@@ -46,7 +46,7 @@ use tract_onnx::tract_core::runtime::RunOptions;
 
 /// Most blocks that go through the layers together: their rows pay for packing the weights, and
 /// their activations still fit where one block's do.
-const BATCH_MAX: usize = 4;
+pub(crate) const BATCH_MAX: usize = 4;
 /// Most that the optimised graph may differ from the plain one, relative to the largest value.
 const DIFFERENCE_MAX: f32 = 1e-3;
 
@@ -315,12 +315,27 @@ impl Whole {
         Ok(Self { engine: probes.check(Engine { plan, config: base.config().clone() })? })
     }
 
+    /// Loads everything as the graph stands, without what makes it fast: the oracle of a few tokens, which
+    /// takes no more memory than the weights in f32.
+    /// # Errors
+    /// As [`Trunk::load`].
+    pub fn plain(base: &Base) -> Result<Self, TrunkError> {
+        let plan = typed_graph(base, Part::Whole)?.into_runnable();
+        let plan = plan.map_err(engine("prepare the plain graph"))?;
+        Ok(Self { engine: Engine { plan, config: base.config().clone() } })
+    }
+
     /// The logits `[B, T, V]` of ids `[B, T]`.
     /// # Errors
     /// As [`Trunk::hidden`].
     pub fn logits(&self, ids: &Array2<u32>) -> Result<Array3<f32>, TrunkError> {
         self.engine.run(ids)
     }
+}
+
+/// Whether weights are kept as narrow as loses nothing: where the kernels of this machine take them so.
+pub(crate) fn keeps_narrow() -> bool {
+    products::one_order()
 }
 
 /// Gives memory that was freed back to the system, where the allocator otherwise keeps it: after

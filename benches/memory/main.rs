@@ -13,7 +13,7 @@ use rand_core::{Rng, SeedableRng};
 use safetensors::tensor::{Dtype, TensorView};
 use sapwood::base::{Base, Config, ExportOptions, Precision, export, read_config};
 use sapwood::block::Block;
-use sapwood::learner::{Engines, Event, Material, Memory, Outcome, adapt, for_base, spec};
+use sapwood::learner::{Engines, Event, Material, Memory, Outcome, Tokens, adapt, for_base, spec};
 use sapwood::ports::Disk;
 use sapwood::settings::{Overrides, Settings};
 use sapwood::state::State;
@@ -53,9 +53,9 @@ const SHAPES: [Shape; 6] = [
 ];
 
 /// Blocks to learn, held out, and of general text.
-const BLOCKS: [usize; 3] = [64, 24, 8];
-/// Optimiser steps: enough for replay to be full.
-const STEPS: u64 = 4;
+const BLOCKS: [usize; 3] = [48, 24, 8];
+/// As many steps as there are texts of the base's own, so that all of them are read; replay is full.
+const JOB: &str = "iters = 16\nanchor-blocks = 16\ngate-new = -1\nsteps-per-eval = 0";
 
 fn main() -> Result<()> {
     // `cargo bench` adds a word of its own.
@@ -75,7 +75,7 @@ fn main() -> Result<()> {
 
 fn table(out: &Path, only: Option<&str>) -> Result<()> {
     let mut text = String::from(
-        "| model | T | trunk | head | learners | step | hidden | loading | estimate MB | loading MB | job MB | estimate / peak |\n\
+        "| model | T | program | weights | learners | step | hidden | loading | estimate MB | loading MB | job MB | estimate / peak |\n\
          |---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for (index, shape) in SHAPES.iter().enumerate() {
@@ -93,7 +93,7 @@ fn table(out: &Path, only: Option<&str>) -> Result<()> {
         let line: Value = serde_json::from_slice(&output.stdout)?;
         let mb =
             |pointer: &str| line.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN) / 1e6;
-        let parts = ["trunk", "head", "learners", "step", "hidden", "loading"];
+        let parts = ["program", "weights", "learners", "step", "hidden", "loading"];
         let parts: Vec<String> =
             parts.iter().map(|part| format!("{:.0}", mb(&format!("/memory/{part}")))).collect();
         let (estimate, load, job) = (mb("/total"), mb("/load"), mb("/job"));
@@ -170,8 +170,7 @@ fn blocks(count: usize, tokens: usize, vocab: u32, seed: u64) -> Vec<Block> {
 }
 
 fn settings(shape: &Shape, config: &Config) -> Result<Settings> {
-    let said =
-        Overrides::from_toml(&format!("iters = {STEPS}\ngate-new = -1\n{}", shape.settings))?;
+    let said = Overrides::from_toml(&format!("{JOB}\n{}", shape.settings))?;
     Ok(for_base(config, said)?)
 }
 
@@ -187,10 +186,9 @@ fn measured(shape: &Shape, model: &Path, state: &Path) -> Result<Value> {
     reset_peak()?;
     let base = Base::open(model)?;
     let spec = spec(&config, &settings)?;
-    let memory = Memory::estimate(&config, &spec, &settings, BLOCKS[0] as u64);
-    let engines = Engines::of(base, model, &settings, None)?;
+    let memory = Memory::estimate(&base, &spec, &settings, Tokens::of(&material));
+    let engines = Engines::of(base, model, &settings, Tokens::default(), None)?;
     let load = peak_bytes()?;
-    let loaded = field("VmRSS:")?;
     reset_peak()?;
     let mut state = State::open(Arc::new(Disk::exclusive(state)?))?;
     let mut tell = |_: &Event| ControlFlow::Continue(());
@@ -199,7 +197,7 @@ fn measured(shape: &Shape, model: &Path, state: &Path) -> Result<Value> {
     let job = peak_bytes()?;
     Ok(json!({
         "memory": memory, "total": memory.total(), "tokens": tokens,
-        "load": load, "loaded": loaded, "job": job,
+        "load": load, "job": job,
     }))
 }
 

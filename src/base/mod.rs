@@ -26,6 +26,7 @@ pub use export::{ExportOptions, ExportReport, export};
 pub use rope::{Rope, RopeScaling};
 
 use foreign::{Dims, WeightMap};
+use half::f16;
 use onnx::OnnxFile;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -46,6 +47,8 @@ pub struct Base {
     file: OnnxFile,
     map: WeightMap,
     shapes: BTreeMap<String, Vec<usize>>,
+    /// Bytes of a number of each weight, as narrow as loses nothing.
+    narrowest: BTreeMap<String, u64>,
     hash: [u8; 32],
 }
 
@@ -62,8 +65,9 @@ impl Base {
             let what = format!("the graph uses {name:?}, which the model of config.json has not");
             return Err(BaseError::Structure { what });
         }
-        let mut base = Self { config, file, map, shapes, hash: [0; 32] };
-        base.hash = base.compute_hash()?;
+        let (narrowest, hash) = (BTreeMap::new(), [0; 32]);
+        let mut base = Self { config, file, map, shapes, narrowest, hash };
+        (base.hash, base.narrowest) = base.read_all()?;
         Ok(base)
     }
 
@@ -93,7 +97,14 @@ impl Base {
         Ok(Weight { shape, data })
     }
 
-    fn compute_hash(&self) -> Result<[u8; 32], BaseError> {
+    /// Bytes of a number of a weight where all of them survive: 2 as bf16 or as f16, otherwise 4.
+    pub fn narrowest(&self, name: &str) -> u64 {
+        self.narrowest.get(name).copied().unwrap_or(4)
+    }
+
+    /// The hash, and how narrow each weight may be.
+    fn read_all(&self) -> Result<([u8; 32], BTreeMap<String, u64>), BaseError> {
+        let mut narrowest = BTreeMap::new();
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.config.identity().as_bytes());
         for (name, shape) in &self.shapes {
@@ -102,6 +113,7 @@ impl Base {
                 let (tensor, target) = (name.clone(), "a model");
                 return Err(BaseError::Range { tensor, value, target, hint: "" });
             }
+            narrowest.insert(name.clone(), narrow(&weight.data));
             hasher.update(format!("{name} {shape:?}\n").as_bytes());
             let mut bytes = Vec::with_capacity(4 * 4096);
             for values in weight.data.chunks(4096) {
@@ -110,8 +122,15 @@ impl Base {
                 hasher.update(&bytes);
             }
         }
-        Ok(hasher.finalize().into())
+        Ok((hasher.finalize().into(), narrowest))
     }
+}
+
+/// Bytes of a number that all of these survive in.
+fn narrow(values: &[f32]) -> u64 {
+    let as_bf16 = |value: &f32| value.to_bits().trailing_zeros() >= 16;
+    let as_f16 = |value: &f32| f16::from_f32(*value).to_f32().to_bits() == value.to_bits();
+    if values.iter().all(as_bf16) || values.iter().all(as_f16) { 2 } else { 4 }
 }
 
 /// The configuration of a Hugging Face folder or a model folder.

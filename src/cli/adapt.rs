@@ -9,7 +9,7 @@ use sapwood::adapter::peft::{CONFIG_FILE, META_FILE, TENSORS_FILE};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
 use sapwood::intake;
-use sapwood::learner::{self, Engines, Event, Material, Outcome, Plan};
+use sapwood::learner::{self, Engines, Event, Material, Outcome, Plan, Tokens};
 use sapwood::ports::{Disk, StorageError};
 use sapwood::settings::{Reader, Settings};
 use sapwood::state::State;
@@ -69,7 +69,11 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
     let material =
         material(&tokeniser, &dataset, (name, key), general.as_deref(), plan.settings(), console)?;
     let settings = planned(plan, &config, &material, console)?;
-    let engines = Engines::of(base, model, &settings, host::available_bytes())?;
+    let tokens = match state.current() {
+        Some(_) => Tokens::of(&material).with_old(),
+        None => Tokens::of(&material),
+    };
+    let engines = Engines::of(base, model, &settings, tokens, host::available_bytes())?;
     let outcome = job(&engines, &mut state, &material, &settings, console)?;
     if let (Some(path), Outcome::Judged { verdict, .. }) = (&settings.adapter_path, &outcome) {
         if verdict.keeps() {

@@ -5,7 +5,7 @@ use super::console::{Console, bytes};
 use super::host;
 use sapwood::base::Base;
 use sapwood::head::Place;
-use sapwood::learner::{Memory, spec, threads};
+use sapwood::learner::{Memory, Tokens, spec, threads};
 use sapwood::settings::{Device, Reader};
 use serde_json::json;
 use std::fmt::Write;
@@ -42,12 +42,14 @@ pub(crate) fn run(args: &Doctor, console: &Console) -> anyhow::Result<()> {
     if let Some(model) = &settings.model {
         let base = Base::open(model)?;
         let spec = spec(base.config(), &settings)?;
-        let memory = Memory::estimate(base.config(), &spec, &settings, 0);
+        let memory = Memory::estimate(&base, &spec, &settings, Tokens::default());
         let rows = [
-            ("trunk", memory.trunk),
-            ("head", memory.head),
+            ("program", memory.program),
+            ("weights", memory.weights),
             ("learners", memory.learners),
             ("step", memory.step),
+            ("hidden", memory.hidden),
+            ("loading", memory.loading),
         ];
         writeln!(
             text,

@@ -4,7 +4,7 @@
 //! - Invariant: head over trunk gave the whole model's logits on a short probe, or loading failed.
 
 use super::anchor::Wanted;
-use super::memory::Memory;
+use super::memory::{Memory, Tokens};
 use super::{LearnError, spec};
 use crate::adapter::Spec;
 use crate::base::Base;
@@ -68,10 +68,10 @@ impl Engines {
         settings: &Settings,
         memory_max: Option<u64>,
     ) -> Result<Self, LearnError> {
-        Self::of(Base::open(model)?, model, settings, memory_max)
+        Self::of(Base::open(model)?, model, settings, Tokens::default(), memory_max)
     }
 
-    /// [`Engines::load_within`] of a folder that was opened before.
+    /// [`Engines::load_within`] of a folder that was opened before, for a job over so many tokens.
     ///
     /// # Errors
     /// As [`Engines::load_within`].
@@ -79,11 +79,12 @@ impl Engines {
         base: Base,
         model: &Path,
         settings: &Settings,
+        tokens: Tokens,
         memory_max: Option<u64>,
     ) -> Result<Self, LearnError> {
         base.config().check_length(settings.max_seq_length)?;
-        let needed =
-            Memory::estimate(base.config(), &spec(base.config(), settings)?, settings, 0).total();
+        let spec = spec(base.config(), settings)?;
+        let needed = Memory::estimate(&base, &spec, settings, tokens).total();
         if let Some(available) = memory_max.filter(|&available| needed > available) {
             return Err(LearnError::Memory { needed, available });
         }
@@ -116,11 +117,10 @@ struct Halves {
 
 /// Both halves of the base, proved on a probe to be the whole.
 fn split(base: &Base, settings: &Settings, place: &Place) -> Result<Halves, LearnError> {
-    let threads = threads(settings);
     let layers = base.config().layers;
     let tap = layers - settings.layers_of(layers)?;
     let probe = probe(base.config().vocab);
-    let expected = Whole::load(base, threads)?.logits(&probe)?;
+    let expected = Whole::plain(base)?.logits(&probe)?;
     trim();
     let (trunk, below) = trunk(base, tap, settings, place)?;
     let keep = Keep { weights: settings.head_weights, activations: settings.activations };

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 /// Bytes of the held-out blocks that are kept, at five a token: about 100 KB of text.
 pub(super) const HELD_OUT_BYTES_MAX: u64 = 128 << 10;
 /// Bytes of a token and its label.
-const TOKEN_BYTES: u64 = 5;
+pub(super) const TOKEN_BYTES: u64 = 5;
 /// Bytes of text below which a domain is judged together with others like it: by so little, chance
 /// alone would drop an adapter.
 const GROUP_BYTES_MIN: u64 = 2_000;

@@ -11,7 +11,7 @@ use super::engines::Engines;
 use super::events::{Event, Score, Text, Who, judged, of};
 use super::feed::Feed;
 use super::heritage::Heritage;
-use super::memory::{HIDDEN_BYTES_MAX, Memory};
+use super::memory::{HIDDEN_BYTES_MAX, Memory, Tokens};
 use super::plan::serves;
 use super::since::Since;
 use super::start::Start;
@@ -105,7 +105,11 @@ fn learn_and_judge(
     }
     let config = engines.base.config();
     let spec = spec(config, settings)?;
-    let memory = Memory::estimate(config, &spec, settings, material.train.len() as u64);
+    let tokens = match state.current() {
+        Some(_) => Tokens::of(material).with_old(),
+        None => Tokens::of(material),
+    };
+    let memory = Memory::estimate(&engines.base, &spec, settings, tokens);
     let start = Start::find(engines, state, material, settings, &spec, tell)?;
     let Start { mut learners, heritage, cursor, before, checkpoint, is_first } = start;
     let domain = heritage.domain(&material.name, &material.key, state.next_domain());

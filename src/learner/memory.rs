@@ -1,75 +1,190 @@
 //! How much memory a job will take, before it starts.
 //!
-//! - In: the base's shape and the settings. Out: bytes, by what they are for.
-//! - An upper estimate of what the engines allocate; `sapwood doctor` prints it.
+//! - In: the opened base, the settings, how much text there is. Out: bytes, by what they are for.
+//! - What is counted is the peak of the whole process, on the CPU: loading and learning do not fall
+//!   together, so it is the larger of the two. `cargo bench --bench memory` holds it to what is taken.
+//! - `sapwood doctor` prints it; whoever loads a base or begins a job refuses what does not fit.
 
-use super::anchor;
+use super::heritage::{HELD_OUT_BYTES_MAX, TOKEN_BYTES};
+use super::job::Material;
+use super::{anchor, texts, threads};
 use crate::adapter::Spec;
-use crate::base::Config;
+use crate::base::{Base, Config};
 use crate::head;
 use crate::settings::{Activations, HeadWeights, Settings};
+use crate::trunk;
 use serde::Serialize;
 
-/// Bytes a job needs, by purpose.
+/// Bytes of a job's peak, by purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Memory {
-    /// Weights of embedding and trunk in f32, as loading needs them; they are kept narrower.
-    pub trunk: u64,
-    /// Weights of the head, as they are kept.
-    pub head: u64,
+    /// The program itself: its code, its threads, what the allocator keeps beside.
+    pub program: u64,
+    /// Weights of the base, as they are kept.
+    pub weights: u64,
     /// Fast, slow, gradient, AdamW's two moments, and the roots that whiten.
     pub learners: u64,
-    /// What the backward pass keeps of one batch, and its largest temporary buffers.
+    /// What the backward pass keeps of one batch, and the largest temporary buffers of a step or of
+    /// reading text.
     pub step: u64,
-    /// Hidden states of fresh blocks and of the base's own texts that the job may keep.
+    /// Hidden states that the job keeps: of fresh blocks, of the base's own texts, of held-out text.
     pub hidden: u64,
+    /// All that is there while the base is loaded: its weights in f32, and the output layer again.
+    pub loading: u64,
+}
+
+/// Tokens that a job will meet, as far as they are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// To learn.
+    pub fresh: u64,
+    /// Held out, of the new domain, of general text and of old domains.
+    pub held_out: u64,
+}
+
+impl Tokens {
+    /// Of a job's material.
+    pub fn of(material: &Material) -> Self {
+        let count = |blocks: &[crate::block::Block]| {
+            blocks.iter().map(|block| block.tokens.len() as u64).sum::<u64>()
+        };
+        let held_out = count(&material.valid) + count(&material.general);
+        Self { fresh: count(&material.train), held_out }
+    }
+
+    /// The same, with as much text of old domains as a state keeps.
+    pub fn with_old(self) -> Self {
+        Self { held_out: self.held_out + HELD_OUT_BYTES_MAX / TOKEN_BYTES, ..self }
+    }
 }
 
 /// Most bytes of hidden states that a job keeps of its fresh blocks.
 pub(super) const HIDDEN_BYTES_MAX: u64 = 256 << 20;
+/// What the program takes before it loads anything, and a little for what its threads leave lying.
+const PROGRAM_BYTES: u64 = 30 << 20;
+/// Bytes of a number in f32.
+const NUMBER: u64 = size_of::<f32>() as u64;
+/// What an allocator needs for a hundred bytes that are asked for.
+const ALLOCATED: u64 = 105;
 
 impl Memory {
-    /// The estimate for a model, an adapter of it and the settings; `blocks` fresh ones.
-    pub fn estimate(config: &Config, spec: &Spec, settings: &Settings, blocks: u64) -> Self {
-        let number = size_of::<f32>() as u64;
-        let wide = |x: usize| x as u64;
-        let (d, f, t) = (wide(config.hidden), wide(config.ffn), wide(settings.max_seq_length));
-        let q = wide(config.heads * config.head_dim);
-        let kv = wide(config.kv_heads * config.head_dim);
-        let layer = d * q + 2 * d * kv + q * d + 3 * d * f + 2 * d;
-        let learning = settings.layers_of(config.layers).unwrap_or(config.layers) as u64;
-        let vocab = wide(config.vocab) * d;
-        let rows = t * wide(settings.batch_size + settings.replay_batch_size);
-        let kept = rows * (2 * d + 2 * q + 2 * kv + 2 * f + 2 + wide(config.heads));
-        // `Auto` knows only when it sees the weights: at most f32.
-        let weight = match settings.head_weights {
-            HeadWeights::Auto | HeadWeights::F32 => 4,
-            HeadWeights::Bf16 => 2,
-            HeadWeights::Int8 => 1,
-        };
-        let tape = match settings.activations {
-            Activations::F32 => number * learning * kept,
-            Activations::Bf16 => number * (learning * kept / 2 + kept),
-            Activations::Recompute => number * (learning * rows * d + kept),
-        };
-        let own = wide(settings.own_texts()) * t.min(wide(anchor::TOKENS_MAX));
-        let kept_hidden = |tokens: u64| HIDDEN_BYTES_MAX.min(number * tokens * d);
+    /// The estimate for a base, an adapter of it, the settings and the text of a job.
+    pub fn estimate(base: &Base, spec: &Spec, settings: &Settings, tokens: Tokens) -> Self {
+        let config = base.config();
+        let sizes = Sizes::of(config, settings);
+        let d = sizes.d;
+        let own = wide(settings.own_texts()) * sizes.own_tokens;
+        let kept = |tokens: u64, most: u64| most.min(NUMBER * tokens * d);
         let is_whitened = settings.own_texts() > 0 && settings.whitening > 0.0;
         // The sums that they are made from stay until they are.
         let roots = if is_whitened { 2 * head::sum_bytes(spec) } else { 0 };
-        let logits = wide(head::logit_rows(settings.activations)) * wide(config.vocab);
-        let temporary = rows * (8 * d + 3 * f + q) + 2 * logits;
+        let whole: u64 = config.weights().iter().map(|(_, sizes)| numbers(sizes)).sum();
+        let with = |bytes: u64| bytes * ALLOCATED / 100;
         Self {
-            trunk: number * (vocab + (wide(config.layers) - learning) * layer),
-            head: weight * (vocab + learning * layer) + number * (1 + 2 * learning) * d,
-            learners: number * 6 * wide(spec.len()) + roots,
-            step: tape + number * temporary,
-            hidden: kept_hidden(blocks * t) + kept_hidden(own),
+            program: PROGRAM_BYTES,
+            weights: weights(base, settings),
+            learners: with(NUMBER * 6 * wide(spec.len()) + roots),
+            step: with(sizes.step(settings).max(sizes.reading(settings))),
+            hidden: with(
+                kept(tokens.fresh, HIDDEN_BYTES_MAX)
+                    + kept(own, HIDDEN_BYTES_MAX)
+                    + kept(tokens.held_out, texts::HIDDEN_BYTES_MAX),
+            ),
+            loading: PROGRAM_BYTES + with(NUMBER * (whole + wide(config.vocab) * d)),
         }
     }
 
-    /// All of it.
+    /// What a job takes beside the loaded base.
+    pub fn job(&self) -> u64 {
+        self.learners + self.step + self.hidden
+    }
+
+    /// The peak of it all.
     pub fn total(&self) -> u64 {
-        self.trunk + self.head + self.learners + self.step + self.hidden
+        (self.program + self.weights + self.job()).max(self.loading)
+    }
+}
+
+/// Bytes of the weights as they are kept: trunk and head share an embedding that both keep alike.
+fn weights(base: &Base, settings: &Settings) -> u64 {
+    let config = base.config();
+    let learning = settings.layers_of(config.layers).unwrap_or(config.layers);
+    let tap = config.layers - learning;
+    let of_head = |name: &str| {
+        let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next());
+        layer.and_then(|layer| layer.parse::<usize>().ok()).is_some_and(|layer| layer >= tap)
+    };
+    let kept = |name: &str| {
+        let narrow = if trunk::keeps_narrow() { base.narrowest(name) } else { NUMBER };
+        let is_shared = name == "lm_head.weight" && config.tied;
+        match settings.head_weights {
+            HeadWeights::Int8 if name == "lm_head.weight" || of_head(name) => 1,
+            _ if is_shared => 0,
+            HeadWeights::Bf16 if of_head(name) => 2,
+            HeadWeights::F32 if of_head(name) => NUMBER,
+            _ => narrow,
+        }
+    };
+    config.weights().iter().map(|(name, sizes)| kept(name) * numbers(sizes)).sum()
+}
+
+fn numbers(sizes: &[usize]) -> u64 {
+    sizes.iter().map(|&size| wide(size)).product()
+}
+
+fn wide(x: usize) -> u64 {
+    x as u64
+}
+
+/// The sizes that buffers are made of.
+struct Sizes {
+    d: u64,
+    f: u64,
+    q: u64,
+    kv: u64,
+    heads: u64,
+    vocab: u64,
+    learning: u64,
+    /// Tokens of the longest block, and of a text of the base's own.
+    t: u64,
+    own_tokens: u64,
+}
+
+impl Sizes {
+    fn of(config: &Config, settings: &Settings) -> Self {
+        let t = wide(settings.max_seq_length);
+        Self {
+            d: wide(config.hidden),
+            f: wide(config.ffn),
+            q: wide(config.heads * config.head_dim),
+            kv: wide(config.kv_heads * config.head_dim),
+            heads: wide(config.heads),
+            vocab: wide(config.vocab),
+            learning: wide(settings.layers_of(config.layers).unwrap_or(config.layers)),
+            t,
+            own_tokens: t.min(wide(anchor::TOKENS_MAX)),
+        }
+    }
+
+    /// Tape and temporary buffers of one step.
+    fn step(&self, settings: &Settings) -> u64 {
+        let &Self { d, f, q, kv, heads, learning, t, .. } = self;
+        let is_anchored = settings.own_texts() > 0 && settings.anchor_weight > 0.0;
+        let anchored = if is_anchored { self.own_tokens } else { 0 };
+        let rows = t * wide(settings.batch_size + settings.replay_batch_size) + anchored;
+        let kept = rows * (2 * d + 2 * q + 2 * kv + 2 * f + 2 + heads);
+        let tape = match settings.activations {
+            Activations::F32 => NUMBER * learning * kept,
+            Activations::Bf16 => NUMBER * (learning * kept / 2 + kept),
+            Activations::Recompute => NUMBER * (learning * rows * d + kept),
+        };
+        let logits = wide(head::logit_rows(settings.activations)) * self.vocab;
+        tape + NUMBER * (rows * (8 * d + 3 * f + q) + 2 * logits)
+    }
+
+    /// Temporary buffers of the trunk while every thread reads blocks of full length.
+    fn reading(&self, settings: &Settings) -> u64 {
+        let rows = self.t * wide(trunk::BATCH_MAX * threads(settings));
+        NUMBER * rows * (8 * self.d + 3 * self.f + self.q)
     }
 }

@@ -28,7 +28,7 @@ pub use evaluate::{HeldOut, Pulse};
 pub use events::{Event, Score, Text, Who};
 pub use feed::Feed;
 pub use job::{Listener, Material, Outcome, adapt};
-pub use memory::Memory;
+pub use memory::{Memory, Tokens};
 pub use plan::{Plan, for_base, line as plan_line, retain_of};
 pub use stream::{Domains, Stream};
 

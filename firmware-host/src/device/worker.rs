@@ -20,7 +20,7 @@ use sapwood::base::read_config;
 use sapwood::block::Block;
 use sapwood::inbox::{Bounds, Inbox, InboxError};
 use sapwood::intake;
-use sapwood::learner::{self, Engines, LearnError, Memory, Plan};
+use sapwood::learner::{self, Engines, LearnError, Memory, Plan, Tokens};
 use sapwood::ports::Storage;
 use sapwood::settings::Settings;
 use sapwood::state::State;
@@ -291,11 +291,11 @@ impl Worker {
     /// Memory that a job takes beside the resident base.
     fn job_bytes(&self, samples: u64) -> u64 {
         let (engines, settings) = (&self.served.engines, &self.config.learn);
-        let config = engines.base.config();
-        let estimate = |spec| Memory::estimate(config, &spec, settings, samples);
-        learner::spec(config, settings)
-            .map(estimate)
-            .map_or(0, |memory| memory.learners + memory.step + memory.hidden)
+        // Samples are about a block each, and an eighth of them is held out.
+        let fresh = samples * settings.max_seq_length as u64;
+        let tokens = Tokens { fresh, held_out: fresh / 8 }.with_old();
+        let spec = learner::spec(engines.base.config(), settings);
+        spec.map_or(0, |spec| Memory::estimate(&engines.base, &spec, settings, tokens).job())
     }
 
     /// Follows an order that came while no job runs, or that a run has handed on.
