@@ -15,7 +15,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use sapwood::adapter::peft::{self, Meta, Role};
 use sapwood::block::Block;
 use sapwood::ports::{Disk, Memory, Storage};
-use sapwood::reservoir::{Geometry, Policy, Reservoir};
+use sapwood::reservoir::{Geometry, Reservoir};
 use sapwood::state::{Commit, LearnerRecord, State, shapes};
 use std::cell::RefCell;
 use std::fs::{self, File};
@@ -26,14 +26,8 @@ use std::sync::Arc;
 /// Blocks that a job has staged when it commits.
 const STAGED: usize = 16;
 /// Blocks of the reservoir; tokens only, T 256.
-const GEOMETRY: Geometry = Geometry {
-    policy: Policy::Reservoir,
-    capacity: 500,
-    tokens_max: 256,
-    vocab: 4096,
-    hidden: None,
-    room: 128,
-};
+const GEOMETRY: Geometry =
+    Geometry { capacity: 500, tokens_max: 256, vocab: 4096, hidden: None, room: 128 };
 
 /// Numbers of four vectors, as a job hands them over.
 fn learner(size: Size) -> LearnerRecord {

@@ -15,7 +15,7 @@ use half::f16;
 use rand_core::Rng;
 use sapwood::block::Block;
 use sapwood::ports::Disk;
-use sapwood::reservoir::{Geometry, Policy, Reservoir};
+use sapwood::reservoir::{Geometry, Reservoir};
 use sapwood::state::{Commit, LearnerRecord, State};
 use std::fs::{File, OpenOptions};
 use std::hint::black_box;
@@ -36,7 +36,7 @@ const MIB: u64 = 64;
 fn geometry(capacity: u32, hidden: bool) -> Geometry {
     let (tokens_max, vocab, room) = (256, 4096, 128);
     let hidden = hidden.then_some(192);
-    Geometry { policy: Policy::Reservoir, capacity, tokens_max, vocab, hidden, room }
+    Geometry { capacity, tokens_max, vocab, hidden, room }
 }
 
 /// What a place holds, and the same by name.

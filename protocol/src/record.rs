@@ -57,7 +57,7 @@ impl Kind {
         match self {
             Self::Manifest => 5,
             Self::Checkpoint => 3,
-            Self::Slot | Self::Learner | Self::Job => 2,
+            Self::Reservoir | Self::Slot | Self::Learner | Self::Job => 2,
             _ => 1,
         }
     }

@@ -36,7 +36,7 @@ use crate::adapter::{AdapterError, Spec, Strength, Target};
 use crate::base::{BaseError, Config};
 use crate::generate::GenerateError;
 use crate::head::HeadError;
-use crate::reservoir::{Geometry, Policy, ReservoirError};
+use crate::reservoir::{Geometry, ReservoirError};
 use crate::settings::{Settings, SettingsError};
 use crate::state::StateError;
 use crate::tokenise::TokeniseError;
@@ -177,8 +177,7 @@ pub fn geometry(config: &Config, settings: &Settings) -> Result<Geometry, LearnE
         return Ok(Geometry::for_bytes(bytes, tokens_max, vocab, hidden, room)?);
     }
     let capacity = u32::try_from(settings.replay_blocks).unwrap_or(u32::MAX);
-    let policy = Policy::default();
-    let geometry = Geometry { policy, capacity, tokens_max, vocab, hidden, room };
+    let geometry = Geometry { capacity, tokens_max, vocab, hidden, room };
     geometry.check()?;
     Ok(geometry)
 }

@@ -9,14 +9,14 @@
 //!   is written once, to a free place; which place belongs to which slot is the ledger's to say.
 //! - Invariant: a place is trusted only if its bytes have the digest in the ledger.
 
-use super::record::{self, RecordError, seal, unseal};
+use super::record::{self, RecordError, seal};
 use super::{Geometry, ReservoirError, SlotError};
 use crate::block::Block;
 use crate::ports::{Storage, StorageError};
 use half::f16;
 use rkyv::{Archive, Deserialize, Serialize};
 use sapwood_protocol::limits::{RECORD_HEADER_BYTES, SECTOR_BYTES};
-use sapwood_protocol::record::{Kind, UncheckedHeader};
+use sapwood_protocol::record::Kind;
 
 /// The file's name in the state folder.
 pub(crate) const NAME: &str = "reservoir";
@@ -31,6 +31,35 @@ const ARCHIVE_BYTES: u64 = 128;
 pub(crate) struct Head {
     pub(crate) geometry: Geometry,
     pub(crate) seed: [u8; 32],
+}
+
+/// What the head of version 1 says: it named the only way there is to choose what is kept.
+#[derive(Archive, Serialize, Deserialize)]
+struct FirstHead {
+    geometry: FirstGeometry,
+    seed: [u8; 32],
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct FirstGeometry {
+    policy: FirstPolicy,
+    capacity: u32,
+    tokens_max: u32,
+    vocab: u32,
+    hidden: Option<u32>,
+    room: u32,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+enum FirstPolicy {
+    Reservoir,
+}
+
+impl From<FirstHead> for Head {
+    fn from(first: FirstHead) -> Self {
+        let FirstGeometry { capacity, tokens_max, vocab, hidden, room, .. } = first.geometry;
+        Self { geometry: Geometry { capacity, tokens_max, vocab, hidden, room }, seed: first.seed }
+    }
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -125,7 +154,11 @@ pub(crate) fn open(storage: &dyn Storage) -> Result<Head, ReservoirError> {
 fn head_at(storage: &dyn Storage, at: u64) -> Result<Head, ReservoirError> {
     let mut bytes = [0; (HEADS_AT[1] - HEADS_AT[0]) as usize];
     storage.read_at(NAME, at, &mut bytes)?;
-    let (_, head) = unseal::<Head>(Kind::Reservoir, &bytes)?;
+    let header = record::header(Kind::Reservoir, &bytes)?;
+    let head: Head = match header.version {
+        1 => record::open::<FirstHead>(&header, &bytes)?.into(),
+        _ => record::open(&header, &bytes)?,
+    };
     head.geometry.check()?;
     Ok(head)
 }
@@ -152,8 +185,7 @@ pub(crate) fn encode(
         hidden: content.hidden.as_ref().map(|hidden| hidden.iter().map(|h| h.to_bits()).collect()),
     };
     let bytes = seal(Kind::Slot, generation, &slot)?;
-    let header = UncheckedHeader::read(&bytes).and_then(|header| header.check(Kind::Slot));
-    let digest = header.map_err(RecordError::from)?.digest;
+    let digest = record::header(Kind::Slot, &bytes)?.digest;
     let limit = slot_bytes(geometry);
     if bytes.len() as u64 > limit {
         return Err(ReservoirError::Limit {
@@ -209,8 +241,7 @@ pub(crate) fn salvage(
         Err(error) if error.is_damage() => return Ok(None),
         Err(error) => return Err(error),
     }
-    let header = UncheckedHeader::read(&bytes).and_then(|header| header.check(Kind::Slot));
-    let Ok(header) = header else { return Ok(None) };
+    let Ok(header) = record::header(Kind::Slot, &bytes) else { return Ok(None) };
     Ok(decode(geometry, &header.digest, &bytes).ok().map(|content| (content, header.digest)))
 }
 
@@ -219,8 +250,7 @@ fn place_at(geometry: &Geometry, place: u32) -> u64 {
 }
 
 fn decode(geometry: &Geometry, digest: &[u8; 32], bytes: &[u8]) -> Result<Content, SlotError> {
-    let header = UncheckedHeader::read(bytes).and_then(|header| header.check(Kind::Slot));
-    let header = header.map_err(RecordError::from)?;
+    let header = record::header(Kind::Slot, bytes)?;
     let slot: Slot = match header.version {
         1 => record::open::<FirstSlot>(&header, bytes)?.into(),
         _ => record::open(&header, bytes)?,

@@ -10,19 +10,9 @@ use sapwood_protocol::limits::{
 };
 use std::fmt;
 
-/// Which blocks are kept.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
-    /// Every block ever offered with the same chance, `capacity / seen` (Algorithm R).
-    #[default]
-    Reservoir,
-}
-
 /// The sizes of a reservoir, fixed when its file is created.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// Which blocks are kept.
-    pub policy: Policy,
     /// Most blocks held, M.
     pub capacity: u32,
     /// Most tokens of a block, T.
@@ -63,8 +53,7 @@ impl Geometry {
         hidden: Option<u32>,
         room: u32,
     ) -> Result<Self, ReservoirError> {
-        let policy = Policy::default();
-        let one = Self { policy, capacity: 1, tokens_max, vocab, hidden, room };
+        let one = Self { capacity: 1, tokens_max, vocab, hidden, room };
         one.check()?;
         let least = one.file_bytes();
         let more = replay_bytes

@@ -24,7 +24,7 @@ mod salvage;
 mod tests;
 
 pub use chance::{ChanceState, below};
-pub use geometry::{Geometry, Policy};
+pub use geometry::Geometry;
 pub use ledger::Ledger;
 pub(crate) use ledger::{FirstLedger, SecondLedger};
 pub use record::RecordError;

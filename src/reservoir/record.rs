@@ -60,24 +60,19 @@ where
     Ok(bytes)
 }
 
-/// The value in the record that `bytes` begin with; what follows the record is ignored.
+/// The checked header that `bytes` begin with, if it is of that kind.
+///
+/// # Errors
+/// [`RecordError::Header`] says what does not hold.
+pub(crate) fn header(kind: Kind, bytes: &[u8]) -> Result<Header, RecordError> {
+    Ok(UncheckedHeader::read(bytes)?.check(kind)?)
+}
+
+/// The value in the record behind its header; which type that is goes by the header's version. What
+/// follows the record is ignored.
 ///
 /// # Errors
 /// [`RecordError`] says what does not hold.
-pub(crate) fn unseal<T>(kind: Kind, bytes: &[u8]) -> Result<(Header, T), RecordError>
-where
-    T: Archive,
-    T::Archived: for<'a> CheckBytes<HighValidator<'a, rancor::Error>>
-        + Deserialize<T, HighDeserializer<rancor::Error>>,
-{
-    let header = UncheckedHeader::read(bytes)?.check(kind)?;
-    Ok((header, open(&header, bytes)?))
-}
-
-/// As [`unseal`] behind a header that was read: older versions hold another type.
-///
-/// # Errors
-/// As [`unseal`].
 pub(crate) fn open<T>(header: &Header, bytes: &[u8]) -> Result<T, RecordError>
 where
     T: Archive,

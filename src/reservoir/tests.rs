@@ -12,8 +12,7 @@ mod passes;
 const SEED: [u8; 32] = [3; 32];
 
 fn geometry(capacity: u32) -> Geometry {
-    let policy = Policy::Reservoir;
-    Geometry { policy, capacity, tokens_max: 8, vocab: 4096, hidden: None, room: 4 }
+    Geometry { capacity, tokens_max: 8, vocab: 4096, hidden: None, room: 4 }
 }
 
 /// The block offered as number `offer`, different from every other.

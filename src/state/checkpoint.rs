@@ -8,11 +8,11 @@ use super::learner::LearnerRecord;
 use super::manifest::{Manifest, limit};
 use super::{State, StateError, earlier, publish, synced};
 use crate::ports::Storage;
-use crate::reservoir::record::seal;
+use crate::reservoir::record::{self, seal};
 use crate::reservoir::{Ledger, RecordError, Reservoir};
 use rkyv::{Archive, Deserialize, Serialize};
 use sapwood_protocol::limits::{COUNT_MAX, LEARNER_BYTES_MAX};
-use sapwood_protocol::record::{Kind, UncheckedHeader};
+use sapwood_protocol::record::Kind;
 
 /// The file's name in the state folder.
 pub(crate) const NAME: &str = "checkpoint";
@@ -88,7 +88,7 @@ impl Checkpoint {
 
     /// A checkpoint of any version.
     fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
-        let header = UncheckedHeader::read(bytes)?.check(Kind::Checkpoint)?;
+        let header = record::header(Kind::Checkpoint, bytes)?;
         earlier::checkpoint(&header, bytes)
     }
 

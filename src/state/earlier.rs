@@ -7,7 +7,7 @@ use super::checkpoint::{Best, Checkpoint};
 use super::learner::{Cursor, Domain, HeldOutBlock, LearnerRecord, Shape};
 use super::manifest::{Generation, Manifest, Rejection};
 use crate::reservoir::record::open;
-use crate::reservoir::{FirstLedger, Ledger, RecordError, SecondLedger};
+use crate::reservoir::{ChanceState, FirstLedger, Ledger, RecordError, SecondLedger};
 use rkyv::{Archive, Deserialize, Serialize};
 use sapwood_protocol::record::Header;
 
@@ -108,12 +108,29 @@ struct FirstLearner {
     first_moment: Vec<f32>,
     second_moment: Vec<f32>,
     step: u64,
-    cursor: Cursor,
+    cursor: FirstCursor,
     shapes: Vec<Shape>,
     base: [u8; 32],
     settings: Vec<(String, String)>,
     domains: Vec<String>,
     held_out: Vec<FirstHeldOut>,
+}
+
+/// With room for a chance that no job ever used.
+#[derive(Archive, Serialize, Deserialize)]
+struct FirstCursor {
+    dataset: [u8; 32],
+    epoch: u64,
+    position: u64,
+    step: u64,
+    chance: ChanceState,
+}
+
+impl From<FirstCursor> for Cursor {
+    fn from(first: FirstCursor) -> Self {
+        let FirstCursor { dataset, epoch, position, step, .. } = first;
+        Self { dataset, epoch, position, step }
+    }
 }
 
 /// When a domain's number was a short one.
@@ -141,7 +158,7 @@ impl From<FirstLearner> for LearnerRecord {
             first_moment: first.first_moment,
             second_moment: first.second_moment,
             step: first.step,
-            cursor: first.cursor,
+            cursor: first.cursor.into(),
             shapes: first.shapes,
             base: first.base,
             settings: first.settings,

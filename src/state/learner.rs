@@ -7,10 +7,10 @@ use super::manifest::limit;
 use super::{StateError, earlier};
 use crate::adapter::{Spec, Target};
 use crate::block::Block;
-use crate::reservoir::{ChanceState, RecordError};
+use crate::reservoir::{RecordError, record};
 use rkyv::{Archive, Deserialize, Serialize};
 use sapwood_protocol::limits::COUNT_MAX;
-use sapwood_protocol::record::{Kind, UncheckedHeader};
+use sapwood_protocol::record::Kind;
 use std::fmt::{self, Display};
 
 /// One adapted linear layer.
@@ -41,8 +41,6 @@ pub struct Cursor {
     pub position: u64,
     /// Optimiser steps of the job, which the learning rate's schedule follows.
     pub step: u64,
-    /// Where the job's own chance stands.
-    pub chance: ChanceState,
 }
 
 impl Display for Shape {
@@ -141,7 +139,7 @@ pub fn shapes(spec: &Spec) -> Vec<Shape> {
 impl LearnerRecord {
     /// A record of any version.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
-        let header = UncheckedHeader::read(bytes)?.check(Kind::Learner)?;
+        let header = record::header(Kind::Learner, bytes)?;
         earlier::learner(&header, bytes)
     }
 

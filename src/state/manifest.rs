@@ -7,14 +7,14 @@
 use super::publish::{self, damaged};
 use super::{StateError, earlier};
 use crate::ports::Storage;
-use crate::reservoir::record::seal;
+use crate::reservoir::record::{self, seal};
 use crate::reservoir::{Ledger, RecordError};
 use rkyv::{Archive, Deserialize, Serialize};
 use sapwood_protocol::limits::{
     ADAPTER_FILE_BYTES_MAX, COUNT_MAX, FILE_NAME_BYTES_MAX, FILES_MAX, GENERATIONS_MAX,
     LEARNER_BYTES_MAX, MANIFEST_BYTES_MAX, REJECTIONS_MAX, VERDICT_BYTES_MAX,
 };
-use sapwood_protocol::record::{Kind, UncheckedHeader};
+use sapwood_protocol::record::Kind;
 
 /// The two names, written in turns.
 pub(crate) const NAMES: [&str; 2] = ["manifest.a", "manifest.b"];
@@ -120,7 +120,7 @@ impl Manifest {
 
     /// A manifest of any version.
     fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
-        let header = UncheckedHeader::read(bytes)?.check(Kind::Manifest)?;
+        let header = record::header(Kind::Manifest, bytes)?;
         earlier::manifest(&header, bytes)
     }
 

@@ -5,7 +5,7 @@
 use super::*;
 use crate::block::Block;
 use crate::ports::cut_disk::{CutDisk, Failure, Fault};
-use crate::reservoir::{Policy, below};
+use crate::reservoir::below;
 use rand_core::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -18,8 +18,7 @@ const SEED: [u8; 32] = [5; 32];
 const BASE: [u8; 32] = [6; 32];
 
 fn geometry() -> Geometry {
-    let policy = Policy::Reservoir;
-    Geometry { policy, capacity: 3, tokens_max: 8, vocab: 4096, hidden: None, room: 3 }
+    Geometry { capacity: 3, tokens_max: 8, vocab: 4096, hidden: None, room: 3 }
 }
 
 fn block(offer: u64) -> Block {

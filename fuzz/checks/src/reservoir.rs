@@ -10,7 +10,7 @@ use crate::manifest::{Folder, SEED, SOUND};
 use crate::record::{payload, replace, seal};
 use half::f16;
 use sapwood::block::Block;
-use sapwood::reservoir::{Geometry, Policy, Reservoir, ReservoirError};
+use sapwood::reservoir::{Geometry, Reservoir, ReservoirError};
 use sapwood::state::State;
 use sapwood_protocol::limits::DRAW_BLOCKS_MAX;
 use sapwood_protocol::record::{Kind, UncheckedHeader};
@@ -25,14 +25,8 @@ const SECOND_HEAD_AT: usize = 2048;
 const FILE_BYTES_MAX: usize = 1 << 16;
 
 /// A small reservoir with hidden states.
-pub const GEOMETRY: Geometry = Geometry {
-    policy: Policy::Reservoir,
-    capacity: 3,
-    tokens_max: 8,
-    vocab: 4096,
-    hidden: Some(2),
-    room: 3,
-};
+pub const GEOMETRY: Geometry =
+    Geometry { capacity: 3, tokens_max: 8, vocab: 4096, hidden: Some(2), room: 3 };
 
 /// The block offered as number `offer`, different from every other.
 pub fn block(offer: u64) -> Block {

@@ -9,7 +9,7 @@ use sapwood::block::Block;
 use sapwood::inbox::{Bounds, Found, Inbox, InboxError, Job};
 use sapwood::intake::Example;
 use sapwood::ports::Storage;
-use sapwood::reservoir::{Geometry, Policy, Reservoir, ReservoirError};
+use sapwood::reservoir::{Geometry, Reservoir, ReservoirError};
 use sapwood::state::{Commit, LearnerRecord, Shape, State, StateError};
 use std::sync::Arc;
 
@@ -44,8 +44,7 @@ pub enum LifeError {
 
 /// The sizes of the reservoir.
 pub fn geometry() -> Geometry {
-    let policy = Policy::Reservoir;
-    Geometry { policy, capacity: 3, tokens_max: 8, vocab: 4096, hidden: None, room: 4 }
+    Geometry { capacity: 3, tokens_max: 8, vocab: 4096, hidden: None, room: 4 }
 }
 
 /// The block of a sample.
