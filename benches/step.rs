@@ -13,7 +13,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use ndarray::Array3;
 use sapwood::base::Base;
 use sapwood::block::Block;
-use sapwood::head::{Distance, Group, Head, Keep, Kernels, Objective, Place};
+use sapwood::head::{Backend, Distance, Group, Head, Keep, Kernels, Objective};
 use sapwood::settings::EmbeddingLayers;
 
 /// Blocks of a group.
@@ -50,7 +50,7 @@ fn step(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("step");
     group.sample_size(10);
     for (name, kernels) in KERNELS {
-        let mut head = Head::load(&base, 0, &Place::cpu(), TOKENS, Keep::default()).unwrap();
+        let mut head = Head::load(&base, 0, &Backend::cpu(), TOKENS, Keep::default()).unwrap();
         head.use_kernels(kernels);
         group.throughput(Throughput::Elements((BATCH * TOKENS) as u64));
         group.bench_function(BenchmarkId::new("LoRA gradient", name), |bencher| {

@@ -8,7 +8,7 @@
 
 use crate::adapter::Adapter;
 use crate::base::Base;
-use crate::head::{Below, Decoder, Head, HeadError, Keep, Place, Session};
+use crate::head::{Backend, Below, Decoder, Head, HeadError, Keep, Session};
 use crate::trunk::{Trunk, TrunkError};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
@@ -126,7 +126,7 @@ pub struct Generator<'a> {
 ///
 /// # Errors
 /// [`GenerateError::Head`] or [`GenerateError::Trunk`] when the base cannot be loaded.
-pub fn load(base: &Base, place: &Place) -> Result<(Trunk, Head), GenerateError> {
+pub fn load(base: &Base, place: &Backend) -> Result<(Trunk, Head), GenerateError> {
     let trunk = Trunk::load(base, 0, 1)?;
     // No block goes through this head: a text has its own positions.
     let head = Head::load_over(&trunk, base, place, 1, Keep::default())?;

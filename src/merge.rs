@@ -13,7 +13,7 @@ use crate::adapter::{Adapter, Spec};
 pub enum MergeError {
     /// The two adapters are of different shape.
     #[error(
-        "adapter spec differs: expected {expected} slots of {expected_len} numbers, got {got} of \
+        "adapter spec differs: expected {expected} modules of {expected_len} numbers, got {got} of \
          {got_len}; the one in use is unchanged"
     )]
     Spec {
@@ -33,9 +33,9 @@ fn same(slow: &Spec, fast: &Spec) -> Result<(), MergeError> {
         return Ok(());
     }
     Err(MergeError::Spec {
-        expected: slow.slots.len(),
+        expected: slow.modules.len(),
         expected_len: slow.len(),
-        got: fast.slots.len(),
+        got: fast.modules.len(),
         got_len: fast.len(),
     })
 }
@@ -65,11 +65,11 @@ pub fn ema(slow: &mut Adapter, fast: &Adapter, retain: f32) -> Result<(), MergeE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapter::{Slot, Target};
+    use crate::adapter::{Module, Target};
 
-    /// One slot, rank 2, 3 in, 2 out.
+    /// One module, rank 2, 3 in, 2 out.
     fn adapter(values: [f32; 10]) -> Adapter {
-        let slot = Slot {
+        let module = Module {
             layer: 0,
             target: Target::Q,
             rank: 2,
@@ -79,13 +79,13 @@ mod tests {
             a: 0..6,
             b: 6..10,
         };
-        Adapter { spec: Spec { slots: vec![slot] }, values: values.to_vec() }
+        Adapter { spec: Spec { modules: vec![module] }, values: values.to_vec() }
     }
 
     /// `B A`, `[2, 3]`.
     fn product(adapter: &Adapter) -> [f32; 6] {
-        let slot = &adapter.spec.slots[0];
-        let (a, b) = (adapter.a(slot), adapter.b(slot));
+        let module = &adapter.spec.modules[0];
+        let (a, b) = (adapter.a(module), adapter.b(module));
         std::array::from_fn(|i| (0..2).map(|r| b[i / 3 * 2 + r] * a[r * 3 + i % 3]).sum())
     }
 
@@ -116,7 +116,7 @@ mod tests {
     fn adapters_of_different_spec_are_refused_and_slow_stays() {
         let mut slow = adapter([1.0; 10]);
         let mut fast = adapter([2.0; 10]);
-        fast.spec.slots[0].layer = 1;
+        fast.spec.modules[0].layer = 1;
         assert!(matches!(ema(&mut slow, &fast, 0.5), Err(MergeError::Spec { .. })));
         assert_eq!(slow.values, [1.0; 10]);
     }

@@ -9,7 +9,7 @@ use ndarray::Array2;
 use sapwood::adapter::Adapter;
 use sapwood::adapter::peft::{self, Files, Meta, Role};
 use sapwood::base::Base;
-use sapwood::head::{Head, Keep, Kernels, Place};
+use sapwood::head::{Backend, Head, Keep, Kernels};
 use sapwood::trunk::{Trunk, Whole};
 use std::fs;
 
@@ -29,7 +29,7 @@ fn adapters_of_peft_give_the_logits_of_peft() -> Result<(), Surprise> {
     let (_place, base) = exported("step/base")?;
     let trunk = Trunk::load(&base, 0, 1)?;
     for kernels in [Kernels::Fused, Kernels::Reference] {
-        let mut head = Head::load(&base, 0, &Place::cpu(), 12, Keep::default())?;
+        let mut head = Head::load(&base, 0, &Backend::cpu(), 12, Keep::default())?;
         head.use_kernels(kernels);
         for name in READABLE {
             let expected = Golden::load(&format!("peft/{name}/expected"))?;
@@ -57,7 +57,7 @@ fn every_family_in_the_head_gives_the_logits_of_transformers() -> Result<(), Sur
         // At tap 1 the trunk's layer and the head's layers must fit together, too.
         for (tap, kernels) in [(0, Kernels::Fused), (0, Kernels::Reference), (1, Kernels::Fused)] {
             let hidden = Trunk::load(&base, tap, 1)?.hidden(&ids)?;
-            let mut head = Head::load(&base, tap, &Place::cpu(), shape[1], Keep::default())?;
+            let mut head = Head::load(&base, tap, &Backend::cpu(), shape[1], Keep::default())?;
             head.use_kernels(kernels);
             let logits: Vec<f32> = head.logits(None, &hidden)?.iter().copied().collect();
             assert_close(family, &logits, &expected.f32("logits")?, &F32);

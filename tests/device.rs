@@ -15,7 +15,7 @@ use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
 use sapwood::head::{
-    Below, Decoder, Distance, Group, Head, HeadError, Keep, Losses, Objective, Place, Seen,
+    Backend, Below, Decoder, Distance, Group, Head, HeadError, Keep, Losses, Objective, Seen,
 };
 use sapwood::settings::{Device, EmbeddingLayers};
 use sapwood::train::{self, AdamW, Batch, Follow, Learners, Rules, Whitening};
@@ -38,25 +38,25 @@ const FAMILIES: [&str; 5] = ["llama2", "llama3", "qwen2", "smollm2", "head_dim"]
 const TOKENS_MAX: usize = 24;
 
 /// The CPU, and every other device that this build and this machine have.
-fn places() -> Vec<Place> {
+fn places() -> Vec<Backend> {
     static TELL: Once = Once::new();
-    let opened = [Device::Cuda(0), Device::Metal].map(Place::open);
+    let opened = [Device::Cuda(0), Device::Metal].map(Backend::open);
     // The harness shows what goes past its own macros even when a test succeeds.
     TELL.call_once(|| {
         for error in opened.iter().filter_map(|place| place.as_ref().err()) {
             let _ = writeln!(stderr(), "not compared: {error}");
         }
     });
-    iter::once(Place::cpu()).chain(opened.into_iter().flatten()).collect()
+    iter::once(Backend::cpu()).chain(opened.into_iter().flatten()).collect()
 }
 
 /// The head by the CPU's own kernels.
 fn by_hand(base: &Base) -> Result<Head, HeadError> {
-    Head::load(base, 0, &Place::cpu(), TOKENS_MAX, Keep::default())
+    Head::load(base, 0, &Backend::cpu(), TOKENS_MAX, Keep::default())
 }
 
 /// The head by candle's ops, its weights as a GPU has them.
-fn by_candle(base: &Base, place: &Place) -> Result<Head, HeadError> {
+fn by_candle(base: &Base, place: &Backend) -> Result<Head, HeadError> {
     Head::load_reference(base, 0, place, TOKENS_MAX)
 }
 
@@ -212,7 +212,7 @@ fn ids(config: &Config, batch: usize, length: usize) -> Array2<u32> {
 }
 
 /// A trunk whose layers below `tap` are the first `layers` of the base, on a device.
-fn continued(base: &Base, tap: usize, layers: usize, place: &Place) -> Result<Trunk, TrunkError> {
+fn continued(base: &Base, tap: usize, layers: usize, place: &Backend) -> Result<Trunk, TrunkError> {
     let below = Below::load(base, layers, place, TOKENS_MAX);
     let below = below.map_err(|error| TrunkError::Device { what: error.to_string() })?;
     let layers = move |embedded: &Array3<f32>| Ok(below.hidden(embedded)?);
@@ -252,7 +252,7 @@ fn a_trunk_with_a_layer_too_few_is_refused() -> Result<(), Surprise> {
 #[test]
 fn a_sequence_longer_than_the_devices_tables_is_refused() -> Result<(), Surprise> {
     let (_folder, base) = exported("families/smollm2")?;
-    let below = Below::load(&base, 1, &Place::cpu(), 4)?;
+    let below = Below::load(&base, 1, &Backend::cpu(), 4)?;
     let embedded = Array3::zeros((1, 5, base.config().hidden));
     assert!(below.hidden(&embedded).is_err());
     Ok(())
@@ -267,7 +267,7 @@ fn text_is_generated_from_the_same_logits() -> Result<(), Surprise> {
     let ids = ids(config, 1, 9);
     let ids = ids.as_slice().ok_or("contiguous")?;
     let (trunk, head) =
-        (Trunk::load(&base, 1, 1)?, Head::load(&base, 1, &Place::cpu(), 2, Keep::default())?);
+        (Trunk::load(&base, 1, 1)?, Head::load(&base, 1, &Backend::cpu(), 2, Keep::default())?);
     let by_hand = Decoder::new(&trunk, None, &head);
     for place in places() {
         let below = Below::load(&base, 1, &place, TOKENS_MAX)?;
@@ -296,7 +296,7 @@ fn text_is_generated_from_the_same_logits() -> Result<(), Surprise> {
 #[test]
 fn a_device_that_is_not_there_is_refused_by_name() -> Result<(), Surprise> {
     for choice in [Device::Cuda(0), Device::Cuda(4096), Device::Metal] {
-        match Place::open(choice) {
+        match Backend::open(choice) {
             Ok(place) => writeln!(stderr(), "{} is there", place.name())?,
             Err(error) => {
                 let told = error.to_string();
@@ -306,13 +306,13 @@ fn a_device_that_is_not_there_is_refused_by_name() -> Result<(), Surprise> {
             }
         }
     }
-    assert!(Place::open(Device::Cuda(4096)).is_err(), "no machine has so many");
+    assert!(Backend::open(Device::Cuda(4096)).is_err(), "no machine has so many");
     Ok(())
 }
 
 #[test]
 fn auto_falls_back_to_the_cpu_and_tells_of_a_device_that_was_built_in() -> Result<(), Surprise> {
-    let place = Place::open(Device::Auto)?;
+    let place = Backend::open(Device::Auto)?;
     if place.is_cpu() {
         let built_in = cfg!(feature = "cuda") || cfg!(feature = "metal");
         assert_eq!(place.notice().is_some(), built_in, "{:?}", place.notice());

@@ -11,7 +11,7 @@ use rand_core::{Rng, SeedableRng};
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::{Base, Config};
 use sapwood::generate::{self, End, GenerateError, Generator, Sampling};
-use sapwood::head::{Decoder, Head, HeadError, Keep, Place, Session};
+use sapwood::head::{Backend, Decoder, Head, HeadError, Keep, Session};
 use sapwood::settings::{Activations, HeadWeights};
 use sapwood::tokenise::Tokeniser;
 use sapwood::trunk::Trunk;
@@ -24,11 +24,11 @@ const GREEDY: Sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
 /// Trunk and head of the CPU's own kernels.
 fn halves(base: &Base, tap: usize, weights: HeadWeights) -> Result<(Trunk, Head), Surprise> {
     let keep = Keep { weights, activations: Activations::F32 };
-    Ok((Trunk::load(base, tap, 1)?, Head::load(base, tap, &Place::cpu(), 2, keep)?))
+    Ok((Trunk::load(base, tap, 1)?, Head::load(base, tap, &Backend::cpu(), 2, keep)?))
 }
 
 fn reference(base: &Base) -> Result<(Trunk, Head), Surprise> {
-    Ok((Trunk::load(base, 0, 1)?, Head::load_reference(base, 0, &Place::cpu(), 2)?))
+    Ok((Trunk::load(base, 0, 1)?, Head::load_reference(base, 0, &Backend::cpu(), 2)?))
 }
 
 /// The model in the repository, and a prompt of its language.
@@ -243,7 +243,7 @@ fn a_text_is_the_same_on_any_number_of_threads() -> Result<(), Surprise> {
 #[test]
 fn a_text_tells_why_it_ended() -> Result<(), Surprise> {
     let (_place, base) = exported("families/smollm2")?;
-    let engines = generate::load(&base, &Place::cpu())?;
+    let engines = generate::load(&base, &Backend::cpu())?;
     let generator = Generator::new(&engines.0, None, &engines.1);
     let context = generator.context();
     assert_eq!(context, base.config().context);
@@ -270,7 +270,7 @@ fn a_text_tells_why_it_ended() -> Result<(), Surprise> {
 #[test]
 fn what_no_text_can_be_made_of_is_refused() -> Result<(), Surprise> {
     let (_place, base) = exported("families/mistral")?;
-    let (trunk, head) = generate::load(&base, &Place::cpu())?;
+    let (trunk, head) = generate::load(&base, &Backend::cpu())?;
     let generator = Generator::new(&trunk, None, &head);
     let refusal = |prompt: &[u32], adapter: Option<&Adapter>| {
         let text = generator.start(prompt, 5, adapter, GREEDY);
@@ -282,7 +282,7 @@ fn what_no_text_can_be_made_of_is_refused() -> Result<(), Surprise> {
     assert_eq!(refusal(&[1; 63], None), "");
     assert!(refusal(&[1, 96], None).contains("token 96 is not in the vocabulary of 96"));
     let mut other = adapter(base.config(), 1);
-    other.spec.slots[0].fan_in += 1;
+    other.spec.modules[0].fan_in += 1;
     assert!(refusal(&[1], Some(&other)).contains("does not fit"));
     let (other_trunk, _) = halves(&base, 1, HeadWeights::Auto)?;
     let apart = Decoder::new(&other_trunk, None, &head).session(None, 4).err();

@@ -9,7 +9,7 @@ use ndarray::{Array3, Axis};
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
-use sapwood::head::{Distance, Gradient, Group, Head, Keep, Kernels, Objective, Place, Seen};
+use sapwood::head::{Backend, Distance, Gradient, Group, Head, Keep, Kernels, Objective, Seen};
 use sapwood::settings::{Activations, EmbeddingLayers, HeadWeights};
 use sapwood::train::{self, AdamW, Batch, Follow, Learners, Moments, Rules, Whitening};
 
@@ -31,10 +31,10 @@ fn spec(base: &Base) -> Spec {
 /// The adapter whose tensors begin with `prefix`.
 fn adapter(golden: &Golden, spec: &Spec, prefix: &str) -> Result<Adapter, Surprise> {
     let mut values = vec![0.0; spec.len()];
-    for slot in &spec.slots {
-        let module = format!("{prefix}.model.layers.{}.{}", slot.layer, slot.target.module());
-        values[slot.a.clone()].copy_from_slice(&golden.f32(&format!("{module}.lora_A"))?);
-        values[slot.b.clone()].copy_from_slice(&golden.f32(&format!("{module}.lora_B"))?);
+    for module in &spec.modules {
+        let name = format!("{prefix}.model.layers.{}.{}", module.layer, module.target.module());
+        values[module.a.clone()].copy_from_slice(&golden.f32(&format!("{name}.lora_A"))?);
+        values[module.b.clone()].copy_from_slice(&golden.f32(&format!("{name}.lora_B"))?);
     }
     Ok(Adapter { spec: spec.clone(), values })
 }
@@ -73,7 +73,7 @@ impl Owned {
 }
 
 fn head(base: &Base, kernels: Kernels) -> Result<Head, Surprise> {
-    let mut head = Head::load(base, 1, &Place::cpu(), 12, Keep::default())?;
+    let mut head = Head::load(base, 1, &Backend::cpu(), 12, Keep::default())?;
     head.use_kernels(kernels);
     Ok(head)
 }
@@ -96,9 +96,9 @@ fn lora_gradients_of_every_target_equal_those_of_torch() -> Result<(), Surprise>
         let Gradient { losses, values: gradient, .. } =
             head.gradient(&fast, &group, None, &objective)?;
         assert_close("loss", &[losses.total], &golden.f32("loss")?, &F32);
-        for slot in &expected.spec.slots {
-            let what = format!("{kernels:?} layer {} {}", slot.layer, slot.target.module());
-            for range in [slot.a.clone(), slot.b.clone()] {
+        for module in &expected.spec.modules {
+            let what = format!("{kernels:?} layer {} {}", module.layer, module.target.module());
+            for range in [module.a.clone(), module.b.clone()] {
                 assert_close(&what, &gradient[range.clone()], &expected.values[range], &F32);
             }
         }
@@ -127,7 +127,7 @@ fn long_blocks_give_the_losses_and_gradients_of_torch() -> Result<(), Surprise> 
         (Kernels::Reference, Activations::F32),
     ] {
         let keep = Keep { activations, ..Keep::default() };
-        let mut head = Head::load(&base, 1, &Place::cpu(), owned.hidden.dim().1, keep)?;
+        let mut head = Head::load(&base, 1, &Backend::cpu(), owned.hidden.dim().1, keep)?;
         head.use_kernels(kernels);
         let objective = objective(0.0, EmbeddingLayers::Last);
         let found = head.gradient(&fast, &group, None, &objective)?;
@@ -379,7 +379,7 @@ fn fused_and_reference_kernels_agree_on_odd_shapes_and_masks() -> Result<(), Sur
         let (_place, base) = exported(&format!("families/{family}"))?;
         for shape in [(1, 2, 1), (3, 7, 2), (2, 23, 1)] {
             let case = Case::new(base.config(), shape);
-            let mut head = Head::load(&base, 0, &Place::cpu(), 24, Keep::default())?;
+            let mut head = Head::load(&base, 0, &Backend::cpu(), 24, Keep::default())?;
             let (loss, gradient, nats) = case.run(&head)?;
             head.use_kernels(Kernels::Reference);
             let (plain_loss, plain_gradient, plain_nats) = case.run(&head)?;
@@ -410,7 +410,7 @@ impl Case {
 fn each_group_weighs_by_its_blocks() -> Result<(), Surprise> {
     let (_place, base) = exported("families/llama2")?;
     let case = Case::new(base.config(), (4, 9, 1));
-    let mut head = Head::load(&base, 0, &Place::cpu(), 24, Keep::default())?;
+    let mut head = Head::load(&base, 0, &Backend::cpu(), 24, Keep::default())?;
     let mut found = Vec::new();
     for kernels in KERNELS {
         head.use_kernels(kernels);
@@ -460,7 +460,7 @@ fn every_way_of_keeping_weights_and_activations_gives_the_gradient_as_exactly_as
         for shape in [(1, 2, 1), (3, 7, 2), (2, 23, 1)] {
             let case = Case::new(base.config(), shape);
             let load = |weights, activations| {
-                Head::load(&base, 0, &Place::cpu(), 24, Keep { weights, activations })
+                Head::load(&base, 0, &Backend::cpu(), 24, Keep { weights, activations })
             };
             let (loss, gradient, _) = case.run(&load(Auto, Activations::F32)?)?;
             for (weights, activations, allowed) in ways {

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use sapwood::adapter::peft::{self, Meta, Role};
-use sapwood::adapter::{Adapter, Slot, Spec, Target};
+use sapwood::adapter::{Adapter, Module, Spec, Target};
 use sapwood::ports::Disk;
 use sapwood::state::{Commit, LearnerRecord, State, shapes};
 use std::fs;
@@ -163,8 +163,8 @@ fn the_state_folder_is_not_watched_under_any_name() {
 fn commit(state: &mut State, values: [f32; 4]) {
     let (rank, fan_in, fan_out) = (1, 2, 2);
     let (layer, target, scale, a, b) = (0, Target::Q, 2.0, 0..2, 2..4);
-    let slot = Slot { layer, target, rank, scale, fan_in, fan_out, a, b };
-    let spec = Spec { slots: vec![slot] };
+    let module = Module { layer, target, rank, scale, fan_in, fan_out, a, b };
+    let spec = Spec { modules: vec![module] };
     let (slow, numbers) =
         (Adapter { spec: spec.clone(), values: values.to_vec() }, values.to_vec());
     let learner = LearnerRecord {

@@ -5,12 +5,12 @@
 //!   `r x r` products: `<B1 A1, B2 A2> = sum((B1^T B2) * (A1 A2^T))`, in f64.
 //! - Invariant: two adapters that differ in A and B but not in `B A` do not differ here.
 
-use super::{Adapter, AdapterError, Slot, Target};
+use super::{Adapter, AdapterError, Module, Target};
 use std::collections::BTreeSet;
 
 /// One adapted linear layer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SlotSummary {
+pub struct ModuleSummary {
     /// Index of the decoder layer, from 0.
     pub layer: usize,
     /// Which linear layer of it.
@@ -27,7 +27,7 @@ pub struct SlotSummary {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
     /// By layer, then target.
-    pub slots: Vec<SlotSummary>,
+    pub modules: Vec<ModuleSummary>,
     /// Numbers in all factors.
     pub parameters: usize,
     /// Frobenius norm of all changes together.
@@ -53,7 +53,7 @@ pub struct Distance {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Diff {
     /// Every linear layer that either of them adapts, by layer, then target.
-    pub slots: Vec<(usize, Target, Distance)>,
+    pub modules: Vec<(usize, Target, Distance)>,
     /// All layers together.
     pub total: Distance,
 }
@@ -64,16 +64,16 @@ pub struct Diff {
 /// [`AdapterError::Length`] when spec and numbers disagree.
 pub fn inspect(adapter: &Adapter) -> Result<Summary, AdapterError> {
     check_length(adapter)?;
-    let summary = |slot: &Slot| SlotSummary {
-        layer: slot.layer,
-        target: slot.target,
-        rank: slot.rank,
-        scale: slot.scale,
-        norm: inner((adapter, slot), (adapter, slot)).max(0.0).sqrt(),
+    let summary = |module: &Module| ModuleSummary {
+        layer: module.layer,
+        target: module.target,
+        rank: module.rank,
+        scale: module.scale,
+        norm: inner((adapter, module), (adapter, module)).max(0.0).sqrt(),
     };
-    let slots: Vec<SlotSummary> = adapter.spec.slots.iter().map(summary).collect();
-    let norm = slots.iter().map(|slot| slot.norm * slot.norm).sum::<f64>().sqrt();
-    Ok(Summary { slots, parameters: adapter.spec.len(), norm })
+    let modules: Vec<ModuleSummary> = adapter.spec.modules.iter().map(summary).collect();
+    let norm = modules.iter().map(|module| module.norm * module.norm).sum::<f64>().sqrt();
+    Ok(Summary { modules, parameters: adapter.spec.len(), norm })
 }
 
 /// How the changes of `first` and `second` differ; ranks, scales and targets may.
@@ -83,22 +83,24 @@ pub fn inspect(adapter: &Adapter) -> Result<Summary, AdapterError> {
 pub fn diff(first: &Adapter, second: &Adapter) -> Result<Diff, AdapterError> {
     check_length(first)?;
     check_length(second)?;
-    let slots = first.spec.slots.iter().chain(&second.spec.slots);
-    let places: BTreeSet<(usize, Target)> = slots.map(|slot| (slot.layer, slot.target)).collect();
-    let (mut slots, mut sum) = (Vec::new(), Products::default());
+    let modules = first.spec.modules.iter().chain(&second.spec.modules);
+    let places: BTreeSet<(usize, Target)> =
+        modules.map(|module| (module.layer, module.target)).collect();
+    let (mut modules, mut sum) = (Vec::new(), Products::default());
     for (layer, target) in places {
-        let left = first.spec.slot(layer, target).map(|slot| (first, slot));
-        let right = second.spec.slot(layer, target).map(|slot| (second, slot));
+        let left = first.spec.module(layer, target).map(|module| (first, module));
+        let right = second.spec.module(layer, target).map(|module| (second, module));
         if let (Some((_, left)), Some((_, right))) = (left, right) {
             check_fans(left, right)?;
         }
-        let squared = |side: Option<(&Adapter, &Slot)>| side.map_or(0.0, |side| inner(side, side));
+        let squared =
+            |side: Option<(&Adapter, &Module)>| side.map_or(0.0, |side| inner(side, side));
         let both = left.zip(right).map_or(0.0, |(left, right)| inner(left, right));
         let products = Products { first: squared(left), second: squared(right), both };
         sum.add(products);
-        slots.push((layer, target, products.distance()));
+        modules.push((layer, target, products.distance()));
     }
-    Ok(Diff { slots, total: sum.distance() })
+    Ok(Diff { modules, total: sum.distance() })
 }
 
 /// Inner products of two changes with themselves and each other.
@@ -130,8 +132,8 @@ impl Products {
     }
 }
 
-/// `<s1 B1 A1, s2 B2 A2>` of two slots of equal fans.
-fn inner(left: (&Adapter, &Slot), right: (&Adapter, &Slot)) -> f64 {
+/// `<s1 B1 A1, s2 B2 A2>` of two modules of equal fans.
+fn inner(left: (&Adapter, &Module), right: (&Adapter, &Module)) -> f64 {
     let ((left, one), (right, two)) = (left, right);
     let (a1, a2) = (left.a(one), right.a(two));
     let (b1, b2) = (left.b(one), right.b(two));
@@ -158,7 +160,7 @@ fn check_length(adapter: &Adapter) -> Result<(), AdapterError> {
     if expected == got { Ok(()) } else { Err(AdapterError::Length { expected, got }) }
 }
 
-fn check_fans(first: &Slot, second: &Slot) -> Result<(), AdapterError> {
+fn check_fans(first: &Module, second: &Module) -> Result<(), AdapterError> {
     let expected = (first.fan_in, first.fan_out);
     let got = (second.fan_in, second.fan_out);
     if expected == got {
@@ -192,16 +194,16 @@ mod tests {
 
     /// `scale * B A` written out.
     fn dense(adapter: &Adapter, layer: usize, target: Target) -> Option<Vec<f64>> {
-        let slot = adapter.spec.slot(layer, target)?;
-        let (a, b) = (adapter.a(slot), adapter.b(slot));
+        let module = adapter.spec.module(layer, target)?;
+        let (a, b) = (adapter.a(module), adapter.b(module));
         let cell = |at: usize| {
-            let (row, column) = (at / slot.fan_in, at % slot.fan_in);
-            let terms = (0..slot.rank).map(|k| {
-                f64::from(b[row * slot.rank + k]) * f64::from(a[k * slot.fan_in + column])
+            let (row, column) = (at / module.fan_in, at % module.fan_in);
+            let terms = (0..module.rank).map(|k| {
+                f64::from(b[row * module.rank + k]) * f64::from(a[k * module.fan_in + column])
             });
-            f64::from(slot.scale) * terms.sum::<f64>()
+            f64::from(module.scale) * terms.sum::<f64>()
         };
-        Some((0..slot.fan_in * slot.fan_out).map(cell).collect())
+        Some((0..module.fan_in * module.fan_out).map(cell).collect())
     }
 
     fn dot(x: &[f64], y: &[f64]) -> f64 {
@@ -219,11 +221,11 @@ mod tests {
             random(&config(16), &[Target::Q, Target::Down], Strength { rank: 3, alpha: 7.0 }, 1);
         let summary = inspect(&adapter).unwrap();
         assert_eq!(summary.parameters, adapter.values.len());
-        assert_eq!(summary.slots.len(), 4);
+        assert_eq!(summary.modules.len(), 4);
         let mut square = 0.0;
-        for slot in &summary.slots {
-            let dense = dense(&adapter, slot.layer, slot.target).unwrap();
-            assert_near(slot.norm, dot(&dense, &dense).sqrt());
+        for module in &summary.modules {
+            let dense = dense(&adapter, module.layer, module.target).unwrap();
+            assert_near(module.norm, dot(&dense, &dense).sqrt());
             square += dot(&dense, &dense);
         }
         assert_near(summary.norm, square.sqrt());
@@ -235,8 +237,8 @@ mod tests {
         let first = random(&config, &[Target::Q, Target::V], Strength { rank: 3, alpha: 7.0 }, 1);
         let second = random(&config, &[Target::V, Target::Up], Strength { rank: 2, alpha: 2.0 }, 2);
         let diff = diff(&first, &second).unwrap();
-        assert_eq!(diff.slots.len(), 6);
-        for (layer, target, distance) in diff.slots {
+        assert_eq!(diff.modules.len(), 6);
+        for (layer, target, distance) in diff.modules {
             let (fan_in, fan_out) = target.fans(&config);
             let nothing = vec![0.0; fan_in * fan_out];
             let one = dense(&first, layer, target).unwrap_or_else(|| nothing.clone());
@@ -259,9 +261,9 @@ mod tests {
     fn factors_that_differ_with_an_equal_product_do_not_differ() {
         let first = random(&config(16), &[Target::K], Strength { rank: 4, alpha: 8.0 }, 3);
         let mut second = first.clone();
-        for slot in &second.spec.slots {
-            second.values[slot.a.clone()].iter_mut().for_each(|value| *value *= 2.0);
-            second.values[slot.b.clone()].iter_mut().for_each(|value| *value /= 2.0);
+        for module in &second.spec.modules {
+            second.values[module.a.clone()].iter_mut().for_each(|value| *value *= 2.0);
+            second.values[module.b.clone()].iter_mut().for_each(|value| *value /= 2.0);
         }
         let total = diff(&first, &second).unwrap().total;
         // The root of f64's rounding, as the difference is the root of a difference.

@@ -127,7 +127,7 @@ pub enum AdapterError {
         got: String,
     },
     /// An adapter that changes nothing has no PEFT form.
-    #[error("the adapter has no slot, expected at least one adapted linear layer")]
+    #[error("the adapter has no module, expected at least one adapted linear layer")]
     Empty,
     /// The flat vector and the spec disagree.
     #[error("the adapter holds {got} numbers, expected {expected} by its spec")]

@@ -1,6 +1,6 @@
 //! A LoRA adapter as plain numbers: which linear layers it changes, and its factors A and B.
 //!
-//! The effective weight is `W + scale * B A`, `scale = alpha / rank`, stated once per slot.
+//! The effective weight is `W + scale * B A`, `scale = alpha / rank`, stated once per module.
 //! - All factors lie in one flat `Vec<f32>`, so that AdamW, the average and a checksum are single loops.
 //! - Order: by layer, then by target (q, k, v, o, gate, up, down), A before B. It never changes.
 //! - Never here: files (see `peft`), engines.
@@ -39,7 +39,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// Every target, in the order of the slots.
+    /// Every target, in the order of the modules.
     pub const ALL: [Self; 7] =
         [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
 
@@ -82,7 +82,7 @@ impl Target {
 
 /// One adapted linear layer and where its factors lie in the flat vector.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Slot {
+pub struct Module {
     /// Index of the decoder layer in the base, from 0.
     pub layer: usize,
     /// Which linear layer of it.
@@ -105,10 +105,10 @@ pub struct Slot {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
     /// The adapted linear layers in their fixed order.
-    pub slots: Vec<Slot>,
+    pub modules: Vec<Module>,
 }
 
-/// The rank and alpha of one slot, before its place is known.
+/// The rank and alpha of one module, before its place is known.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Strength {
     /// Rank r, at least 1.
@@ -142,7 +142,7 @@ impl Spec {
         layers: Range<usize>,
         mut choose: impl FnMut(usize, Target) -> Option<(Strength, (usize, usize))>,
     ) -> Self {
-        let (mut slots, mut at) = (Vec::new(), 0);
+        let (mut modules, mut at) = (Vec::new(), 0);
         for layer in layers {
             for target in Target::ALL {
                 let Some((strength, (fan_in, fan_out))) = choose(layer, target) else { continue };
@@ -151,30 +151,30 @@ impl Spec {
                 let b = a.end..a.end + fan_out * rank;
                 at = b.end;
                 let scale = alpha / rank as f32;
-                slots.push(Slot { layer, target, rank, scale, fan_in, fan_out, a, b });
+                modules.push(Module { layer, target, rank, scale, fan_in, fan_out, a, b });
             }
         }
-        Self { slots }
+        Self { modules }
     }
 
     /// How many numbers an adapter of this spec holds.
     pub fn len(&self) -> usize {
-        self.slots.last().map_or(0, |slot| slot.b.end)
+        self.modules.last().map_or(0, |module| module.b.end)
     }
 
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.modules.is_empty()
     }
 
-    /// The slot of a linear layer, if it is adapted.
-    pub fn slot(&self, layer: usize, target: Target) -> Option<&Slot> {
-        self.slots.iter().find(|slot| slot.layer == layer && slot.target == target)
+    /// The module of a linear layer, if it is adapted.
+    pub fn module(&self, layer: usize, target: Target) -> Option<&Module> {
+        self.modules.iter().find(|module| module.layer == layer && module.target == target)
     }
 
     /// The lowest adapted layer, if any: nothing below it needs a gradient.
     pub fn first_layer(&self) -> Option<usize> {
-        self.slots.first().map(|slot| slot.layer)
+        self.modules.first().map(|module| module.layer)
     }
 }
 
@@ -183,7 +183,7 @@ impl Spec {
 pub struct Adapter {
     /// What it changes.
     pub spec: Spec,
-    /// A and B of every slot, in the order of the slots, `spec.len()` numbers.
+    /// A and B of every module, in the order of the modules, `spec.len()` numbers.
     pub values: Vec<f32>,
 }
 
@@ -193,9 +193,9 @@ impl Adapter {
     /// That is PEFT's `init_lora_weights=True`, Kaiming-uniform with a = sqrt(5).
     pub fn fresh(spec: Spec, chance: &mut ChaCha8Rng) -> Self {
         let mut values = vec![0.0; spec.len()];
-        for slot in &spec.slots {
-            let bound = 1.0 / (slot.fan_in as f32).sqrt();
-            for value in &mut values[slot.a.clone()] {
+        for module in &spec.modules {
+            let bound = 1.0 / (module.fan_in as f32).sqrt();
+            for value in &mut values[module.a.clone()] {
                 // 24 bits fill an f32's mantissa exactly.
                 let unit = (chance.next_u32() >> 8) as f32 / (1u32 << 24) as f32;
                 *value = bound * (2.0 * unit - 1.0);
@@ -204,13 +204,13 @@ impl Adapter {
         Self { spec, values }
     }
 
-    /// A of a slot, `[r, fan_in]`.
-    pub fn a(&self, slot: &Slot) -> &[f32] {
-        &self.values[slot.a.clone()]
+    /// A of a module, `[r, fan_in]`.
+    pub fn a(&self, module: &Module) -> &[f32] {
+        &self.values[module.a.clone()]
     }
 
-    /// B of a slot, `[fan_out, r]`.
-    pub fn b(&self, slot: &Slot) -> &[f32] {
-        &self.values[slot.b.clone()]
+    /// B of a module, `[fan_out, r]`.
+    pub fn b(&self, module: &Module) -> &[f32] {
+        &self.values[module.b.clone()]
     }
 }

@@ -44,16 +44,16 @@ fn load(folder: &Path, config: &Config) -> anyhow::Result<(Adapter, Option<Meta>
 fn inspect(folder: &Path, model: Option<&Path>, console: &Console) -> anyhow::Result<()> {
     let (adapter, meta) = load(folder, &config(folder, model)?)?;
     let summary = compare::inspect(&adapter)?;
-    let slots: Vec<Value> = summary
-        .slots
+    let modules: Vec<Value> = summary
+        .modules
         .iter()
-        .map(|slot| {
+        .map(|module| {
             json!({
-                "layer": slot.layer,
-                "target": slot.target.name(),
-                "rank": slot.rank,
-                "scale": slot.scale,
-                "norm": slot.norm,
+                "layer": module.layer,
+                "target": module.target.name(),
+                "rank": module.rank,
+                "scale": module.scale,
+                "norm": module.norm,
             })
         })
         .collect();
@@ -63,7 +63,7 @@ fn inspect(folder: &Path, model: Option<&Path>, console: &Console) -> anyhow::Re
         "norm": summary.norm,
         "generation": meta.map(|meta| meta.generation),
         "steps": meta.map(|meta| meta.steps),
-        "slots": slots,
+        "modules": modules,
     });
     let mut text =
         format!("{} parameters, norm of all changes {:.4}\n", summary.parameters, summary.norm);
@@ -71,9 +71,10 @@ fn inspect(folder: &Path, model: Option<&Path>, console: &Console) -> anyhow::Re
         writeln!(text, "generation {}, {} steps", meta.generation, meta.steps)?;
     }
     writeln!(text, "{:>5}  {:<10}{:>6}{:>9}{:>12}", "layer", "target", "rank", "scale", "norm")?;
-    for slot in &summary.slots {
-        let (name, rank, scale, norm) = (slot.target.name(), slot.rank, slot.scale, slot.norm);
-        writeln!(text, "{:>5}  {name:<10}{rank:>6}{scale:>9.3}{norm:>12.5}", slot.layer)?;
+    for module in &summary.modules {
+        let (name, rank, scale, norm) =
+            (module.target.name(), module.rank, module.scale, module.norm);
+        writeln!(text, "{:>5}  {name:<10}{rank:>6}{scale:>9.3}{norm:>12.5}", module.layer)?;
     }
     Ok(console.result(&value, &text)?)
 }
@@ -96,14 +97,14 @@ fn diff(
             "cosine": distance.cosine,
         })
     };
-    let slots: Vec<Value> = diff
-        .slots
+    let modules: Vec<Value> = diff
+        .modules
         .iter()
         .map(|(layer, target, distance)| {
             json!({ "layer": layer, "target": target.name(), "distance": plain(distance) })
         })
         .collect();
-    let value = json!({ "event": "diff", "total": plain(&diff.total), "slots": slots });
+    let value = json!({ "event": "diff", "total": plain(&diff.total), "modules": modules });
     let cell = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
     let mut text = format!(
         "{:>5}  {:<10}{:>12}{:>12}{:>10}{:>10}\n",
@@ -118,7 +119,7 @@ fn diff(
             cell(distance.cosine)
         )
     };
-    for (layer, target, distance) in &diff.slots {
+    for (layer, target, distance) in &diff.modules {
         text += &row(&layer.to_string(), target.name(), distance);
     }
     text += &row("all", "", &diff.total);

@@ -4,7 +4,7 @@ use super::args::Doctor;
 use super::console::{Console, bytes};
 use super::host;
 use sapwood::base::Base;
-use sapwood::head::Place;
+use sapwood::head::Backend;
 use sapwood::learner::{Memory, Tokens, spec, threads};
 use sapwood::settings::{Device, Reader};
 use serde_json::json;
@@ -18,7 +18,7 @@ pub(crate) fn run(args: &Doctor, console: &Console) -> anyhow::Result<()> {
         .into_iter()
         .map(|device| {
             let found =
-                Place::open(device).map_or_else(|error| error.to_string(), |_| "ready".into());
+                Backend::open(device).map_or_else(|error| error.to_string(), |_| "ready".into());
             let named = format!("device {device}: ");
             (device.to_string(), found.trim_start_matches(&named).to_owned())
         })

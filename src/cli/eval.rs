@@ -18,7 +18,7 @@ pub(crate) fn run(args: &Eval, console: &Console) -> anyhow::Result<()> {
         ..chosen::settings(&args.choice, args.max_seq_length)?
     };
     let engines = Engines::load(model, &settings)?;
-    engines.place.notice().map_or(Ok(()), |notice| console.warn(notice))?;
+    engines.backend.notice().map_or(Ok(()), |notice| console.warn(notice))?;
     let tokeniser = chosen::tokeniser(model, &engines)?;
     let adapter = chosen::adapter(&args.choice, &engines.base)?;
     if let Some(path) = &args.data {

@@ -5,7 +5,7 @@ use super::chosen;
 use super::console::Console;
 use sapwood::base::Base;
 use sapwood::generate::{self, Generator, Sampling};
-use sapwood::head::Place;
+use sapwood::head::Backend;
 use sapwood::intake::Message;
 use sapwood::tokenise::Tokeniser;
 use serde_json::json;
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Generate, console: &Console) -> anyhow::Result<()> {
             .encode_chat(&[Message { role: "user".into(), content: args.prompt.clone() }])?,
         false => tokeniser.encode(&args.prompt)?,
     };
-    let place = Place::open(args.choice.device)?;
+    let place = Backend::open(args.choice.device)?;
     place.notice().map_or(Ok(()), |notice| console.warn(notice))?;
     let (trunk, head) = generate::load(&base, &place)?;
     let generator = Generator::new(&trunk, None, &head);

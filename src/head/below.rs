@@ -8,9 +8,9 @@
 //! - Never here: embedding, gradients, adapters. On the CPU tract runs the trunk; it is faster.
 
 use super::HeadError;
+use super::backend::Backend;
 use super::layer::{Layer, Rotary};
 use super::objective::tensor3;
-use super::place::Place;
 use super::reference::ReferenceLayer;
 use crate::base::{Base, Config};
 use candle_core::{Device, Tensor};
@@ -33,14 +33,14 @@ impl Below {
     pub fn load(
         base: &Base,
         tap: usize,
-        place: &Place,
+        backend: &Backend,
         tokens_max: usize,
     ) -> Result<Self, HeadError> {
         let config = base.config().clone();
         if tokens_max > config.context {
             return Err(HeadError::Length { got: tokens_max, max: config.context });
         }
-        let device = place.device().clone();
+        let device = backend.device().clone();
         let layers: Result<Vec<_>, _> = (0..tap.min(config.layers))
             .map(|index| Layer::load(base, index, &device, None))
             .collect();
@@ -73,7 +73,7 @@ impl Below {
         let none = Tensor::zeros(1, candle_core::DType::F32, &self.device)?;
         for layer in &self.layers {
             let (config, rotary) = (&self.config, &self.rotary);
-            let layer = ReferenceLayer { config, layer, rotary, slots: &[], factors: &none };
+            let layer = ReferenceLayer { config, layer, rotary, modules: &[], factors: &none };
             x = layer.forward(&x, 0, None)?;
         }
         let numbers = x.flatten_all()?.to_vec1()?;

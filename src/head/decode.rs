@@ -13,7 +13,7 @@ use super::layer::{Kept, Rotary};
 use super::lora::{self, Lora};
 use super::reference::{Cache, ReferenceLayer};
 use super::{Below, Factors, Head, HeadError, entropy, kernels};
-use crate::adapter::{Adapter, Slot};
+use crate::adapter::{Adapter, Module};
 use crate::base::Config;
 use crate::products::Pool;
 use crate::products::gemm::{Into, View};
@@ -188,9 +188,9 @@ impl<'a> Decoder<'a> {
                 let mut x = pool.copy(rows);
                 for (index, past) in past.iter_mut().enumerate() {
                     let layer = self.layer(index)?;
-                    let (slots, span) = adapter.map_or((&[][..], 0..0), |a| lora::part(a, index));
+                    let (modules, span) = adapter.map_or((&[][..], 0..0), |a| lora::part(a, index));
                     let factors = adapter.map_or(&[][..], |adapter| &adapter.values[span]);
-                    Pass { layer, slots, factors, turns, shape, pool }.run(seen, past, &mut x);
+                    Pass { layer, modules, factors, turns, shape, pool }.run(seen, past, &mut x);
                 }
                 last.clear();
                 last.extend_from_slice(&x[x.len() - d..]);
@@ -201,9 +201,9 @@ impl<'a> Decoder<'a> {
                 let mut x = Tensor::from_slice(rows, (1, tokens, d), &self.head.device)?;
                 let lower = self.below.into_iter().flat_map(Below::layers);
                 let layers = lower.chain(&self.head.layers).zip(&factors.layers).zip(caches);
-                for ((layer, (slots, factors)), cache) in layers {
+                for ((layer, (modules, factors)), cache) in layers {
                     let config = &self.head.config;
-                    let layer = ReferenceLayer { config, layer, rotary, slots, factors };
+                    let layer = ReferenceLayer { config, layer, rotary, modules, factors };
                     x = layer.forward(&x, seen, Some(cache))?;
                 }
                 *last = Some(x.narrow(1, tokens - 1, 1)?.squeeze(1)?);
@@ -231,8 +231,8 @@ impl Head {
 /// One layer with one adapter, over some tokens of one text.
 struct Pass<'a> {
     layer: &'a weights::Layer,
-    /// The layer's slots.
-    slots: &'a [Slot],
+    /// The layer's modules.
+    modules: &'a [Module],
     /// The layer's factors, flat.
     factors: &'a [f32],
     /// Cosines and sines from the first of the tokens on.
@@ -276,7 +276,7 @@ impl Pass<'_> {
         }
         projection.add_bias(out);
         for &(target, column) in &projection.targets {
-            let Some(lora) = Lora::of(self.slots, self.factors, target) else { continue };
+            let Some(lora) = Lora::of(self.modules, self.factors, target) else { continue };
             let thin = lora.add(input, (&mut out[column..], stride), self.pool);
             self.pool.give([thin]);
         }

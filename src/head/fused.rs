@@ -10,7 +10,7 @@ use super::attention::{self, Shape, Turn};
 use super::kernels;
 use super::layer::Rotary;
 use super::lora::{Lora, places};
-use crate::adapter::{Slot, Target};
+use crate::adapter::{Module, Target};
 use crate::products::Pool;
 use crate::products::gemm::{Into, Threads, View, matmul};
 use crate::settings::Activations;
@@ -34,7 +34,7 @@ pub(crate) struct Saved {
     inverse_mlp: Vec<f32>,
     /// Gate and up side by side, `[N, 2 F]`.
     gate_up: Vec<f32>,
-    /// `input Aᵀ` of every slot, `[N, r]` each, in the order of the slots.
+    /// `input Aᵀ` of every module, `[N, r]` each, in the order of the modules.
     narrow: Vec<Vec<f32>>,
 }
 
@@ -43,8 +43,8 @@ pub(crate) struct FusedLayer<'a> {
     pub(crate) layer: &'a Layer,
     pub(crate) rotary: &'a Rotary,
     pub(crate) pool: &'a Pool,
-    /// The layer's slots, whose ranges begin at `slots[0].a.start`.
-    pub(crate) slots: &'a [Slot],
+    /// The layer's modules, whose ranges begin at `modules[0].a.start`.
+    pub(crate) modules: &'a [Module],
     /// The layer's factors, flat.
     pub(crate) factors: &'a [f32],
     pub(crate) shape: Shape,
@@ -66,7 +66,7 @@ impl FusedLayer<'_> {
     }
 
     fn adapts(&self, targets: &[Target]) -> bool {
-        self.slots.iter().any(|slot| targets.contains(&slot.target))
+        self.modules.iter().any(|module| targets.contains(&module.target))
     }
 
     /// `out (+)= x W + bias + scale (x Aᵀ) Bᵀ` for the linear layers of a part, side by side.
@@ -83,7 +83,7 @@ impl FusedLayer<'_> {
         projection.frozen.forward(input, (&mut *out, stride, into), self.pool);
         projection.add_bias(out);
         for &(target, first) in &projection.targets {
-            let Some(lora) = Lora::of(self.slots, self.factors, target) else { continue };
+            let Some(lora) = Lora::of(self.modules, self.factors, target) else { continue };
             narrow[lora.index] = lora.add(input, (&mut out[first..], stride), self.pool);
         }
     }
@@ -106,12 +106,13 @@ impl FusedLayer<'_> {
             frozen.backward(dy, (&mut **dx, Into::Replace), self.pool);
         }
         for &(target, first) in targets {
-            let Some(lora) = Lora::of(self.slots, self.factors, target) else { continue };
-            let Lora { index, slot, a, b } = lora;
-            let (r, scale, (a_place, b_place)) = (slot.rank, slot.scale, places(self.slots, slot));
-            let dy = View::new(&dy[first..], rows, slot.fan_out, stride);
+            let Some(lora) = Lora::of(self.modules, self.factors, target) else { continue };
+            let Lora { index, module, a, b } = lora;
+            let (r, scale, (a_place, b_place)) =
+                (module.rank, module.scale, places(self.modules, module));
+            let dy = View::new(&dy[first..], rows, module.fan_out, stride);
             let mut slope = self.pool.take(rows * r);
-            let b = View::dense(b, slot.fan_out, r);
+            let b = View::dense(b, module.fan_out, r);
             matmul(&mut slope, r, dy, b, scale, Into::Replace, all);
             let thin = View::dense(&pass.narrow[index], rows, r);
             let db = &mut pass.gradient[b_place];
@@ -132,7 +133,7 @@ impl FusedLayer<'_> {
     pub(crate) fn forward(&self, x: &[f32], keep: bool) -> (Vec<f32>, Option<Saved>) {
         let (rows, shape, eps, f) = (self.rows(), &self.shape, self.layer.eps, self.ffn());
         let d = x.len() / rows;
-        let mut narrow = vec![Vec::new(); self.slots.len()];
+        let mut narrow = vec![Vec::new(); self.modules.len()];
 
         let mut inverse_attention = self.pool.take(rows);
         let mut normed = self.pool.take(rows * d);

@@ -19,20 +19,20 @@ mod kernels;
 mod layer;
 mod lora;
 mod objective;
-mod place;
+mod backend;
 mod reference;
 mod seen;
 mod tape;
 
 pub use crate::settings::EmbeddingLayers;
+pub use backend::Backend;
 pub use below::Below;
 pub use decode::{Decoder, Session};
 pub use objective::{Distance, Gradient, Group, Losses, Objective};
-pub use place::Place;
 pub(crate) use seen::tiles;
 pub use seen::{Seen, sum_bytes};
 
-use crate::adapter::{Adapter, Slot};
+use crate::adapter::{Adapter, Module};
 use crate::base::{Base, BaseError, Config};
 use crate::products::Pool;
 use crate::settings::{Activations, HeadWeights};
@@ -126,7 +126,7 @@ pub struct Head {
 
 /// An adapter's numbers on the device: one tensor a layer of the head, empty for layers without.
 struct Factors {
-    layers: Vec<(Vec<Slot>, Tensor)>,
+    layers: Vec<(Vec<Module>, Tensor)>,
 }
 
 impl Head {
@@ -138,12 +138,12 @@ impl Head {
     pub fn load(
         base: &Base,
         tap: usize,
-        place: &Place,
+        backend: &Backend,
         tokens_max: usize,
         keep: Keep,
     ) -> Result<Self, HeadError> {
-        let kernels = if place.is_cpu() { Kernels::Fused } else { Kernels::Reference };
-        Self::load_for(kernels, base, tap, (place, tokens_max), keep)
+        let kernels = if backend.is_cpu() { Kernels::Fused } else { Kernels::Reference };
+        Self::load_for(kernels, base, tap, (backend, tokens_max), keep)
     }
 
     /// The same above a trunk's tap; where lm_head is the embedding that the trunk holds, and is to be
@@ -154,11 +154,11 @@ impl Head {
     pub fn load_over(
         trunk: &Trunk,
         base: &Base,
-        place: &Place,
+        backend: &Backend,
         tokens_max: usize,
         keep: Keep,
     ) -> Result<Self, HeadError> {
-        let mut head = Self::load(base, trunk.tap(), place, tokens_max, keep)?;
+        let mut head = Self::load(base, trunk.tap(), backend, tokens_max, keep)?;
         if let Kept::Frozen(lm_head) = &mut head.lm_head
             && keep.weights == HeadWeights::Auto
             && lm_head.is_turned(trunk.embedding())
@@ -176,24 +176,24 @@ impl Head {
     pub fn load_reference(
         base: &Base,
         tap: usize,
-        place: &Place,
+        backend: &Backend,
         tokens_max: usize,
     ) -> Result<Self, HeadError> {
-        Self::load_for(Kernels::Reference, base, tap, (place, tokens_max), Keep::default())
+        Self::load_for(Kernels::Reference, base, tap, (backend, tokens_max), Keep::default())
     }
 
     fn load_for(
         kernels: Kernels,
         base: &Base,
         tap: usize,
-        (place, tokens_max): (&Place, usize),
+        (backend, tokens_max): (&Backend, usize),
         keep: Keep,
     ) -> Result<Self, HeadError> {
         let config = base.config().clone();
         if tokens_max > config.context {
             return Err(HeadError::Length { got: tokens_max, max: config.context });
         }
-        let device = place.device().clone();
+        let device = backend.device().clone();
         let kept = (kernels == Kernels::Fused).then_some(keep.weights);
         let layers: Result<Vec<_>, _> =
             (tap..config.layers).map(|index| Layer::load(base, index, &device, kept)).collect();
@@ -243,19 +243,19 @@ impl Head {
             check(adapter, &self.config, of.clone())?;
         }
         for index in of {
-            let (slots, span) = adapter.map_or((&[][..], 0..0), |a| lora::part(a, index));
+            let (modules, span) = adapter.map_or((&[][..], 0..0), |a| lora::part(a, index));
             let numbers = adapter.map_or(&[][..], |adapter| &adapter.values[span]);
             // CUDA and Metal have no buffer without a byte: no factors are one number that nobody reads.
             let numbers = if numbers.is_empty() { &[0.0] } else { numbers };
             let values = Tensor::from_slice(numbers, numbers.len(), &self.device)?;
-            let values = if trainable && !slots.is_empty() {
+            let values = if trainable && !modules.is_empty() {
                 let var = Var::from_tensor(&values)?;
                 vars.push(var.clone());
                 var.as_tensor().clone()
             } else {
                 values
             };
-            layers.push((slots.to_vec(), values));
+            layers.push((modules.to_vec(), values));
         }
         Ok((Factors { layers }, vars))
     }
@@ -278,8 +278,8 @@ impl Head {
     ) -> candle_core::Result<Tensor> {
         let mut x = x.clone();
         let layers = self.layers.iter().zip(&factors.layers);
-        for (index, (layer, (slots, values))) in layers.enumerate() {
-            x = self.reference(layer, slots, values).forward(&x, 0, None)?;
+        for (index, (layer, (modules, values))) in layers.enumerate() {
+            x = self.reference(layer, modules, values).forward(&x, 0, None)?;
             visit(index, &x)?;
         }
         Ok(x)
@@ -288,10 +288,10 @@ impl Head {
     fn reference<'a>(
         &'a self,
         layer: &'a Layer,
-        slots: &'a [Slot],
+        modules: &'a [Module],
         factors: &'a Tensor,
     ) -> ReferenceLayer<'a> {
-        ReferenceLayer { config: &self.config, layer, rotary: &self.rotary, slots, factors }
+        ReferenceLayer { config: &self.config, layer, rotary: &self.rotary, modules, factors }
     }
 
     /// The final norm of rows `[N, D]` by candle's ops.
@@ -302,10 +302,10 @@ impl Head {
 
 /// Refuses an adapter of other widths or of other layers.
 fn check(adapter: &Adapter, config: &Config, layers: Range<usize>) -> Result<(), HeadError> {
-    for slot in &adapter.spec.slots {
-        let fans = slot.target.fans(config);
-        if !layers.contains(&slot.layer) || fans != (slot.fan_in, slot.fan_out) {
-            let what = format!("layer {} {} of {:?}", slot.layer, slot.target.module(), fans);
+    for module in &adapter.spec.modules {
+        let fans = module.target.fans(config);
+        if !layers.contains(&module.layer) || fans != (module.fan_in, module.fan_out) {
+            let what = format!("layer {} {} of {:?}", module.layer, module.target.module(), fans);
             return Err(HeadError::Adapter { what, from: layers.start, to: layers.end });
         }
     }

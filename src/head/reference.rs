@@ -5,7 +5,7 @@
 //! - The base's linear layers run as [`FrozenLinear`]: candle would compute a gradient for them.
 
 use super::layer::{Layer, LinearWeight, Rotary};
-use crate::adapter::{Slot, Target};
+use crate::adapter::{Module, Target};
 use crate::base::Config;
 use candle_core::backend::BackendStorage;
 use candle_core::{
@@ -72,8 +72,8 @@ pub(crate) struct ReferenceLayer<'a> {
     pub(crate) config: &'a Config,
     pub(crate) layer: &'a Layer,
     pub(crate) rotary: &'a Rotary,
-    /// The layer's slots, whose ranges begin at `slots[0].a.start`.
-    pub(crate) slots: &'a [Slot],
+    /// The layer's modules, whose ranges begin at `modules[0].a.start`.
+    pub(crate) modules: &'a [Module],
     /// The layer's factors, flat.
     pub(crate) factors: &'a Tensor,
 }
@@ -167,16 +167,16 @@ impl ReferenceLayer<'_> {
         if let Some(bias) = bias {
             y = y.broadcast_add(&bias)?;
         }
-        let Some(slot) = self.slots.iter().find(|slot| slot.target == target) else {
+        let Some(module) = self.modules.iter().find(|module| module.target == target) else {
             return Ok(y);
         };
-        let start = self.slots[0].a.start;
+        let start = self.modules[0].a.start;
         let part = |range: &std::ops::Range<usize>, shape: (usize, usize)| {
             self.factors.narrow(0, range.start - start, range.len())?.reshape(shape)
         };
-        let a = part(&slot.a, (slot.rank, slot.fan_in))?;
-        let b = part(&slot.b, (slot.fan_out, slot.rank))?;
-        y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * f64::from(slot.scale))?
+        let a = part(&module.a, (module.rank, module.fan_in))?;
+        let b = part(&module.b, (module.fan_out, module.rank))?;
+        y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * f64::from(module.scale))?
     }
 }
 

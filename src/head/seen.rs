@@ -7,7 +7,7 @@
 
 use super::objective::tensor3;
 use super::{Group, Head, HeadError, Kernels};
-use crate::adapter::{Slot, Spec, Target};
+use crate::adapter::{Module, Spec, Target};
 use crate::products::gemm::{Into, Threads, View, matmul};
 use crate::weights::Part;
 use std::ops::Range;
@@ -45,15 +45,16 @@ pub(crate) fn tiles(fan_in: usize) -> impl Iterator<Item = Range<usize>> {
     (0..count).map(move |tile| tile * fan_in / count..(tile + 1) * fan_in / count)
 }
 
-/// What the slots of a spec read, each input once: decoder layer, part, width.
+/// What the modules of a spec read, each input once: decoder layer, part, width.
 fn read(spec: &Spec) -> Vec<(usize, Part, usize)> {
-    let inputs = spec.slots.iter().map(|slot| (slot.layer, part(slot.target), slot.fan_in));
+    let inputs =
+        spec.modules.iter().map(|module| (module.layer, part(module.target), module.fan_in));
     let mut inputs: Vec<_> = inputs.collect();
     inputs.dedup();
     inputs
 }
 
-/// Bytes of the sums of what the slots of a spec read.
+/// Bytes of the sums of what the modules of a spec read.
 pub fn sum_bytes(spec: &Spec) -> u64 {
     let numbers = |fan_in| tiles(fan_in).map(|tile| tile.len() * tile.len()).sum::<usize>();
     let all: usize = read(spec).into_iter().map(|(_, _, fan_in)| numbers(fan_in)).sum();
@@ -61,7 +62,7 @@ pub fn sum_bytes(spec: &Spec) -> u64 {
 }
 
 impl Seen {
-    /// Nothing seen yet of what the slots of `spec` read.
+    /// Nothing seen yet of what the modules of `spec` read.
     pub fn new(spec: &Spec) -> Self {
         let zeros = |tile: Range<usize>| vec![0.0; tile.len() * tile.len()];
         let inputs = read(spec).into_iter().map(|(layer, part, fan_in)| {
@@ -76,9 +77,9 @@ impl Seen {
         self.inputs.iter().map(|input| &input.tiles)
     }
 
-    /// Which of the inputs a slot reads, if it was wanted.
-    pub(crate) fn index(&self, slot: &Slot) -> Option<usize> {
-        let wanted = (slot.layer, part(slot.target));
+    /// Which of the inputs a module reads, if it was wanted.
+    pub(crate) fn index(&self, module: &Module) -> Option<usize> {
+        let wanted = (module.layer, part(module.target));
         self.inputs.iter().position(|input| (input.layer, input.part) == wanted)
     }
 
@@ -169,8 +170,8 @@ impl Head {
         let mut x = tensor3(group.hidden, &self.device)?;
         let (bare, _) = self.factors(None, self.own(), false)?;
         let layers = self.layers.iter().zip(&bare.layers);
-        for (index, (layer, (slots, values))) in layers.enumerate() {
-            let ran = self.reference(layer, slots, values).run(&x, 0, None)?;
+        for (index, (layer, (modules, values))) in layers.enumerate() {
+            let ran = self.reference(layer, modules, values).run(&x, 0, None)?;
             if seen.wants(self.tap + index) {
                 let read = [
                     (Part::Qkv, &ran.normed),

@@ -37,15 +37,15 @@ impl Head {
         adapter: Option<&'a Adapter>,
         shape: Shape,
     ) -> Result<FusedLayer<'a>> {
-        let (slots, factors) = match adapter {
+        let (modules, factors) = match adapter {
             Some(adapter) => {
-                let (slots, span) = part(adapter, self.tap + index);
-                (slots, &adapter.values[span])
+                let (modules, span) = part(adapter, self.tap + index);
+                (modules, &adapter.values[span])
             }
             None => (&[][..], &[][..]),
         };
         let (layer, rotary, pool) = (self.layers[index].frozen()?, &self.rotary, &self.pool);
-        Ok(FusedLayer { layer, rotary, pool, slots, factors, shape })
+        Ok(FusedLayer { layer, rotary, pool, modules, factors, shape })
     }
 
     pub(super) fn shape(&self, batch: usize, tokens: usize) -> Shape {
@@ -239,7 +239,7 @@ impl Head {
 
     /// The lowest layer of the head that learns.
     fn lowest(&self, fast: &Adapter) -> usize {
-        fast.spec.slots.first().map_or(self.layers.len(), |slot| slot.layer - self.tap)
+        fast.spec.modules.first().map_or(self.layers.len(), |module| module.layer - self.tap)
     }
 
     /// Labelled rows back at their places in `x`, zeros everywhere else.

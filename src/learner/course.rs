@@ -77,7 +77,7 @@ pub(super) fn rules<'w>(
 
 /// What one step did.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct StepReport {
     /// Losses and gradient.
     pub step: Step,
     /// The rate that was used.
@@ -148,7 +148,7 @@ impl Course {
         &mut self,
         bench: Bench<'_, '_>,
         settings: &Settings,
-    ) -> Result<Report, LearnError> {
+    ) -> Result<StepReport, LearnError> {
         let Bench { engines, feed, learners, mut reservoir, anchor, whitening } = bench;
         let (mut fresh, mut drawn, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
         let mut anchors = Vec::new();
@@ -199,7 +199,7 @@ impl Course {
         }
         let replay: Vec<&Owned<'_>> = replay.iter().flatten().collect();
         let learned = fresh.iter().chain(replay.iter().copied()).chain(anchors.iter().flatten());
-        Ok(Report {
+        Ok(StepReport {
             step,
             learning_rate,
             tokens: learned.map(Owned::tokens).sum(),

@@ -10,7 +10,7 @@ use crate::adapter::Spec;
 use crate::base::Base;
 use crate::block::Block;
 use crate::generate::Generator;
-use crate::head::{Below, Head, Keep, Place};
+use crate::head::{Backend, Below, Head, Keep};
 use crate::settings::{Device, HeadWeights, Settings};
 use crate::train::Whitening;
 use crate::trunk::{Trunk, Whole, trim};
@@ -39,7 +39,7 @@ pub struct Engines {
     /// Layers 0..tap, where the trunk has them from a device that tract does not reach.
     pub below: Option<Arc<Below>>,
     /// Where the head runs, and the trunk's layers.
-    pub place: Place,
+    pub backend: Backend,
     /// Texts that the base wrote for itself, by what was asked of it.
     pub(super) own: Mutex<Option<(Wanted, Arc<Vec<Block>>)>>,
     /// What such texts say of the inputs of A, by what it was made from.
@@ -88,18 +88,18 @@ impl Engines {
         if let Some(available) = memory_max.filter(|&available| needed > available) {
             return Err(LearnError::Memory { needed, available });
         }
-        let mut place = Place::open(settings.device)?;
-        let halves = match split(&base, settings, &place) {
+        let mut backend = Backend::open(settings.device)?;
+        let halves = match split(&base, settings, &backend) {
             // A GPU that is there and cannot hold or compute this base: `auto` goes on without it.
-            Err(error) if settings.device == Device::Auto && !place.is_cpu() => {
-                place = place.passed_over(&error.to_string());
-                split(&base, settings, &place)
+            Err(error) if settings.device == Device::Auto && !backend.is_cpu() => {
+                backend = backend.passed_over(&error.to_string());
+                split(&base, settings, &backend)
             }
             halves => halves,
         };
         let Halves { trunk, below, head } = halves?;
         let (own, whitening) = (Mutex::default(), Mutex::default());
-        Ok(Self { base, trunk, head, below, place, own, whitening, model: model.to_path_buf() })
+        Ok(Self { base, trunk, head, below, backend, own, whitening, model: model.to_path_buf() })
     }
 
     /// What writes texts with these very weights, also while they learn.
@@ -116,21 +116,21 @@ struct Halves {
 }
 
 /// Both halves of the base, proved on a probe to be the whole.
-fn split(base: &Base, settings: &Settings, place: &Place) -> Result<Halves, LearnError> {
+fn split(base: &Base, settings: &Settings, backend: &Backend) -> Result<Halves, LearnError> {
     let layers = base.config().layers;
     let tap = layers - settings.layers_of(layers)?;
     let probe = probe(base.config().vocab);
     let expected = Whole::plain(base)?.logits(&probe)?;
     trim();
-    let (trunk, below) = trunk(base, tap, settings, place)?;
+    let (trunk, below) = trunk(base, tap, settings, backend)?;
     let keep = Keep { weights: settings.head_weights, activations: settings.activations };
-    let head = Head::load_over(&trunk, base, place, settings.max_seq_length, keep)?;
+    let head = Head::load_over(&trunk, base, backend, settings.max_seq_length, keep)?;
     let got = head.logits(None, &trunk.hidden(&probe)?)?;
     trim();
     let error = distance(&got, &expected);
     let tolerance = match settings.head_weights {
         // Only the CPU's kernels keep rounded weights.
-        HeadWeights::Bf16 | HeadWeights::Int8 if place.is_cpu() => ROUNDED_TOLERANCE,
+        HeadWeights::Bf16 | HeadWeights::Int8 if backend.is_cpu() => ROUNDED_TOLERANCE,
         _ => PROBE_TOLERANCE,
     };
     if error.is_nan() || error > tolerance {
@@ -144,15 +144,15 @@ fn trunk(
     base: &Base,
     tap: usize,
     settings: &Settings,
-    place: &Place,
+    backend: &Backend,
 ) -> Result<(Trunk, Option<Arc<Below>>), LearnError> {
     let threads = threads(settings);
-    if place.is_cpu() || tap == 0 {
+    if backend.is_cpu() || tap == 0 {
         return Ok((Trunk::load(base, tap, threads)?, None));
     }
     // No shorter than the probes that the trunk is compared on.
     let tokens_max = settings.max_seq_length.max(3).min(base.config().context);
-    let below = Arc::new(Below::load(base, tap, place, tokens_max)?);
+    let below = Arc::new(Below::load(base, tap, backend, tokens_max)?);
     let shared = Arc::clone(&below);
     let layers = move |embedded: &Array3<f32>| Ok(shared.hidden(embedded)?);
     Ok((Trunk::load_continued(base, tap, threads, Box::new(layers))?, Some(below)))

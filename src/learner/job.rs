@@ -100,7 +100,7 @@ fn learn_and_judge(
     if material.train.is_empty() || material.valid.is_empty() {
         return Err(LearnError::NoData { name: material.name.clone() });
     }
-    if let Some(notice) = engines.place.notice() {
+    if let Some(notice) = engines.backend.notice() {
         let _ = tell(&Event::Warning { message: notice.to_owned() });
     }
     let config = engines.base.config();
@@ -139,7 +139,7 @@ fn learn_and_judge(
         domain: material.name.clone(),
         parameters: config.parameters(),
         trained: spec.len() as u64,
-        device: engines.place.name(),
+        device: engines.backend.name(),
         blocks: train.len(),
         held_out: [valid.len(), old_blocks, general.len()],
         memory,
@@ -215,7 +215,7 @@ impl Job<'_, '_> {
         scores.extend(self.at_its_best(learned, end, tell)?);
         let _ = tell(&Event::Scores { step: end.step, scores: scores.clone() });
         let verdict = Judge::of(self.settings).judge(judged(&scores));
-        let generation = self.settle(&verdict)?;
+        let generation = self.decide(&verdict)?;
         let (kept, reason) = (verdict.keeps(), verdict.to_string());
         let _ = tell(&Event::Verdict { kept, reason, generation });
         Ok(Outcome::Judged { verdict, generation, scores })
@@ -388,7 +388,7 @@ impl Job<'_, '_> {
     }
 
     /// Commits or rejects; gives the generation in use afterwards.
-    fn settle(&mut self, verdict: &Verdict) -> Result<Option<u64>, LearnError> {
+    fn decide(&mut self, verdict: &Verdict) -> Result<Option<u64>, LearnError> {
         let reason = verdict.to_string();
         if !verdict.keeps() {
             self.state.reject(self.learners.k, &reason, self.reservoir.as_mut())?;

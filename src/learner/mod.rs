@@ -22,7 +22,7 @@ mod texts;
 
 pub use anchor::own_texts;
 pub use choices::{Answers, accuracy};
-pub use course::{Bench, Course, Cursor, Report};
+pub use course::{Bench, Course, Cursor, StepReport};
 pub use engines::{Engines, threads};
 pub use evaluate::{HeldOut, Pulse};
 pub use events::{Event, Score, Text, Who};

@@ -2,7 +2,7 @@
 //!
 //! - In: what every step did. Out: one [`Event::Step`].
 
-use super::course::Report;
+use super::course::StepReport;
 use super::events::Event;
 use crate::head::Losses;
 
@@ -19,7 +19,7 @@ pub(super) struct Since {
 
 impl Since {
     /// Adds a step.
-    pub(super) fn add(&mut self, report: &Report) {
+    pub(super) fn add(&mut self, report: &StepReport) {
         let new = report.step.losses;
         let both = |a: Option<f32>, b: Option<f32>| match (a, b) {
             (Some(a), Some(b)) => Some(a + b),

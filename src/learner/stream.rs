@@ -9,7 +9,7 @@
 
 use super::LearnError;
 use super::anchor::whitening;
-use super::course::{Bench, Course, Cursor, Report, order};
+use super::course::{Bench, Course, Cursor, StepReport, order};
 use super::engines::Engines;
 use super::evaluate::HeldOut;
 use super::feed::Feed;
@@ -169,7 +169,7 @@ impl<'a> Stream<'a> {
         &mut self,
         method: Method,
         settings: &Settings,
-        mut tell: impl FnMut(&str, &Report),
+        mut tell: impl FnMut(&str, &StepReport),
     ) -> Result<Matrix, LearnError> {
         let mut settings = method.apply(settings);
         let steps = settings.iters * method.joint().unwrap_or(1);

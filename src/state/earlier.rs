@@ -4,7 +4,7 @@
 //! - A type here is never changed: `tests/golden` holds the bytes of each version.
 
 use super::checkpoint::{Best, Checkpoint};
-use super::learner::{Cursor, Domain, HeldOutBlock, LearnerRecord, Shape};
+use super::learner::{Domain, HeldOutBlock, JobPosition, LearnerRecord, Shape};
 use super::manifest::{Generation, Manifest, Rejection};
 use crate::reservoir::record::open;
 use crate::reservoir::{ChanceState, FirstLedger, Ledger, RecordError, SecondLedger};
@@ -108,7 +108,7 @@ struct FirstLearner {
     first_moment: Vec<f32>,
     second_moment: Vec<f32>,
     step: u64,
-    cursor: FirstCursor,
+    cursor: FirstPosition,
     shapes: Vec<Shape>,
     base: [u8; 32],
     settings: Vec<(String, String)>,
@@ -118,7 +118,7 @@ struct FirstLearner {
 
 /// With room for a chance that no job ever used.
 #[derive(Archive, Serialize, Deserialize)]
-struct FirstCursor {
+struct FirstPosition {
     dataset: [u8; 32],
     epoch: u64,
     position: u64,
@@ -126,9 +126,9 @@ struct FirstCursor {
     chance: ChanceState,
 }
 
-impl From<FirstCursor> for Cursor {
-    fn from(first: FirstCursor) -> Self {
-        let FirstCursor { dataset, epoch, position, step, .. } = first;
+impl From<FirstPosition> for JobPosition {
+    fn from(first: FirstPosition) -> Self {
+        let FirstPosition { dataset, epoch, position, step, .. } = first;
         Self { dataset, epoch, position, step }
     }
 }

@@ -32,7 +32,7 @@ pub struct Shape {
 
 /// Where a job stands in its data.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cursor {
+pub struct JobPosition {
     /// BLAKE3 of the data set.
     pub dataset: [u8; 32],
     /// Whole passes over it.
@@ -68,7 +68,7 @@ pub struct LearnerRecord {
     /// Optimiser steps of the device's life, k.
     pub step: u64,
     /// Where the job stands, or stood when it ended.
-    pub cursor: Cursor,
+    pub cursor: JobPosition,
     /// What the adapter changes.
     pub shapes: Vec<Shape>,
     /// Hash of the base.
@@ -123,15 +123,15 @@ impl HeldOutBlock {
 /// The shapes of an adapter's spec.
 pub fn shapes(spec: &Spec) -> Vec<Shape> {
     let target = |target| Target::ALL.iter().position(|other| *other == target).unwrap_or_default();
-    spec.slots
+    spec.modules
         .iter()
-        .map(|slot| Shape {
-            layer: slot.layer as u32,
-            target: target(slot.target) as u8,
-            rank: slot.rank as u32,
-            scale: slot.scale,
-            fan_in: slot.fan_in as u32,
-            fan_out: slot.fan_out as u32,
+        .map(|module| Shape {
+            layer: module.layer as u32,
+            target: target(module.target) as u8,
+            rank: module.rank as u32,
+            scale: module.scale,
+            fan_in: module.fan_in as u32,
+            fan_out: module.fan_out as u32,
         })
         .collect()
 }
@@ -149,7 +149,7 @@ impl LearnerRecord {
     /// [`StateError::Learner`] names the vector of another length; [`StateError::Limit`] a count that
     /// cannot be counted on.
     pub fn check(&self) -> Result<(), StateError> {
-        let Cursor { epoch, position, step, .. } = self.cursor;
+        let JobPosition { epoch, position, step, .. } = self.cursor;
         for count in [self.step, epoch, position, step] {
             limit("steps of a learner", COUNT_MAX, count)?;
         }

@@ -32,7 +32,7 @@ mod tests;
 
 pub use checkpoint::{Best, Checkpoint};
 pub use error::StateError;
-pub use learner::{Cursor, Domain, HeldOutBlock, LearnerRecord, Shape, shapes};
+pub use learner::{Domain, HeldOutBlock, JobPosition, LearnerRecord, Shape, shapes};
 pub use manifest::{FileDigest, Generation, Rejection};
 pub use rebuild::{AdapterFiles, Rebuilt, Whole};
 

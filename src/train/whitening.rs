@@ -11,7 +11,7 @@
 //! Source: the input side of K-FAC's preconditioner, arXiv 1503.05671, with C from text that is to be
 //! kept, as in orthogonal weight modification, arXiv 1810.01256.
 
-use crate::adapter::{Slot, Spec};
+use crate::adapter::{Module, Spec};
 use crate::head::{Seen, tiles};
 use crate::products::gemm::{Into, Threads, View, matmul};
 use std::sync::Arc;
@@ -23,17 +23,17 @@ const ROOT_STEPS: usize = 40;
 
 /// The roots for every A of an adapter.
 pub struct Whitening {
-    slots: Vec<(Slot, Arc<Vec<Vec<f32>>>)>,
+    modules: Vec<(Module, Arc<Vec<Vec<f32>>>)>,
 }
 
 impl Whitening {
-    /// The roots of what was `seen`, for the slots of the same spec; `strength` above 0.
+    /// The roots of what was `seen`, for the modules of the same spec; `strength` above 0.
     pub fn new(spec: &Spec, seen: &Seen, strength: f64) -> Self {
         let root = |sum: &Vec<f32>| inverse_root(sum, strength as f32);
         let roots: Vec<Arc<Vec<Vec<f32>>>> =
             seen.sums().map(|tiles| Arc::new(tiles.iter().map(root).collect())).collect();
-        let of = |slot: &Slot| Some((slot.clone(), Arc::clone(&roots[seen.index(slot)?])));
-        Self { slots: spec.slots.iter().filter_map(of).collect() }
+        let of = |module: &Module| Some((module.clone(), Arc::clone(&roots[seen.index(module)?])));
+        Self { modules: spec.modules.iter().filter_map(of).collect() }
     }
 
     /// Multiplies every A among an adapter's flat `values` by its root.
@@ -41,15 +41,15 @@ impl Whitening {
     /// It turns the gradient of A into that of A', a move of A' into one of A, and a fresh A into one
     /// whose product with typical text is as even as its numbers.
     pub fn apply(&self, values: &mut [f32]) {
-        for (slot, roots) in &self.slots {
-            let a = &mut values[slot.a.clone()];
+        for (module, roots) in &self.modules {
+            let a = &mut values[module.a.clone()];
             let old = a.to_vec();
-            for (tile, root) in tiles(slot.fan_in).zip(roots.iter()) {
+            for (tile, root) in tiles(module.fan_in).zip(roots.iter()) {
                 let n = tile.len();
-                let old = View::new(&old[tile.start..], slot.rank, n, slot.fan_in);
+                let old = View::new(&old[tile.start..], module.rank, n, module.fan_in);
                 let root = View::dense(root, n, n);
                 let a = &mut a[tile.start..];
-                matmul(a, slot.fan_in, old, root, 1.0, Into::Replace, Threads::All);
+                matmul(a, module.fan_in, old, root, 1.0, Into::Replace, Threads::All);
             }
         }
     }

@@ -35,10 +35,10 @@ pub fn check(bytes: &[u8]) {
     assert_eq!(own.is_ok(), is_own);
     assert_eq!(adapter.values.len(), adapter.spec.len());
     assert!(adapter.values.iter().all(|value| value.is_finite()));
-    assert!(adapter.spec.slots.iter().all(|slot| slot.scale.is_finite() && slot.rank > 0));
+    assert!(adapter.spec.modules.iter().all(|module| module.scale.is_finite() && module.rank > 0));
     let summary = inspect(&adapter).unwrap();
     assert_eq!(summary.parameters, adapter.values.len());
-    assert_eq!(diff(&adapter, &adapter).unwrap().slots.len(), adapter.spec.slots.len());
+    assert_eq!(diff(&adapter, &adapter).unwrap().modules.len(), adapter.spec.modules.len());
     reads_back(&adapter, &meta.unwrap_or(META));
 }
 

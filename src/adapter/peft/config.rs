@@ -6,7 +6,7 @@
 //! - Source: PEFT 0.21, `LoraConfig`, `check_target_module_exists` and `get_pattern_key`.
 
 use super::pattern::Patterns;
-use crate::adapter::{AdapterError, Slot, Spec, Strength, Target};
+use crate::adapter::{AdapterError, Module, Spec, Strength, Target};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -157,7 +157,7 @@ impl Lora {
 
     /// Whether PEFT would adapt this module.
     pub(super) fn targets(&self, layer: usize, target: Target) -> bool {
-        let module = module(layer, target);
+        let module = full_name(layer, target);
         if self.excluded.as_ref().is_some_and(|excluded| excluded.contains(&module))
             || !self.targets.contains(&module)
         {
@@ -175,7 +175,7 @@ impl Lora {
 
     /// Rank and `scale * rank` of a module, scale being what PEFT multiplies `B A` by.
     pub(super) fn strength(&self, layer: usize, target: Target) -> Result<Strength, AdapterError> {
-        let module = module(layer, target);
+        let module = full_name(layer, target);
         let rank = self.ranks.first(&module).unwrap_or(self.rank);
         let alpha = self.alphas.first(&module).unwrap_or(self.alpha);
         let refuse = |expected| {
@@ -318,7 +318,7 @@ pub fn base_name(json: &[u8]) -> Result<String, AdapterError> {
 }
 
 /// The module's full name in a Hugging Face causal language model.
-pub(super) fn module(layer: usize, target: Target) -> String {
+pub(super) fn full_name(layer: usize, target: Target) -> String {
     format!("model.layers.{layer}.{}", target.module())
 }
 
@@ -353,12 +353,12 @@ enum Number {
     Real(f32),
 }
 
-/// The configuration that makes PEFT adapt exactly the slots of `spec`.
+/// The configuration that makes PEFT adapt exactly the modules of `spec`.
 ///
 /// # Errors
 /// [`AdapterError::Empty`] when there is none: PEFT refuses such a file.
 pub(super) fn write(spec: &Spec, base: &str) -> Result<Vec<u8>, AdapterError> {
-    let Some(usual) = spec.slots.first() else { return Err(AdapterError::Empty) };
+    let Some(usual) = spec.modules.first() else { return Err(AdapterError::Empty) };
     let (target_modules, layers_to_transform) = named(spec);
     let mut written = Written {
         task_type: "CAUSAL_LM",
@@ -380,12 +380,12 @@ pub(super) fn write(spec: &Spec, base: &str) -> Result<Vec<u8>, AdapterError> {
         use_dora: false,
         use_rslora: false,
     };
-    for slot in &spec.slots {
-        if slot.rank != usual.rank {
-            written.rank_pattern.insert(module(slot.layer, slot.target), slot.rank);
+    for module in &spec.modules {
+        if module.rank != usual.rank {
+            written.rank_pattern.insert(full_name(module.layer, module.target), module.rank);
         }
-        if alpha(slot) != written.lora_alpha {
-            written.alpha_pattern.insert(module(slot.layer, slot.target), alpha(slot));
+        if alpha(module) != written.lora_alpha {
+            written.alpha_pattern.insert(full_name(module.layer, module.target), alpha(module));
         }
     }
     let mut json = serde_json::to_vec_pretty(&written).map_err(AdapterError::Config)?;
@@ -395,23 +395,23 @@ pub(super) fn write(spec: &Spec, base: &str) -> Result<Vec<u8>, AdapterError> {
 
 /// Short names and their layers where all chosen layers have the same targets, else full names.
 fn named(spec: &Spec) -> (BTreeSet<String>, Option<BTreeSet<usize>>) {
-    let layers: BTreeSet<usize> = spec.slots.iter().map(|slot| slot.layer).collect();
-    let targets: BTreeSet<Target> = spec.slots.iter().map(|slot| slot.target).collect();
-    if layers.len() * targets.len() == spec.slots.len() {
+    let layers: BTreeSet<usize> = spec.modules.iter().map(|module| module.layer).collect();
+    let targets: BTreeSet<Target> = spec.modules.iter().map(|module| module.target).collect();
+    if layers.len() * targets.len() == spec.modules.len() {
         return (targets.iter().map(|target| target.name().to_owned()).collect(), Some(layers));
     }
-    (spec.slots.iter().map(|slot| module(slot.layer, slot.target)).collect(), None)
+    (spec.modules.iter().map(|module| full_name(module.layer, module.target)).collect(), None)
 }
 
-/// The alpha from which `alpha / rank` in f32 is the slot's scale again.
-fn alpha(slot: &Slot) -> Number {
-    let exact = f64::from(slot.scale) * slot.rank as f64;
+/// The alpha from which `alpha / rank` in f32 is the module's scale again.
+fn alpha(module: &Module) -> Number {
+    let exact = f64::from(module.scale) * module.rank as f64;
     let whole = exact.round();
-    if whole.abs() < 1e6 && whole as f32 / slot.rank as f32 == slot.scale {
+    if whole.abs() < 1e6 && whole as f32 / module.rank as f32 == module.scale {
         return Number::Whole(whole as i64);
     }
     let near = exact as f32;
     let candidates = [near, near.next_up(), near.next_down()];
-    let exact = candidates.into_iter().find(|alpha| alpha / slot.rank as f32 == slot.scale);
+    let exact = candidates.into_iter().find(|alpha| alpha / module.rank as f32 == module.scale);
     Number::Real(exact.unwrap_or(near))
 }

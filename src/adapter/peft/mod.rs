@@ -19,7 +19,7 @@ use super::{Adapter, AdapterError, Spec, Strength, Target};
 use crate::base::Config;
 use crate::base::config::LAYERS_MAX;
 pub use config::base_name;
-use config::{Lora, module, short};
+use config::{Lora, full_name, short};
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -46,7 +46,7 @@ pub struct Files<'a> {
     pub meta: Option<&'a [u8]>,
 }
 
-/// One of the two factors of a slot.
+/// One of the two factors of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Factor {
     A,
@@ -75,7 +75,7 @@ pub fn write(
 ///
 /// - `config`: of the base at hand. `base_hash`: its BLAKE3, when the adapter must be its own;
 ///   an adapter without meta then passes, since PEFT records no hash.
-/// - Ranks and alphas may differ by module, and `use_rslora` is honoured: the slot's scale is what
+/// - Ranks and alphas may differ by module, and `use_rslora` is honoured: the module's scale is what
 ///   PEFT multiplies by.
 /// # Errors
 /// An [`AdapterError`] that names the file and the field or tensor.
@@ -133,10 +133,10 @@ fn read_with(
         strengths.get(&(layer, target)).map(|strength| (*strength, fans(layer, target)))
     });
     let mut values = Vec::with_capacity(spec.len());
-    for slot in &spec.slots {
+    for module in &spec.modules {
         for factor in [Factor::A, Factor::B] {
-            let name = tensor_name(slot.layer, slot.target, factor);
-            if let Some(view) = tensors.get(&(slot.layer, slot.target, factor)) {
+            let name = tensor_name(module.layer, module.target, factor);
+            if let Some(view) = tensors.get(&(module.layer, module.target, factor)) {
                 widen(&name, view, &mut values)?;
             }
         }
@@ -277,12 +277,12 @@ fn write_tensors(adapter: &Adapter) -> Result<Vec<u8>, AdapterError> {
         return Err(AdapterError::Length { expected, got });
     }
     let mut tensors = Vec::new();
-    for slot in &adapter.spec.slots {
+    for module in &adapter.spec.modules {
         for (factor, shape, numbers) in [
-            (Factor::A, [slot.rank, slot.fan_in], adapter.a(slot)),
-            (Factor::B, [slot.fan_out, slot.rank], adapter.b(slot)),
+            (Factor::A, [module.rank, module.fan_in], adapter.a(module)),
+            (Factor::B, [module.fan_out, module.rank], adapter.b(module)),
         ] {
-            let name = tensor_name(slot.layer, slot.target, factor);
+            let name = tensor_name(module.layer, module.target, factor);
             finite(&name, numbers)?;
             let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
             tensors.push((name, shape, bytes));
@@ -299,7 +299,7 @@ fn write_tensors(adapter: &Adapter) -> Result<Vec<u8>, AdapterError> {
 }
 
 fn tensor_name(layer: usize, target: Target, factor: Factor) -> String {
-    format!("{PREFIX}{}.lora_{factor:?}.weight", module(layer, target))
+    format!("{PREFIX}{}.lora_{factor:?}.weight", full_name(layer, target))
 }
 
 /// The place a tensor's name speaks of, if it is one that [`tensor_name`] gives.

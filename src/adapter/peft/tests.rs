@@ -153,7 +153,7 @@ fn half_precision_is_widened_exactly() {
 }
 
 #[test]
-fn every_way_to_name_the_targets_names_the_same_slots() {
+fn every_way_to_name_the_targets_names_the_same_modules() {
     let folder = Folder::of(&usual());
     let unlisted = folder.with("layers_to_transform", Value::Null);
     for names in [
@@ -189,7 +189,7 @@ fn the_first_matching_pattern_gives_rank_and_alpha() {
         .with("alpha_pattern", Value::Object(alphas))
         .read()
         .unwrap();
-    let scale = |layer, target| got.spec.slot(layer, target).unwrap().scale;
+    let scale = |layer, target| got.spec.module(layer, target).unwrap().scale;
     assert_eq!((scale(0, Target::Q), scale(1, Target::Q)), (3.0, 3.0));
     assert_eq!((scale(0, Target::V), scale(1, Target::V)), (2.0, 0.25));
     // The order of the file decides; a sorted map would let "a" win in both.
@@ -200,7 +200,7 @@ fn the_first_matching_pattern_gives_rank_and_alpha() {
         let config = config.replace("\"alpha_pattern\": {}", &format!("\"alpha_pattern\": {text}"));
         let ordered = Folder { config: config.into_bytes(), ..Folder::of(&plain) };
         let (got, _) = ordered.read().unwrap();
-        assert_eq!(got.spec.slot(0, Target::Q).unwrap().scale, expected);
+        assert_eq!(got.spec.module(0, Target::Q).unwrap().scale, expected);
     }
 }
 
@@ -209,7 +209,7 @@ fn a_stabilised_scale_is_alpha_over_the_root_of_the_rank() {
     let (got, _) = Folder::of(&usual()).with("use_rslora", json!(true)).read().unwrap();
     let expected = 4.0 / 2f32.sqrt();
     // One rounding of alpha * sqrt(rank) and one of the division.
-    assert!(got.spec.slots.iter().all(|slot| (slot.scale / expected - 1.0).abs() < 3e-7));
+    assert!(got.spec.modules.iter().all(|module| (module.scale / expected - 1.0).abs() < 3e-7));
     let again = Folder::of(&got).read().unwrap().0;
     assert!(again == got, "an alpha that is no whole number must survive writing");
 }
@@ -352,7 +352,7 @@ fn a_meta_that_cannot_be_is_refused() {
 
 #[test]
 fn an_adapter_that_cannot_be_written_is_refused() {
-    let empty = Adapter { spec: Spec { slots: Vec::new() }, values: Vec::new() };
+    let empty = Adapter { spec: Spec { modules: Vec::new() }, values: Vec::new() };
     assert!(matches!(write(&empty, &meta(), ""), Err(AdapterError::Empty)));
     let mut adapter = usual();
     adapter.values[3] = f32::NAN;
@@ -408,8 +408,8 @@ fn a_fresh_adapter_has_the_spread_of_peft() {
     let strength = Strength { rank: 256, alpha: 1.0 };
     let spec = Spec::uniform(&config(), 0..3, &[Target::Q, Target::Down], strength);
     let adapter = Adapter::fresh(spec, &mut ChaCha8Rng::seed_from_u64(1));
-    for slot in &adapter.spec.slots {
-        let (a, bound) = (adapter.a(slot), 1.0 / (slot.fan_in as f64).sqrt());
+    for module in &adapter.spec.modules {
+        let (a, bound) = (adapter.a(module), 1.0 / (module.fan_in as f64).sqrt());
         let count = a.len() as f64;
         let mean = a.iter().map(|x| f64::from(*x)).sum::<f64>() / count;
         let variance = a.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / count;
@@ -419,7 +419,7 @@ fn a_fresh_adapter_has_the_spread_of_peft() {
         let spread = variance / (bound * bound / 3.0) - 1.0;
         assert!(spread.abs() < 5.0 * (0.8 / count).sqrt(), "{spread}");
         assert!(f64::from(widest) <= bound && f64::from(widest) > 0.99 * bound);
-        assert!(adapter.b(slot).iter().all(|x| *x == 0.0));
+        assert!(adapter.b(module).iter().all(|x| *x == 0.0));
     }
 }
 
@@ -443,7 +443,7 @@ fn read_golden(name: &str) -> Result<Adapter, AdapterError> {
     Ok(adapter)
 }
 
-/// Oracle: `tools/golden/adapters.py` (PEFT 0.21); slots and scales as PEFT computes them.
+/// Oracle: `tools/golden/adapters.py` (PEFT 0.21); modules and scales as PEFT computes them.
 #[test]
 fn what_peft_saves_is_read_with_the_scales_of_peft() {
     let attention = [Target::Q, Target::V];
@@ -457,25 +457,29 @@ fn what_peft_saves_is_read_with_the_scales_of_peft() {
     ] {
         let adapter = read_golden(name).unwrap();
         let places = layers.flat_map(|layer| targets.iter().map(move |target| (layer, *target)));
-        let got = adapter.spec.slots.iter().map(|slot| (slot.layer, slot.target));
+        let got = adapter.spec.modules.iter().map(|module| (module.layer, module.target));
         assert!(got.eq(places), "{name}: {:?}", adapter.spec);
-        assert!(adapter.spec.slots.iter().all(|slot| slot.rank == 4 && slot.scale == scale));
-        assert!(adapter.spec.slots.iter().all(|slot| adapter.b(slot).iter().any(|x| *x != 0.0)));
+        assert!(
+            adapter.spec.modules.iter().all(|module| module.rank == 4 && module.scale == scale)
+        );
+        assert!(
+            adapter.spec.modules.iter().all(|module| adapter.b(module).iter().any(|x| *x != 0.0))
+        );
     }
 }
 
 #[test]
 fn the_patterns_of_peft_give_each_module_its_own_strength() {
     let adapter = read_golden("patterns").unwrap();
-    assert_eq!(adapter.spec.slots.len(), 9);
-    for slot in &adapter.spec.slots {
-        let expected = match (slot.layer, slot.target) {
+    assert_eq!(adapter.spec.modules.len(), 9);
+    for module in &adapter.spec.modules {
+        let expected = match (module.layer, module.target) {
             (_, Target::Q) => (2, 8.0 / 2.0),
             (_, Target::V) => (4, 16.0 / 4.0),
             (2, Target::Down) => (6, 3.0 / 6.0),
             _ => (4, 8.0 / 4.0),
         };
-        assert_eq!((slot.rank, slot.scale), expected, "{slot:?}");
+        assert_eq!((module.rank, module.scale), expected, "{module:?}");
     }
 }
 

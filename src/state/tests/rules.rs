@@ -175,7 +175,7 @@ fn a_record_of_other_conditions_is_refused_by_name() {
     let said = record.may_resume(&[0; 32], &[("rank".to_owned(), "8".to_owned())]).unwrap_err();
     assert!(said.to_string().contains("another rank: expected 1, got 8"), "{said}");
     assert!(record.may_resume(&[1; 32], &settings).unwrap_err().to_string().contains("data set"));
-    let spec = crate::adapter::Spec { slots: Vec::new() };
+    let spec = crate::adapter::Spec { modules: Vec::new() };
     let said = record.belongs_to(&[7; 32], &spec).unwrap_err();
     assert!(said.to_string().contains("base model"), "{said}");
     let said = record.belongs_to(&BASE, &spec).unwrap_err();

@@ -11,7 +11,7 @@ use ndarray::Array2;
 use sapwood::adapter::{Adapter, peft};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
-use sapwood::head::{Distance, Group, Head, Keep, Objective, Place};
+use sapwood::head::{Backend, Distance, Group, Head, Keep, Objective};
 use sapwood::learner::Feed;
 use sapwood::settings::EmbeddingLayers;
 use sapwood::train::{self, AdamW, Batch, Follow, Learners, Rules, Step};
@@ -82,7 +82,7 @@ fn step(task: &Task, base: Base, replay: usize, keep: Keep) -> Result<Line> {
     let config = base.config().clone();
     let tap = config.layers - task.work.learning(config.layers)?;
     let trunk = Trunk::load(&base, tap, task.threads)?;
-    let head = Head::load(&base, tap, &Place::cpu(), TOKENS, keep)?;
+    let head = Head::load(&base, tap, &Backend::cpu(), TOKENS, keep)?;
     drop(base);
     let mut learners = Learners::new(adapter(&task.adapters.join("fast"), &config)?);
     learners.slow = adapter(&task.adapters.join("slow"), &config)?;

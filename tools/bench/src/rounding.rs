@@ -12,7 +12,7 @@ use rand_core::SeedableRng;
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::Base;
 use sapwood::block::Block;
-use sapwood::head::{Group, Head, Keep, Place};
+use sapwood::head::{Backend, Group, Head, Keep};
 use sapwood::learner::Feed;
 use sapwood::settings::{Activations, HeadWeights};
 use sapwood::tokenise::Tokeniser;
@@ -61,7 +61,7 @@ pub(crate) fn table(model: &Path, data: &Path) -> Result<String> {
     let trunk = Trunk::load(&base, tap, 1)?;
     let mut feed = Feed::new(&trunk, &blocks, usize::MAX);
     let head = |weights, activations| {
-        Head::load(&base, tap, &Place::cpu(), TOKENS, Keep { weights, activations })
+        Head::load(&base, tap, &Backend::cpu(), TOKENS, Keep { weights, activations })
     };
     let exact = head(HeadWeights::F32, Activations::F32)?;
     let heads: Result<Vec<Head>, _> = WAYS.iter().map(|way| head(way.1, way.2)).collect();

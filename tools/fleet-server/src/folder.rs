@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use sapwood::adapter::peft::{
     self, CONFIG_FILE, Files, META_FILE, Meta, Role, TENSORS_FILE, base_name,
 };
-use sapwood::adapter::{Adapter, Slot};
+use sapwood::adapter::{Adapter, Module};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -55,16 +55,16 @@ impl Folder {
         let (expected, got) = (self.meta.retain, other.meta.retain);
         ensure!(expected == got, "expected retain {expected}, got {got}");
         let (expected, got) = (&self.adapter.spec, &other.adapter.spec);
-        for slot in &expected.slots {
-            let place = named(slot);
-            let Some(got) = got.slot(slot.layer, slot.target) else {
+        for module in &expected.modules {
+            let place = named(module);
+            let Some(got) = got.module(module.layer, module.target) else {
                 anyhow::bail!("{place} is not adapted, expected as in the other");
             };
-            same(slot, got)?;
+            same(module, got)?;
         }
-        for slot in &got.slots {
-            let known = expected.slot(slot.layer, slot.target).is_some();
-            ensure!(known, "{} is adapted, expected not as in the other", named(slot));
+        for module in &got.modules {
+            let known = expected.module(module.layer, module.target).is_some();
+            ensure!(known, "{} is adapted, expected not as in the other", named(module));
         }
         Ok(())
     }
@@ -105,19 +105,19 @@ impl Folder {
     }
 }
 
-fn named(slot: &Slot) -> String {
-    format!("{} of layer {}", slot.target.name(), slot.layer)
+fn named(module: &Module) -> String {
+    format!("{} of layer {}", module.target.name(), module.layer)
 }
 
-/// Whether two slots of one place have factors of the same shape that weigh the same.
-fn same(expected: &Slot, got: &Slot) -> Result<()> {
-    let shapes = |slot: &Slot| [[slot.rank, slot.fan_in], [slot.fan_out, slot.rank]];
+/// Whether two modules of one place have factors of the same shape that weigh the same.
+fn same(expected: &Module, got: &Module) -> Result<()> {
+    let shapes = |module: &Module| [[module.rank, module.fan_in], [module.fan_out, module.rank]];
     let place = named(expected);
     for (factor, (expected, got)) in ["A", "B"].iter().zip(shapes(expected).iter().zip(shapes(got)))
     {
         ensure!(*expected == got, "{factor} of {place}: expected shape {expected:?}, got {got:?}");
     }
-    let alpha = |slot: &Slot| slot.scale * slot.rank as f32;
+    let alpha = |module: &Module| module.scale * module.rank as f32;
     ensure!(
         expected.scale == got.scale,
         "`lora_alpha` of {place}: expected {}, got {}",

@@ -11,12 +11,12 @@ use candle_core::{Device, DeviceLocation};
 
 /// Where the head runs.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct Backend {
     device: Device,
     notice: Option<String>,
 }
 
-impl Place {
+impl Backend {
     /// Opens a device; `auto` takes the best one that this build and this machine have.
     ///
     /// # Errors
@@ -40,7 +40,7 @@ impl Place {
         let mut refused = Vec::new();
         for (choice, _) in known.into_iter().filter(|(_, known)| *known) {
             match Self::open(choice) {
-                Ok(place) => return place,
+                Ok(backend) => return backend,
                 Err(HeadError::Device { asked, why }) => refused.push(format!("{asked}: {why}")),
                 Err(error) => refused.push(error.to_string()),
             }
