@@ -3,6 +3,7 @@
 use super::args::Eval;
 use super::chosen;
 use super::console::Console;
+use super::host;
 use sapwood::learner::{Engines, HeldOut, accuracy};
 use serde_json::json;
 
@@ -17,6 +18,7 @@ pub(crate) fn run(args: &Eval, console: &Console) -> anyhow::Result<()> {
         mask_prompt: args.mask_prompt,
         ..chosen::settings(&args.choice, args.max_seq_length)?
     };
+    host::bind_threads(settings.threads)?;
     let engines = Engines::load(model, &settings)?;
     engines.backend.notice().map_or(Ok(()), |notice| console.warn(notice))?;
     let tokeniser = chosen::tokeniser(model, &engines)?;

@@ -3,6 +3,7 @@
 use super::args::Generate;
 use super::chosen;
 use super::console::Console;
+use super::host;
 use sapwood::base::Base;
 use sapwood::generate::{self, Generator, Sampling};
 use sapwood::head::Backend;
@@ -14,6 +15,7 @@ use std::io::{self, Write};
 /// Writes text to standard output, token by token.
 pub(crate) fn run(args: &Generate, console: &Console) -> anyhow::Result<()> {
     let model = chosen::model(args.choice.model.as_ref())?;
+    host::bind_threads(args.choice.threads)?;
     let base = Base::open(model)?;
     let tokeniser = Tokeniser::open(model, base.config().vocab)?;
     let adapter = chosen::adapter(&args.choice, &base)?;

@@ -1,7 +1,9 @@
-//! What the host says of itself: memory in use and memory to be had.
+//! What the host says of itself, and the threads that are taken of it.
 //!
 //! Every reading is optional: a system that does not tell changes nothing but a line of text.
 
+use anyhow::Context;
+use sapwood::settings::THREADS_MAX;
 use std::fs;
 
 /// A field of a `/proc` file, given there in kB, in bytes.
@@ -9,6 +11,17 @@ fn proc_field(file: &str, field: &str) -> Option<u64> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Has everything that computes share so many threads, 0 for one a core: the first call in a process
+/// counts, and it comes before anything is computed.
+pub(crate) fn bind_threads(threads: usize) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        threads <= THREADS_MAX,
+        "--threads: expected 0 to {THREADS_MAX}, got {threads}; nothing was started"
+    );
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    pool.with_context(|| format!("cannot start {threads} threads; nothing was started"))
 }
 
 /// Resident memory of this process.

@@ -21,6 +21,7 @@ const HIDDEN_BYTES_MAX: usize = 1 << 30;
 pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
     let settings = super::settings(super::wishes(&args.learn, Reader::Stream)?)?;
     check(args, &settings)?;
+    host::bind_threads(settings.threads)?;
     let model = chosen::model(settings.model.as_ref())?;
     if let Some(out) = &args.out {
         fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
@@ -76,6 +77,13 @@ fn check(args: &Args, settings: &Settings) -> anyhow::Result<()> {
     for (key, count) in counts {
         anyhow::ensure!(count > 0, "--{key}: expected at least 1, got 0; nothing was started");
     }
+    anyhow::ensure!(
+        settings.seed.checked_add(args.seeds).is_some(),
+        "--seeds: expected so many that the last is a number of 64 bits, got {} from --seed {} on; \
+         nothing was started",
+        args.seeds,
+        settings.seed
+    );
     let method = "--methods as-published does as the authors' program, next to the others";
     anyhow::ensure!(!settings.as_published, "--as-published: {method}; nothing was started");
     Ok(())

@@ -88,3 +88,49 @@ fn what_generate_cannot_do_is_said() {
     ask(&["-p", &"the pump ".repeat(100)], &["the prompt has", "context is 128"]);
     ask(&["-p", "x", "--adapter-path", "nope"], &["nope"]);
 }
+
+/// Threads of a process while it runs, at most; the kernel counts them.
+#[cfg(target_os = "linux")]
+fn threads_of(args: &[String]) -> usize {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_sapwood"))
+        .args(args)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let tasks = format!("/proc/{}/task", child.id());
+    let mut most = 0;
+    let status = loop {
+        most = most.max(fs::read_dir(&tasks).map_or(0, Iterator::count));
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(1));
+    };
+    assert!(status.success());
+    most
+}
+
+/// Two threads that compute, or three: beside them the main one alone. A machine of one core shows
+/// nothing, so the number that is asked for is more than that of any core here.
+#[cfg(target_os = "linux")]
+#[test]
+fn threads_that_are_named_are_all_that_compute() {
+    let (fixture, held) = (fixture(), fixture().learned());
+    let (model, data) = (fixture.text("model"), fixture.text("pump.jsonl"));
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let eval = ["eval", "--model", &model, "--data", &data, "--max-seq-length", "32"];
+    let generate = ["generate", "--model", &model, "-p", "the ", "--max-tokens", "40"];
+    for threads in [1, 3] {
+        let number = threads.to_string();
+        let bound = ["--threads", &number];
+        let more = ["--iters", "2", "--threads", &number];
+        let job = fixture.job(&held.state, &fixture.at("pump.jsonl"), &more);
+        let [eval, generate] = [&eval[..], &generate].map(|args| words(&[args, &bound].concat()));
+        for command in [eval, generate, job] {
+            let most = threads_of(&command);
+            // The trunk runs tract on as many of its own, which wait while the others compute.
+            assert!(most <= 1 + 2 * threads, "{command:?} took {most} threads for {threads}");
+        }
+    }
+}
