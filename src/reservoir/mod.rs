@@ -108,6 +108,14 @@ pub enum ReservoirError {
         "reservoir has no free place for a staged block: expected a checkpoint or a commit before; the reservoir is unchanged"
     )]
     NoRoom,
+    /// A block that a later version wrote.
+    #[error("reservoir slot {slot}: {source}; the reservoir is unchanged")]
+    Newer {
+        /// Its slot.
+        slot: u32,
+        /// Both versions.
+        source: RecordError,
+    },
     /// More blocks than one draw may ask for.
     #[error("draw of {got} blocks: expected at most {limit}")]
     Draw {
@@ -443,6 +451,10 @@ impl Reservoir {
         match file::read(&*self.storage, &self.geometry, entry.place, &entry.digest)? {
             Ok(file::Content { block, offer, loss, hidden }) => {
                 Ok(Some(Drawn { block, hidden, loss, offer, slot }))
+            }
+            // A later version wrote it: it is sound, and not this one's to drop.
+            Err(SlotError::Record(source)) if source.is_newer() => {
+                Err(ReservoirError::Newer { slot, source })
             }
             Err(reason) => {
                 self.put(slot, None);

@@ -5,6 +5,7 @@
 use super::*;
 use crate::ports::cut_disk::{CutDisk, Fault};
 use rand_core::{Rng, SeedableRng};
+use sapwood_protocol::record::{Kind, crc32c};
 use std::collections::BTreeSet;
 
 mod passes;
@@ -241,6 +242,29 @@ fn a_damaged_block_is_dropped_counted_and_replaced_by_a_later_offer() {
         commit(&mut found);
     }
     assert_eq!((found.stats().held, found.stats().corrupt), (4, 1));
+}
+
+/// A program that an update took back must not drop what the newer one kept.
+#[test]
+fn a_block_that_a_later_version_wrote_is_refused_and_kept() {
+    let disk = Arc::new(CutDisk::new());
+    let mut held = Reservoir::create(disk.clone(), geometry(4), SEED).unwrap();
+    offer(&mut held, 1..=4);
+    let ledger = commit(&mut held);
+    let place = u64::from(ledger.entries[2].place);
+    let at = (4096 + place * held.geometry().slot_bytes()) as usize;
+    let newest = Kind::Slot.version();
+    disk.damage(file::NAME, |bytes| {
+        bytes[at + 8] = newest as u8 + 1;
+        let sum = crc32c(&bytes[at..at + 60]);
+        bytes[at + 60..at + 64].copy_from_slice(&sum.to_le_bytes());
+    });
+    let mut found = Reservoir::open(disk, Some(&ledger), None).unwrap();
+    let said = found.draw(4).unwrap_err().to_string();
+    let both = format!("format version {}; this program reads versions 1 to {newest}", newest + 1);
+    assert!(said.contains(&both) && said.contains("slot 2"), "{said}");
+    assert_eq!((found.stats().held, found.stats().corrupt), (4, 0));
+    assert!(found.lost().is_empty());
 }
 
 /// 3,000 flipped bits, seed 8: nothing stops the reservoir but a head damaged twice, and what it

@@ -132,6 +132,7 @@ impl StateError {
             }
             Self::Damaged { .. } | Self::Manifest { .. } => true,
             Self::Learner { .. } | Self::Limit { .. } | Self::Name { .. } => true,
+            Self::Reservoir(ReservoirError::Newer { .. }) => false,
             Self::Reservoir(ReservoirError::Storage(error)) => error.is_damage(),
             Self::Reservoir(_) => true,
             _ => false,
