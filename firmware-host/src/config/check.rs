@@ -46,7 +46,7 @@ impl Config {
 impl Job {
     fn check(&self) -> Result<(), ConfigError> {
         let steps_max = u64::from(u32::MAX);
-        within("job.samples-min", self.samples_min, 1..=steps_max)?;
+        within("job.samples-min", self.samples_min, 1..=INBOX_SAMPLES_MAX)?;
         within("job.samples-max", self.samples_max, 1..=steps_max)?;
         within("job.epochs", self.epochs, 0.001..=1_000.0)?;
         within("job.iters-min", self.iters_min, 1..=steps_max)?;

@@ -90,6 +90,78 @@ fn the_manual_s_settings_of_learning_are_those_of_the_table() {
     assert!(told == rows, "expected of CONFIG.md:\n{}", rows.join("\n"));
 }
 
+/// What a value of a section is, as the manual's column says it: `LOW to HIGH`.
+fn bounds(heading: &str) -> Vec<(String, [String; 2])> {
+    let part = MANUAL.split(&format!("\n## {heading}\n")).nth(1).unwrap();
+    let part = part.split("\n## ").next().unwrap();
+    let rows = part.lines().filter_map(|line| line.strip_prefix("| `"));
+    let bound = |row: &str| {
+        let (key, rest) = row.split_once('`')?;
+        let (low, high) = rest.split('|').nth(2)?.trim().split_once(" to ")?;
+        Some((key.to_owned(), [low.to_owned(), high.to_owned()]))
+    };
+    rows.filter_map(bound).collect()
+}
+
+/// The next value beyond a bound; whole where the bound is.
+fn beyond(bound: &str, upwards: bool) -> String {
+    let sign = if upwards { 1.0 } else { -1.0 };
+    match bound.parse::<i64>() {
+        Ok(whole) => (whole + if upwards { 1 } else { -1 }).to_string(),
+        Err(_) => {
+            let bound: f64 = bound.parse().unwrap();
+            format!("{:?}", bound + sign * (bound.abs() / 1e3).max(1e-3))
+        }
+    }
+}
+
+/// The manual is the oracle: every bound that it names is taken, and the next value is refused by name.
+#[test]
+fn every_key_takes_the_bounds_of_the_manual_and_nothing_beyond() {
+    let mut tried = 0;
+    for (section, heading) in SECTIONS.into_iter().filter(|(section, _)| *section != "learn") {
+        let head = match section {
+            "" => String::new(),
+            "intake.serial" => "[[intake.serial]]\npath = \"x\"\n".to_owned(),
+            _ => format!("[{section}]\n"),
+        };
+        for (key, [low, high]) in bounds(heading) {
+            // Some know each other: these stand as far out of the way as they can.
+            let (before, beside) = match key.as_str() {
+                "hot-celsius" => ("", "cool-celsius = -50.0\n"),
+                "cool-celsius" => ("", "hot-celsius = 150.0\n"),
+                "samples-min" => {
+                    ("[intake]\ninbox-samples-max = 1048576\n", "samples-max = 4294967295\n")
+                }
+                "samples-max" => ("", "samples-min = 1\n"),
+                "iters-min" => ("", "iters-max = 4294967295\n"),
+                "iters-max" => ("", "iters-min = 1\n"),
+                "inbox-samples-max" => ("[job]\nsamples-min = 1\n", ""),
+                _ => ("", ""),
+            };
+            let read = |value: &str| {
+                Config::from_toml(&format!("{before}{head}{beside}{key} = {value}\n"))
+            };
+            let name = format!("{section}.{key}");
+            for (bound, upwards) in [(&low, false), (&high, true)] {
+                let is_met = key == "cool-celsius" && upwards;
+                let taken = read(bound);
+                assert!(taken.is_ok() || is_met, "{name} = {bound}: {}", taken.unwrap_err());
+                let past = beyond(bound, upwards);
+                let said = read(&past).unwrap_err().to_string();
+                let negative = past.starts_with('-') && said.contains(&key);
+                assert!(said.contains(&name) || negative, "{name} = {past}: {said}");
+            }
+            for wrong in ["nan", "inf", "\"x\"", "[]"] {
+                let said = read(wrong).unwrap_err().to_string();
+                assert!(said.contains(&key), "{name} = {wrong}: {said}");
+            }
+            tried += 1;
+        }
+    }
+    assert_eq!(tried, 29, "keys with bounds");
+}
+
 #[test]
 fn a_setting_that_a_device_decides_itself_is_refused() {
     let mut refused = 0;
