@@ -171,11 +171,6 @@ impl Spec {
     pub fn module(&self, layer: usize, target: Target) -> Option<&Module> {
         self.modules.iter().find(|module| module.layer == layer && module.target == target)
     }
-
-    /// The lowest adapted layer, if any: nothing below it needs a gradient.
-    pub fn first_layer(&self) -> Option<usize> {
-        self.modules.first().map(|module| module.layer)
-    }
 }
 
 /// A LoRA adapter: its spec and all its factors.

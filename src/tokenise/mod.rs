@@ -156,11 +156,6 @@ impl Tokeniser {
         }
     }
 
-    /// Whether the folder has a chat template.
-    pub fn has_chat_template(&self) -> bool {
-        self.chat.is_some()
-    }
-
     /// A prompt as ids: BOS as the tokenizer puts it, then the text; no end.
     ///
     /// # Errors
