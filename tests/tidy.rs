@@ -21,7 +21,7 @@ const DOORS: [(&str, &[&str]); 9] = [
     ("tract_onnx", &["src/trunk"]),
     ("tract_linalg", &["src/trunk"]),
     ("candle_core", &["src/head/", "src/train/"]),
-    ("candle_metal_kernels", &["src/head/place.rs"]),
+    ("candle_metal_kernels", &["src/head/backend.rs"]),
     ("tokenizers", &["src/tokenise"]),
     ("rkyv", &["src/reservoir/", "src/state/"]),
     ("prost", &["src/base/", "src/trunk", "fuzz/"]),

@@ -12,6 +12,8 @@ use sapwood::ports::{Memory, Storage};
 use sapwood::state::{Commit, Domain, HeldOutBlock, LearnerRecord, Shape, State};
 use sapwood_protocol::record::Kind;
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 /// Seed of the reservoir's chance.
@@ -141,7 +143,8 @@ pub fn check(bytes: &[u8]) {
         let version = |kind: Kind| match (choice & FIRST, choice & SECOND) {
             (0, 0) => kind.version(),
             (0, _) => kind.version().min(2),
-            _ => 1,
+            (_, 0) => 1,
+            _ => kind.version().saturating_sub(1).max(1),
         };
         let bytes =
             kind.map_or_else(|| rest.to_vec(), |kind| seal_as(kind, version(kind), 1, rest));
@@ -222,25 +225,27 @@ pub fn seeds() -> Vec<Seed> {
     let place = |path: &str| SOUND.0.keys().position(|name| name == path).unwrap() as u8;
     let sealed = |path: &str| [&[place(path)], payload(SOUND.file(path))].concat();
     let raw = |path: &str| [&[place(path) | RAW], SOUND.file(path)].concat();
-    // Version 2 put one number of eight bytes behind what version 1 has; version 3 a list, eight
-    // bytes that say where it is, at the end of the ledger, which is before that number.
-    let (rest, learned) = payload(SOUND.file("manifest.a")).split_last_chunk::<8>().unwrap();
-    let (first, _) = rest.split_last_chunk::<8>().unwrap();
-    let second = [&[place("manifest.a") | SECOND], first, learned].concat();
-    let first = [&[place("manifest.a") | FIRST], first].concat();
-    // Of a checkpoint the ledger is the last.
-    let (checkpoint, _) = payload(SOUND.file("checkpoint")).split_last_chunk::<8>().unwrap();
-    let checkpoint = [&[place("checkpoint") | FIRST], checkpoint].concat();
+    // What earlier versions wrote, under the bits that say so: `FIRST` and `SECOND` are the version before.
+    let golden = |version: &str, file: &str| {
+        let path = format!("../../tests/golden/state_{version}/{file}");
+        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+    };
+    let old = |path: &str, bits: u8, version: &str, file: &str| {
+        [&[place(path) | bits], payload(&golden(version, file))].concat()
+    };
     let learner = SOUND.0.keys().rfind(|name| name.starts_with("learner/")).unwrap();
     let adapter = SOUND.0.keys().rfind(|name| name.starts_with("adapters/")).unwrap();
     vec![
         ("manifest_a", sealed("manifest.a")),
         ("manifest_b", sealed("manifest.b")),
-        ("manifest_first", first),
-        ("manifest_second", second),
+        ("manifest_first", old("manifest.a", FIRST, "v1", "manifest.a")),
+        ("manifest_second", old("manifest.a", SECOND, "v2", "manifest.a")),
+        ("manifest_before", old("manifest.a", FIRST | SECOND, "v4", "manifest.a")),
         ("manifest_raw", raw("manifest.a")),
         ("checkpoint", sealed("checkpoint")),
-        ("checkpoint_first", checkpoint),
+        ("checkpoint_first", old("checkpoint", FIRST, "v1", "checkpoint")),
+        ("checkpoint_before", old("checkpoint", FIRST | SECOND, "v4", "checkpoint")),
+        ("learner_before", old(learner, FIRST | SECOND, "v4", "learner/4")),
         ("learner", sealed(learner)),
         ("adapter", raw(adapter)),
         ("both", joined(&[&raw("manifest.b")[..65], &raw("manifest.a")[..65]])),
