@@ -4,8 +4,8 @@
 //!   to end; then servers and ways in end, the state folder last. Nothing is acknowledged before the
 //!   inbox is open or after it is closed.
 
-use crate::cli;
-use crate::stop::Stop;
+use super::cli;
+use super::stop::Stop;
 use anyhow::Context as _;
 use firmware_host::clock::{Clock, SystemClock};
 use firmware_host::config::{Config, Serve};

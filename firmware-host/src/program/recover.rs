@@ -3,8 +3,8 @@
 //! - Where a manifest can be read nothing is done: the program itself falls back from a damaged one.
 //! - Never here: what a manifest says, which is the state's.
 
-use crate::cli;
-use crate::show;
+use super::cli;
+use super::show;
 use firmware_host::config::Config;
 use sapwood::adapter::peft;
 use sapwood::inbox::Inbox;

@@ -4,8 +4,8 @@
 //!   changes nothing there, and says so. Both have the same keys where they mean the same.
 //! - Invariant: text that came from elsewhere reaches the terminal without control characters.
 
-use crate::cli;
-use crate::commands::Program;
+use super::cli;
+use super::commands::Program;
 use anyhow::Context;
 use firmware_host::client::Client;
 use firmware_host::config::Config;

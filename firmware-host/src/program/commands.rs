@@ -4,8 +4,8 @@
 //!   has it, `pause` and `resume` leave it there and `job now` does the job itself.
 //! - Invariant: where a program has the folder and does not answer, nothing is changed.
 
-use crate::cli::{self, Choices, Frames, Install, Uninstall};
-use crate::show;
+use super::cli::{self, Choices, Frames, Install, Uninstall};
+use super::show;
 use anyhow::Context;
 use firmware_host::client::{Client, ClientError};
 use firmware_host::clock::{Clock, SystemClock};
@@ -82,7 +82,7 @@ pub(crate) fn job(config: &Config, json: bool) -> anyhow::Result<()> {
 
 #[cfg(feature = "engine")]
 fn foreground(config: &Config, json: bool) -> anyhow::Result<()> {
-    show::run(&crate::run::job_in_foreground(config)?, json)
+    show::run(&super::run::job_in_foreground(config)?, json)
 }
 
 #[cfg(not(feature = "engine"))]

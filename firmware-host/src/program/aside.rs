@@ -3,9 +3,9 @@
 //! - The program that has the state folder is asked; where none has it, it is opened for this process
 //!   alone.
 
-use crate::cli::{self, Aside, Numbers};
-use crate::commands::Program;
-use crate::show;
+use super::cli::{self, Aside, Numbers};
+use super::commands::Program;
+use super::show;
 use anyhow::Context;
 use firmware_host::client::{Client, ClientError};
 use firmware_host::config::Config;

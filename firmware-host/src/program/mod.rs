@@ -1,0 +1,63 @@
+//! What the commands do: one file a command or a few, the command line in `cli`, the terminal in `show`.
+//!
+//! - Results go to standard output, logs and errors to standard error.
+//! - Never here: the device. A command reads what the user named, asks the library and tells.
+
+mod aside;
+pub(crate) mod cli;
+mod commands;
+mod recover;
+#[cfg(feature = "engine")]
+mod run;
+mod show;
+#[cfg(feature = "engine")]
+mod stop;
+
+use cli::{Action, Command, Job};
+use std::io::Write;
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Why it could not; what was acknowledged before is done.
+pub(crate) fn act(command: &Command) -> anyhow::Result<()> {
+    let json = command.json;
+    let config = || command.choices.config();
+    match &command.action {
+        #[cfg(feature = "engine")]
+        Action::Run => {
+            start_log(command)?;
+            run::run(&command.choices.to_start()?)
+        }
+        Action::Status => show::status(&config()?, json),
+        Action::Job(Job::Now) => {
+            start_log(command)?;
+            commands::job(&config()?, json)
+        }
+        Action::Aside(aside) => aside::run(&config()?, aside, json),
+        Action::Recover(_) => recover::run(&config()?, json),
+        Action::Pause => commands::pause(&config()?, true, json),
+        Action::Resume => commands::pause(&config()?, false, json),
+        Action::Probes => commands::probes(&config()?, json),
+        Action::Frames(frames) => commands::frames(frames),
+        Action::Install(install) => commands::install(&command.choices, install),
+        Action::Uninstall(uninstall) => commands::uninstall(uninstall),
+    }
+}
+
+fn start_log(command: &Command) -> anyhow::Result<()> {
+    let (format, level) = command.choices.log();
+    Ok(firmware_host::log::start(format, level)?)
+}
+
+/// One line on standard error, or an event of the log where there is one.
+pub(crate) fn complain(error: &anyhow::Error, action: &Action) {
+    #[cfg(feature = "engine")]
+    if matches!(action, Action::Run) {
+        tracing::error!(reason = show::told(error), "ended");
+        return;
+    }
+    let _ = action;
+    // A closed standard error leaves nobody to tell.
+    let _ = writeln!(std::io::stderr(), "error: {}", show::told(error));
+}
