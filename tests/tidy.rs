@@ -16,6 +16,9 @@ const LONG_FILES: [(&str, &str); 0] = [];
 /// The one stage that knows all others.
 const KNOWS_ALL: &str = "learner";
 
+/// Where the device program's modules lie.
+const DEVICE: &str = "firmware-host/src/";
+
 /// What only some places may name, and those places (beginnings of paths).
 const DOORS: [(&str, &[&str]); 9] = [
     ("tract_onnx", &["src/trunk"]),
@@ -120,28 +123,63 @@ fn excepted(exceptions: &[(&str, &str)], path: &str, lines: usize) -> Option<Str
     }
 }
 
-/// The stages in the order of `src/lib.rs`.
-fn stages(lib: &str) -> Vec<&str> {
-    lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.split(';').next()).collect()
+/// The modules that a file lists, in its order.
+fn listed(text: &str) -> Vec<&str> {
+    text.lines().filter_map(module).collect()
 }
 
-/// Rule: a stage uses only the stages above it.
-fn order(path: &str, code: &str, stages: &[&str]) -> Vec<String> {
-    let stage = path.trim_start_matches("src/").split(['/', '.']).next().unwrap_or_default();
-    let Some(place) = stages.iter().position(|name| *name == stage) else { return Vec::new() };
-    if stage == KNOWS_ALL {
+fn module(line: &str) -> Option<&str> {
+    let (before, rest) = line.split_once("mod ")?;
+    let (name, _) = rest.split_once(';')?;
+    (before.is_empty() || before.starts_with("pub")).then_some(name)
+}
+
+/// The modules of a crate in the order of its `lib.rs`, below `root`.
+struct Flow<'a> {
+    root: &'a str,
+    modules: Vec<&'a str>,
+}
+
+/// Rule: a module uses only the modules above it.
+fn order(path: &str, code: &str, flow: &Flow<'_>) -> Vec<String> {
+    let Flow { root, modules } = flow;
+    let inside = path.strip_prefix(root).unwrap_or_default();
+    let module = inside.split(['/', '.']).next().unwrap_or_default();
+    let Some(place) = modules.iter().position(|name| *name == module) else { return Vec::new() };
+    if module == KNOWS_ALL {
         return Vec::new();
     }
     let mut complaints = Vec::new();
     for used in names_after(code, "crate::") {
-        let below = stages.iter().position(|name| *name == used).is_some_and(|at| at > place);
+        let below = modules.iter().position(|name| *name == used).is_some_and(|at| at > place);
         if below {
-            complaints.push(format!("{path}: stage `{stage}` uses `{used}`, which is below it"));
+            complaints.push(format!("{path}: `{module}` uses `{used}`, which is below it"));
         } else if used.is_empty() {
-            complaints.push(format!("{path}: expected one `use crate::stage` a line, got `{{`"));
+            complaints.push(format!("{path}: expected one `use crate::module` a line, got `{{`"));
         }
     }
     complaints
+}
+
+/// Rule: within a folder too, a file uses only the files that its folder lists above it.
+fn order_within(path: &str, code: &str, listed: &[&str]) -> Vec<String> {
+    let file = path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs");
+    let Some(place) = listed.iter().position(|name| *name == file) else { return Vec::new() };
+    let below = &listed[place + 1..];
+    let groups = code.split("super::{").skip(1);
+    let grouped = groups
+        .filter_map(|rest| rest.split('}').next())
+        .flat_map(|group| group.split(|letter: char| !letter.is_alphanumeric() && letter != '_'));
+    let used: BTreeSet<&str> = names_after(code, "super::").into_iter().chain(grouped).collect();
+    let wrong = used.into_iter().filter(|name| below.contains(name));
+    wrong.map(|name| format!("{path}: uses `{name}`, which its folder lists below it")).collect()
+}
+
+/// The file that lists what is in the folder of `path`.
+fn lister<'a>(path: &str, files: &'a [Source]) -> Option<&'a str> {
+    let (folder, _) = path.rsplit_once('/')?;
+    let names = [format!("{folder}/mod.rs"), format!("{folder}.rs")];
+    files.iter().find(|(path, _)| names.contains(path)).map(|(_, text)| text.as_str())
 }
 
 /// Rule: an engine, or the disk, is named at its doors only.
@@ -213,14 +251,34 @@ fn long_files_have_a_reason() {
 }
 
 #[test]
-fn a_stage_uses_only_the_stages_above_it() {
+fn a_module_uses_only_the_modules_above_it() {
     let files = sources(&[".rs"]);
-    let (_, lib) = files.iter().find(|(path, _)| path == "src/lib.rs").unwrap();
-    let stages = stages(lib);
-    assert!(stages.len() > 10 && stages.last() == Some(&KNOWS_ALL), "{stages:?}");
-    let inside = files.iter().filter(|(path, _)| path.starts_with("src/") && !is_test(path));
-    let complaints: Vec<String> =
-        inside.flat_map(|(path, text)| order(path, &code(text), &stages)).collect();
+    for root in ["src/", DEVICE] {
+        let lib = format!("{root}lib.rs");
+        let (_, lib) = files.iter().find(|(path, _)| *path == lib).unwrap();
+        let flow = Flow { root, modules: listed(lib) };
+        let modules = &flow.modules;
+        assert!(root == DEVICE || modules.last() == Some(&KNOWS_ALL), "{modules:?}");
+        assert!(modules.len() > 10, "{root}: {modules:?}");
+        let inside = files.iter().filter(|(path, _)| path.starts_with(root) && !is_test(path));
+        let complaints: Vec<String> =
+            inside.flat_map(|(path, text)| order(path, &code(text), &flow)).collect();
+        assert_none(&complaints);
+    }
+}
+
+#[test]
+fn a_file_of_the_device_program_uses_only_the_files_above_it() {
+    let files = sources(&[".rs"]);
+    let inside = files.iter().filter(|(path, _)| path.starts_with(DEVICE) && !is_test(path));
+    let listed_in = inside.filter_map(|one| Some((one, listed(lister(&one.0, &files)?))));
+    let mut seen = 0;
+    let within = |((path, text), listed): (&Source, Vec<&str>)| {
+        seen += 1;
+        order_within(path, &code(text), &listed)
+    };
+    let complaints: Vec<String> = listed_in.flat_map(within).collect();
+    assert!(seen > 40, "{seen} files");
     assert_none(&complaints);
 }
 
@@ -273,12 +331,25 @@ fn every_rule_finds_what_it_forbids() {
 
     let lib =
         "pub mod ports; // doors\n#[cfg(feature = \"engine\")]\npub mod head;\npub mod learner;\n";
-    let stages = stages(lib);
-    assert_eq!(stages, ["ports", "head", "learner"]);
-    assert_eq!(order("src/ports.rs", "use crate::head::Head;", &stages).len(), 1);
-    assert_eq!(order("src/ports.rs", "use crate::{head, ports};", &stages).len(), 1);
-    assert!(order("src/head/mod.rs", "use crate::ports::Disk;", &stages).is_empty());
-    assert!(order("src/learner/mod.rs", "use crate::head::Head;", &stages).is_empty());
+    let flow = Flow { root: "src/", modules: listed(lib) };
+    assert_eq!(flow.modules, ["ports", "head", "learner"]);
+    assert_eq!(order("src/ports.rs", "use crate::head::Head;", &flow).len(), 1);
+    assert_eq!(order("src/ports.rs", "use crate::{head, ports};", &flow).len(), 1);
+    assert!(order("src/head/mod.rs", "use crate::ports::Disk;", &flow).is_empty());
+    assert!(order("src/learner/mod.rs", "use crate::head::Head;", &flow).is_empty());
+    let device = Flow { root: DEVICE, modules: vec!["status", "intake"] };
+    let [status, intake] = ["status", "intake"].map(|name| format!("{DEVICE}{name}/mod.rs"));
+    assert_eq!(order(&status, "x: crate::intake::Counters", &device).len(), 1);
+    assert!(order(&intake, "use crate::status::Counters;", &device).is_empty());
+
+    let folder =
+        listed("mod tests {\nmod shared;\npub(crate) mod text;\n    mod other;\nmod routes;");
+    assert_eq!(folder, ["shared", "text", "routes"]);
+    let text = |code| order_within("serve/text.rs", code, &folder).len();
+    assert_eq!(text("use super::routes::Shared;"), 1);
+    assert_eq!(text("use super::{Draw, Model,\n    routes};"), 1);
+    assert_eq!(text("use super::shared::Shared;\nuse super::{Draw, shared};\nroutes::x()"), 0);
+    assert_eq!(order_within("serve/mod.rs", "use super::routes;", &folder).len(), 0);
 
     assert_eq!(doors("src/gate/mod.rs", "let x = candle_core::Tensor::new();").len(), 1);
     assert_eq!(doors("src/gate/mod.rs", "use std::fs::File;").len(), 1);

@@ -4,17 +4,20 @@
 //! - `[learn]` holds the settings of `sapwood adapt` under the names of its flags.
 //! - Never here: files, the environment, probing.
 
+mod path;
+pub mod relations;
+mod window;
 mod check;
 #[cfg(test)]
 mod tests;
-mod window;
 
+pub use path::plain;
 pub use window::{Window, WindowError};
 
-use crate::relations;
 use sapwood::settings::{Overrides, Reader, Settings, SettingsError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -320,6 +323,13 @@ fn parse<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
         let (line, problem) = sapwood::settings::problem(text, &error);
         ConfigError::File { line, problem }
     })
+}
+
+impl ConfigError {
+    /// A value out of its range.
+    pub(crate) fn range(key: &'static str, expected: impl Into<String>, got: impl Display) -> Self {
+        Self::Range { key, expected: expected.into(), got: got.to_string() }
+    }
 }
 
 impl Config {

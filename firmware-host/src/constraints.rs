@@ -35,10 +35,10 @@ pub use latch::REST;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::probe::Readings;
-use crate::status::ConstraintState;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use latch::{Latch, Reading};
+use serde::Serialize;
 use std::time::Duration;
 
 /// Percent above the bound at which a battery is no longer low.
@@ -65,6 +65,17 @@ pub struct Situation {
     pub own_load: f32,
     /// Bytes of memory that a job would take beside what is resident; 0 while one runs.
     pub job_bytes: u64,
+}
+
+/// One constraint and whether it holds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ConstraintState {
+    /// Its name, as in the configuration.
+    pub name: &'static str,
+    /// Whether it holds.
+    pub met: bool,
+    /// What was read, against what is asked.
+    pub why: String,
 }
 
 /// What was decided at one look.

@@ -21,4 +21,3 @@ pub mod device; //      the worker: one job at a time, the resident base
 pub mod serve; //       HTTP over TCP and a Unix socket
 pub mod client; //      the other end of the Unix socket, for the commands
 pub mod service; //     systemd, launchd
-pub mod relations; //   what settings ask of one another

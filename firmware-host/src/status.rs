@@ -4,7 +4,11 @@
 //! - Bounded: rings of fixed length, the oldest goes first.
 //! - Never here: how it is served.
 
-use crate::intake::Counters;
+mod counters;
+
+pub use counters::Counters;
+
+use crate::constraints::ConstraintState;
 use crate::log;
 use crate::probe::Readings;
 use heapless::HistoryBuf;
@@ -127,17 +131,6 @@ pub struct JobReport {
     pub generation: Option<u64>,
     /// Bits per byte, before and after.
     pub changes: Vec<Change>,
-}
-
-/// One constraint and whether it holds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ConstraintState {
-    /// Its name, as in the configuration.
-    pub name: &'static str,
-    /// Whether it holds.
-    pub met: bool,
-    /// What was read, against what is asked.
-    pub why: String,
 }
 
 /// What waits in the inbox.

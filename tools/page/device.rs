@@ -5,12 +5,12 @@
 
 use firmware_host::clock::SystemClock;
 use firmware_host::config::Serve;
+use firmware_host::constraints::ConstraintState;
 use firmware_host::paused::OrderError;
 use firmware_host::probe::Readings;
 use firmware_host::serve::{Device, Draw, Given, Model, ModelError, ServeError, Server, start};
 use firmware_host::status::{
-    Board, Change, ConstraintState, Ending, InboxStatus, JobReport, Phase, ReservoirStatus,
-    ServingStatus, StepPoint,
+    Board, Change, Ending, InboxStatus, JobReport, Phase, ReservoirStatus, ServingStatus, StepPoint,
 };
 use firmware_host::supervise::Supervisor;
 use firmware_host::wire::{Prompt, Which};

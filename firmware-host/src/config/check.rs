@@ -14,10 +14,6 @@ const DAY_SECONDS: f64 = 86_400.0;
 const YEAR_SECONDS: f64 = 366.0 * DAY_SECONDS;
 const BYTES_MAX: u64 = 1 << 50;
 
-fn range(key: &'static str, expected: String, got: impl Display) -> ConfigError {
-    ConfigError::Range { key, expected, got: got.to_string() }
-}
-
 /// One value of a section within its bounds, both included.
 fn within<T: PartialOrd + Display>(
     key: &'static str,
@@ -28,7 +24,7 @@ fn within<T: PartialOrd + Display>(
         return Ok(());
     }
     let expected = format!("{} to {}", allowed.start(), allowed.end());
-    Err(range(key, expected, value))
+    Err(ConfigError::range(key, expected, value))
 }
 
 impl Config {
@@ -115,10 +111,12 @@ impl Probes {
     fn check(&self) -> Result<(), ConfigError> {
         let expected = || "a name that is not empty, or nothing at all".to_owned();
         if self.thermal_types.iter().any(|name| name.trim().is_empty()) {
-            return Err(range("probes.thermal-types", expected(), "\"\""));
+            return Err(ConfigError::range("probes.thermal-types", expected(), "\"\""));
         }
         match &self.rail {
-            Some(rail) if rail.trim().is_empty() => Err(range("probes.rail", expected(), "\"\"")),
+            Some(rail) if rail.trim().is_empty() => {
+                Err(ConfigError::range("probes.rail", expected(), "\"\""))
+            }
             _ => Ok(()),
         }
     }

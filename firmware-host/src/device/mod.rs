@@ -9,13 +9,13 @@
 //! - Invariant: the samples of a job leave the inbox with the commit or the rejection that ends it,
 //!   never before and never twice.
 
+mod served;
 mod plan;
 mod prepare;
-mod run;
-mod served;
-mod settle;
 mod watch;
 mod worker;
+mod run;
+mod settle;
 
 pub use served::{Current, Served};
 pub use worker::{Pace, Worker};

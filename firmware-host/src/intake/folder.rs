@@ -22,10 +22,10 @@
 //! - Links are not followed, and the folder and its shelves are used through handles: nobody can have
 //!   another file read, written or moved in their place. What cannot be read now is tried again.
 
-mod follow;
-mod offsets;
 mod pieces;
 mod shelf;
+mod follow;
+mod offsets;
 #[cfg(test)]
 mod tests;
 

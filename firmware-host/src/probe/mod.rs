@@ -9,10 +9,10 @@
 mod files;
 mod heat;
 mod kernel;
+mod supply;
+mod rails;
 #[cfg(target_os = "macos")]
 mod mac;
-mod rails;
-mod supply;
 #[cfg(test)]
 mod tests;
 

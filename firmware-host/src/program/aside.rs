@@ -4,7 +4,7 @@
 //!   alone.
 
 use super::cli::{self, Aside, Numbers};
-use super::commands::Program;
+use super::found::Program;
 use super::show;
 use anyhow::Context;
 use firmware_host::client::{Client, ClientError};

@@ -6,10 +6,8 @@
 //! - Never here: what the commands do.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use firmware_host::config::{Config, ConfigError};
+use firmware_host::config::{Config, ConfigError, plain, relations};
 use firmware_host::log;
-use firmware_host::relations;
-use firmware_host::service::plain;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 

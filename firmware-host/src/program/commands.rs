@@ -5,18 +5,18 @@
 //! - Invariant: where a program has the folder and does not answer, nothing is changed.
 
 use super::cli::{self, Choices, Frames, Install, Uninstall};
+use super::found::Program;
 use super::show;
 use anyhow::Context;
-use firmware_host::client::{Client, ClientError};
+use firmware_host::client::Client;
 use firmware_host::clock::{Clock, SystemClock};
-use firmware_host::config::Config;
-use firmware_host::hold::{self, is_held};
+use firmware_host::config::{Config, plain};
+use firmware_host::hold;
 use firmware_host::intake::frames::encode_lines;
 use firmware_host::paused::{self, Paused};
 use firmware_host::probe::{SystemProbes, machine_bytes};
-use firmware_host::relations;
 use firmware_host::serve;
-use firmware_host::service::{self, Manager, Options, Place, Service, plain};
+use firmware_host::service::{self, Manager, Options, Place, Service};
 use sapwood::ports::Disk;
 use serde_json::json;
 use std::fs;
@@ -24,50 +24,6 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// The program that has the state folder.
-pub(crate) struct Program {
-    pub(crate) client: Client,
-    state: Option<PathBuf>,
-}
-
-impl Program {
-    /// The one that has the folder of a configuration, or none. Without a folder its socket is all
-    /// there is to ask.
-    pub(crate) fn find(config: &Config) -> anyhow::Result<Option<Self>> {
-        let client = Client::new(&cli::socket(config)?);
-        let state = config.state.clone();
-        if let Some(path) = &state {
-            let unknown = || format!("cannot tell whether a program has {}", path.display());
-            if !is_held(path).with_context(unknown)? {
-                return Ok(None);
-            }
-        }
-        Ok(Some(Self { client, state }))
-    }
-
-    /// Asks it.
-    pub(crate) fn ask<T>(
-        &self,
-        question: impl FnOnce(&Client) -> Result<T, ClientError>,
-    ) -> anyhow::Result<T> {
-        question(&self.client).map_err(|error| self.told(error))
-    }
-
-    /// Why it gave no answer: a socket on which nobody is does not mean that nobody has the folder.
-    pub(crate) fn told(&self, error: ClientError) -> anyhow::Error {
-        match (&self.state, &error) {
-            (Some(state), ClientError::Absent { path } | ClientError::Dead { path }) => {
-                let (state, path) = (state.display(), path.display());
-                anyhow::anyhow!(
-                    "a program has the state folder {state}, but none answers at {path}: it may be \
-                     starting, or listen at another `socket`; nothing was changed"
-                )
-            }
-            _ => error.into(),
-        }
-    }
-}
 
 /// Has the program learn now, or does it here.
 pub(crate) fn job(config: &Config, json: bool) -> anyhow::Result<()> {
@@ -178,7 +134,7 @@ pub(crate) fn install(choices: &Choices, install: &Install) -> anyhow::Result<()
     };
     let of_this_machine = install.place.root.is_none();
     let memory_bytes = machine_bytes(&config.probes.proc).filter(|_| of_this_machine);
-    relations::check_service(&options, memory_bytes)?;
+    options.check_together(memory_bytes)?;
     let manager = install.place.manager();
     let text = Service::new(&config, options)?.file(manager)?;
     if install.print {

@@ -3,15 +3,17 @@
 //! - Results go to standard output, logs and errors to standard error.
 //! - Never here: the device. A command reads what the user named, asks the library and tells.
 
-mod aside;
 pub(crate) mod cli;
-mod commands;
-mod recover;
-#[cfg(feature = "engine")]
-mod run;
 mod show;
+mod found;
+mod status;
 #[cfg(feature = "engine")]
 mod stop;
+#[cfg(feature = "engine")]
+mod run;
+mod commands;
+mod aside;
+mod recover;
 
 use cli::{Action, Command, Job};
 use std::io::Write;
@@ -29,7 +31,7 @@ pub(crate) fn act(command: &Command) -> anyhow::Result<()> {
             start_log(command)?;
             run::run(&command.choices.to_start()?)
         }
-        Action::Status => show::status(&config()?, json),
+        Action::Status => status::run(&config()?, json),
         Action::Job(Job::Now) => {
             start_log(command)?;
             commands::job(&config()?, json)

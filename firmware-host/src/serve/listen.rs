@@ -9,7 +9,7 @@ use super::peer::Peer;
 use super::refusal::Refusal;
 use super::room::{Guest, Room};
 use super::{ServeError, routes};
-use crate::relations::SOCKET_BYTES_MAX;
+use crate::config::relations::SOCKET_BYTES_MAX;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, header};

@@ -14,23 +14,24 @@
 //! - Invariant: whatever a client sends or leaves out, memory and threads stay within `[serve]`.
 
 mod chance;
-mod door;
-#[cfg(test)]
-mod fixture;
-mod listen;
-mod metrics;
+mod refusal;
+mod turns;
+mod room;
 mod peer;
+mod stops;
+mod writing;
+mod metrics;
+mod shared;
+mod text;
+mod door;
+mod routes;
+mod listen;
 #[cfg(feature = "engine")]
 mod model;
-mod refusal;
-mod room;
-mod routes;
-mod stops;
+#[cfg(test)]
+mod fixture;
 #[cfg(test)]
 mod tests;
-mod text;
-mod turns;
-mod writing;
 
 use crate::clock::Clock;
 use crate::config::Serve;
@@ -40,8 +41,8 @@ use crate::supervise::Supervisor;
 use crate::wire::{Prompt, Which};
 use axum::serve::ListenerExt;
 use door::Door;
-use routes::Shared;
 use sapwood::inbox::{Aside, InboxError, Receipt};
+use shared::Shared;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

@@ -1,149 +1,29 @@
 //! Which path does what, behind the limits that hold for all of them.
 
-use super::chance::Chance;
 use super::door::Door;
-use super::metrics::Metrics;
 use super::refusal::Refusal;
-use super::room::Guest;
-use super::turns::Turns;
-use super::{Device, OFFERS_MAX, ServeError, text};
-use crate::clock::Clock;
-use crate::config::Serve;
+use super::shared::Shared;
+use super::{Device, text};
 use crate::paused::OrderError;
 use crate::status::{Phase, Status};
 use crate::wire::{self, Which};
-use axum::BoxError;
-use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use sapwood::inbox::{Aside, InboxError, Receipt};
 use serde_json::json;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 
 /// Bytes of a request for text: far more than any context holds.
 const TEXT_BODY_BYTES_MAX: usize = 1 << 20;
-/// A body of at most so many bytes needs no permit.
-const SMALL_BODY_BYTES: u64 = 64 << 10;
-/// Larger bodies that are held at the same time.
-const LARGE_BODIES_MAX: usize = 4;
-/// Time for a body, and without a byte of it.
-const BODY: Duration = Duration::from_secs(30);
-const SILENCE: Duration = Duration::from_secs(5);
-/// Wait for one of the permits of large bodies.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// The status page; every `NONCE` in it is replaced.
 const PAGE: &str = include_str!("../../assets/status.html");
 
 /// Paths that are answered where there is room for nothing else.
 pub(super) const HEALTH: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
-
-/// What all requests share.
-pub(super) struct Shared {
-    pub(super) device: Arc<dyn Device>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) config: Serve,
-    pub(super) turns: Turns,
-    pub(super) chance: Chance,
-    metrics: Metrics,
-    large: Arc<Semaphore>,
-    offers: Arc<Semaphore>,
-    halted: AtomicBool,
-    created: i64,
-}
-
-impl Shared {
-    pub(super) fn new(
-        config: Serve,
-        device: Arc<dyn Device>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, ServeError> {
-        Ok(Self {
-            metrics: Metrics::new(device.clone()),
-            turns: Turns::new(config.concurrency, config.queue),
-            chance: Chance::new().map_err(ServeError::Chance)?,
-            large: Arc::new(Semaphore::new(LARGE_BODIES_MAX)),
-            offers: Arc::new(Semaphore::new(OFFERS_MAX)),
-            halted: AtomicBool::new(false),
-            created: clock.now().as_second(),
-            device,
-            clock,
-            config,
-        })
-    }
-
-    /// How long a request for text may take.
-    pub(super) fn patience(&self) -> Duration {
-        Duration::try_from_secs_f64(self.config.seconds_max).unwrap_or(Duration::MAX)
-    }
-
-    /// From now on texts end at their next token.
-    pub(super) fn halt(&self) {
-        self.halted.store(true, Ordering::Release);
-    }
-
-    pub(super) fn halted(&self) -> bool {
-        self.halted.load(Ordering::Acquire)
-    }
-
-    /// The body of a request, and with a large one the permit to hold it.
-    async fn body(
-        &self,
-        request: Request,
-        bytes_max: usize,
-    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {
-        let bytes_max = bytes_max.min(self.config.body_bytes_max);
-        let guest = request.extensions().get::<Arc<Guest>>().cloned();
-        let body = request.into_body();
-        let size = body.size_hint();
-        if size.lower() > bytes_max as u64 {
-            return Err(Refusal::large(bytes_max));
-        }
-        let permit = match size.upper() {
-            Some(0..=SMALL_BODY_BYTES) => None,
-            _ => {
-                let permit = timeout(PATIENCE, self.large.clone().acquire_owned()).await;
-                Some(permit.map_err(|_| Refusal::crowded())?.map_err(|_| Refusal::stopping())?)
-            }
-        };
-        match timeout(BODY, gathered(Limited::new(body, bytes_max))).await.unwrap_or(Err(None)) {
-            Ok(body) => {
-                // From here on the request waits for us.
-                guest.inspect(|guest| guest.has_asked());
-                Ok((body, permit))
-            }
-            Err(Some(error)) if error.is::<LengthLimitError>() => Err(Refusal::large(bytes_max)),
-            Err(Some(_)) => {
-                let message = "the body broke off: nothing was done";
-                Err(Refusal::new(StatusCode::BAD_REQUEST, "invalid_body", message))
-            }
-            Err(None) => {
-                let message = "the body did not come in time: nothing was done";
-                Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", message))
-            }
-        }
-    }
-}
-
-/// The bytes of a body; none as error when nothing comes for [`SILENCE`].
-async fn gathered(mut body: Limited<Body>) -> Result<Bytes, Option<BoxError>> {
-    let mut bytes = Vec::new();
-    while let Some(frame) = timeout(SILENCE, body.frame()).await.map_err(|_| None)? {
-        if let Ok(data) = frame.map_err(Some)?.into_data() {
-            bytes.extend_from_slice(&data);
-        }
-    }
-    Ok(bytes.into())
-}
 
 /// All routes, for whoever can reach the socket.
 pub(super) fn open(shared: &Arc<Shared>) -> Router {

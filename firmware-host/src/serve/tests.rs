@@ -3,10 +3,12 @@
 
 use super::door::Door;
 use super::fixture::{Cage, Parrot, Wound};
-use super::routes::{Shared, guarded, open};
+use super::routes::{guarded, open};
+use super::shared::Shared;
 use super::{Server, start};
 use crate::config::Serve;
-use crate::status::{Change, ConstraintState, Ending, JobReport, Phase, StepPoint};
+use crate::constraints::ConstraintState;
+use crate::status::{Change, Ending, JobReport, Phase, StepPoint};
 use crate::supervise::Supervisor;
 use axum::Router;
 use axum::body::Body;

@@ -6,7 +6,7 @@
 //!   that is being written ends there, with `length`.
 
 use super::refusal::Refusal;
-use super::routes::Shared;
+use super::shared::Shared;
 use super::writing::{self, Going, Note};
 use super::{Draw, Model};
 use crate::status::Board;

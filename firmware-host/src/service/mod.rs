@@ -7,19 +7,19 @@
 //! - Never here: what the program does.
 //! - Source: systemd.exec(5), systemd.service(5), systemd.resource-control(5), launchd.plist(5).
 
+mod size;
+mod options;
+mod unit;
+mod plist;
 mod install;
 mod notify;
-mod plist;
-mod size;
-mod unit;
 
 pub use install::{Place, install, uninstall};
 pub use notify::Notifier;
-pub use size::Size;
+pub use options::{Options, WATCHDOG_SECONDS_MIN};
 
-use crate::config::Config;
-use crate::relations::WATCHDOG_SECONDS_MIN;
-use std::path::{Component, Path, PathBuf};
+use crate::config::{Config, plain};
+use std::path::{Path, PathBuf};
 
 /// What the service is called under systemd.
 const UNIT: &str = "sapwood.service";
@@ -116,27 +116,6 @@ impl Manager {
     }
 }
 
-/// What an operator may choose about the service itself.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The program, an absolute path.
-    pub program: PathBuf,
-    /// What it is called with, paths absolute.
-    pub arguments: Vec<String>,
-    /// The configuration file among them, an absolute path.
-    pub config: Option<PathBuf>,
-    /// A service of one user's session rather than of the machine.
-    pub user: bool,
-    /// The account that a service of the machine runs under; none is one made for it alone.
-    pub account: Option<String>,
-    /// Memory above which the program is slowed down: `60%`, `1500M`.
-    pub memory_high: String,
-    /// Memory above which it is killed and started again.
-    pub memory_max: String,
-    /// Seconds without progress after which it is killed and started again.
-    pub watchdog_seconds: u32,
-}
-
 /// What a service file says; every path absolute and fit for its format.
 #[derive(Clone, Debug)]
 pub struct Service {
@@ -162,7 +141,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Missing`], [`ServiceError::Path`], [`ServiceError::Choice`].
     pub fn new(config: &Config, options: Options) -> Result<Self, ServiceError> {
-        check(&options)?;
+        options.check()?;
         let state = config.state.as_deref().ok_or(ServiceError::Missing("state"))?;
         let model = config.model.as_deref().ok_or(ServiceError::Missing("model"))?;
         let mut reads = vec![options.program.clone(), absolute(model)?];
@@ -219,32 +198,6 @@ impl Service {
     }
 }
 
-fn check(options: &Options) -> Result<(), ServiceError> {
-    absolute(&options.program)?;
-    for (name, got) in
-        [("--memory-high", &options.memory_high), ("--memory-max", &options.memory_max)]
-    {
-        if Size::read(got).is_none() {
-            let expected = "bytes with K, M, G or T, a percentage up to 100%, or `infinity`";
-            return Err(ServiceError::Choice { name, expected, got: got.clone() });
-        }
-    }
-    let (name, seconds) = ("--watchdog-seconds", options.watchdog_seconds);
-    if !(WATCHDOG_SECONDS_MIN..=86_400).contains(&seconds) {
-        let expected = "10 to 86400";
-        return Err(ServiceError::Choice { name, expected, got: seconds.to_string() });
-    }
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
-    match &options.account {
-        Some(name) if name.is_empty() || name.starts_with('-') || !name.chars().all(plain) => {
-            let (flag, expected) =
-                ("--account", "the name of an account: letters, digits, - and _");
-            Err(ServiceError::Choice { name: flag, expected, got: name.clone() })
-        }
-        _ => Ok(()),
-    }
-}
-
 /// An absolute path without what neither format can hold.
 fn absolute(path: &Path) -> Result<PathBuf, ServiceError> {
     let refuse = |expected| ServiceError::Path { path: path.to_path_buf(), expected };
@@ -253,28 +206,6 @@ fn absolute(path: &Path) -> Result<PathBuf, ServiceError> {
         Some(text) if !text.contains(char::is_control) => Ok(path),
         _ => Err(refuse("UTF-8 without control characters")),
     }
-}
-
-/// An absolute path without `..`, which no mount of a service may have: as the system resolves it where it
-/// is there, else by its words.
-///
-/// # Errors
-/// An empty path.
-pub fn plain(path: &Path) -> std::io::Result<PathBuf> {
-    // By its parts: no doubled and no last slash.
-    let path: PathBuf = std::path::absolute(path)?.components().collect();
-    if !path.components().any(|part| part == Component::ParentDir) {
-        return Ok(path);
-    }
-    Ok(path.canonicalize().unwrap_or_else(|_| {
-        path.components().fold(PathBuf::new(), |mut plain, part| {
-            match part {
-                Component::ParentDir => drop(plain.pop()),
-                part => plain.push(part),
-            }
-            plain
-        })
-    }))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 /// A bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Size {
+pub(super) enum Size {
     /// Parts of a hundred of the machine's memory, 1 to 100.
     Percent(u64),
     /// Bytes, at least one.
@@ -13,7 +13,7 @@ pub enum Size {
 
 impl Size {
     /// Reads one; none for what is none.
-    pub fn read(text: &str) -> Option<Self> {
+    pub(super) fn read(text: &str) -> Option<Self> {
         if text == "infinity" {
             return Some(Self::Infinity);
         }
@@ -38,7 +38,7 @@ impl Size {
     /// Whether it is surely the larger bound of the two; no bound is none to exceed another with.
     ///
     /// - `memory_bytes`: of the machine; without it parts and bytes cannot be compared.
-    pub fn exceeds(self, other: Self, memory_bytes: Option<u64>) -> bool {
+    pub(super) fn exceeds(self, other: Self, memory_bytes: Option<u64>) -> bool {
         let bytes = |size| match size {
             Self::Bytes(bytes) => Some(bytes),
             Self::Percent(percent) => memory_bytes.map(|all| all / 100 * percent),

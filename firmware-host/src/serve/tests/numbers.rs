@@ -1,9 +1,10 @@
 //! What `/metrics` says, read as others read it.
 
 use super::{report, routes, text};
+use crate::constraints::ConstraintState;
 use crate::probe::Readings;
 use crate::serve::fixture::{Cage, Parrot};
-use crate::status::{Change, ConstraintState, Ending, JobReport, ReservoirStatus, StepPoint};
+use crate::status::{Change, Ending, JobReport, ReservoirStatus, StepPoint};
 use axum::body::Body;
 use axum::http::Request;
 use std::collections::{BTreeMap, BTreeSet};

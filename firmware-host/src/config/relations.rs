@@ -1,54 +1,41 @@
 //! What settings ask of one another: one place, for the program that starts and the service that starts it.
 //!
-//! - In: a configuration with its flags over it; for a service its own choices beside it. Out: nothing,
-//!   or the first relation that does not hold, by the name of a key.
+//! - In: a configuration with its flags over it. Out: nothing, or the first relation that does not hold,
+//!   by the name of a key.
 //! - Whatever `install` writes `run` accepts: `run`, `job now` and `install` ask [`check_start`].
 //! - Limits that merely meet contradict nothing: the smaller holds. A request is bounded by
 //!   `body-bytes-max` and the whole inbox, texts by `queue`, `concurrency` and `connections-max`.
-//! - Never here: the range of one value (`config`), what a service file cannot say (`service`).
+//! - Never here: the range of one value (`check`), the choices of a service (`service`).
 
-use crate::config::{Config, ConfigError};
-use crate::service::{Options, Size, plain};
-use std::fmt::Display;
+use super::path::real;
+use super::{Config, ConfigError};
 use std::path::{Path, PathBuf};
 
 /// Longest path of a Unix socket: `sun_path` without the zero at its end, and elsewhere than on Linux
 /// without the name under which it is bound first.
 pub const SOCKET_BYTES_MAX: usize = if cfg!(target_os = "linux") { 107 } else { 103 - 6 };
-/// Shortest time that a watchdog may grant. The worker gives a sign every second however long
-/// `poll-seconds` is, the notifier looks four times as often as it must.
-pub const WATCHDOG_SECONDS_MIN: u32 = 10;
-const _: () = assert!(
-    WATCHDOG_SECONDS_MIN as u64 >= 4 * crate::status::BEAT.as_secs(),
-    "a worker that waits must not look like one that hangs"
-);
-
 /// What a state folder holds in folders: to watch one would take it apart.
 const STATE_FOLDERS: [&str; 3] = ["adapters", "learner", "inbox"];
 
-fn refused(key: &'static str, expected: impl Into<String>, got: impl Display) -> ConfigError {
-    ConfigError::Range { key, expected: expected.into(), got: got.to_string() }
-}
-
 /// What sections of a configuration ask of one another, without its flags.
-pub(crate) fn check_numbers(config: &Config) -> Result<(), ConfigError> {
+pub(super) fn check_numbers(config: &Config) -> Result<(), ConfigError> {
     let (job, heat) = (&config.job, &config.constraints);
     if job.samples_max < job.samples_min {
         let expected = format!("at least samples-min ({})", job.samples_min);
-        return Err(refused("job.samples-max", expected, job.samples_max));
+        return Err(ConfigError::range("job.samples-max", expected, job.samples_max));
     }
     if job.iters_max < job.iters_min {
         let expected = format!("at least iters-min ({})", job.iters_min);
-        return Err(refused("job.iters-max", expected, job.iters_max));
+        return Err(ConfigError::range("job.iters-max", expected, job.iters_max));
     }
     let room = config.intake.inbox_samples_max;
     if job.samples_min > room {
         let expected = format!("at most intake.inbox-samples-max ({room})");
-        return Err(refused("job.samples-min", expected, job.samples_min));
+        return Err(ConfigError::range("job.samples-min", expected, job.samples_min));
     }
     if heat.cool_celsius >= heat.hot_celsius {
         let expected = format!("below hot-celsius ({})", heat.hot_celsius);
-        return Err(refused("constraints.cool-celsius", expected, heat.cool_celsius));
+        return Err(ConfigError::range("constraints.cool-celsius", expected, heat.cool_celsius));
     }
     Ok(())
 }
@@ -63,7 +50,7 @@ pub fn check_paths(config: &Config, file: Option<&Path>) -> Result<(), ConfigErr
     let [state, model] = [&config.state, &config.model].map(|path| path.as_deref().map(real));
     if state.is_some() && state == model {
         let expected = "a folder of its own, not that of the model";
-        return Err(refused("state", expected, shown(config.state.as_deref())));
+        return Err(ConfigError::range("state", expected, shown(config.state.as_deref())));
     }
     check_watch(config, file, state.as_deref(), model.as_deref())?;
     let lines: Vec<PathBuf> = config.intake.serial.iter().map(|line| real(&line.path)).collect();
@@ -71,7 +58,7 @@ pub fn check_paths(config: &Config, file: Option<&Path>) -> Result<(), ConfigErr
     match twice.and_then(|at| config.intake.serial.get(at)) {
         Some(line) => {
             let expected = "each line once: two readers would tear its frames apart";
-            Err(refused("intake.serial.path", expected, line.path.display()))
+            Err(ConfigError::range("intake.serial.path", expected, line.path.display()))
         }
         None => check_socket(config),
     }
@@ -81,7 +68,7 @@ fn check_socket(config: &Config) -> Result<(), ConfigError> {
     let Some(path) = config.socket() else { return Ok(()) };
     if path.as_os_str().len() > SOCKET_BYTES_MAX {
         let expected = format!("a path of at most {SOCKET_BYTES_MAX} bytes");
-        return Err(refused("serve.socket", expected, path.display()));
+        return Err(ConfigError::range("serve.socket", expected, path.display()));
     }
     Ok(())
 }
@@ -95,7 +82,8 @@ fn check_watch(
     model: Option<&Path>,
 ) -> Result<(), ConfigError> {
     let Some(watch) = config.intake.watch.as_deref() else { return Ok(()) };
-    let refuse = |expected: String| Err(refused("intake.watch", expected, watch.display()));
+    let refuse =
+        |expected: String| Err(ConfigError::range("intake.watch", expected, watch.display()));
     if watch.exists() && !watch.is_dir() {
         return refuse("a folder".into());
     }
@@ -132,34 +120,9 @@ pub fn check_start(config: &Config) -> Result<(), ConfigError> {
     }
     if config.serve.is_open() {
         let expected = "a loopback address, or serve.token-file: others can reach this one";
-        return Err(refused("serve.listen", expected, config.serve.listen));
+        return Err(ConfigError::range("serve.listen", expected, config.serve.listen));
     }
     Ok(())
-}
-
-/// What the choices of a service ask of one another.
-///
-/// - `memory_bytes`: of the machine that it is to run on, where that is known.
-///
-/// # Errors
-/// [`ConfigError::Range`] by the name of a flag.
-pub fn check_service(options: &Options, memory_bytes: Option<u64>) -> Result<(), ConfigError> {
-    if let Some(account) = options.account.as_ref().filter(|_| options.user) {
-        let expected = "no account: a service of --user is that user's own";
-        return Err(refused("--account", expected, account));
-    }
-    let sizes = [&options.memory_high, &options.memory_max].map(|text| Size::read(text));
-    let [Some(high), Some(max)] = sizes else { return Ok(()) };
-    if high.exceeds(max, memory_bytes) {
-        let expected = format!("at most --memory-max ({}): it is killed there", options.memory_max);
-        return Err(refused("--memory-high", expected, &options.memory_high));
-    }
-    Ok(())
-}
-
-/// A path as the system resolves it where it is there, else by its words.
-fn real(path: &Path) -> PathBuf {
-    path.canonicalize().or_else(|_| plain(path)).unwrap_or_else(|_| path.to_path_buf())
 }
 
 fn shown(path: Option<&Path>) -> String {
@@ -170,49 +133,6 @@ fn shown(path: Option<&Path>) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
-
-    fn options(high: &str, max: &str) -> Options {
-        Options {
-            program: "/usr/local/bin/firmware-host".into(),
-            arguments: Vec::new(),
-            config: None,
-            user: false,
-            account: None,
-            memory_high: high.into(),
-            memory_max: max.into(),
-            watchdog_seconds: 300,
-        }
-    }
-
-    #[test]
-    fn memory_is_slowed_down_before_it_is_taken() {
-        let gib = Some(1 << 30);
-        for (high, max, memory, holds) in [
-            ("60%", "75%", None, true),
-            ("75%", "75%", None, true),
-            ("76%", "75%", None, false),
-            ("2G", "1500M", None, false),
-            ("1G", "1048576K", None, true),
-            ("infinity", "75%", gib, true),
-            ("60%", "infinity", gib, true),
-            ("60%", "500M", None, true),
-            ("60%", "500M", gib, false),
-            ("700M", "50%", gib, false),
-            ("500M", "50%", gib, true),
-            ("99999999999999T", "1G", None, false),
-        ] {
-            let checked = check_service(&options(high, max), memory);
-            assert_eq!(checked.is_ok(), holds, "{high} and {max} of {memory:?}");
-            if let Err(error) = checked {
-                assert!(
-                    error.to_string().starts_with("--memory-high: expected at most"),
-                    "{error}"
-                );
-            }
-        }
-        let user = Options { user: true, account: Some("ann".into()), ..options("60%", "75%") };
-        assert!(check_service(&user, None).unwrap_err().to_string().contains("--account"));
-    }
 
     #[test]
     fn a_socket_has_the_length_that_the_system_takes() {
