@@ -1,9 +1,11 @@
 //! The device: samples come in, jobs run when they may, the result is served.
 //!
 //! ```text
-//! Handle::offer -> inbox -> Worker::tick -> constraints, budget -> a run of a job -> commit -> Served
+//! Handle::offer -> inbox --+
+//! Handle::order -> orders -+-> Worker::tick: look -> plan -> prepare -> run -> settle -> Served
 //! ```
-//! - One [`Worker`] owns the state folder; everybody else holds a [`Handle`].
+//! - One [`Worker`] owns the state folder; everybody else holds a [`Handle`]. What reaches the worker from
+//!   outside is a sample, or one more [`Order`].
 //! - Time, power, heat and disk come in through [`World`], so that a day can be simulated.
 //! - Never here: sockets, signals, the service manager.
 //! - Invariant: the samples of a job leave the inbox with the commit or the rejection that ends it,
@@ -12,10 +14,15 @@
 mod served;
 mod plan;
 mod prepare;
+mod threads;
+mod tools;
+mod store;
+mod sight;
+mod told;
 mod watch;
-mod worker;
 mod run;
 mod settle;
+mod worker;
 
 pub use served::{Current, Served};
 pub use worker::{Pace, Worker};

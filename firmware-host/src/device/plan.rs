@@ -1,7 +1,8 @@
-//! What the worker does next about the samples that wait: pure, from what the disk says.
+//! What the worker does next about the samples that wait: pure, from what the disk and the samples say.
 //!
 //! ```text
 //! record of the job, checkpoint, numbers that wait -> Next: run a job, set a sample aside, nothing
+//! what its samples gave                            -> Worth: learn, wait for more, pass over
 //! ```
 //! - A job that was brought down without getting further, by a cut or by one of its samples, begins
 //!   again with half of them. What remains under suspicion is halved until a job comes through, or until
@@ -9,7 +10,10 @@
 //! - A job that got further before it was brought down goes on, however often.
 //! - Invariant: every sample is learned, waits, or is set aside.
 
+use crate::config::Config;
 use sapwood::inbox::Job;
+use sapwood::learner;
+use sapwood::settings::Settings;
 
 /// How often one sample alone may bring a job down: a power cut may have been at the wrong moment.
 pub(super) const ALONE_MAX: u32 = 3;
@@ -65,6 +69,51 @@ fn new_job(known: &Known) -> Next {
     let through = halved.map_or(reach, |halved| halved.min(reach));
     let suspect = known.suspect.unwrap_or(0);
     Next::Run(Job { through, attempts: 1, step: 0, suspect })
+}
+
+/// What reading the samples of a job gave.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Made {
+    /// Samples read.
+    pub(super) samples: u64,
+    /// Blocks to learn.
+    pub(super) blocks: usize,
+    /// Whether nothing was left to judge by beside them.
+    pub(super) judged_by_itself: bool,
+}
+
+/// What they are worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Worth {
+    /// A run.
+    Learning,
+    /// Waiting: with more of them there is something to judge by.
+    Waiting,
+    /// Nothing can be learned from them.
+    Nothing,
+}
+
+/// Decides; a job that was begun before, or is under suspicion, does not wait for more samples.
+pub(super) fn worth(job: &Job, made: Made, samples_min: u64) -> Worth {
+    let is_new = job.suspect == 0 && job.step == 0;
+    match made {
+        Made { blocks: 0, .. } => Worth::Nothing,
+        Made { judged_by_itself: true, samples, .. } if is_new && samples < samples_min => {
+            Worth::Waiting
+        }
+        _ => Worth::Learning,
+    }
+}
+
+/// Settings of a run over so many blocks: the steps that make the epochs asked for, each of them told.
+pub(super) fn settings(config: &Config, blocks: usize) -> Settings {
+    let (job, learn) = (&config.job, &config.learn);
+    let fresh = f64::from(learn.fresh_blocks().max(1));
+    let wanted = (job.epochs * blocks as f64 / fresh).ceil() as u64;
+    let iters = wanted.clamp(job.iters_min, job.iters_max.max(job.iters_min));
+    let is_open = config.wishes.as_ref().is_some_and(|wishes| wishes.retain.is_none());
+    let retain = if is_open { learner::retain_of(learn, iters) } else { learn.retain };
+    Settings { iters, retain, steps_per_report: 1, ..learn.clone() }
 }
 
 /// The number in the middle between what is learned and `through`, or the next one.
@@ -142,5 +191,27 @@ mod tests {
         let told = Job { attempts: 0, ..job };
         let known = Known { job: Some(told), step: 10, ..Known::default() };
         assert_eq!(next(&known), Next::Run(Job { attempts: 1, ..told }));
+    }
+
+    #[test]
+    fn few_samples_wait_for_more_only_before_their_job_has_begun() {
+        let few = Made { samples: 2, blocks: 1, judged_by_itself: true };
+        let fresh = Job { through: 2, attempts: 1, step: 0, suspect: 0 };
+        assert_eq!(worth(&fresh, few, 3), Worth::Waiting);
+        assert_eq!(worth(&fresh, few, 2), Worth::Learning);
+        assert_eq!(worth(&fresh, Made { judged_by_itself: false, ..few }, 3), Worth::Learning);
+        for begun in [Job { step: 1, ..fresh }, Job { suspect: 4, ..fresh }] {
+            assert_eq!(worth(&begun, few, 3), Worth::Learning);
+        }
+        assert_eq!(worth(&fresh, Made { blocks: 0, ..few }, 3), Worth::Nothing);
+    }
+
+    #[test]
+    fn steps_make_the_epochs_within_their_bounds() {
+        let mut config = Config::default();
+        let fresh = config.learn.fresh_blocks() as usize;
+        (config.job.epochs, config.job.iters_min, config.job.iters_max) = (2.0, 3, 10);
+        let steps = |blocks| settings(&config, blocks).iters;
+        assert_eq!([1, 4 * fresh, 4 * fresh + 1, 99 * fresh].map(steps), [3, 8, 9, 10]);
     }
 }

@@ -5,6 +5,7 @@
 //! - After every sample the watch looks, so that orders, heat and the watchdog do not wait for a text.
 //! - Never here: the state folder.
 
+use super::plan::Made;
 use super::{DeviceError, lock};
 use crate::config::Config;
 use sapwood::block::Block;
@@ -34,6 +35,14 @@ pub(super) struct Prepared {
     pub(super) hash: [u8; 32],
     /// Samples that nothing can be learned from, and why.
     pub(super) unfit: Vec<(u64, String)>,
+}
+
+impl Prepared {
+    /// What the samples gave, for the decision about them.
+    pub(super) fn made(&self) -> Made {
+        let (samples, blocks) = (self.samples, self.train.len());
+        Made { samples, blocks, judged_by_itself: self.judged_by_itself }
+    }
 }
 
 /// Where samples come from and what makes blocks of them.

@@ -1,13 +1,15 @@
-//! How a run ended: what becomes of its samples, and the report of it.
+//! What an end means: what becomes of the samples, what is served, what comes next.
 //!
-//! - Invariant: whatever happens, a report says how the run ended and why, and every sample is learned,
-//!   waits, or is set aside.
+//! - In: what was prepared and not run, or a run that has ended. Out: an [`End`] for the worker.
+//! - Invariant: whatever happens, a report says how a run ended and why, and every sample is learned, waits,
+//!   or is set aside.
 
-use super::plan::ALONE_MAX;
+use super::DeviceError;
 use super::prepare::Prepared;
-use super::run::set_unfit_aside;
-use super::{DeviceError, Order, Worker, lock};
-use crate::status::{Ending, JobReport};
+use super::run::Ran;
+use super::store::Store;
+use super::tools::Tools;
+use crate::status::{Board, Ending};
 use sapwood::inbox::Job;
 use sapwood::learner::{LearnError, Outcome};
 use std::time::Duration;
@@ -16,126 +18,137 @@ use std::time::Duration;
 const REST: Duration = Duration::from_secs(60);
 const REST_MAX: Duration = Duration::from_secs(3_600);
 
-impl Worker {
-    /// Nothing was learned: the samples wait on, or nothing can be learned from them.
-    pub(super) fn not_run(
-        &mut self,
-        job: Job,
-        prepared: Result<Option<Prepared>, DeviceError>,
-        heard: Vec<Order>,
-    ) -> Result<bool, DeviceError> {
-        for order in heard {
-            self.follow(order);
+/// What an end means for the worker.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The gate has judged: the order, if there was one, is done.
+    Judged,
+    /// Samples wait for more of them.
+    Waits,
+    /// It was told to stop, or samples were passed over: there may be more to do at once.
+    GoesOn,
+    /// It failed; with what the device does not survive.
+    Failed(Option<DeviceError>),
+}
+
+/// Samples whose blocks leave nothing to judge by wait for more.
+///
+/// # Errors
+/// [`DeviceError`]: the job stays under way.
+pub(super) fn wait_for_more(store: &Store, samples: u64) -> Result<End, DeviceError> {
+    store.inbox().cancel()?;
+    tracing::warn!(
+        samples,
+        "no job: the samples give no text beside that to judge by, and wait for more"
+    );
+    Ok(End::Waits)
+}
+
+/// Nothing can be learned from any of the samples.
+///
+/// # Errors
+/// [`DeviceError`]: those that are not set aside yet are still there.
+pub(super) fn pass_over(store: &mut Store, prepared: &Prepared) -> Result<End, DeviceError> {
+    store.pass_over(prepared.job.through, "nothing can be learned from the samples")?;
+    Ok(End::GoesOn)
+}
+
+/// An order or a constraint came before the first step.
+///
+/// # Errors
+/// [`DeviceError`]: it counts as an attempt.
+pub(super) fn stopped_early(store: &Store, job: Job) -> Result<End, DeviceError> {
+    store.inbox().begin(Job { attempts: 0, ..job })?;
+    tracing::info!("told to stop before the job began");
+    Ok(End::GoesOn)
+}
+
+/// Does what the outcome of a run asks for, and reports it.
+///
+/// # Errors
+/// [`DeviceError`]: the next start does what is left.
+pub(super) fn settle(
+    tools: &Tools,
+    store: &mut Store,
+    board: &Board,
+    ran: Ran,
+) -> Result<End, DeviceError> {
+    let Ran { job, outcome, stop, mut report } = ran;
+    let end = match outcome {
+        Ok(Outcome::Judged { verdict, .. }) => {
+            store.forget_learned()?;
+            report.ending = if verdict.keeps() { Ending::Kept } else { Ending::Dropped };
+            report.reason = verdict.to_string();
+            tools.serve(&store.state, board)?;
+            End::Judged
         }
-        let again = Job { attempts: 0, ..job };
-        match prepared {
-            Ok(Some(prepared)) if !prepared.train.is_empty() => {
-                lock(&self.inbox).cancel()?;
-                self.ordered = false;
-                let samples = prepared.samples;
-                tracing::warn!(
-                    samples,
-                    "no job: the samples give no text beside that to judge by, and wait for more"
-                );
-                Ok(false)
-            }
-            Ok(Some(prepared)) => {
-                if let Err(error) = set_unfit_aside(&self.inbox, &prepared) {
-                    let _ = lock(&self.inbox).begin(again);
-                    return Err(error.into());
-                }
-                self.pass_over(prepared.job.through, "nothing can be learned from the samples")?;
-                Ok(true)
-            }
-            Ok(None) => {
-                lock(&self.inbox).begin(again)?;
-                tracing::info!("told to stop before the job began");
-                Ok(true)
-            }
-            Err(error) => {
-                // The disk refuses for now: that is no attempt.
-                let _ = lock(&self.inbox).begin(again);
-                Err(error)
-            }
+        Ok(Outcome::Stopped) => {
+            (report.ending, report.reason) = (Ending::Stopped, stop);
+            // It was told to: that is no failed attempt.
+            store.inbox().begin(Job { attempts: 0, step: report.steps[0], ..job })?;
+            End::GoesOn
         }
+        Err(error) => {
+            (report.ending, report.reason) = (Ending::Failed, error.to_string());
+            if !matches!(error, LearnError::Train(_)) {
+                // A full disk is not the samples' fault.
+                store.excuse(job);
+            }
+            End::Failed(Some(DeviceError::from(error)).filter(DeviceError::is_final))
+        }
+    };
+    report.generation = store.state.current().map(|generation| generation.number);
+    store.end_run(board, report);
+    Ok(end)
+}
+
+/// When the next run may begin: not at once after a failure, or after one that has spent its budget.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    until: Duration,
+    failures: u32,
+}
+
+impl Rest {
+    /// Time that is left of it.
+    pub(super) fn left(&self, elapsed: Duration) -> Duration {
+        self.until.saturating_sub(elapsed)
     }
 
-    /// Does what the outcome of a run asks for, and reports it.
-    pub(super) fn settle(
-        &mut self,
-        outcome: Result<Outcome, LearnError>,
-        job: Job,
-        stop: String,
-        mut report: JobReport,
-    ) -> Result<(), DeviceError> {
-        let mut failed = None;
-        match outcome {
-            Ok(Outcome::Judged { verdict, .. }) => {
-                lock(&self.inbox).forget(self.state.learned())?;
-                report.ending = if verdict.keeps() { Ending::Kept } else { Ending::Dropped };
-                report.reason = verdict.to_string();
-                (self.failures, self.ordered) = (0, false);
-                self.serve_current()?;
-            }
-            Ok(Outcome::Stopped) => {
-                (report.ending, report.reason) = (Ending::Stopped, stop);
-                // It was told to: that is no failed attempt.
-                lock(&self.inbox).begin(Job { attempts: 0, step: report.steps[0], ..job })?;
-            }
-            Err(error) => {
-                report.reason = error.to_string();
-                if !matches!(error, LearnError::Train(_)) {
-                    // A full disk is not the samples' fault.
-                    let _ = lock(&self.inbox).begin(Job { attempts: 0, ..job });
-                }
-                self.fail();
-                failed = Some(DeviceError::from(error)).filter(DeviceError::is_final);
-            }
-        }
-        report.generation = self.state.current().map(|generation| generation.number);
-        self.report(report);
-        failed.map_or(Ok(()), Err)
+    /// A run has spent its budget: otherwise a bound on what is spent at a time would bound nothing.
+    pub(super) fn after_spending(&mut self, elapsed: Duration, seconds: f64) {
+        self.until = elapsed + Duration::from_secs_f64(seconds);
     }
 
-    /// After a failure the next run waits.
-    pub(super) fn fail(&mut self) {
+    /// A run has failed, or did not begin.
+    pub(super) fn after_failure(&mut self, elapsed: Duration) {
         let rest = REST.saturating_mul(1 << self.failures.min(10)).min(REST_MAX);
         self.failures = self.failures.saturating_add(1);
-        self.rest_until = self.clock.elapsed() + rest;
-        self.ordered = false;
+        self.until = elapsed + rest;
     }
 
-    fn report(&mut self, report: JobReport) {
-        let JobReport { number: job, seconds, steps, reason, generation, .. } = &report;
-        let ([step, iters], ending) = (steps, report.ending.name());
-        if report.ending == Ending::Failed {
-            tracing::error!(job, ending, step, iters, seconds, generation, reason, "job ends");
-        } else {
-            tracing::info!(job, ending, step, iters, seconds, generation, reason, "job ends");
-        }
-        self.board.job(report.clone());
-        self.history.end(&*self.meter, report);
+    /// A run came through.
+    pub(super) fn failed_no_more(&mut self) {
+        self.failures = 0;
     }
+}
 
-    /// Sets aside a sample that has brought down every job in which it was alone.
-    pub(super) fn set_aside_alone(&mut self, number: u64) -> Result<(), DeviceError> {
-        let reason =
-            format!("brought the program down {ALONE_MAX} times when it was learned alone");
-        lock(&self.inbox).set_aside(number, &reason)?;
-        self.state.drop_checkpoint()?;
-        self.pass_over(number, &reason)
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Lets go of samples that were set aside or cannot be read any more, for a reason that is kept.
-    fn pass_over(&mut self, through: u64, reason: &str) -> Result<(), DeviceError> {
-        tracing::warn!(through, reason, "samples are not learned: see `firmware-host aside list`");
-        self.state.set_through(through);
-        let step = self.state.current().map_or(0, |generation| generation.step);
-        self.state.reject(step, reason, None)?;
-        let mut inbox = lock(&self.inbox);
-        inbox.forget(self.state.learned())?;
-        // An order that nothing is left for must not wait for something.
-        self.ordered &= inbox.reach(1).is_some();
-        Ok(())
+    #[test]
+    fn rest_doubles_with_every_failure_up_to_an_hour_and_begins_anew_after_a_run() {
+        let mut rest = Rest::default();
+        let fail = |rest: &mut Rest| {
+            rest.after_failure(Duration::ZERO);
+            rest.left(Duration::ZERO).as_secs()
+        };
+        let rests: Vec<u64> = (0..8).map(|_| fail(&mut rest)).collect();
+        assert_eq!(rests, [60, 120, 240, 480, 960, 1_920, 3_600, 3_600]);
+        rest.failed_no_more();
+        assert_eq!(fail(&mut rest), 60);
+        assert_eq!(rest.left(Duration::from_secs(45)), Duration::from_secs(15));
+        assert_eq!(rest.left(Duration::MAX), Duration::ZERO);
     }
 }

@@ -6,50 +6,63 @@
 //!   cut, so that a budget shorter than reading the held-out text cannot keep a job from its end.
 
 use super::Order;
+use super::sight::Sight;
+use super::told::Told;
 use crate::budget::{Budget, Meter};
-use crate::clock::Clock;
-use crate::constraints::{Constraints, Situation};
-use crate::probe::Probes;
-use crate::status::{Board, Change, StepPoint};
+use crate::config::Config;
+use crate::constraints::Situation;
+use crate::probe::Readings;
+use crate::status::{Change, JobReport, StepPoint};
 use sapwood::learner::{Event, Score, Text, Who};
 use std::ops::ControlFlow;
-use std::sync::mpsc::Receiver;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Looks after one run.
 pub(super) struct Watch<'w> {
-    pub(super) clock: &'w dyn Clock,
-    pub(super) probes: &'w mut dyn Probes,
-    pub(super) constraints: &'w mut Constraints,
-    pub(super) orders: &'w mut Receiver<Order>,
-    pub(super) board: &'w Board,
-    pub(super) meter: &'w Meter,
-    pub(super) budget: Budget,
-    pub(super) situation: Situation,
+    pub(super) sight: &'w mut Sight,
+    told: &'w mut Told,
+    meter: Arc<Meter>,
+    budget: Budget,
+    situation: Situation,
     /// Time between two looks at the constraints.
-    pub(super) every: Duration,
-    pub(super) looked: Duration,
-    /// Orders that came meanwhile and are for the worker.
-    pub(super) heard: Vec<Order>,
+    every: Duration,
+    looked: Duration,
     /// Why the run was told to stop.
     pub(super) stop: Option<String>,
     /// Whether it was its budget.
     pub(super) spent: bool,
     /// Steps of the job so far.
     pub(super) step: u64,
-    pub(super) scores: Vec<Score>,
+    scores: Vec<Score>,
 }
 
-impl Watch<'_> {
+impl<'w> Watch<'w> {
+    /// Begins to look after a run that goes on from `step`, in the situation of the look that let it begin.
+    pub(super) fn begin(
+        (sight, told): (&'w mut Sight, &'w mut Told),
+        meter: Arc<Meter>,
+        config: &Config,
+        readings: &Readings,
+        situation: Situation,
+        step: u64,
+    ) -> Self {
+        let looked = sight.clock.elapsed();
+        let budget = Budget::begin(&config.budget, looked, readings, meter.written());
+        let every = Duration::from_secs_f64(config.job.poll_seconds);
+        let (stop, spent, scores) = (None, false, Vec::new());
+        Self { sight, told, meter, budget, situation, every, looked, stop, spent, step, scores }
+    }
+
     /// Hears an event of the learner; breaks when the run must stop.
     pub(super) fn hear(&mut self, event: &Event) -> ControlFlow<()> {
-        self.board.beat();
+        self.sight.board.beat();
         match event {
             Event::Ready { step, .. } => self.step = *step,
             Event::Step { step, loss, fresh, replay, .. } => {
                 self.step = *step;
                 let (loss, fresh, replay) = (*loss, *fresh, *replay);
-                self.board.step(StepPoint { step: *step, loss, fresh, replay });
+                self.sight.board.step(StepPoint { step: *step, loss, fresh, replay });
             }
             Event::Scores { scores, .. } => self.scores.clone_from(scores),
             Event::Warning { message } => tracing::warn!("{message}"),
@@ -72,8 +85,7 @@ impl Watch<'_> {
 
     /// Why the run must stop now, if it must.
     fn reason(&mut self) -> Option<String> {
-        while let Ok(order) = self.orders.try_recv() {
-            self.heard.push(order);
+        while let Some(order) = self.told.next() {
             match order {
                 Order::Pause => return Some("paused by an operator".to_owned()),
                 Order::Stop => return Some("the program was told to end".to_owned()),
@@ -81,26 +93,32 @@ impl Watch<'_> {
                 Order::Resume => {}
             }
         }
-        let elapsed = self.clock.elapsed();
+        let elapsed = self.sight.clock.elapsed();
         if elapsed.saturating_sub(self.looked) < self.every {
             return None;
         }
         self.looked = elapsed;
-        let readings = self.probes.read();
+        self.situation.serving = self.sight.board.serving();
+        let (readings, look) = self.sight.look(elapsed, &self.situation);
         self.budget.spend(elapsed, &readings, self.meter.written());
-        self.situation.serving = self.board.serving();
-        let look = self.constraints.look(&readings, &self.situation, self.clock);
-        let resident_bytes = self.probes.resident_bytes();
-        self.board.update(|status| {
-            status.resident_bytes = resident_bytes;
-            status.uptime_seconds = elapsed.as_secs_f64();
-            (status.readings, status.constraints) = (readings, look.states);
-        });
         look.go_on.err()
     }
 
+    /// What the run has taken so far, and what it changed.
+    pub(super) fn report(&mut self) -> JobReport {
+        let readings = self.sight.probes.read();
+        self.budget.spend(self.sight.clock.elapsed(), &readings, self.meter.written());
+        JobReport {
+            seconds: self.budget.seconds(),
+            joules: self.budget.joules(),
+            bytes_written: self.budget.bytes_written(),
+            changes: self.changes(),
+            ..JobReport::default()
+        }
+    }
+
     /// Bits per byte before and after, of the texts that were scored on both sides.
-    pub(super) fn changes(&self) -> Vec<Change> {
+    fn changes(&self) -> Vec<Change> {
         let of = |text: Text, who: Who| {
             let is =
                 |score: &&Score| score.text == text && score.who == who && score.domain.is_none();

@@ -1,0 +1,148 @@
+//! What the worker learns with: settings, the resident base, its threads, general text.
+//!
+//! - Out: what a job takes of memory and disk, what the learner is given, what is served after it.
+
+use super::prepare::Prepared;
+use super::served::{Current, Served};
+use super::{DeviceError, threads};
+use crate::budget::Meter;
+use crate::config::Config;
+use crate::status::Board;
+use rayon::ThreadPool;
+use sapwood::adapter::{Adapter, Spec};
+use sapwood::base::read_config;
+use sapwood::block::Block;
+use sapwood::intake;
+use sapwood::learner::{self, Engines, LearnError, Material, Memory, Plan, Tokens};
+use sapwood::ports::Storage;
+use sapwood::state::State;
+use sapwood::tokenise::{TokeniseError, Tokeniser};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Free bytes beside what a job is known to write: manifests, history, what file systems round up.
+const DISK_SPARE_BYTES: u64 = 8 << 20;
+
+/// What the worker learns with.
+pub(super) struct Tools {
+    /// With the settings that base and state have chosen where the file leaves them open.
+    pub(super) config: Config,
+    pub(super) served: Arc<Served>,
+    /// The threads that learn; they give way to those that serve.
+    pub(super) pool: ThreadPool,
+    /// General text that no job learns.
+    general: Vec<Block>,
+}
+
+impl Tools {
+    /// Loads the base of a configuration, for a state.
+    ///
+    /// - `memory_bytes`: that can be had, where that is known.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    pub(super) fn load(
+        mut config: Config,
+        model: &Path,
+        state: &State,
+        memory_bytes: Option<u64>,
+    ) -> Result<Self, DeviceError> {
+        if let Some(wishes) = &config.wishes {
+            let base = read_config(model).map_err(LearnError::from)?;
+            config.learn = Plan::new(&base, state, wishes.clone(), false)?.settings().clone();
+        }
+        let engines = Engines::load_within(model, &config.learn, memory_bytes)?;
+        // Texts do not run on the trunk's own threads, only jobs do.
+        engines.trunk.on_threads(threads::yield_to_others);
+        let tokeniser = Tokeniser::open(model, engines.base.config().vocab)?;
+        let general = general(&config, &tokeniser)?;
+        let pool = threads::pool(&config.learn)?;
+        let served = Arc::new(Served::new(engines, tokeniser, Current::default()));
+        Ok(Self { config, served, pool, general })
+    }
+
+    fn spec(&self) -> Result<Spec, LearnError> {
+        learner::spec(self.served.engines.base.config(), &self.config.learn)
+    }
+
+    /// Load a core that a job makes: its threads over the machine's.
+    pub(super) fn own_load(&self) -> f32 {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        learner::threads(&self.config.learn) as f32 / cores as f32
+    }
+
+    /// Memory that a job takes beside the resident base.
+    pub(super) fn job_bytes(&self, samples: u64) -> u64 {
+        let (base, settings) = (&self.served.engines.base, &self.config.learn);
+        // Samples are about a block each, and an eighth of them is held out.
+        let fresh = samples * settings.max_seq_length as u64;
+        let tokens = Tokens { fresh, held_out: fresh / 8 }.with_old();
+        self.spec().map_or(0, |spec| Memory::estimate(base, &spec, settings, tokens).job())
+    }
+
+    /// Bytes of the disk that a job writes before it frees any: a checkpoint twice while one is replaced, the
+    /// commit's learner and adapter, and a reservoir that is not there yet.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    pub(super) fn job_disk_bytes(&self, disk: &Meter) -> Result<u64, DeviceError> {
+        let learn = &self.config.learn;
+        let adapter = self.spec()?.len() as u64 * size_of::<f32>() as u64;
+        // Fast, slow and the two moments.
+        let record = 4 * adapter;
+        let blocks = learn.replay_blocks * learn.max_seq_length as u64;
+        let reservoir = match disk.len("reservoir")? {
+            Some(_) => 0,
+            None => 2 * blocks * size_of::<u32>() as u64,
+        };
+        Ok(3 * record + adapter + reservoir + DISK_SPARE_BYTES)
+    }
+
+    /// What the learner is given: every job is a domain of its own, so that the next one is judged on its
+    /// held-out text too.
+    pub(super) fn material(&self, prepared: Prepared) -> Material {
+        let name = format!("samples to {}", prepared.job.through);
+        Material {
+            key: name.clone(),
+            name,
+            hash: prepared.hash,
+            train: prepared.train,
+            valid: prepared.valid,
+            general: self.general.clone(),
+            start: self.served.tokeniser.opening(),
+        }
+    }
+
+    /// Serves the generation in use.
+    ///
+    /// # Errors
+    /// [`DeviceError`]: what was served before still is.
+    pub(super) fn serve(&self, state: &State, board: &Board) -> Result<(), DeviceError> {
+        let spec = self.spec()?;
+        let current = match (state.current(), state.learner()?) {
+            (Some(generation), Some(record)) => {
+                record.belongs_to(&self.served.engines.base.hash(), &spec)?;
+                let adapter = Adapter { spec, values: record.slow };
+                Current { generation: Some(generation.number), adapter: Some(adapter) }
+            }
+            _ => Current::default(),
+        };
+        let generation = current.generation;
+        self.served.swap(current);
+        board.update(|status| status.serving.generation = generation);
+        Ok(())
+    }
+}
+
+/// Blocks of the text that the gate judges every job by.
+fn general(config: &Config, tokeniser: &Tokeniser) -> Result<Vec<Block>, DeviceError> {
+    let Some(path) = &config.job.general else { return Ok(Vec::new()) };
+    let data = intake::open(path)?;
+    let examples = [data.train, data.valid].concat();
+    let learn = &config.learn;
+    match tokeniser.blocks(&examples, learn.max_seq_length, learn.mask_prompt, 0) {
+        Ok(made) => Ok(made.blocks),
+        Err(TokeniseError::NothingTrainable { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
