@@ -17,8 +17,8 @@ use jiff::tz::TimeZone;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use sapwood::base::{ExportOptions, export};
-use sapwood::inbox::{Bounds, Inbox};
-use sapwood::intake::Example;
+use sapwood::inbox::{Bounds, Inbox, InboxError, Receipt};
+use sapwood::intake::{Example, Sample};
 use sapwood::ports::Storage;
 use sapwood::ports::cut_disk::{CutDisk, Failure, Fault};
 use sapwood::settings::Settings;
@@ -130,6 +130,11 @@ fn base(folder: &Path) -> PathBuf {
     model
 }
 
+/// Offers a text.
+fn offer(handle: &Handle, text: &str) -> Result<Receipt, InboxError> {
+    handle.offer(&[&Sample::text(text).unwrap()])
+}
+
 /// What the outside knows of the device.
 struct Outside {
     sky: Arc<Sky>,
@@ -165,7 +170,7 @@ impl Outside {
             let number = if again { self.draw(self.sent) } else { self.sent };
             self.sent += u64::from(!again);
             let text = format!("pump {number} turns at {} rpm", (number * 7_919) % 3_000);
-            if let Ok(receipt) = handle.offer(&format!("{{\"text\":\"{text}\"}}"))
+            if let Ok(receipt) = offer(handle, &text)
                 && receipt.accepted == 1
             {
                 self.acknowledged.insert(receipt.last, text);
@@ -354,7 +359,7 @@ fn a_disk_is_not_filled_so_far_that_no_job_could_drain_the_inbox() {
     let world = World { storage, clock: sky, probes: Box::new(Narrow) };
     let (mut worker, handle) = Worker::open(config(&model), world, TimeZone::UTC).unwrap();
     worker.tick().unwrap();
-    let said = handle.offer("{\"text\":\"no room\"}").unwrap_err().to_string();
+    let said = offer(&handle, "no room").unwrap_err().to_string();
     assert!(said.starts_with("the disk has 1048576 bytes free"), "{said}");
 }
 
@@ -390,16 +395,16 @@ fn a_disk_that_keeps_no_promise_ends_the_program_and_a_new_start_finds_what_is_t
         Worker::open(config(&model), world, TimeZone::UTC).unwrap()
     };
     let (mut worker, handle) = open();
-    handle.offer("{\"text\":\"before\"}").unwrap();
+    offer(&handle, "before").unwrap();
     // The write, then the sync.
     disk.set(Some(Fault::Once(1, Failure::Eio)));
-    assert!(handle.offer("{\"text\":\"at the fault\"}").is_err());
+    assert!(offer(&handle, "at the fault").is_err());
     disk.set(None);
-    assert!(handle.offer("{\"text\":\"after\"}").is_err(), "nobody knows what the disk holds");
+    assert!(offer(&handle, "after").is_err(), "nobody knows what the disk holds");
     let error = worker.tick().unwrap_err();
     assert!(error.is_final(), "{error}");
     drop((worker, handle));
     let (mut worker, handle) = open();
     assert_eq!(worker.tick().unwrap(), Pace::Wait);
-    assert!(handle.status().inbox.samples >= 1 && handle.offer("{\"text\":\"after\"}").is_ok());
+    assert!(handle.status().inbox.samples >= 1 && offer(&handle, "after").is_ok());
 }

@@ -29,7 +29,7 @@ pub use error::InboxError;
 pub use job::Job;
 pub use open::Found;
 
-use crate::intake::{self, Example};
+use crate::intake::{self, Example, Sample};
 use crate::ports::{Storage, StorageResult};
 use sapwood_protocol::limits::{
     COUNT_MAX, INBOX_BATCH_BYTES_MAX, INBOX_DAMAGED_MAX, INBOX_HASHES_MAX, INBOX_SEGMENT_BYTES,
@@ -169,17 +169,31 @@ impl Inbox {
         if lines.len() as u64 > INBOX_BATCH_BYTES_MAX {
             return Err(InboxError::Large { got: lines.len() as u64, max: INBOX_BATCH_BYTES_MAX });
         }
-        let examples = intake::lines(lines, "batch")?;
-        let written = lines.lines().map(str::trim).filter(|line| !line.is_empty());
+        let samples = intake::samples(lines, "batch")?;
+        self.offer_samples(&samples.iter().collect::<Vec<_>>())
+    }
+
+    /// Takes in samples that were read already, all or none; when it returns they are durable.
+    ///
+    /// # Errors
+    /// As [`Inbox::offer`], but for lines that are none.
+    pub fn offer_samples(&mut self, samples: &[&Sample]) -> Result<Receipt, InboxError> {
+        self.usable()?;
+        let bytes: usize = samples.iter().map(|sample| sample.line().len() + 1).sum();
+        // The end of the last line is no part of what is counted.
+        let bytes = bytes.saturating_sub(1) as u64;
+        if bytes > INBOX_BATCH_BYTES_MAX {
+            return Err(InboxError::Large { got: bytes, max: INBOX_BATCH_BYTES_MAX });
+        }
         let (mut fresh, mut hashes) = (String::new(), BTreeSet::new());
-        for (example, line) in examples.iter().zip(written) {
-            let hash = hash(example);
+        for sample in samples {
+            let hash = hash(sample.example());
             if !self.seen.contains(hash) && hashes.insert(hash) {
-                fresh.push_str(line);
+                fresh.push_str(sample.line());
                 fresh.push('\n');
             }
         }
-        let (all, accepted) = (examples.len() as u64, hashes.len() as u64);
+        let (all, accepted) = (samples.len() as u64, hashes.len() as u64);
         match (all, accepted) {
             (0, _) => return Err(InboxError::Empty),
             (_, 0) => {}

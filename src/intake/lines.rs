@@ -9,16 +9,25 @@ use serde_json::{Map, Value};
 /// # Errors
 /// [`IntakeError::Line`] with `name` and the number of the first line that is no example.
 pub fn examples(text: &str, name: &str) -> Result<Vec<Example>, IntakeError> {
-    let mut examples = Vec::new();
+    each(text, name, |_, example| example)
+}
+
+/// The same, each made into what `keep` makes of a line and its example.
+pub(super) fn each<T>(
+    text: &str,
+    name: &str,
+    keep: impl Fn(&str, Example) -> T,
+) -> Result<Vec<T>, IntakeError> {
+    let mut kept = Vec::new();
     for (index, line) in text.lines().enumerate() {
         if line.trim().is_empty() {
             continue;
         }
         let located =
             |problem| IntakeError::Line { name: name.to_owned(), line: index + 1, problem };
-        examples.push(example(line).map_err(located)?);
+        kept.push(keep(line, example(line).map_err(located)?));
     }
-    Ok(examples)
+    Ok(kept)
 }
 
 fn example(line: &str) -> Result<Example, LineProblem> {

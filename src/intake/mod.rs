@@ -9,6 +9,7 @@
 
 mod files;
 mod lines;
+mod sample;
 mod split;
 
 use crate::settings::{FILE_BYTES_MAX, FILES_MAX, FOLDER_DEPTH_MAX, LINE_BYTES_MAX};
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 
 pub use files::{open, read};
 pub use lines::examples as lines;
+pub use sample::{Sample, samples};
 
 /// One thing to learn from or to be judged by.
 #[derive(Clone, Debug, PartialEq, Eq)]

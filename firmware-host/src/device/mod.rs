@@ -32,7 +32,7 @@ use crate::paused::{OrderError, Paused};
 use crate::probe::Probes;
 use crate::status::{Board, InboxStatus, Status};
 use sapwood::inbox::{Aside, Inbox, InboxError, Receipt};
-use sapwood::intake::{self, Example, IntakeError};
+use sapwood::intake::{Example, IntakeError, Sample};
 use sapwood::learner::LearnError;
 use sapwood::ports::{Storage, StorageError};
 use sapwood::state::StateError;
@@ -124,14 +124,14 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Takes in JSON lines, all or none; when it returns they are durable.
+    /// Takes in samples, all or none; when it returns they are durable.
     ///
     /// # Errors
     /// [`InboxError`]: nothing of the batch was taken in.
-    pub fn offer(&self, lines: &str) -> Result<Receipt, InboxError> {
+    pub fn offer(&self, samples: &[&Sample]) -> Result<Receipt, InboxError> {
         self.check_disk()?;
-        self.check(lines)?;
-        let receipt = self.mend(|inbox| inbox.offer(lines))?;
+        self.check(samples)?;
+        let receipt = self.mend(|inbox| inbox.offer_samples(samples))?;
         self.board.update(|status| {
             status.inbox.accepted += receipt.accepted;
             status.inbox.duplicates += receipt.duplicates;
@@ -154,10 +154,9 @@ impl Handle {
     }
 
     /// Refuses what no job could tokenise: it would stand in the way of all that came with it.
-    fn check(&self, lines: &str) -> Result<(), InboxError> {
-        let examples = intake::lines(lines, "batch")?;
-        for (index, example) in examples.iter().enumerate() {
-            if let Example::Messages(messages) = example {
+    fn check(&self, samples: &[&Sample]) -> Result<(), InboxError> {
+        for (index, sample) in samples.iter().enumerate() {
+            if let Example::Messages(messages) = sample.example() {
                 let checked = self.served.tokeniser.encode_chat(messages);
                 checked.map_err(|source| InboxError::Sample {
                     number: index + 1,

@@ -32,10 +32,11 @@ mod tests;
 use super::{BATCH_BYTES, BATCH_SAMPLES_MAX, Context, Outcome, count, offer};
 use follow::{Follower, Lines};
 use offsets::Offsets;
-use pieces::{Refusals, Samples};
+use pieces::Refusals;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat};
 use rustix::io::Errno;
 use sapwood::inbox::{InboxError, Receipt};
+use sapwood::intake::Sample;
 use sapwood::ports::Storage;
 use sapwood_protocol::limits::INBOX_BATCH_BYTES_MAX;
 use std::collections::BTreeMap;
@@ -86,7 +87,7 @@ pub fn start<F>(
     mut sink: F,
 ) -> io::Result<JoinHandle<Option<()>>>
 where
-    F: FnMut(&str) -> Result<Receipt, InboxError> + Send + 'static,
+    F: FnMut(&[&Sample]) -> Result<Receipt, InboxError> + Send + 'static,
 {
     let supervisor = context.supervisor.clone();
     let run = move || {
@@ -203,7 +204,7 @@ impl Watch {
     fn look(
         &mut self,
         context: &Context,
-        sink: &mut impl FnMut(&str) -> Result<Receipt, InboxError>,
+        sink: &mut impl FnMut(&[&Sample]) -> Result<Receipt, InboxError>,
     ) -> io::Result<bool> {
         fs::create_dir_all(&self.manner.folder)?;
         let folder = OwnedFd::from(File::open(&self.manner.folder)?);
@@ -255,7 +256,7 @@ impl Watch {
         (name, mark, quiet): (&OsStr, Mark, bool),
         stage: Stage,
         context: &Context,
-        sink: &mut impl FnMut(&str) -> Result<Receipt, InboxError>,
+        sink: &mut impl FnMut(&[&Sample]) -> Result<Receipt, InboxError>,
     ) -> Tried {
         let mut file = match open(folder, name, mark) {
             Ok(Some(file)) => file,
@@ -295,8 +296,8 @@ impl Watch {
         };
         let progress =
             if let Stage::Begun(progress) = stage { progress } else { Progress::default() };
-        match pieces::samples(bytes, self.manner.piece_bytes) {
-            Ok(samples) => offer_all(&samples, progress, context, sink),
+        match pieces::pieces(bytes, self.manner.piece_bytes) {
+            Ok(pieces) => offer_all(&pieces, progress, context, sink),
             Err(why) => Tried::Refused(why),
         }
     }
@@ -427,44 +428,59 @@ fn read(file: &mut File, mark: Mark) -> io::Result<Option<Vec<u8>>> {
 
 /// Offers the samples from where the last try stopped, in batches.
 fn offer_all(
-    samples: &Samples,
+    pieces: &[(usize, String)],
     mut progress: Progress,
     context: &Context,
-    sink: &mut impl FnMut(&str) -> Result<Receipt, InboxError>,
+    sink: &mut impl FnMut(&[&Sample]) -> Result<Receipt, InboxError>,
 ) -> Tried {
-    while progress.done < samples.lines.len() {
+    while progress.done < pieces.len() {
         if context.stopped() {
             return Tried::Full(Stage::Begun(progress));
         }
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        for (_, line) in &samples.lines[progress.done..] {
-            if batch.len() >= BATCH_SAMPLES_MAX || bytes >= BATCH_BYTES {
-                break;
-            }
-            bytes += line.len();
-            batch.push(line.as_str());
-        }
-        for outcome in offer(&batch, sink) {
+        let batch = gather(pieces, &mut progress);
+        for outcome in offer(&batch.iter().collect::<Vec<_>>(), sink) {
             match outcome {
                 Outcome::Full => return Tried::Full(Stage::Begun(progress)),
                 Outcome::Durable => {}
                 Outcome::Refused(why) => {
-                    let (number, _) = samples.lines[progress.done];
+                    let (number, _) = pieces[progress.done];
                     progress.refusals.add(format!("line {number}: {why}"));
                 }
             }
             progress.done += 1;
         }
     }
-    let mut refusals = samples.refusals.clone();
-    refusals.join(progress.refusals);
+    let refusals = progress.refusals;
     count(&context.counters.refused, refusals.count as u64);
     match refusals.first {
         None => Tried::Taken(None),
         Some(first) => {
-            let all = samples.lines.len() + samples.refusals.count;
+            let all = pieces.len();
             let taken = all - refusals.count;
             Tried::Refused(format!("{first}; {taken} of its {all} samples are taken in"))
         }
     }
+}
+
+/// The pieces that are offered together next. One that is no sample, for its length, is done with.
+fn gather(pieces: &[(usize, String)], progress: &mut Progress) -> Vec<Sample> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    for (number, piece) in &pieces[progress.done..] {
+        if batch.len() >= BATCH_SAMPLES_MAX || bytes >= BATCH_BYTES {
+            break;
+        }
+        match Sample::text(piece) {
+            Ok(sample) => {
+                bytes += sample.line().len();
+                batch.push(sample);
+            }
+            // Its turn comes after those before it.
+            Err(_) if !batch.is_empty() => break,
+            Err(problem) => {
+                progress.refusals.add(format!("line {number}: {problem}"));
+                progress.done += 1;
+            }
+        }
+    }
+    batch
 }

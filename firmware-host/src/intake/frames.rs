@@ -1,6 +1,6 @@
-//! Frames to JSON lines and back, without any device.
+//! Frames to samples and back, without any device.
 //!
-//! - In: frames in order, as a decoder hands them on. Out: one JSON line for each whole sample.
+//! - In: frames in order, as a decoder hands them on. Out: one sample for each that came whole.
 //! - The way back is for trying a line: samples of a file become what a controller would send.
 //! - Bounded: a sample longer than [`FRAME_SAMPLE_BYTES_MAX`] is let go of while it comes.
 
@@ -8,7 +8,6 @@ use sapwood::intake::{self, Example, IntakeError, LineProblem};
 use sapwood::settings::LINE_BYTES_MAX;
 use sapwood_protocol::frame::{Body, EncodeError, Field, Frame, Place, Sample, SendError, Sender};
 use sapwood_protocol::limits::FRAME_SAMPLE_BYTES_MAX;
-use serde_json::json;
 use std::io::{self, BufRead, Read, Write};
 
 /// Why a sample that arrived whole is none.
@@ -41,8 +40,8 @@ pub struct Whole {
     pub session: u32,
     /// Its number.
     pub sequence: u32,
-    /// The sample as a line of JSON, without its end.
-    pub line: Result<String, SampleError>,
+    /// The sample.
+    pub sample: Result<intake::Sample, SampleError>,
 }
 
 /// Joins the parts of samples.
@@ -59,10 +58,10 @@ pub struct Assembler {
 impl Assembler {
     /// Takes in the next frame; a sample when it was the last of one.
     pub fn join(&mut self, frame: &Frame<'_>) -> Option<Whole> {
-        let line = match frame.body {
+        let sample = match frame.body {
             Body::Answer(_) => return None,
-            Body::Text(bytes) => text_line(bytes),
-            Body::Completion { prompt, completion } => completion_line(prompt, completion),
+            Body::Text(bytes) => text(bytes),
+            Body::Completion { prompt, completion } => pair(prompt, completion),
             Body::Part { place, field, bytes } => {
                 if place == Place::First {
                     *self = Self::default();
@@ -71,10 +70,10 @@ impl Assembler {
                 if place != Place::Last {
                     return None;
                 }
-                std::mem::take(self).line()
+                std::mem::take(self).sample()
             }
         };
-        Some(Whole { session: frame.session, sequence: frame.sequence, line })
+        Some(Whole { session: frame.session, sequence: frame.sequence, sample })
     }
 
     fn add(&mut self, field: Field, bytes: &[u8]) {
@@ -99,22 +98,23 @@ impl Assembler {
         }
     }
 
-    fn line(self) -> Result<String, SampleError> {
+    fn sample(self) -> Result<intake::Sample, SampleError> {
         match (self.problem, self.field) {
             (Some(problem), _) => Err(problem),
-            (None, Some(Field::Text)) => text_line(&self.first),
-            (None, _) => completion_line(&self.first, &self.completion),
+            (None, Some(Field::Text)) => text(&self.first),
+            (None, _) => pair(&self.first, &self.completion),
         }
     }
 }
 
-fn text_line(bytes: &[u8]) -> Result<String, SampleError> {
-    Ok(json!({ "text": spoken(bytes)? }).to_string())
+fn text(bytes: &[u8]) -> Result<intake::Sample, SampleError> {
+    intake::Sample::text(spoken(bytes)?).map_err(|_| SampleError::Long)
 }
 
 /// A prompt may be empty; what is to be said may not.
-fn completion_line(prompt: &[u8], completion: &[u8]) -> Result<String, SampleError> {
-    Ok(json!({ "prompt": utf8(prompt)?, "completion": spoken(completion)? }).to_string())
+fn pair(prompt: &[u8], completion: &[u8]) -> Result<intake::Sample, SampleError> {
+    let (prompt, completion) = (utf8(prompt)?, spoken(completion)?);
+    intake::Sample::completion(prompt, completion).map_err(|_| SampleError::Long)
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, SampleError> {
@@ -233,6 +233,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
     use sapwood_protocol::frame::Decoder;
+    use serde_json::json;
 
     fn joined(parts: &[(Place, Field, &[u8])]) -> Result<String, SampleError> {
         let mut assembler = Assembler::default();
@@ -241,7 +242,7 @@ mod tests {
             let body = Body::Part { place, field, bytes };
             last = assembler.join(&Frame { session: 1, sequence: 2, body });
         }
-        last.unwrap().line
+        last.unwrap().sample.map(|sample| sample.line().to_owned())
     }
 
     #[test]
@@ -260,9 +261,13 @@ mod tests {
             while let Some(found) = decoder.next(&mut input) {
                 got.extend(assembler.join(&found.unwrap()));
             }
-            let got: Vec<_> = got.into_iter().map(|whole| whole.line.unwrap()).collect();
-            let examples = |lines: &[String]| intake::lines(&lines.join("\n"), "test").unwrap();
-            assert_eq!(examples(&got), examples(&lines), "buffer of {size}");
+            let got: Vec<_> = got.into_iter().map(|whole| whole.sample.unwrap()).collect();
+            let sent = intake::lines(&text, "test").unwrap();
+            assert_eq!(
+                got.iter().map(|one| one.example().clone()).collect::<Vec<_>>(),
+                sent,
+                "buffer of {size}"
+            );
         }
     }
 

@@ -1,6 +1,7 @@
 //! The ways in besides HTTP: serial lines and pipes with frames, and a watched folder.
 //!
-//! - In: bytes and files of other programs. Out: JSON lines to a sink, which makes them durable.
+//! - In: bytes and files of other programs. Out: samples to a sink, which makes them durable. Each is read
+//!   here and nowhere after.
 //! - Each way in is one thread that ends on a flag. It says a sample is taken only after the sink has.
 //! - What has no room is never passed over for good where the other side can wait or try again.
 //! - Never here: the inbox itself, HTTP, learning.
@@ -15,6 +16,7 @@ use crate::clock::Clock;
 use crate::status::Counters;
 use crate::supervise::Supervisor;
 use sapwood::inbox::{InboxError, Receipt};
+use sapwood::intake::Sample;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -72,15 +74,10 @@ enum Outcome {
 
 /// Offers samples together, and one by one where that fails, so that none fails for another.
 fn offer(
-    samples: &[&str],
-    sink: &mut impl FnMut(&str) -> Result<Receipt, InboxError>,
+    samples: &[&Sample],
+    sink: &mut impl FnMut(&[&Sample]) -> Result<Receipt, InboxError>,
 ) -> Vec<Outcome> {
-    let mut batch = String::with_capacity(samples.iter().map(|line| line.len() + 1).sum());
-    for line in samples {
-        batch.push_str(line);
-        batch.push('\n');
-    }
-    match sink(&batch) {
+    match sink(samples) {
         Ok(_) => vec![Outcome::Durable; samples.len()],
         Err(error) if samples.len() == 1 || unable(&error) => {
             vec![outcome(&error); samples.len()]
@@ -90,12 +87,12 @@ fn offer(
 }
 
 fn each(
-    samples: &[&str],
-    sink: &mut impl FnMut(&str) -> Result<Receipt, InboxError>,
+    samples: &[&Sample],
+    sink: &mut impl FnMut(&[&Sample]) -> Result<Receipt, InboxError>,
 ) -> Vec<Outcome> {
     let mut outcomes = Vec::with_capacity(samples.len());
     for sample in samples {
-        let found = sink(sample).map_or_else(|error| outcome(&error), |_| Outcome::Durable);
+        let found = sink(&[sample]).map_or_else(|error| outcome(&error), |_| Outcome::Durable);
         let full = found == Outcome::Full;
         outcomes.push(found);
         if full {
@@ -129,8 +126,19 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use sapwood::inbox::{Bounds, Inbox};
+    use sapwood::intake::Example;
     use sapwood::ports::{Disk, Memory};
     use std::sync::Mutex;
+
+    /// The samples of a text.
+    pub(super) fn samples(lines: &str) -> Vec<Sample> {
+        sapwood::intake::samples(lines, "test").unwrap()
+    }
+
+    /// What the sink refuses, as a device refuses what its template cannot write.
+    fn refused(example: &Example) -> bool {
+        matches!(example, Example::Messages(_))
+    }
 
     /// A real inbox on disk, and a context to run a way in beside it.
     pub(super) struct Bench {
@@ -153,9 +161,15 @@ mod tests {
             Self { home, inbox: Arc::new(Mutex::new(inbox)), context }
         }
 
-        pub(super) fn sink(&self) -> impl FnMut(&str) -> Result<Receipt, InboxError> + use<> {
+        pub(super) fn sink(&self) -> impl FnMut(&[&Sample]) -> Result<Receipt, InboxError> + use<> {
             let inbox = self.inbox.clone();
-            move |lines| inbox.lock().unwrap().offer(lines)
+            move |samples| {
+                let number = samples.iter().position(|one| refused(one.example()));
+                match number {
+                    None => inbox.lock().unwrap().offer_samples(samples),
+                    Some(at) => Err(InboxError::Sample { number: at + 1, source: "no".into() }),
+                }
+            }
         }
 
         /// The texts that wait; a prompt and its completion with a bar between.
@@ -198,11 +212,16 @@ mod tests {
     #[test]
     fn a_sample_never_fails_for_another_and_order_is_kept() {
         let bench = Bench::new(1 << 20, 3);
-        let samples =
-            [r#"{"text":"a"}"#, "no json", r#"{"text":"b"}"#, r#"{"text":"c"}"#, r#"{"text":"d"}"#];
-        let outcomes = offer(&samples, &mut bench.sink());
+        let samples = samples(
+            r#"{"text":"a"}
+            {"messages":[{"role":"user","content":"no"}]}
+            {"text":"b"}
+            {"text":"c"}
+            {"text":"d"}"#,
+        );
+        let outcomes = offer(&samples.iter().collect::<Vec<_>>(), &mut bench.sink());
         assert_eq!([&outcomes[0], &outcomes[2], &outcomes[3]], [&Outcome::Durable; 3]);
-        assert!(matches!(&outcomes[1], Outcome::Refused(why) if why.contains("not a JSON object")));
+        assert!(matches!(&outcomes[1], Outcome::Refused(why) if why.starts_with("sample 1: no")));
         assert_eq!(outcomes[4], Outcome::Full);
         assert_eq!(bench.texts(), ["a", "b", "c"]);
     }
@@ -210,10 +229,9 @@ mod tests {
     #[test]
     fn a_sample_larger_than_the_whole_inbox_is_refused_and_one_without_room_waits() {
         let bench = Bench::new(400, 99);
-        let long = format!(r#"{{"text":"{}"}}"#, "x".repeat(500));
-        let middle = format!(r#"{{"text":"{}"}}"#, "y".repeat(200));
-        let other = format!(r#"{{"text":"{}"}}"#, "z".repeat(200));
-        let outcomes = offer(&[&long, &middle, &other, r#"{"text":"a"}"#], &mut bench.sink());
+        let texts = ["x".repeat(500), "y".repeat(200), "z".repeat(200), "a".to_owned()];
+        let samples = texts.map(|text| Sample::text(&text).unwrap());
+        let outcomes = offer(&samples.iter().collect::<Vec<_>>(), &mut bench.sink());
         assert!(matches!(&outcomes[0], Outcome::Refused(why) if why.contains("at most 400")));
         assert_eq!(outcomes[1..], [Outcome::Durable, Outcome::Full, Outcome::Full]);
     }

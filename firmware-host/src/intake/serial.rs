@@ -13,6 +13,7 @@ use crate::config::Serial;
 use rustix::fs::OFlags;
 use rustix::termios::{self, ControlModes, OptionalActions};
 use sapwood::inbox::{InboxError, Receipt};
+use sapwood::intake::Sample;
 use sapwood_protocol::frame::{Answer, Body, Counts, Decoder, Dropped, Frame, encode};
 use sapwood_protocol::limits::FRAME_ANSWER_BYTES_MAX;
 use std::fs::{File, OpenOptions};
@@ -45,7 +46,7 @@ const LOOKS: u32 = 100;
 /// The system's, when it gives no thread. A line that cannot be opened is no error: it may come.
 pub fn start<F>(line: Serial, context: Context, mut sink: F) -> io::Result<JoinHandle<Option<()>>>
 where
-    F: FnMut(&str) -> Result<Receipt, InboxError> + Send + 'static,
+    F: FnMut(&[&Sample]) -> Result<Receipt, InboxError> + Send + 'static,
 {
     let supervisor = context.supervisor.clone();
     let run = move || {
@@ -106,7 +107,7 @@ impl Line {
         &mut self,
         receiver: &mut Receiver,
         context: &Context,
-        sink: &mut impl FnMut(&str) -> Result<Receipt, InboxError>,
+        sink: &mut impl FnMut(&[&Sample]) -> Result<Receipt, InboxError>,
     ) -> io::Result<()> {
         let (mut chunk, mut silence, mut looks, mut full) =
             ([0; CHUNK_BYTES], SILENCE[0], 0, false);
@@ -194,7 +195,7 @@ fn raw(file: &File, baud: Option<u32>) -> io::Result<()> {
 struct Waiting {
     session: u32,
     sequence: u32,
-    line: String,
+    sample: Sample,
 }
 
 /// What came over a line and is not yet durable.
@@ -259,14 +260,14 @@ impl Receiver {
                     None
                 }
             };
-            let Some(Whole { session, sequence, line }) = whole else { continue };
-            match line {
-                Ok(line) => {
+            let Some(Whole { session, sequence, sample }) = whole else { continue };
+            match sample {
+                Ok(sample) => {
                     if self.waiting.is_empty() {
                         self.since = now;
                     }
-                    self.bytes += line.len();
-                    self.waiting.push(Waiting { session, sequence, line });
+                    self.bytes += sample.line().len();
+                    self.waiting.push(Waiting { session, sequence, sample });
                 }
                 Err(error) => {
                     self.refused.add(format!("session {session}, {sequence}: {error}"));
@@ -286,15 +287,15 @@ impl Receiver {
     /// Makes durable what waits; with `hold`, what finds no room goes on waiting. Whether some does.
     fn flush(
         &mut self,
-        sink: &mut impl FnMut(&str) -> Result<Receipt, InboxError>,
+        sink: &mut impl FnMut(&[&Sample]) -> Result<Receipt, InboxError>,
         hold: bool,
         counters: &Counters,
     ) -> bool {
         if self.waiting.is_empty() {
             return false;
         }
-        let lines: Vec<&str> = self.waiting.iter().map(|sample| sample.line.as_str()).collect();
-        let outcomes = offer(&lines, sink);
+        let samples: Vec<&Sample> = self.waiting.iter().map(|one| &one.sample).collect();
+        let outcomes = offer(&samples, sink);
         for (sample, outcome) in std::mem::take(&mut self.waiting).into_iter().zip(outcomes) {
             let said = match outcome {
                 Outcome::Durable => Answer::Accepted,
@@ -315,7 +316,7 @@ impl Receiver {
             };
             answer(&mut self.answers, sample.session, sample.sequence, said);
         }
-        self.bytes = self.waiting.iter().map(|sample| sample.line.len()).sum();
+        self.bytes = self.waiting.iter().map(|one| one.sample.line().len()).sum();
         !self.waiting.is_empty()
     }
 }

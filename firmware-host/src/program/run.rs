@@ -18,6 +18,7 @@ use firmware_host::service::Notifier;
 use firmware_host::status::{JobReport, Phase, Status};
 use firmware_host::supervise::Supervisor;
 use jiff::tz::TimeZone;
+use sapwood::intake::Sample;
 use sapwood::ports::{Disk, Storage};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -125,7 +126,7 @@ fn ways_in(
     };
     let sink = || {
         let handle = handle.clone();
-        move |lines: &str| handle.offer(lines)
+        move |samples: &[&Sample]| handle.offer(samples)
     };
     let mut ways = Vec::new();
     if let Some(folder) = &config.intake.watch {

@@ -9,6 +9,7 @@ use crate::status::Board;
 use crate::wire::{Prompt, Which};
 use sapwood::generate::{GenerateError, Sampling};
 use sapwood::inbox::{Aside, InboxError, Receipt};
+use sapwood::intake;
 use sapwood::tokenise::TokeniseError;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -20,7 +21,9 @@ impl Device for Handle {
             Handle::board(self).update(|status| status.inbox.refused += lines);
             error
         };
-        Handle::offer(self, lines).map_err(refused)
+        let samples = intake::samples(lines, "batch").map_err(InboxError::from);
+        let offered = samples.and_then(|all| Handle::offer(self, &all.iter().collect::<Vec<_>>()));
+        offered.map_err(refused)
     }
 
     fn aside(&self) -> Result<Vec<Aside>, InboxError> {

@@ -67,9 +67,11 @@ fn samples(bytes: &[u8]) -> Vec<Whole> {
 }
 
 fn one_sample_each(bytes: &[u8]) {
-    for line in samples(bytes).into_iter().filter_map(|whole| whole.line.ok()) {
-        let examples = lines(&line, "line").unwrap();
-        assert!(examples.len() == 1 && !line.contains(['\n', '\r']), "{line}");
+    for sample in samples(bytes).into_iter().filter_map(|whole| whole.sample.ok()) {
+        let line = sample.line();
+        let examples = lines(line, "line").unwrap();
+        assert!(!line.contains(['\n', '\r']), "{line}");
+        assert_eq!(examples, [sample.example().clone()]);
         assert!(examples[0].bytes() <= FRAME_SAMPLE_BYTES_MAX, "{} bytes", examples[0].bytes());
     }
 }
@@ -173,9 +175,9 @@ fn sample(cursor: &mut Cursor<'_>) {
                 Example::Completion { prompt: prompt.to_owned(), completion: completion.to_owned() }
             }
         };
-        let [Whole { line, .. }] = samples.as_slice() else { unreachable!("{samples:?}") };
-        match line {
-            Ok(line) => assert_eq!(lines(line, "line").unwrap(), [expected]),
+        let [Whole { sample, .. }] = samples.as_slice() else { unreachable!("{samples:?}") };
+        match sample {
+            Ok(sample) => assert_eq!(sample.example(), &expected),
             Err(problem) => assert!(matches!(problem, SampleError::Blank { .. }), "{problem}"),
         }
     }

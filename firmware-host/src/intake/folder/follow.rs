@@ -7,6 +7,7 @@
 use super::pieces::{self, Refusals};
 use super::{BATCH_BYTES, BATCH_SAMPLES_MAX, Context, Outcome, Tried, count, offer};
 use sapwood::inbox::{InboxError, Receipt};
+use sapwood::intake::Sample;
 use sapwood_protocol::limits::INBOX_BATCH_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -85,7 +86,7 @@ impl Lines {
         file: &File,
         last: bool,
         context: &Context,
-        sink: &mut impl FnMut(&str) -> Result<Receipt, InboxError>,
+        sink: &mut impl FnMut(&[&Sample]) -> Result<Receipt, InboxError>,
     ) -> io::Result<End> {
         if file.metadata()?.len() < self.offset {
             *self = Self::default();
@@ -101,7 +102,7 @@ impl Lines {
         file: &File,
         last: bool,
         context: &Context,
-        sink: &mut impl FnMut(&str) -> Result<Receipt, InboxError>,
+        sink: &mut impl FnMut(&[&Sample]) -> Result<Receipt, InboxError>,
     ) -> io::Result<End> {
         let mut bytes_max = CHUNK_BYTES;
         loop {
@@ -135,7 +136,7 @@ impl Lines {
         &mut self,
         bytes: &[u8],
         context: &Context,
-        sink: &mut impl FnMut(&str) -> Result<Receipt, InboxError>,
+        sink: &mut impl FnMut(&[&Sample]) -> Result<Receipt, InboxError>,
     ) -> End {
         let mut lines = bytes.split_inclusive(|byte| *byte == b'\n').peekable();
         while lines.peek().is_some() {
@@ -159,9 +160,9 @@ impl Lines {
     fn send(
         &mut self,
         batch: &Batch,
-        sink: &mut impl FnMut(&str) -> Result<Receipt, InboxError>,
+        sink: &mut impl FnMut(&[&Sample]) -> Result<Receipt, InboxError>,
     ) -> Option<End> {
-        let samples: Vec<&str> = batch.samples.iter().map(|(_, line)| line.as_str()).collect();
+        let samples: Vec<&Sample> = batch.samples.iter().map(|(_, sample)| sample).collect();
         let outcomes = if samples.is_empty() { Vec::new() } else { offer(&samples, sink) };
         // The same samples are offered again, and those that were taken are known.
         if outcomes.contains(&Outcome::Full) {
@@ -202,7 +203,7 @@ impl Lines {
 /// Lines that are offered together.
 #[derive(Default)]
 struct Batch {
-    samples: Vec<(usize, String)>,
+    samples: Vec<(usize, Sample)>,
     sample_bytes: usize,
     refusals: Refusals,
     lines: usize,
@@ -214,7 +215,7 @@ impl Batch {
     fn add(&mut self, line: &[u8], number: usize) {
         match sample(line, number == 1) {
             Ok(Some(sample)) => {
-                self.sample_bytes += sample.len();
+                self.sample_bytes += sample.line().len();
                 self.samples.push((number, sample));
             }
             Ok(None) => {}
@@ -225,7 +226,7 @@ impl Batch {
     }
 }
 
-fn sample(line: &[u8], is_first: bool) -> Result<Option<String>, String> {
+fn sample(line: &[u8], is_first: bool) -> Result<Option<Sample>, String> {
     if line.contains(&0) {
         return Err("expected UTF-8 text, got a NUL byte".into());
     }
@@ -265,7 +266,7 @@ impl Follower {
         &mut self,
         now: Duration,
         context: &Context,
-        sink: &mut impl FnMut(&str) -> Result<Receipt, InboxError>,
+        sink: &mut impl FnMut(&[&Sample]) -> Result<Receipt, InboxError>,
     ) -> bool {
         let mut full = false;
         self.0.retain_mut(|moved| {

@@ -1,25 +1,15 @@
-//! The text of one file to samples: a line of JSON as it is, other text in pieces of about a block.
+//! The text of one file to samples: a line of JSON is one, other text is cut into pieces of about a block.
 //!
 //! - Invariant: the pieces of a text, joined, are that text without its blank pieces.
 
-use sapwood::intake::{self, IntakeError};
+use sapwood::intake::{self, IntakeError, Sample};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 /// Bytes of the smallest piece that may be asked for.
 const PIECE_BYTES_MIN: usize = 64;
 /// Where a text is best cut, best first.
 const SEAMS: [&str; 4] = ["\n\n", "\n", ". ", " "];
-
-/// The samples of a file.
-#[derive(Debug, Default)]
-pub(super) struct Samples {
-    /// Number of the line each begins in, from 1, and the sample as a line of JSON.
-    pub(super) lines: Vec<(usize, String)>,
-    /// Lines that are none.
-    pub(super) refusals: Refusals,
-}
 
 /// What of a file is no sample.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,8 +32,9 @@ impl Refusals {
     }
 }
 
-/// The samples of a file of text, or why it has none.
-pub(super) fn samples(bytes: Vec<u8>, piece_bytes: usize) -> Result<Samples, String> {
+/// The pieces of a file of text, each with the number of the line it begins in, from 1; or why it has
+/// none.
+pub(super) fn pieces(bytes: Vec<u8>, piece_bytes: usize) -> Result<Vec<(usize, String)>, String> {
     let text = text(bytes)?;
     if text.trim_start().starts_with(['{', '['])
         && serde_json::from_str::<IgnoredAny>(&text).is_ok()
@@ -52,11 +43,11 @@ pub(super) fn samples(bytes: Vec<u8>, piece_bytes: usize) -> Result<Samples, Str
             "expected JSON lines, one object a line, or text; got another kind of JSON".into()
         );
     }
-    let samples = pieces(&text, piece_bytes);
-    if samples.lines.is_empty() {
+    let pieces = cut(&text, piece_bytes);
+    if pieces.is_empty() {
         return Err("expected text, got nothing but blanks".into());
     }
-    Ok(samples)
+    Ok(pieces)
 }
 
 fn text(bytes: Vec<u8>) -> Result<String, String> {
@@ -72,27 +63,25 @@ fn text(bytes: Vec<u8>) -> Result<String, String> {
 }
 
 /// The sample of a line of JSON; none in a blank one.
-pub(super) fn line(line: &str) -> Result<Option<String>, String> {
-    let line = line.trim();
-    match intake::lines(line, "line") {
-        Ok(examples) if examples.is_empty() => Ok(None),
-        Ok(_) => Ok(Some(line.to_owned())),
+pub(super) fn line(line: &str) -> Result<Option<Sample>, String> {
+    match intake::samples(line.trim(), "line") {
+        Ok(mut samples) => Ok(samples.pop()),
         Err(IntakeError::Line { problem, .. }) => Err(problem.to_string()),
         Err(error) => Err(error.to_string()),
     }
 }
 
-fn pieces(text: &str, piece_bytes: usize) -> Samples {
-    let (mut rest, mut number, mut samples) = (text, 1, Samples::default());
+fn cut(text: &str, piece_bytes: usize) -> Vec<(usize, String)> {
+    let (mut rest, mut number, mut pieces) = (text, 1, Vec::new());
     while !rest.is_empty() {
         let (piece, after) = rest.split_at(seam(rest, piece_bytes.max(PIECE_BYTES_MIN)));
         if !piece.trim().is_empty() {
-            samples.lines.push((number, json!({ "text": piece }).to_string()));
+            pieces.push((number, piece.to_owned()));
         }
         number += piece.matches('\n').count();
         rest = after;
     }
-    samples
+    pieces
 }
 
 /// Where the first piece of at most `most` bytes ends: the last seam of the best kind that does not
@@ -112,12 +101,8 @@ mod tests {
     use super::*;
 
     fn texts(text: &str, most: usize) -> Vec<String> {
-        let found = samples(text.as_bytes().to_vec(), most).unwrap();
-        let text = |line: &str| {
-            let value: serde_json::Value = serde_json::from_str(line).unwrap();
-            value["text"].as_str().unwrap().to_owned()
-        };
-        found.lines.iter().map(|(_, line)| text(line)).collect()
+        let found = pieces(text.as_bytes().to_vec(), most).unwrap();
+        found.into_iter().map(|(_, piece)| piece).collect()
     }
 
     #[test]
@@ -141,7 +126,7 @@ mod tests {
 
     #[test]
     fn what_is_not_text_is_refused_by_line() {
-        let refusal = |bytes: &[u8]| samples(bytes.to_vec(), 64).unwrap_err();
+        let refusal = |bytes: &[u8]| pieces(bytes.to_vec(), 64).unwrap_err();
         assert_eq!(refusal(b"a\nb\0"), "line 2: expected UTF-8 text, got a NUL byte");
         assert_eq!(refusal(b"\xff"), "line 1: expected UTF-8 text, got a byte that is not UTF-8");
         assert_eq!(refusal(b" \n\n "), "expected text, got nothing but blanks");

@@ -156,7 +156,7 @@ fn a_file_waits_for_room_and_goes_on_where_it_stopped() {
 fn a_file_that_was_durable_and_not_moved_gives_nothing_twice() {
     let mut watched = Watched::new(99);
     watched.drop("log.jsonl", lines(0..5).as_bytes());
-    watched.bench.sink()(&lines(0..5)).unwrap();
+    watched.bench.inbox.lock().unwrap().offer(&lines(0..5)).unwrap();
     watched.look();
     watched.look();
     assert_eq!((watched.bench.texts().len(), watched.names("taken").len()), (5, 1));
@@ -180,7 +180,7 @@ fn a_failing_disk_leaves_the_file_for_later() {
     let mut watched = Watched::new(99);
     watched.drop("notes.txt", b"the pump");
     watched.look();
-    let mut broken = |_: &str| Err(InboxError::Broken);
+    let mut broken = |_: &[&Sample]| Err(InboxError::Broken);
     assert!(watched.watch.look(&watched.bench.context, &mut broken).unwrap());
     assert_eq!(watched.names(""), ["notes.txt"]);
     assert!(!watched.look());

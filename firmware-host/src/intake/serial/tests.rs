@@ -4,6 +4,7 @@
 use super::*;
 use crate::intake::frames::encode_lines;
 use crate::intake::tests::Bench;
+use sapwood::intake;
 use sapwood_protocol::frame::{Sample, Sender};
 use std::sync::atomic::Ordering;
 
@@ -131,9 +132,9 @@ fn samples_are_gathered_for_a_while_or_until_they_are_many() {
     receiver.receive(&frames(2..BATCH_SAMPLES_MAX as u32, 1), come, &bench.context.counters);
     assert!(receiver.due(come));
     let (mut calls, mut sink) = (0, bench.sink());
-    let mut counted = |lines: &str| {
+    let mut counted = |samples: &[&intake::Sample]| {
         calls += 1;
-        sink(lines)
+        sink(samples)
     };
     receiver.flush(&mut counted, false, &bench.context.counters);
     assert_eq!((calls, bench.texts().len()), (1, BATCH_SAMPLES_MAX));
