@@ -334,3 +334,27 @@ fn what_was_found_is_told_with_its_place_and_what_is_missing_with_where_it_would
     let rails = rails.iter().filter(|finding| finding.name.starts_with("rail "));
     assert_eq!(rails.count(), 4);
 }
+
+/// `probes`, the status and `/metrics` have the same readings, from one table.
+#[test]
+fn every_reading_is_told_by_its_name_and_a_gauge_has_its_value() {
+    let device = Device::of(LAPTOP);
+    let readings = device.read();
+    let shown = serde_json::to_value(&readings).unwrap();
+    let fields: Vec<&str> = shown.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut told: Vec<String> =
+        device.probes(|_| {}).describe().into_iter().map(|one| one.name).collect();
+    told.truncate(fields.len());
+    told.sort();
+    assert_eq!(told, fields);
+    let gauges: Vec<_> = readings.gauges().into_iter().map(|one| (one.name, one.value)).collect();
+    let wide = |value: Option<f32>| value.map(f64::from);
+    let expected = [
+        ("celsius", wide(readings.celsius)),
+        ("battery_ratio", wide(readings.battery_percent).map(|percent| percent / 100.0)),
+        ("watts", wide(readings.watts)),
+        ("memory_bytes", readings.memory_bytes.map(|bytes| bytes as f64)),
+        ("storage_bytes", readings.storage_bytes.map(|bytes| bytes as f64)),
+    ];
+    assert_eq!(gauges, expected);
+}

@@ -238,16 +238,9 @@ fn program(sheet: &mut Sheet<'_>, status: &Status) -> fmt::Result {
 }
 
 fn readings(sheet: &mut Sheet<'_>, status: &Status) -> fmt::Result {
-    let now = &status.readings;
-    let wide = |value: Option<f32>| value.map(f64::from);
-    sheet.gauge("celsius", "The hottest thermal zone that counts", wide(now.celsius))?;
-    sheet.gauge("watts", "What the device draws", wide(now.watts))?;
-    let help = "Charge of the battery, from 0 to 1";
-    sheet.gauge("battery_ratio", help, wide(now.battery_percent).map(|percent| percent / 100.0))?;
-    let help = "Free bytes of the state folder's disk";
-    sheet.gauge("storage_bytes", help, now.storage_bytes.map(|bytes| bytes as f64))?;
-    let help = "Memory that can be had, in bytes";
-    sheet.gauge("memory_bytes", help, now.memory_bytes.map(|bytes| bytes as f64))?;
+    for gauge in status.readings.gauges() {
+        sheet.gauge(gauge.name, gauge.help, gauge.value)?;
+    }
     let help = "Resident memory of the process, in bytes";
     sheet.gauge("resident_bytes", help, status.resident_bytes.map(|bytes| bytes as f64))?;
     sheet.gauge("uptime_seconds", "Time since the program began", Some(status.uptime_seconds))
