@@ -2,7 +2,7 @@
 //!
 //! - A web page that somebody looks at must not teach the model. A browser sends the page's origin
 //!   with what it posts, and the name it looked up as `Host`: both must be this machine's own.
-//! - `/healthz` and the empty status page need no token: they tell nothing.
+//! - What tells nothing needs no token: `routes` says which paths that are.
 //! - The Unix socket has no door but the mode of its file.
 
 use super::ServeError;
@@ -18,8 +18,6 @@ use std::path::Path;
 const TOKEN_BYTES_MIN: usize = 16;
 /// Most bytes of the file with the token.
 const TOKEN_FILE_BYTES_MAX: usize = 4096;
-/// Paths that are open to all who know the way.
-const OPEN: [&str; 2] = ["/healthz", "/"];
 
 /// Who may come in.
 #[derive(Clone, Debug)]
@@ -44,11 +42,18 @@ impl Door {
         }
     }
 
+    /// - `is_open`: whether the route needs no token.
+    ///
     /// # Errors
     /// A [`Refusal`] that says what was missing.
-    pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub(super) fn check(
+        &self,
+        is_open: bool,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(), Refusal> {
         match self {
-            Self::Token(_) if OPEN.contains(&uri.path()) => Ok(()),
+            Self::Token(_) if is_open => Ok(()),
             Self::Token(hash) => check_token(hash, headers),
             Self::Loopback => check_loopback(uri, headers),
         }
@@ -155,6 +160,9 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
 
+    /// A path that needs no token.
+    const OPEN: &str = "/healthz";
+
     fn at(listen: &str, token_file: Option<&Path>) -> Serve {
         let token_file = token_file.map(Path::to_path_buf);
         Serve { listen: listen.parse().unwrap(), token_file, ..Serve::default() }
@@ -166,7 +174,7 @@ mod tests {
             let name: header::HeaderName = name.parse().unwrap();
             headers.append(name, value.parse().unwrap());
         }
-        let checked = door.check(&path.parse().unwrap(), &headers);
+        let checked = door.check(path == OPEN, &path.parse().unwrap(), &headers);
         checked.map_or_else(|refusal| refusal.status().as_u16(), |()| 200)
     }
 
@@ -188,7 +196,7 @@ mod tests {
         ] {
             assert_eq!(status(host), 403, "{host}");
         }
-        assert_eq!(answered(&Door::Loopback, "/", &[]), 403);
+        assert_eq!(answered(&Door::Loopback, OPEN, &[]), 403);
         let twice = [("host", "localhost"), ("host", "evil.example")];
         assert_eq!(answered(&Door::Loopback, "/", &twice), 403);
         let absolute = answered(&Door::Loopback, "http://evil.example/", &[("host", "localhost")]);
@@ -220,7 +228,7 @@ mod tests {
             assert_eq!(status(wrong), 401, "{wrong}");
         }
         assert_eq!(answered(&door, "/v1/status", &[]), 401);
-        assert_eq!((answered(&door, "/healthz", &[]), answered(&door, "/", &[])), (200, 200));
+        assert_eq!(answered(&door, OPEN, &[]), 200);
     }
 
     #[test]

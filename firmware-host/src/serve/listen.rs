@@ -178,7 +178,8 @@ async fn answer(
     guest: Arc<Guest>,
 ) -> Result<Response, Infallible> {
     let asking = guest.asks(request.body().is_end_stream());
-    if guest.is_spare() && !routes::HEALTH.contains(&request.uri().path()) {
+    let is_health = routes::at(request.uri().path()).is_some_and(|route| route.is_health);
+    if guest.is_spare() && !is_health {
         let mut refused = Refusal::crowded().into_response();
         let close = HeaderValue::from_static("close");
         refused.headers_mut().insert(header::CONNECTION, close);

@@ -1,13 +1,6 @@
 //! HTTP over TCP and a Unix socket: samples in, text and telemetry out.
 //!
-//! | route | what it does |
-//! |---|---|
-//! | `POST /v1/samples` | JSON lines, answered once they are durable |
-//! | `POST /v1/completions`, `/v1/chat/completions`; `GET /v1/models` | as OpenAI's clients know them |
-//! | `POST /v1/job`, `/v1/pause`, `/v1/resume` | orders to the worker |
-//! | `GET /v1/aside`, `POST /v1/aside/{number}/retry`, `DELETE /v1/aside/{number}` | samples that no job could take in |
-//! | `GET /v1/status`, `/metrics`, `/healthz`, `/readyz`, `/` | what the device says of itself |
-//!
+//! - Every route is a row of the table in `routes`.
 //! - In: a [`Device`], the port to the worker; [`Serve`] with every limit. Out: a running [`Server`].
 //! - What takes long runs on blocking threads, each with a permit; connections that do not move end.
 //! - Never here: what a sample, a job or a generation is.

@@ -1,4 +1,6 @@
-//! Which path does what, behind the limits that hold for all of them.
+//! Which path does what, for whom, and where there is room for it: one table.
+//!
+//! - Never here: the limits that hold for all of them (`shared`), who has the token (`door`).
 
 use super::door::Door;
 use super::refusal::Refusal;
@@ -11,7 +13,7 @@ use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Json, Router};
 use sapwood::inbox::{Aside, InboxError, Receipt};
 use serde_json::json;
@@ -22,8 +24,61 @@ const TEXT_BODY_BYTES_MAX: usize = 1 << 20;
 /// The status page; every `NONCE` in it is replaced.
 const PAGE: &str = include_str!("../../assets/status.html");
 
-/// Paths that are answered where there is room for nothing else.
-pub(super) const HEALTH: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+/// A route: what a path answers to which methods, and to whom.
+pub(super) struct Route {
+    path: &'static str,
+    methods: fn() -> MethodRouter<Arc<Shared>>,
+    /// Whether it needs no token: it tells nothing.
+    pub(super) is_open: bool,
+    /// Whether it is answered where there is room for nothing else.
+    pub(super) is_health: bool,
+}
+
+/// One that needs the token, and room.
+const fn route(path: &'static str, methods: fn() -> MethodRouter<Arc<Shared>>) -> Route {
+    Route { path, methods, is_open: false, is_health: false }
+}
+
+impl Route {
+    const fn open(self) -> Self {
+        Self { is_open: true, ..self }
+    }
+
+    const fn health(self) -> Self {
+        Self { is_health: true, ..self }
+    }
+}
+
+/// Every route; a path stands once. The time of its answers is counted under the path by itself.
+static ROUTES: [Route; 16] = [
+    // The status page, empty: it asks for the status.
+    route("/", || get(page)).open(),
+    // What the device says of itself.
+    route("/healthz", || get(async || "ok\n")).open().health(),
+    route("/readyz", || get(ready)).health(),
+    route("/metrics", || get(numbers)).health(),
+    route("/v1/status", || get(status)),
+    // JSON lines, answered once they are durable.
+    route("/v1/samples", || post(samples)),
+    // Samples that no job could take in.
+    route("/v1/aside", || get(aside)),
+    route("/v1/aside/{number}", || delete(drop_aside)),
+    route("/v1/aside/{number}/retry", || post(retry_aside)),
+    // As OpenAI's clients know them.
+    route("/v1/completions", || post(completions)),
+    route("/v1/chat/completions", || post(conversations)),
+    route("/v1/models", || get(models)),
+    route("/v1/models/{id}", || get(model)),
+    // Orders to the worker.
+    route("/v1/job", || post(job)),
+    route("/v1/pause", || post(pause)),
+    route("/v1/resume", || post(resume)),
+];
+
+/// The route of a path without parts that vary.
+pub(super) fn at(path: &str) -> Option<&'static Route> {
+    ROUTES.iter().find(|route| route.path == path)
+}
 
 /// All routes, for whoever can reach the socket.
 pub(super) fn open(shared: &Arc<Shared>) -> Router {
@@ -34,7 +89,8 @@ pub(super) fn open(shared: &Arc<Shared>) -> Router {
 pub(super) fn guarded(shared: &Arc<Shared>, door: Door) -> Router {
     let door = Arc::new(door);
     let guard = move |request: Request, next: Next| {
-        let checked = door.check(request.uri(), request.headers());
+        let is_open = at(request.uri().path()).is_some_and(|route| route.is_open);
+        let checked = door.check(is_open, request.uri(), request.headers());
         async move {
             match checked {
                 Ok(()) => next.run(request).await,
@@ -47,23 +103,10 @@ pub(super) fn guarded(shared: &Arc<Shared>, door: Door) -> Router {
 }
 
 fn routes(shared: &Arc<Shared>) -> Router {
-    Router::new()
-        .route("/", get(page))
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(numbers))
-        .route("/v1/status", get(status))
-        .route("/v1/samples", post(samples))
-        .route("/v1/aside", get(aside))
-        .route("/v1/aside/{number}", delete(drop_aside))
-        .route("/v1/aside/{number}/retry", post(retry_aside))
-        .route("/v1/completions", post(completions))
-        .route("/v1/chat/completions", post(conversations))
-        .route("/v1/models", get(models))
-        .route("/v1/models/{id}", get(model))
-        .route("/v1/job", post(job))
-        .route("/v1/pause", post(pause))
-        .route("/v1/resume", post(resume))
+    let add = |router: Router<_>, one: &Route| router.route(one.path, (one.methods)());
+    ROUTES
+        .iter()
+        .fold(Router::new(), add)
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "not_found", "no such path"))
         .method_not_allowed_fallback(async || {
             let message = "this path has another method";
@@ -274,4 +317,25 @@ async fn ordered(
 ) -> Result<Response, Refusal> {
     blocking(shared, give).await??;
     Ok((StatusCode::ACCEPTED, Json(json!({ "ordered": order }))).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever adds a route here says so: everything else needs the token, and room.
+    #[test]
+    fn what_is_open_and_what_is_health_is_named() {
+        let paths = |is: fn(&Route) -> bool| {
+            let chosen = ROUTES.iter().filter(|route| is(route)).map(|route| route.path);
+            chosen.collect::<Vec<_>>()
+        };
+        assert_eq!(paths(|route| route.is_open), ["/", "/healthz"]);
+        assert_eq!(paths(|route| route.is_health), ["/healthz", "/readyz", "/metrics"]);
+        let twice = |one: &&Route| ROUTES.iter().filter(|other| other.path == one.path).count() > 1;
+        assert!(ROUTES.iter().find(twice).is_none());
+        // Both are asked of a path as it came, which none of them may take apart.
+        let open = ROUTES.iter().filter(|route| route.is_open || route.is_health);
+        assert!(open.clone().all(|route| !route.path.contains('{')));
+    }
 }

@@ -125,7 +125,9 @@ async fn a_disk_that_broke_is_not_ready() {
     *cage.inbox.lock().unwrap() = Some(InboxError::Broken);
     sent(&routes, "POST", "/v1/samples", "{\"text\":\"a\"}").await;
     assert_eq!(sent(&routes, "GET", "/readyz", "").await.status(), 503);
-    assert_eq!(sent(&routes, "GET", "/healthz", "").await.status(), 200);
+    for open in ["/healthz", "/"] {
+        assert_eq!(sent(&routes, "GET", open, "").await.status(), 200);
+    }
 }
 
 #[tokio::test]
@@ -289,7 +291,9 @@ async fn behind_a_door_nobody_comes_in_without_the_token() {
     assert_eq!(asked(&routes, "GET", "/v1/status", "").await.0, 401);
     assert_eq!(asked(&routes, "GET", "/metrics", "").await.0, 401);
     assert_eq!(asked(&routes, "GET", "/nowhere", "").await.0, 401);
-    assert_eq!(sent(&routes, "GET", "/healthz", "").await.status(), 200);
+    for open in ["/healthz", "/"] {
+        assert_eq!(sent(&routes, "GET", open, "").await.status(), 200);
+    }
     let request = Request::get("/v1/status").header("authorization", "Bearer 0123456789abcdef");
     let response = routes.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
     assert_eq!(response.status(), 200);
