@@ -3,6 +3,9 @@
 //! The modules stand in the order of the data. Those without `engine` build in a moment and hold no
 //! learner: constraints, probes, frames and request bodies are tested and fuzzed alone.
 
+#[cfg(not(unix))]
+compile_error!("the device program runs on Linux and macOS: files, sockets and signals are theirs");
+
 pub mod clock; //       the door to time
 pub mod config; //      what an operator may choose, and every limit
 pub mod probe; //       sysfs, /proc              -> Readings

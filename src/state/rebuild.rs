@@ -4,8 +4,7 @@
 //!   generation, the newest in use, and a reservoir of the blocks that lie in its file.
 //! - A generation is whole when its learner record is, and whoever knows an adapter's files says that
 //!   they belong to it.
-//! - Invariant: nothing is removed; a damaged manifest stays under another name, what is not whole where
-//!   it lies until the next commit, which is told by the numbers passed over.
+//! - Invariant: nothing is removed; a damaged manifest and what is not whole stay under another name.
 
 use super::learner::LearnerRecord;
 use super::manifest::{FileDigest, Generation, Manifest, NAMES, check_name, limit};
@@ -32,7 +31,7 @@ pub struct Rebuilt {
     pub passed_over: Vec<String>,
     /// Blocks of the reservoir.
     pub blocks: u64,
-    /// What damaged manifests are called now.
+    /// What is called otherwise now: damaged manifests, and what is there of generations passed over.
     pub kept: Vec<String>,
 }
 
@@ -49,7 +48,7 @@ impl State {
         whole: &Whole<'_>,
     ) -> Result<Rebuilt, StateError> {
         let damaged = lost(storage)?;
-        let mut rebuilt = Rebuilt::default();
+        let (mut rebuilt, mut spoiled) = (Rebuilt::default(), Vec::new());
         let mut manifest = Manifest { sequence: 1, learned, ..Manifest::default() };
         for number in numbers(storage)? {
             manifest.last = manifest.last.max(number);
@@ -59,9 +58,13 @@ impl State {
                     manifest.generations.push(generation);
                     rebuilt.generations.push(number);
                 }
-                Err(reason) => rebuilt.passed_over.push(format!("generation {number}: {reason}")),
+                Err(reason) => {
+                    rebuilt.passed_over.push(format!("generation {number}: {reason}"));
+                    spoiled.extend(parts(storage, number)?);
+                }
             }
         }
+        manifest.last = manifest.last.max(highest_damaged(storage)?);
         if manifest.generations.is_empty() {
             let reasons = match rebuilt.passed_over.is_empty() {
                 true => "the folder holds none".to_owned(),
@@ -75,6 +78,12 @@ impl State {
         if let Some(ledger) = &manifest.ledger {
             manifest.domain = manifest.domain.max(ledger.domain_max());
             rebuilt.blocks = ledger.places().count() as u64;
+        }
+        // Under a number it would be swept away by the next commit.
+        for path in &spoiled {
+            let kept = format!("{path}.damaged");
+            storage.rename(path, &kept)?;
+            rebuilt.kept.push(kept);
         }
         for name in damaged {
             let kept = format!("{name}.damaged");
@@ -105,6 +114,24 @@ pub(super) fn numbers(storage: &dyn Storage) -> Result<BTreeSet<u64>, StateError
     let names = [storage.list("learner")?, storage.list("adapters")?].concat();
     let numbers = names.iter().filter_map(|name| name.parse().ok());
     Ok(numbers.filter(|number| (1..=COUNT_MAX).contains(number)).collect())
+}
+
+/// The highest number of what an earlier try has put under another name: it is not given again.
+fn highest_damaged(storage: &dyn Storage) -> Result<u64, StateError> {
+    let names = [storage.list("learner")?, storage.list("adapters")?].concat();
+    let numbers = names.iter().filter_map(|name| name.strip_suffix(".damaged")?.parse().ok());
+    Ok(numbers.filter(|number| *number <= COUNT_MAX).max().unwrap_or_default())
+}
+
+/// What is there of a generation: its learner record, its adapter's folder.
+fn parts(storage: &dyn Storage, number: u64) -> Result<Vec<String>, StateError> {
+    let mut parts = Vec::new();
+    for folder in ["learner", "adapters"] {
+        if storage.list(folder)?.contains(&number.to_string()) {
+            parts.push(format!("{folder}/{number}"));
+        }
+    }
+    Ok(parts)
 }
 
 /// A generation as its files say, and the highest domain that its learner has met.

@@ -128,15 +128,15 @@ fn a_job_in_less_memory_takes_the_same_steps() {
         let losses = told.iter().filter(|event| event["event"] == "step");
         let losses: Vec<f64> = losses.map(|event| event["loss"].as_f64().unwrap()).collect();
         let needs = |part: &str| of("ready")["memory"][part].as_u64().unwrap();
-        (losses, needs("step"), needs("head"))
+        (losses, needs("step"), needs("weights"))
     };
-    let (plain, step, head) = run("plain", &[]);
+    let (plain, step, weights) = run("plain", &[]);
     let (again, step_again, _) = run("again", &["--activations", "recompute"]);
     assert_eq!(plain, again, "what is computed again is the same");
     assert!(step_again < step, "{step_again} of {step} bytes");
     let lean = ["--activations", "bf16", "--head-weights", "int8"];
-    let (rounded, _, head_rounded) = run("rounded", &lean);
-    assert!(head_rounded < head, "{head_rounded} of {head} bytes");
+    let (rounded, _, narrower) = run("rounded", &lean);
+    assert!(narrower < weights, "{narrower} of {weights} bytes");
     // Rounding moves a loss by far less than twelve steps do.
     for (plain, rounded) in plain.iter().zip(&rounded) {
         assert!((plain - rounded).abs() < 0.03 * plain, "{plain} and {rounded}");

@@ -182,7 +182,8 @@ struct Found {
 /// The end of one try to take a file in.
 enum Tried {
     Taken(Option<Lines>),
-    Refused(String),
+    /// With how far it is taken in, where it is one of lines: whoever writes it may go on.
+    Refused(String, Option<Lines>),
     /// No room for what follows.
     Full(Stage),
     /// Not whole yet.
@@ -232,7 +233,7 @@ impl Watch {
                     let tried = if is_file {
                         self.take_in(&folder, file, stage, context, sink)
                     } else {
-                        Tried::Refused("expected a file, got a link or a device".into())
+                        Tried::Refused("expected a file, got a link or a device".into(), None)
                     };
                     full = matches!(tried, Tried::Full(_));
                     let tried = self.put_away(&folder, file, tried, context);
@@ -277,7 +278,7 @@ impl Watch {
             return match lines.take(&file, quiet, context, sink) {
                 Err(error) => Tried::Unread(error),
                 Ok(follow::End::Full) => Tried::Full(Stage::Follows(lines.clone())),
-                Ok(follow::End::Endless(why)) => Tried::Refused(why),
+                Ok(follow::End::Endless(why)) => Tried::Refused(why, None),
                 Ok(_) if !quiet => Tried::Waits(Stage::Follows(lines.clone())),
                 Ok(_) => lines.verdict(),
             };
@@ -287,7 +288,8 @@ impl Watch {
         }
         if mark.bytes > FILE_BYTES_MAX {
             let got = mark.bytes;
-            return Tried::Refused(format!("expected at most {FILE_BYTES_MAX} bytes, got {got}"));
+            let why = format!("expected at most {FILE_BYTES_MAX} bytes, got {got}");
+            return Tried::Refused(why, None);
         }
         let bytes = match read(&mut file, mark) {
             Ok(Some(bytes)) => bytes,
@@ -298,7 +300,7 @@ impl Watch {
             if let Stage::Begun(progress) = stage { progress } else { Progress::default() };
         match pieces::pieces(bytes, self.manner.piece_bytes) {
             Ok(pieces) => offer_all(&pieces, progress, context, sink),
-            Err(why) => Tried::Refused(why),
+            Err(why) => Tried::Refused(why, None),
         }
     }
 
@@ -347,9 +349,9 @@ impl Watch {
                 count(&context.counters.files_taken, 1);
                 (shelf::TAKEN, None, lines)
             }
-            Tried::Refused(why) => {
+            Tried::Refused(why, lines) => {
                 count(&context.counters.files_refused, 1);
-                (shelf::REFUSED, Some(why), None)
+                (shelf::REFUSED, Some(why), lines)
             }
         };
         let followed = lines.zip(open(folder, name, mark).ok().flatten());
@@ -457,7 +459,8 @@ fn offer_all(
         Some(first) => {
             let all = pieces.len();
             let taken = all - refusals.count;
-            Tried::Refused(format!("{first}; {taken} of its {all} samples are taken in"))
+            let why = format!("{first}; {taken} of its {all} samples are taken in");
+            Tried::Refused(why, None)
         }
     }
 }

@@ -7,9 +7,7 @@
 //! - Never here: the inbox itself, HTTP, learning.
 
 pub mod frames;
-#[cfg(unix)]
 pub mod folder;
-#[cfg(unix)]
 pub mod serial;
 
 use crate::clock::Clock;

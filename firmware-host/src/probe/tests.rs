@@ -302,7 +302,6 @@ fn an_empty_tree_gives_no_reading_but_power_and_disk() {
     assert_eq!(lost.read().storage_bytes, None);
 }
 
-#[cfg(unix)]
 #[test]
 fn a_pipe_where_a_file_should_be_is_not_waited_for() {
     let device = Device::of(RASPBERRY_PI);

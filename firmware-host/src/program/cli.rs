@@ -263,6 +263,8 @@ impl Choices {
                 key.clone_from(flag);
             }
         };
+        // Without a file nothing is said of learning: all of it is chosen by base and state.
+        config.wishes.get_or_insert_default();
         over(&self.model, &mut config.model);
         over(&self.state, &mut config.state);
         over(&self.socket, &mut config.serve.socket);
@@ -369,6 +371,13 @@ mod tests {
     fn choices(words: &[&str]) -> Choices {
         let words = ["firmware-host", "status"].iter().chain(words);
         Command::try_parse_from(words).unwrap().choices
+    }
+
+    /// An adapter that is there keeps its shape: without a file as with an empty one.
+    #[test]
+    fn without_a_file_all_of_learning_is_left_open() {
+        let config = choices(&["--state", "s"]).config().unwrap();
+        assert_eq!(config.wishes, Some(sapwood::settings::Overrides::default()));
     }
 
     #[test]

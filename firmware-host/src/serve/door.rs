@@ -133,7 +133,6 @@ fn token(path: &Path) -> Result<String, ServeError> {
     Ok(token.to_owned())
 }
 
-#[cfg(unix)]
 fn private(path: &Path, found: &fs::Metadata) -> Result<(), ServeError> {
     use std::os::unix::fs::MetadataExt;
     let mode = found.mode() & 0o777;
@@ -145,14 +144,8 @@ fn private(path: &Path, found: &fs::Metadata) -> Result<(), ServeError> {
 
 /// Whether a file of this mode and group is anybody else's too. Root's group is nobody else; and the
 /// bits of the group are where systemd's credentials show that the service's account may read them.
-#[cfg(unix)]
 fn is_shared(mode: u32, group: u32) -> bool {
     mode & 0o007 != 0 || (mode & 0o070 != 0 && group != 0)
-}
-
-#[cfg(not(unix))]
-fn private(_path: &Path, _found: &fs::Metadata) -> Result<(), ServeError> {
-    Ok(())
 }
 
 #[cfg(test)]
@@ -240,7 +233,6 @@ mod tests {
         }
     }
 
-    #[cfg(unix)]
     #[test]
     fn a_token_that_others_may_read_or_guess_is_refused() {
         use std::os::unix::fs::PermissionsExt;

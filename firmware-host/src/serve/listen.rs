@@ -62,7 +62,6 @@ pub(super) async fn tcp(listen: SocketAddr) -> Result<(TcpListener, SocketAddr),
 ///
 /// # Errors
 /// [`ServeError::Taken`] where somebody answers, [`ServeError::NoSocket`], [`ServeError::Socket`].
-#[cfg(unix)]
 pub(super) async fn socket(path: &std::path::Path) -> Result<tokio::net::UnixListener, ServeError> {
     use std::fs;
     use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
@@ -98,7 +97,6 @@ pub(super) async fn socket(path: &std::path::Path) -> Result<tokio::net::UnixLis
 }
 
 /// Binds a socket inside a folder, also where the path to there is longer than a socket's may be.
-#[cfg(unix)]
 fn bind(
     folder: &std::path::Path,
     inside: &std::path::Path,
@@ -264,7 +262,6 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    #[cfg(unix)]
     #[tokio::test]
     async fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
         use std::os::unix::fs::PermissionsExt;
@@ -284,7 +281,6 @@ mod tests {
     }
 
     /// Goal: every path that the system takes. Oracle: the standard library binds it directly.
-    #[cfg(unix)]
     #[tokio::test]
     async fn a_socket_may_have_the_longest_path_that_there_is() {
         let folder = tempfile::tempdir().unwrap();

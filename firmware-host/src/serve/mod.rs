@@ -289,7 +289,6 @@ pub fn start(
     let guarded = routes::guarded(&shared, door);
     let (tcp, socket) = runtime.block_on(async {
         let (tcp, address) = listen::tcp(config.listen).await?;
-        #[cfg(unix)]
         if let Some(path) = &config.socket {
             let listener = listen::socket(path).await?;
             let accepting =

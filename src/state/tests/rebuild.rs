@@ -66,10 +66,35 @@ fn what_is_not_whole_is_passed_over_and_damaged_manifests_are_kept() {
     let rebuilt = State::rebuild(&*disk, 0, &whole).unwrap();
     assert_eq!(rebuilt.generations, last.kept[..last.kept.len() - 1]);
     assert!(rebuilt.passed_over[0].contains("not those of the learner"), "{rebuilt:?}");
-    assert_eq!(rebuilt.kept, ["manifest.a.damaged", "manifest.b.damaged"]);
+    let manifests = ["manifest.a.damaged", "manifest.b.damaged"].map(str::to_owned);
+    let parts = ["learner", "adapters"].map(|folder| format!("{folder}/{newest}.damaged"));
+    assert_eq!(rebuilt.kept, [parts, manifests].concat());
     let state = State::open(disk.clone()).unwrap();
     assert_eq!(state.next_generation(), newest + 1, "no number is given twice");
-    assert!(rebuilt.kept.iter().all(|name| disk.len(name).unwrap().is_some()));
+    // Not even the next start and a commit sweep it away.
+    let mut state = State::open(disk.clone()).unwrap();
+    let mut reservoir = state.reservoir(geometry(), SEED, None).unwrap();
+    commit(&mut state, &fresh(), &mut reservoir).unwrap();
+    let is_there = |name: &String| disk.paths().iter().any(|path| path.starts_with(name.as_str()));
+    assert!(rebuilt.kept.iter().all(is_there), "{:?}", disk.paths());
+}
+
+/// A cut between the renaming and the manifest: the number of what was renamed is not given again.
+#[test]
+fn a_number_that_was_passed_over_stays_given_whenever_the_recovery_is_cut() {
+    let (last, disk) = without_manifests();
+    let newest = *last.kept.last().unwrap();
+    disk.damage(&format!("learner/{newest}"), |bytes| bytes[70] ^= 1);
+    for at in 0..12 {
+        let cut = Arc::new(disk.copy());
+        cut.set(Some(Fault::Cut(at)));
+        let _ = State::rebuild(&*cut, 0, &whole);
+        let found = Arc::new(cut.after_cut(1));
+        if State::open(found.clone()).is_err() {
+            State::rebuild(&*found, 0, &whole).unwrap();
+        }
+        assert_eq!(State::open(found).unwrap().next_generation(), newest + 1, "cut at {at}");
+    }
 }
 
 #[test]

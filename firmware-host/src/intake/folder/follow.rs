@@ -189,12 +189,14 @@ impl Lines {
     pub(super) fn verdict(&self) -> Tried {
         match &self.refusals.first {
             None if self.taken == 0 => {
-                Tried::Refused("expected text, got nothing but blanks".into())
+                let why = "expected text, got nothing but blanks".into();
+                Tried::Refused(why, Some(self.clone()))
             }
             None => Tried::Taken(Some(self.clone())),
             Some(first) => {
                 let (taken, all) = (self.taken, self.taken + self.refusals.count);
-                Tried::Refused(format!("{first}; {taken} of its {all} samples are taken in"))
+                let why = format!("{first}; {taken} of its {all} samples are taken in");
+                Tried::Refused(why, Some(self.clone()))
             }
         }
     }

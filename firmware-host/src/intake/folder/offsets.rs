@@ -76,11 +76,18 @@ impl Offsets {
         if self.entries.iter().all(|entry| !entry.moved) {
             return Vec::new();
         }
-        let found = shelf::look(folder, shelf::TAKEN).and_then(|place| self.on(&place));
-        found.unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot look for files that were put away");
-            Vec::new()
-        })
+        let shelves = [shelf::TAKEN, shelf::REFUSED];
+        let found = shelves.map(|name| shelf::look(folder, name).and_then(|place| self.on(&place)));
+        let files = found.into_iter().zip(shelves).flat_map(|(found, shelf)| match found {
+            Ok(files) => files,
+            // A shelf that nothing was put on yet is not there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                tracing::warn!(shelf, %error, "cannot look for files that were put away");
+                Vec::new()
+            }
+        });
+        files.collect()
     }
 
     fn on(&self, place: &OwnedFd) -> io::Result<Vec<(OsString, File, Lines)>> {

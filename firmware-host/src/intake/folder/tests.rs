@@ -282,6 +282,24 @@ fn a_program_that_starts_again_goes_on_where_it_ended() {
     assert_eq!(watched.bench.texts(), ["sample 5"]);
 }
 
+/// One bad line costs itself alone: who holds the file open does not know where it lies now.
+#[test]
+fn a_line_that_comes_to_a_file_that_was_refused_is_taken_too() {
+    let mut watched = Watched::new(99);
+    let path = watched.watch.manner.folder.join("log.jsonl");
+    let mut file = fs::File::options().create(true).append(true).open(&path).unwrap();
+    file.write_all(format!("{}{{\"txt\":1}}\n", lines(0..2)).as_bytes()).unwrap();
+    (0..3).for_each(|_| assert!(!watched.look()));
+    assert_eq!(watched.names("refused"), ["log.jsonl", "log.jsonl.why"]);
+    file.write_all(lines(2..3).as_bytes()).unwrap();
+    watched.look();
+    assert_eq!(watched.bench.texts().len(), 3);
+    watched.restart();
+    file.write_all(lines(3..4).as_bytes()).unwrap();
+    (0..2).for_each(|_| assert!(!watched.look()));
+    assert_eq!(watched.bench.texts(), ["sample 3"]);
+}
+
 /// An inode is given again, and a record may be damaged: then a file is read from its beginning.
 #[test]
 fn another_file_with_a_known_inode_is_another_file() {
