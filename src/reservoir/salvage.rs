@@ -13,6 +13,14 @@ use sapwood_protocol::limits::COUNT_MAX;
 use std::collections::BTreeMap;
 
 impl Reservoir {
+    /// Whether the file can be opened with this ledger; single blocks may be damaged.
+    ///
+    /// # Errors
+    /// What opening it would say.
+    pub(crate) fn check(storage: &dyn Storage, ledger: &Ledger) -> Result<(), ReservoirError> {
+        ledger.check(&file::open(storage)?.geometry)
+    }
+
     /// The ledger of what lies in the file; none when there is no file.
     ///
     /// # Errors

@@ -59,7 +59,9 @@ pub enum StateError {
         generations: Vec<u64>,
     },
     /// A manifest that can be read.
-    #[error("{name} can be read: there is nothing to recover, and nothing was changed")]
+    #[error(
+        "{name} can be read, and so can the reservoir: there is nothing to recover, and nothing was changed"
+    )]
     NotLost {
         /// The file.
         name: &'static str,

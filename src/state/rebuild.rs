@@ -8,13 +8,16 @@
 
 use super::learner::LearnerRecord;
 use super::manifest::{FileDigest, Generation, Manifest, NAMES, check_name, limit};
-use super::{State, StateError};
+use super::{State, StateError, recover};
 use crate::ports::Storage;
-use crate::reservoir::Reservoir;
+use crate::reservoir::{Reservoir, ReservoirError};
 use sapwood_protocol::limits::{
     ADAPTER_FILE_BYTES_MAX, COUNT_MAX, FILES_MAX, GENERATIONS_KEPT_MAX,
 };
 use std::collections::BTreeSet;
+
+/// The reservoir's file.
+const RESERVOIR: &str = "reservoir";
 
 /// The files of an adapter: name and bytes.
 pub type AdapterFiles = [(String, Vec<u8>)];
@@ -29,6 +32,8 @@ pub struct Rebuilt {
     pub generations: Vec<u64>,
     /// Those that are not, each with the reason.
     pub passed_over: Vec<String>,
+    /// Whether the manifest could be read, and the reservoir alone was lost.
+    pub reservoir_only: bool,
     /// Blocks of the reservoir.
     pub blocks: u64,
     /// What is called otherwise now: damaged manifests, and what is there of generations passed over.
@@ -40,14 +45,17 @@ impl State {
     /// inbox.
     ///
     /// # Errors
-    /// [`StateError::NotLost`] when a manifest can be read; [`StateError::NoSound`] when no generation is
+    /// [`StateError::NotLost`] when a manifest can be read, and the reservoir too; [`StateError::NoSound`] when no generation is
     /// whole; [`StateError::Record`] when a later version wrote one. After each nothing has changed.
     pub fn rebuild(
         storage: &dyn Storage,
         learned: u64,
         whole: &Whole<'_>,
     ) -> Result<Rebuilt, StateError> {
-        let damaged = lost(storage)?;
+        let damaged = match lost(storage) {
+            Err(StateError::NotLost { name }) => return without_reservoir(storage, name),
+            lost => lost?,
+        };
         let (mut rebuilt, mut spoiled) = (Rebuilt::default(), Vec::new());
         let mut manifest = Manifest { sequence: 1, learned, ..Manifest::default() };
         for number in numbers(storage)? {
@@ -93,6 +101,34 @@ impl State {
         manifest.write(storage, NAMES[0])?;
         Ok(rebuilt)
     }
+}
+
+/// Lets go of a reservoir whose file is lost, where a manifest can be read: the generations stay as they
+/// are, and a new one begins with the next job.
+fn without_reservoir(storage: &dyn Storage, name: &'static str) -> Result<Rebuilt, StateError> {
+    let found = recover::find(storage)?;
+    let mut manifest = found.manifest;
+    let is_lost = match manifest.ledger.as_ref().map(|ledger| Reservoir::check(storage, ledger)) {
+        Some(Err(ReservoirError::Storage(error))) => error.is_missing() || error.is_damage(),
+        Some(Err(ReservoirError::Record(source))) => !source.is_newer(),
+        Some(Err(ReservoirError::Ledger { .. })) => true,
+        Some(Err(error)) => return Err(error.into()),
+        Some(Ok(())) | None => false,
+    };
+    if !is_lost {
+        return Err(StateError::NotLost { name });
+    }
+    let mut rebuilt = Rebuilt { reservoir_only: true, ..Rebuilt::default() };
+    if storage.len(RESERVOIR)?.is_some() {
+        let kept = format!("{RESERVOIR}.damaged");
+        storage.rename(RESERVOIR, &kept)?;
+        rebuilt.kept.push(kept);
+    }
+    (manifest.ledger, manifest.sequence) = (None, found.sequence + 1);
+    rebuilt.generations = manifest.generations.iter().map(|kept| kept.number).collect();
+    let slot = found.slot.map_or(0, |slot| 1 - slot);
+    manifest.write(storage, NAMES[slot])?;
+    Ok(rebuilt)
 }
 
 /// The manifests that are there and cannot be read, if none can be.

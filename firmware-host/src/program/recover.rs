@@ -19,16 +19,21 @@ pub(crate) fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let disk = Disk::exclusive(folder)?;
     Inbox::refuse_newer(&disk)?;
     let rebuilt = State::rebuild(&disk, Inbox::learned_at_least(&disk)?, &whole)?;
-    let Rebuilt { generations, passed_over, blocks, kept } = &rebuilt;
+    let Rebuilt { generations, passed_over, reservoir_only, blocks, kept } = &rebuilt;
     let value = json!({
-        "generations": generations, "passed_over": passed_over, "blocks": blocks, "kept": kept,
+        "generations": generations, "passed_over": passed_over, "reservoir_only": reservoir_only, "blocks": blocks, "kept": kept,
     });
     let newest = generations.last().copied().unwrap_or_default();
-    let mut text = format!(
-        "generation {newest} is in use; {} found whole, {blocks} blocks in the reservoir\n\
-         samples that were learned and still lay in the inbox are learned again\n",
-        generations.len()
-    );
+    let mut text = match reservoir_only {
+        true => {
+            "the reservoir was lost and begins anew with the next job; generations stay\n".into()
+        }
+        false => format!(
+            "generation {newest} is in use; {} found whole, {blocks} blocks in the reservoir\n\
+             samples that were learned and still lay in the inbox are learned again\n",
+            generations.len()
+        ),
+    };
     for line in passed_over {
         text += &format!("passed over: {line}\n");
     }

@@ -97,6 +97,30 @@ fn a_number_that_was_passed_over_stays_given_whenever_the_recovery_is_cut() {
     }
 }
 
+/// What was learned stays; what was to be replayed is gone, and its file is kept.
+#[test]
+fn a_reservoir_that_is_lost_is_let_go_of_and_the_generations_stay() {
+    let (seen, _, disk) = reference();
+    let last = seen.last().unwrap();
+    for is_there in [false, true] {
+        let disk = Arc::new(disk.copy());
+        match is_there {
+            true => assert!(disk.damage("reservoir", |bytes| bytes.truncate(1_000))),
+            false => disk.remove("reservoir").unwrap(),
+        }
+        let rebuilt = State::rebuild(&*disk, 0, &whole).unwrap();
+        assert_eq!((&rebuilt.generations, rebuilt.kept.len()), (&last.kept, usize::from(is_there)));
+        let mut state = State::open(disk.clone()).unwrap();
+        assert_eq!(state.current().map(|generation| generation.number), last.current);
+        assert_eq!(state.next_domain(), 70_000 + *last.kept.last().unwrap() as u32 + 1);
+        let mut reservoir = state.reservoir(geometry(), SEED, None).unwrap();
+        let mut learner = state.learner().unwrap().unwrap();
+        learn(&mut learner, &mut reservoir).unwrap();
+        commit(&mut state, &learner, &mut reservoir).unwrap();
+        assert_eq!(disk.len("reservoir.damaged").unwrap().is_some(), is_there);
+    }
+}
+
 #[test]
 fn a_state_that_can_be_read_or_holds_nothing_whole_is_left_alone() {
     let (_, _, disk) = reference();
