@@ -184,13 +184,13 @@ fn measured(shape: &Shape, model: &Path, state: &Path) -> Result<Value> {
     let (name, key, start) = ("noise".to_owned(), "noise".to_owned(), vec![1]);
     let material = Material { name, key, hash: [1; 32], train, valid, general, start };
     reset_peak()?;
+    let mut state = State::open(Arc::new(Disk::exclusive(state)?))?;
     let base = Base::open(model)?;
     let spec = spec(&config, &settings)?;
-    let memory = Memory::estimate(&base, &spec, &settings, Tokens::of(&material));
+    let memory = Memory::estimate(&base, &spec, &settings, Tokens::of(&material, &state));
     let engines = Engines::of(base, model, &settings, Tokens::default(), None)?;
     let load = peak_bytes()?;
     reset_peak()?;
-    let mut state = State::open(Arc::new(Disk::exclusive(state)?))?;
     let mut tell = |_: &Event| ControlFlow::Continue(());
     let outcome = adapt(&engines, &mut state, &material, &settings, &mut tell)?;
     ensure!(matches!(outcome, Outcome::Judged { .. }), "the job did not end");

@@ -69,11 +69,9 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
     };
     let material =
         material(&tokeniser, &dataset, (name, key), general.as_deref(), plan.settings(), console)?;
+    material.check()?;
     let settings = planned(plan, &config, &material, console)?;
-    let tokens = match state.current() {
-        Some(_) => Tokens::of(&material).with_old(),
-        None => Tokens::of(&material),
-    };
+    let tokens = Tokens::of(&material, &state);
     let engines = Engines::of(base, model, &settings, tokens, host::available_bytes())?;
     let outcome = job(&engines, &mut state, &material, &settings, console)?;
     if let (Some(path), Outcome::Judged { verdict, .. }) = (&settings.adapter_path, &outcome) {

@@ -3,17 +3,21 @@
 //! - In: the base's configuration, settings in range. Out: nothing, or what does not fit what.
 //! - Invariant: a job that was let through here meets no bound of a file later, however it goes.
 
-use super::heritage::HELD_OUT_BYTES_MAX;
+use super::heritage::{HELD_OUT_BYTES_MAX, NAMES_MAX};
 use super::{LearnError, geometry, spec};
 use crate::base::Config;
-use crate::settings::Settings;
+use crate::settings::{DOMAIN_BYTES_MAX, Settings};
 use sapwood_protocol::limits::{ADAPTER_FILE_BYTES_MAX, LEARNER_BYTES_MAX, LEDGER_SLOT_BYTES};
 
 /// Numbers of a checkpoint for each that is learned: fast, slow, two moments, and the best slow so far.
 const VECTORS: u64 = 5;
-/// What a record holds beside numbers, held-out text and ledger: names, settings, shapes.
-const NAMES_BYTES: u64 = 4 << 20;
+/// What a record holds beside numbers, held-out text and ledger: domains, settings, shapes.
+const NAMES_BYTES: u64 = 10 << 20;
 
+const _: () = assert!(
+    (NAMES_MAX * 2 * DOMAIN_BYTES_MAX) as u64 <= NAMES_BYTES - (1 << 20),
+    "the names of all domains leave room for settings and shapes"
+);
 const _: () = assert!(
     NAMES_BYTES + 2 * HELD_OUT_BYTES_MAX < LEARNER_BYTES_MAX / 2,
     "half of a record is for what is learned"

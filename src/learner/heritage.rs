@@ -18,7 +18,7 @@ pub(super) const TOKEN_BYTES: u64 = 5;
 /// alone would drop an adapter.
 const GROUP_BYTES_MIN: u64 = 2_000;
 /// Domains that are known again by their name, the newest.
-const NAMES_MAX: usize = 1_024;
+pub(super) const NAMES_MAX: usize = 1_024;
 
 /// Domains met so far.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -22,7 +22,7 @@ use crate::adapter::{Adapter, Spec};
 use crate::block::Block;
 use crate::gate::{Judge, Verdict};
 use crate::reservoir::Reservoir;
-use crate::settings::Settings;
+use crate::settings::{DOMAIN_BYTES_MAX, Settings};
 use crate::state::{Best, Checkpoint, Commit, Domain, LearnerRecord, State};
 use crate::train::{Learners, Whitening};
 use std::ops::ControlFlow;
@@ -45,6 +45,23 @@ pub struct Material {
     pub general: Vec<Block>,
     /// What a text of this base begins with; empty: the base writes none to be held to.
     pub start: Vec<u32>,
+}
+
+impl Material {
+    /// Whether a job can begin with it.
+    ///
+    /// # Errors
+    /// [`LearnError::NoData`], [`LearnError::Domain`].
+    pub fn check(&self) -> Result<(), LearnError> {
+        let longest = self.name.len().max(self.key.len());
+        if self.name.is_empty() || longest > DOMAIN_BYTES_MAX {
+            return Err(LearnError::Domain { got: longest });
+        }
+        if self.train.is_empty() || self.valid.is_empty() {
+            return Err(LearnError::NoData { name: self.name.clone() });
+        }
+        Ok(())
+    }
 }
 
 /// How a job ended.
@@ -97,18 +114,13 @@ fn learn_and_judge(
     settings: &Settings,
     tell: &mut Listener<'_>,
 ) -> Result<Outcome, LearnError> {
-    if material.train.is_empty() || material.valid.is_empty() {
-        return Err(LearnError::NoData { name: material.name.clone() });
-    }
+    material.check()?;
     if let Some(notice) = engines.backend.notice() {
         let _ = tell(&Event::Warning { message: notice.to_owned() });
     }
     let config = engines.base.config();
     let spec = spec(config, settings)?;
-    let tokens = match state.current() {
-        Some(_) => Tokens::of(material).with_old(),
-        None => Tokens::of(material),
-    };
+    let tokens = Tokens::of(material, state);
     let memory = Memory::estimate(&engines.base, &spec, settings, tokens);
     let start = Start::find(engines, state, material, settings, &spec, tell)?;
     let Start { mut learners, heritage, cursor, before, checkpoint, is_first } = start;

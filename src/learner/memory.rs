@@ -10,8 +10,10 @@ use super::job::Material;
 use super::{anchor, texts, threads};
 use crate::adapter::Spec;
 use crate::base::{Base, Config};
+use crate::block::Block;
 use crate::head;
 use crate::settings::{Activations, HeadWeights, Settings};
+use crate::state::State;
 use crate::trunk;
 use serde::Serialize;
 
@@ -43,13 +45,13 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Of a job's material.
-    pub fn of(material: &Material) -> Self {
-        let count = |blocks: &[crate::block::Block]| {
-            blocks.iter().map(|block| block.tokens.len() as u64).sum::<u64>()
-        };
+    /// Of a job on top of a state.
+    pub fn of(material: &Material, state: &State) -> Self {
+        let count =
+            |blocks: &[Block]| blocks.iter().map(|block| block.tokens.len() as u64).sum::<u64>();
         let held_out = count(&material.valid) + count(&material.general);
-        Self { fresh: count(&material.train), held_out }
+        let all = Self { fresh: count(&material.train), held_out };
+        if state.current().is_some() { all.with_old() } else { all }
     }
 
     /// The same, with as much text of old domains as a state keeps.

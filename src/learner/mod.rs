@@ -37,7 +37,7 @@ use crate::base::{BaseError, Config};
 use crate::generate::GenerateError;
 use crate::head::HeadError;
 use crate::reservoir::{Geometry, ReservoirError};
-use crate::settings::{Settings, SettingsError};
+use crate::settings::{DOMAIN_BYTES_MAX, Settings, SettingsError};
 use crate::state::StateError;
 use crate::tokenise::TokeniseError;
 use crate::train::TrainError;
@@ -97,6 +97,14 @@ pub enum LearnError {
     NoData {
         /// Which data.
         name: String,
+    },
+    /// A domain that could not be named in a record.
+    #[error(
+        "--domain: expected a name of 1 to {DOMAIN_BYTES_MAX} bytes, got one of {got}; nothing was started"
+    )]
+    Domain {
+        /// Bytes of its name, or of the path that it is known by.
+        got: usize,
     },
     /// The listener said so between two batches of held-out text.
     #[error("the job was told to stop; its checkpoint, if it had one, is there")]

@@ -134,6 +134,19 @@ pub enum ReservoirError {
     },
 }
 
+impl ReservoirError {
+    /// Whether the file is gone or cannot be read any more, as opposed to a disk that refuses for now, or to
+    /// what a later version wrote.
+    pub(crate) fn is_lost(&self) -> bool {
+        match self {
+            Self::Storage(error) => error.is_missing() || error.is_damage(),
+            Self::Record(source) => !source.is_newer(),
+            Self::Ledger { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// Why a held block was dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum SlotError {
@@ -258,6 +271,9 @@ impl Reservoir {
         reservoir.take_slots(now);
         Ok(reservoir)
     }
+
+    /// Its file in the state folder.
+    pub(crate) const FILE: &'static str = file::NAME;
 
     /// Whether the state folder has a reservoir.
     ///

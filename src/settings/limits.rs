@@ -20,6 +20,8 @@ pub const FOLDER_DEPTH_MAX: usize = 16;
 pub const HELD_OUT_BYTES_MAX: usize = 64 << 10;
 /// Text that the tokenizer sees at once, in bytes.
 pub const SEGMENT_BYTES_MAX: usize = 64 << 10;
+/// Longest name of a domain, and longest path that one is known by, in bytes.
+pub const DOMAIN_BYTES_MAX: usize = 4_096;
 /// Most threads.
 pub const THREADS_MAX: usize = 1_024;
 /// Most optimiser steps of a job, and most that a count of them may be.

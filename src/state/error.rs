@@ -18,6 +18,12 @@ pub enum StateError {
     /// The reservoir.
     #[error(transparent)]
     Reservoir(#[from] ReservoirError),
+    /// The file of the reservoir that a commit names.
+    #[error(
+        "{0}: the reservoir is lost, the generations are whole and nothing was changed \
+         (`firmware-host recover --from-adapters` lets go of it, and a new one begins)"
+    )]
+    ReservoirLost(ReservoirError),
     /// A file's record does not hold.
     #[error("{path}: {source}")]
     Record {

@@ -242,8 +242,7 @@ impl State {
             Reservoir::create(self.storage.clone(), geometry, seed)?;
         }
         let staged = checkpoint.and_then(|checkpoint| checkpoint.ledger.as_ref());
-        let ledger = self.manifest.ledger.as_ref();
-        let reservoir = Reservoir::open(self.storage.clone(), ledger, staged)?;
+        let reservoir = self.open_reservoir(staged)?;
         if !reservoir.geometry().serves(&geometry) {
             let (expected, got) = (Box::new(geometry), Box::new(*reservoir.geometry()));
             return Err(ReservoirError::Geometry { expected, got }.into());
@@ -259,8 +258,17 @@ impl State {
         if !Reservoir::exists(&*self.storage)? && self.manifest.ledger.is_none() {
             return Ok(None);
         }
+        self.open_reservoir(None).map(Some)
+    }
+
+    fn open_reservoir(&self, staged: Option<&Ledger>) -> Result<Reservoir, StateError> {
         let ledger = self.manifest.ledger.as_ref();
-        Ok(Some(Reservoir::open(self.storage.clone(), ledger, None)?))
+        let opened = Reservoir::open(self.storage.clone(), ledger, staged);
+        opened.map_err(|error| match ledger {
+            // A commit names what is not there: the rest of the state is none the worse.
+            Some(_) if error.is_lost() => StateError::ReservoirLost(error),
+            _ => error.into(),
+        })
     }
 
     /// Makes a job's result current: its adapter, its learner and its reservoir, all or nothing.

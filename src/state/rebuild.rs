@@ -10,14 +10,14 @@ use super::learner::LearnerRecord;
 use super::manifest::{FileDigest, Generation, Manifest, NAMES, check_name, limit};
 use super::{State, StateError, recover};
 use crate::ports::Storage;
-use crate::reservoir::{Reservoir, ReservoirError};
+use crate::reservoir::Reservoir;
 use sapwood_protocol::limits::{
     ADAPTER_FILE_BYTES_MAX, COUNT_MAX, FILES_MAX, GENERATIONS_KEPT_MAX,
 };
 use std::collections::BTreeSet;
 
-/// The reservoir's file.
-const RESERVOIR: &str = "reservoir";
+/// The ending of what is kept and not used.
+const DAMAGED: &str = ".damaged";
 
 /// The files of an adapter: name and bytes.
 pub type AdapterFiles = [(String, Vec<u8>)];
@@ -45,8 +45,10 @@ impl State {
     /// inbox.
     ///
     /// # Errors
-    /// [`StateError::NotLost`] when a manifest can be read, and the reservoir too; [`StateError::NoSound`] when no generation is
-    /// whole; [`StateError::Record`] when a later version wrote one. After each nothing has changed.
+    /// [`StateError::NotLost`] when a manifest can be read, and the reservoir too;
+    /// [`StateError::NoSound`] when no generation is whole; [`StateError::Record`] when a later version
+    /// wrote one; [`StateError::Storage`] for a disk that refuses for now. After each but the last nothing
+    /// has changed, and after that one it can be tried again.
     pub fn rebuild(
         storage: &dyn Storage,
         learned: u64,
@@ -58,9 +60,13 @@ impl State {
         };
         let (mut rebuilt, mut spoiled) = (Rebuilt::default(), Vec::new());
         let mut manifest = Manifest { sequence: 1, learned, ..Manifest::default() };
-        for number in numbers(storage)? {
+        let names = [storage.list(FOLDERS[0])?, storage.list(FOLDERS[1])?];
+        let damaged_before = names.iter().flatten().filter_map(|name| name.split_once(DAMAGED));
+        manifest.last =
+            numbers_of(damaged_before.map(|(name, _)| name)).last().copied().unwrap_or(0);
+        for number in numbers_of(names.iter().flatten().map(String::as_str)) {
             manifest.last = manifest.last.max(number);
-            match generation(storage, number, manifest.current, whole) {
+            match generation(storage, number, manifest.current, whole)? {
                 Ok((generation, domain)) => {
                     (manifest.current, manifest.domain) = (number, manifest.domain.max(domain));
                     manifest.generations.push(generation);
@@ -68,11 +74,13 @@ impl State {
                 }
                 Err(reason) => {
                     rebuilt.passed_over.push(format!("generation {number}: {reason}"));
-                    spoiled.extend(parts(storage, number)?);
+                    let name = number.to_string();
+                    let there = FOLDERS.into_iter().zip(&names);
+                    let parts = there.filter(|(_, names)| names.contains(&name));
+                    spoiled.extend(parts.map(|(folder, _)| format!("{folder}/{name}")));
                 }
             }
         }
-        manifest.last = manifest.last.max(highest_damaged(storage)?);
         if manifest.generations.is_empty() {
             let reasons = match rebuilt.passed_over.is_empty() {
                 true => "the folder holds none".to_owned(),
@@ -88,15 +96,8 @@ impl State {
             rebuilt.blocks = ledger.places().count() as u64;
         }
         // Under a number it would be swept away by the next commit.
-        for path in &spoiled {
-            let kept = format!("{path}.damaged");
-            storage.rename(path, &kept)?;
-            rebuilt.kept.push(kept);
-        }
-        for name in damaged {
-            let kept = format!("{name}.damaged");
-            storage.rename(name, &kept)?;
-            rebuilt.kept.push(kept);
+        for path in spoiled.into_iter().chain(damaged.into_iter().map(str::to_owned)) {
+            rebuilt.kept.push(keep(storage, &path)?);
         }
         manifest.write(storage, NAMES[0])?;
         Ok(rebuilt)
@@ -108,21 +109,17 @@ impl State {
 fn without_reservoir(storage: &dyn Storage, name: &'static str) -> Result<Rebuilt, StateError> {
     let found = recover::find(storage)?;
     let mut manifest = found.manifest;
-    let is_lost = match manifest.ledger.as_ref().map(|ledger| Reservoir::check(storage, ledger)) {
-        Some(Err(ReservoirError::Storage(error))) => error.is_missing() || error.is_damage(),
-        Some(Err(ReservoirError::Record(source))) => !source.is_newer(),
-        Some(Err(ReservoirError::Ledger { .. })) => true,
-        Some(Err(error)) => return Err(error.into()),
-        Some(Ok(())) | None => false,
+    let check = manifest.ledger.as_ref().map(|ledger| Reservoir::check(storage, ledger));
+    let is_lost = match check {
+        Some(Err(error)) if !error.is_lost() => return Err(error.into()),
+        other => matches!(other, Some(Err(_))),
     };
     if !is_lost {
         return Err(StateError::NotLost { name });
     }
     let mut rebuilt = Rebuilt { reservoir_only: true, ..Rebuilt::default() };
-    if storage.len(RESERVOIR)?.is_some() {
-        let kept = format!("{RESERVOIR}.damaged");
-        storage.rename(RESERVOIR, &kept)?;
-        rebuilt.kept.push(kept);
+    if storage.len(Reservoir::FILE)?.is_some() {
+        rebuilt.kept.push(keep(storage, Reservoir::FILE)?);
     }
     (manifest.ledger, manifest.sequence) = (None, found.sequence + 1);
     rebuilt.generations = manifest.generations.iter().map(|kept| kept.number).collect();
@@ -145,55 +142,49 @@ fn lost(storage: &dyn Storage) -> Result<Vec<&'static str>, StateError> {
     Ok(damaged)
 }
 
+/// Where the parts of a generation lie, each under its number.
+const FOLDERS: [&str; 2] = ["learner", "adapters"];
+
 /// Every number that a generation of the folder has, or had when it was cut.
 pub(super) fn numbers(storage: &dyn Storage) -> Result<BTreeSet<u64>, StateError> {
-    let names = [storage.list("learner")?, storage.list("adapters")?].concat();
-    let numbers = names.iter().filter_map(|name| name.parse().ok());
-    Ok(numbers.filter(|number| (1..=COUNT_MAX).contains(number)).collect())
+    let names = [storage.list(FOLDERS[0])?, storage.list(FOLDERS[1])?].concat();
+    Ok(numbers_of(names.iter().map(String::as_str)))
 }
 
-/// The highest number of what an earlier try has put under another name: it is not given again.
-fn highest_damaged(storage: &dyn Storage) -> Result<u64, StateError> {
-    let names = [storage.list("learner")?, storage.list("adapters")?].concat();
-    let numbers = names.iter().filter_map(|name| name.strip_suffix(".damaged")?.parse().ok());
-    Ok(numbers.filter(|number| *number <= COUNT_MAX).max().unwrap_or_default())
+fn numbers_of<'n>(names: impl Iterator<Item = &'n str>) -> BTreeSet<u64> {
+    let numbers = names.filter_map(|name| name.parse().ok());
+    numbers.filter(|number| (1..=COUNT_MAX).contains(number)).collect()
 }
 
-/// What is there of a generation: its learner record, its adapter's folder.
-fn parts(storage: &dyn Storage, number: u64) -> Result<Vec<String>, StateError> {
-    let mut parts = Vec::new();
-    for folder in ["learner", "adapters"] {
-        if storage.list(folder)?.contains(&number.to_string()) {
-            parts.push(format!("{folder}/{number}"));
-        }
-    }
-    Ok(parts)
+/// Gives what is not used another name, which nothing else has; that name.
+pub(super) fn keep(storage: &dyn Storage, path: &str) -> Result<String, StateError> {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let there = storage.list(folder)?;
+    let first = format!("{name}{DAMAGED}");
+    let next = (2_u64..).map(|number| format!("{first}.{number}"));
+    let free = std::iter::once(first.clone()).chain(next).find(|name| !there.contains(name));
+    let free = free.unwrap_or(first);
+    let kept = if folder.is_empty() { free } else { format!("{folder}/{free}") };
+    storage.rename(path, &kept)?;
+    Ok(kept)
 }
 
-/// A generation as its files say, and the highest domain that its learner has met.
+/// A generation as its files say, and the highest domain that its learner has met; or why it is not
+/// whole.
 fn generation(
     storage: &dyn Storage,
     number: u64,
     parent: u64,
     whole: &Whole<'_>,
-) -> Result<(Generation, u32), String> {
-    let name = number.to_string();
-    let bytes = storage.read(&format!("learner/{name}")).map_err(|error| error.to_string())?;
-    let learner = LearnerRecord::parse(&bytes).map_err(|error| error.to_string())?;
-    learner.check().map_err(|error| error.to_string())?;
-    let folder = format!("adapters/{name}");
-    let mut files = Vec::new();
-    for file in storage.list(&folder).map_err(|error| error.to_string())? {
-        let path = format!("{folder}/{file}");
-        let length = storage.len(&path).map_err(|error| error.to_string())?.unwrap_or(0);
-        let fits = check_name(&file)
-            .and_then(|()| limit("bytes of a file", ADAPTER_FILE_BYTES_MAX, length))
-            .and_then(|()| limit("files of an adapter", FILES_MAX as u64, files.len() as u64 + 1));
-        fits.map_err(|error| error.to_string())?;
-        let bytes = storage.read(&path).map_err(|error| error.to_string())?;
-        files.push((file, bytes));
+) -> Result<Result<(Generation, u32), String>, StateError> {
+    let (learner, bytes, files) = match read(storage, number) {
+        Ok(read) => read,
+        Err(error) if error.is_damage() => return Ok(Err(error.to_string())),
+        Err(error) => return Err(error),
+    };
+    if let Err(reason) = whole(&learner, &files) {
+        return Ok(Err(reason));
     }
-    whole(&learner, &files)?;
     let domain = learner.domains.iter().map(|domain| domain.number).max().unwrap_or_default();
     let generation = Generation {
         number,
@@ -201,9 +192,30 @@ fn generation(
         step: learner.step,
         verdict: "found again without its manifest".to_owned(),
         files: files.iter().map(|(name, bytes)| FileDigest::of(name, bytes)).collect(),
-        learner: FileDigest::of(&name, &bytes),
+        learner: FileDigest::of(&number.to_string(), &bytes),
     };
-    Ok((generation, domain))
+    Ok(Ok((generation, domain)))
+}
+
+/// A learner, the bytes of its record, and the files of its adapter.
+type Parts = (LearnerRecord, Vec<u8>, Vec<(String, Vec<u8>)>);
+
+fn read(storage: &dyn Storage, number: u64) -> Result<Parts, StateError> {
+    let path = format!("learner/{number}");
+    let bytes = storage.read(&path)?;
+    let learner = LearnerRecord::parse(&bytes);
+    let learner = learner.map_err(|source| StateError::Record { path, source })?;
+    learner.check()?;
+    let (folder, mut files) = (format!("adapters/{number}"), Vec::new());
+    for file in storage.list(&folder)? {
+        let path = format!("{folder}/{file}");
+        check_name(&file)?;
+        limit("bytes of a file", ADAPTER_FILE_BYTES_MAX, storage.len(&path)?.unwrap_or(0))?;
+        limit("files of an adapter", FILES_MAX as u64, files.len() as u64 + 1)?;
+        let bytes = storage.read(&path)?;
+        files.push((file, bytes));
+    }
+    Ok((learner, bytes, files))
 }
 
 /// The first manifest of a folder in which nothing was committed: from then on one that is missing is lost.

@@ -1,6 +1,8 @@
 //! A state folder whose manifests are lost is refused as it is, and found again when that is asked for.
 
 use super::*;
+use crate::state::rebuild::keep;
+use sapwood_protocol::record::crc32c;
 
 /// Says that an adapter belongs to its learner when its tensors are the bytes of slow.
 fn whole(learner: &LearnerRecord, files: &AdapterFiles) -> Result<(), String> {
@@ -94,6 +96,59 @@ fn a_number_that_was_passed_over_stays_given_whenever_the_recovery_is_cut() {
             State::rebuild(&*found, 0, &whole).unwrap();
         }
         assert_eq!(State::open(found).unwrap().next_generation(), newest + 1, "cut at {at}");
+    }
+}
+
+/// Passed over and put under another name is what is lost, not what cannot be read for now, nor what a
+/// later version wrote.
+#[test]
+fn what_cannot_be_read_for_now_or_is_newer_is_refused_and_stays() {
+    let (last, disk) = without_manifests();
+    let before = files(&disk);
+    let mut met = 0;
+    for at in 0..200 {
+        let refusing = disk.copy();
+        refusing.set(Some(Fault::Once(at, Failure::Kind(ErrorKind::PermissionDenied))));
+        let Err(error) = State::rebuild(&refusing, 0, &whole) else { break };
+        refusing.set(None);
+        match error {
+            // Whether the manifest is there, only the next start knows.
+            StateError::Sync(_) => {}
+            StateError::Storage(_) | StateError::Reservoir(ReservoirError::Storage(_)) => {
+                assert!(files(&refusing) == before, "operation {at}");
+            }
+            other => unreachable!("operation {at}: {other}"),
+        }
+        met += 1;
+    }
+    assert!(met > 20, "{met}");
+    let newest = format!("learner/{}", last.kept.last().unwrap());
+    disk.damage(&newest, |bytes| {
+        bytes[8] += 1;
+        let sum = crc32c(&bytes[..60]);
+        bytes[60..64].copy_from_slice(&sum.to_le_bytes());
+    });
+    let said = State::rebuild(&*disk, 0, &whole).unwrap_err().to_string();
+    assert!(said.contains(&newest) && said.contains("format version"), "{said}");
+}
+
+#[test]
+fn what_is_kept_takes_the_place_of_nothing_that_was_kept_before() {
+    let (_, _, disk) = reference();
+    for (round, kept) in ["reservoir.damaged", "reservoir.damaged.2"].into_iter().enumerate() {
+        let text = format!("torn {round}");
+        disk.write("reservoir", text.as_bytes()).unwrap();
+        let said = State::look(Arc::new(disk.copy())).unwrap().committed_reservoir().err();
+        if round == 0 {
+            let said = said.unwrap().to_string();
+            assert!(said.contains("recover --from-adapters"), "{said}");
+        }
+        // As a commit of the first round's new reservoir would leave it.
+        let rebuilt = match round {
+            0 => State::rebuild(&disk, 0, &whole).unwrap().kept,
+            _ => vec![keep(&disk, "reservoir").unwrap()],
+        };
+        assert_eq!((rebuilt, disk.read(kept).unwrap()), (vec![kept.to_owned()], text.into_bytes()));
     }
 }
 
