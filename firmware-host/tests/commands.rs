@@ -362,6 +362,30 @@ fn what_a_service_may_take_is_less_than_what_it_is_killed_for() {
     }
 }
 
+/// A mistyped name must not lock, close or fill a folder of other things.
+#[test]
+fn a_folder_of_other_things_is_no_state_folder() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder();
+    let state = folder.path().join("state");
+    fs::write(state.join("thesis.tex"), "mine").unwrap();
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(&state, mode).unwrap();
+    for words in [&["pause"][..], &["aside", "list"], &["recover", "--from-adapters"]] {
+        let refused = run(folder.path(), words);
+        assert_eq!(refused.status.code(), Some(EXIT_CONFIG), "{words:?}: {}", said(&refused));
+        assert!(said(&refused).contains("holds thesis.tex"), "{}", said(&refused));
+        assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "{words:?} left something");
+        assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o755);
+    }
+    // What the configuration names may be there first.
+    fs::rename(state.join("thesis.tex"), state.join("drop")).unwrap();
+    fs::remove_file(state.join("drop")).unwrap();
+    fs::create_dir(state.join("drop")).unwrap();
+    let watched = run(folder.path(), &["pause", "--watch", "state/drop"]);
+    assert!(watched.status.success(), "{}", said(&watched));
+}
+
 #[test]
 fn a_refused_configuration_has_an_exit_code_of_its_own() {
     let folder = folder();

@@ -10,6 +10,7 @@
 use firmware_host::clock::Clock;
 use firmware_host::config::Config;
 use firmware_host::device::{DeviceError, Handle, Order, Pace, Worker, World};
+use firmware_host::history::History;
 use firmware_host::probe::{Probes, Readings};
 use firmware_host::status::{Ending, JobReport};
 use jiff::Timestamp;
@@ -407,4 +408,21 @@ fn a_disk_that_keeps_no_promise_ends_the_program_and_a_new_start_finds_what_is_t
     let (mut worker, handle) = open();
     assert_eq!(worker.tick().unwrap(), Pace::Wait);
     assert!(handle.status().inbox.samples >= 1 && offer(&handle, "after").is_ok());
+}
+
+/// Whatever took the manifests, the reservoir beside them is not written over.
+#[test]
+fn a_state_whose_runs_are_remembered_and_whose_manifest_is_gone_is_not_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = base(folder.path());
+    let (sky, disk) = (Arc::<Sky>::default(), Arc::new(CutDisk::new()));
+    let report = JobReport { number: 1, generation: Some(6), ..JobReport::default() };
+    History::default().end(&*disk, report);
+    disk.write("reservoir", b"blocks").unwrap();
+    let probes = Box::new(Weather(sky.clone()));
+    let world = World { storage: disk.clone(), clock: sky, probes };
+    let opened = Worker::open(config(&model), world, TimeZone::UTC);
+    let said = opened.err().unwrap().to_string();
+    assert!(said.contains("generation 6") && said.contains("recover --from-adapters"), "{said}");
+    assert_eq!(disk.paths(), ["history.json", "reservoir"], "nothing is made beside them");
 }

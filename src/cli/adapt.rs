@@ -12,10 +12,9 @@ use sapwood::intake;
 use sapwood::learner::{self, Engines, Event, Material, Outcome, Plan, Tokens};
 use sapwood::ports::{Disk, StorageError};
 use sapwood::settings::{Reader, Settings};
-use sapwood::state::State;
+use sapwood::state::{State, foreign};
 use sapwood::tokenise::Tokeniser;
 use serde_json::json;
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::ops::ControlFlow;
@@ -31,10 +30,6 @@ const LOCK_TRIES: usize = 10;
 const LOCK_WAIT: Duration = Duration::from_millis(100);
 /// The state folder when nobody names one.
 const STATE: &str = "sapwood-state";
-/// What may lie in a state folder before its first commit; a new file system brings the last one.
-const PARTS: [&str; 7] =
-    ["adapters", "learner", "checkpoint", "reservoir", "lock", "inbox", "lost+found"];
-
 /// What lies in an adapter's folder, and may be replaced by another.
 const ADAPTER_FILES: [&str; 3] = [CONFIG_FILE, TENSORS_FILE, META_FILE];
 
@@ -140,13 +135,8 @@ fn wait() {
 fn check_own(folder: &Path) -> anyhow::Result<()> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
     let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-    let names: BTreeSet<String> = names.collect::<io::Result<_>>()?;
-    if names.iter().any(|name| name.starts_with("manifest.")) {
-        return Ok(());
-    }
-    let own =
-        |name: &String| name.starts_with('.') || PARTS.contains(&name.trim_end_matches(".new"));
-    match names.iter().find(|name| !own(name)) {
+    let names: Vec<String> = names.collect::<io::Result<_>>()?;
+    match foreign(&names, &[]) {
         None => Ok(()),
         Some(name) => anyhow::bail!(
             "{} is no state folder, it holds {name}: expected an empty folder or a new one; nothing was changed",

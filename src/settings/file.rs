@@ -19,6 +19,8 @@ pub fn problem(text: &str, error: &toml::de::Error) -> (usize, String) {
     for (name, words) in NUMBERS {
         said = said.replace(&format!("expected {name}"), &format!("expected {words}"));
     }
+    // Whoever reads the problem says so of the whole file.
+    let said = said.trim_end_matches("; nothing was started").to_owned();
     let line = text.lines().nth(number - 1).unwrap_or_default();
     let key = line.split_once('=').map(|(key, _)| key.trim());
     match key.filter(|_| said.starts_with("invalid ")) {
@@ -37,10 +39,15 @@ mod tests {
         for (text, expected) in [
             ("seed = 1\nrank = -3\n", "line 2: rank: invalid value: integer `-3`"),
             ("rank = \"a\"\n", "line 1: rank: invalid type: string \"a\", expected a whole number"),
+            (
+                "device = \"gpu\"\n",
+                "auto, cpu, cuda, cuda:N or metal, got gpu; nothing was started",
+            ),
             ("alpha = \"b\"\n", "line 1: alpha: invalid type: string \"b\", expected a number"),
         ] {
             let said = said(text).unwrap_or_default();
             assert!(said.contains(expected) && !said.contains("usize"), "{said}");
+            assert_eq!(said.matches("nothing was started").count(), 1, "{said}");
         }
     }
 }

@@ -24,6 +24,7 @@ mod earlier;
 mod error;
 mod learner;
 mod manifest;
+mod own;
 mod publish;
 mod rebuild;
 mod recover;
@@ -34,6 +35,7 @@ pub use checkpoint::{Best, Checkpoint};
 pub use error::StateError;
 pub use learner::{Domain, HeldOutBlock, JobPosition, LearnerRecord, Shape, shapes};
 pub use manifest::{FileDigest, Generation, Rejection};
+pub use own::foreign;
 pub use rebuild::{AdapterFiles, Rebuilt, Whole};
 
 use crate::ports::Storage;

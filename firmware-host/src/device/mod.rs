@@ -28,6 +28,7 @@ pub use served::{Current, Served};
 pub use worker::{Pace, Worker};
 
 use crate::clock::Clock;
+use crate::history;
 use crate::paused::{OrderError, Paused};
 use crate::probe::Probes;
 use crate::status::{Board, InboxStatus, Status};
@@ -49,6 +50,17 @@ pub enum DeviceError {
     /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Runs that were committed, and no manifest.
+    #[error(
+        "{} says that generation {generation} was in use, and the state folder has no manifest; nothing \
+         was changed (`firmware-host recover --from-adapters` looks for whole generations; to begin \
+         anew, name another --state)",
+        history::FILE
+    )]
+    ManifestLost {
+        /// The highest that is remembered.
+        generation: u64,
+    },
     /// The inbox.
     #[error(transparent)]
     Inbox(#[from] InboxError),

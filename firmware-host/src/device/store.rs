@@ -10,6 +10,7 @@ use crate::history::History;
 use crate::status::{Board, Ending, InboxStatus, JobReport, ReservoirStatus};
 use jiff::Timestamp;
 use sapwood::inbox::{Bounds, Inbox, InboxError, Job};
+use sapwood::ports::Storage;
 use sapwood::state::{Checkpoint, State};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -25,10 +26,16 @@ pub(super) struct Store {
 /// Opens the state, and says what its recovery did.
 ///
 /// # Errors
-/// [`DeviceError::State`]; [`DeviceError::Inbox`] for what a later version left.
+/// [`DeviceError::State`]; [`DeviceError::Inbox`] for what a later version left;
+/// [`DeviceError::ManifestLost`] before anything is made over what is left of a state.
 pub(super) fn recovered(meter: &Arc<Meter>) -> Result<State, DeviceError> {
     // Opening the state sweeps: what a later version left is refused before that.
     Inbox::refuse_newer(&**meter)?;
+    let has_manifest = meter.list("")?.iter().any(|name| name.starts_with("manifest."));
+    let remembered = History::read(&**meter).jobs.iter().filter_map(|job| job.generation).max();
+    if let Some(generation) = remembered.filter(|_| !has_manifest) {
+        return Err(DeviceError::ManifestLost { generation });
+    }
     let state = State::open(meter.clone())?;
     let recovery = state.recovery();
     for reason in &recovery.fell_back {

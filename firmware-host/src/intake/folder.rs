@@ -31,6 +31,7 @@ mod tests;
 
 use super::{BATCH_BYTES, BATCH_SAMPLES_MAX, Context, Outcome, count, offer};
 use follow::{Follower, Lines};
+pub use offsets::FILE as OFFSETS_FILE;
 use offsets::Offsets;
 use pieces::Refusals;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat};

@@ -5,12 +5,12 @@
 
 use super::cli::{self, Aside, Numbers};
 use super::found::Program;
+use super::own;
 use super::show;
 use anyhow::Context;
 use firmware_host::client::{Client, ClientError};
 use firmware_host::config::Config;
 use sapwood::inbox::{Bounds, Inbox, InboxError};
-use sapwood::ports::Disk;
 use sapwood::state::State;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -70,7 +70,7 @@ impl Keeper {
         }
         let path = cli::state(config)?;
         anyhow::ensure!(path.is_dir(), "there is no state folder {}", path.display());
-        let disk = Arc::new(Disk::exclusive(path)?);
+        let disk = Arc::new(own::disk(config)?);
         let state = State::open(disk.clone())?;
         let intake = &config.intake;
         let bounds = Bounds { bytes: intake.inbox_bytes_max, samples: intake.inbox_samples_max };

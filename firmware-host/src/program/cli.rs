@@ -33,6 +33,17 @@ pub(crate) enum ChoiceError {
     /// A flag is refused.
     #[error(transparent)]
     Flag(#[from] ConfigError),
+    /// A folder of other things.
+    #[error(
+        "state: expected an empty folder, a new one or that of a state; {} holds {name}; nothing was changed",
+        path.display()
+    )]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// What no state has.
+        name: String,
+    },
     /// Neither file nor flag says it.
     #[error("expected --{0}, or `{0}` in the file of --config; got neither")]
     Missing(&'static str),

@@ -6,6 +6,7 @@
 
 use super::cli::{self, Choices, Frames, Install, Uninstall};
 use super::found::Program;
+use super::own;
 use super::show;
 use anyhow::Context;
 use firmware_host::client::Client;
@@ -17,7 +18,6 @@ use firmware_host::paused::{self, Paused};
 use firmware_host::probe::{SystemProbes, machine_bytes};
 use firmware_host::serve;
 use firmware_host::service::{self, Manager, Options, Place, Service};
-use sapwood::ports::Disk;
 use serde_json::json;
 use std::fs;
 use std::io;
@@ -53,7 +53,7 @@ pub(crate) fn pause(config: &Config, paused: bool, json: bool) -> anyhow::Result
         Some(program) if paused => program.ask(Client::pause)?,
         Some(program) => program.ask(Client::resume)?,
         None => {
-            leave(cli::state(config)?, paused)?;
+            leave(config, paused)?;
             json!({ "running": false, "paused": paused })
         }
     };
@@ -67,10 +67,11 @@ pub(crate) fn pause(config: &Config, paused: bool, json: bool) -> anyhow::Result
 }
 
 /// Leaves the order for the program that runs next.
-fn leave(state: &Path, paused: bool) -> anyhow::Result<()> {
+fn leave(config: &Config, paused: bool) -> anyhow::Result<()> {
+    let state = cli::state(config)?;
     anyhow::ensure!(state.is_dir(), "there is no state folder {}", state.display());
     // Whoever starts in the meantime is refused the folder, or has it: then nothing is changed here.
-    let disk = Arc::new(Disk::exclusive(state)?);
+    let disk = Arc::new(own::disk(config)?);
     Paused::read(disk)?.set(paused)?;
     hand_over(state).with_context(|| format!("cannot give its owner what {} has", state.display()))
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod cli;
 mod show;
+mod own;
 mod found;
 mod status;
 #[cfg(feature = "engine")]

@@ -4,11 +4,11 @@
 //! - Never here: what a manifest says, which is the state's.
 
 use super::cli;
+use super::own;
 use super::show;
 use firmware_host::config::Config;
 use sapwood::adapter::peft;
 use sapwood::inbox::Inbox;
-use sapwood::ports::Disk;
 use sapwood::state::{AdapterFiles, LearnerRecord, Rebuilt, State};
 use serde_json::json;
 
@@ -16,7 +16,7 @@ use serde_json::json;
 pub(crate) fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let folder = cli::state(config)?;
     anyhow::ensure!(folder.is_dir(), "{} is no folder; nothing was changed", folder.display());
-    let disk = Disk::exclusive(folder)?;
+    let disk = own::disk(config)?;
     Inbox::refuse_newer(&disk)?;
     let rebuilt = State::rebuild(&disk, Inbox::learned_at_least(&disk)?, &whole)?;
     let Rebuilt { generations, passed_over, reservoir_only, blocks, kept } = &rebuilt;

@@ -5,6 +5,7 @@
 //!   inbox is open or after it is closed.
 
 use super::cli;
+use super::own;
 use super::stop::Stop;
 use anyhow::Context as _;
 use firmware_host::clock::{Clock, SystemClock};
@@ -19,7 +20,7 @@ use firmware_host::status::{JobReport, Phase, Status};
 use firmware_host::supervise::Supervisor;
 use jiff::tz::TimeZone;
 use sapwood::intake::Sample;
-use sapwood::ports::{Disk, Storage};
+use sapwood::ports::Storage;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -88,7 +89,7 @@ fn open(
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<(Worker, Handle, Arc<dyn Storage>)> {
     let state = cli::state(config)?;
-    let storage = Arc::new(Disk::exclusive(state)?);
+    let storage = Arc::new(own::disk(config)?);
     if let Some(notice) = storage.access().notice() {
         tracing::warn!(state = %state.display(), "{notice}");
     }

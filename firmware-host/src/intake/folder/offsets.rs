@@ -20,7 +20,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// The file in the state folder.
-pub(super) const FILE: &str = "watched.json";
+pub const FILE: &str = "watched.json";
 const NEW: &str = "watched.json.new";
 /// Files that are known at most.
 const FILES_MAX: usize = 8_192;
