@@ -307,27 +307,28 @@ impl Watch {
 
     /// Makes durable how far files of lines are taken in.
     fn keep(&mut self, folder: &OwnedFd) {
-        let follows = |known: &Known| match &known.stage {
-            Stage::Follows(lines) => {
-                Some((lines.clone(), open(folder, &known.name, known.mark).ok()??))
-            }
-            _ => None,
-        };
-        let here: Vec<(Inode, (Lines, File))> = self
-            .known
-            .iter()
-            .filter_map(|(inode, known)| Some((*inode, follows(known)?)))
-            .collect();
-        let here = here.iter().map(|(inode, (lines, file))| (*inode, file, lines, false));
-        let moved = self.follower.files().filter_map(|(file, lines)| {
+        let inode = |file: &File| {
             let stat = rustix::fs::fstat(file).ok()?;
-            Some(((stat.st_dev, stat.st_ino), file, lines, true))
+            Some((stat.st_dev, stat.st_ino))
+        };
+        let here = self.known.iter().filter_map(|(inode, known)| match &known.stage {
+            Stage::Follows(lines) => Some((*inode, lines, false)),
+            _ => None,
         });
+        let moved = self.follower.files();
+        let moved = moved.filter_map(|(file, lines)| Some((inode(file)?, lines, true)));
+        let reopen = |wanted| match self.known.get(&wanted) {
+            Some(known) => open(folder, &known.name, known.mark).ok().flatten(),
+            None => {
+                let mut moved = self.follower.files().map(|(file, _)| file);
+                moved.find(|file| inode(file) == Some(wanted))?.try_clone().ok()
+            }
+        };
         let is_open = |inode| {
             let known = self.known.get(&inode);
             known.is_some_and(|known| matches!(known.stage, Stage::Seen | Stage::Later(..)))
         };
-        self.offsets.keep(here.chain(moved), is_open);
+        self.offsets.keep(here.chain(moved), reopen, is_open);
     }
 
     /// Moves a file that is done with; what is left to know of one that stays.

@@ -11,6 +11,7 @@ use super::{Inode, shelf};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, statat};
 use sapwood::ports::{Storage, StorageResult};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -50,8 +51,9 @@ struct Written {
 /// What is known of files of lines from one start to the next.
 pub(super) struct Offsets {
     storage: Arc<dyn Storage>,
-    /// As last written.
-    entries: Vec<Entry>,
+    /// As of the last look.
+    entries: BTreeMap<Inode, Entry>,
+    /// Whether they could not be written, and are to be tried again.
     failed: bool,
 }
 
@@ -60,20 +62,21 @@ impl Offsets {
     pub(super) fn read(storage: Arc<dyn Storage>) -> Self {
         let bytes = storage.read(FILE).unwrap_or_default();
         let written: Written = serde_json::from_slice(&bytes).unwrap_or_default();
-        let entries = if written.version == VERSION { written.files } else { Vec::new() };
+        let files = if written.version == VERSION { written.files } else { Vec::new() };
+        let entries = files.into_iter().map(|entry| ((entry.device, entry.inode), entry)).collect();
         Self { storage, entries, failed: false }
     }
 
     /// How far this file is taken in, if it is one that is known.
     pub(super) fn of(&self, inode: Inode, file: &File) -> Option<Lines> {
-        let entry = self.entries.iter().find(|entry| (entry.device, entry.inode) == inode)?;
+        let entry = self.entries.get(&inode)?;
         let head = digest(file, entry.head_bytes).ok()?;
         (head == entry.head).then(|| entry.lines.clone())
     }
 
     /// The files that were put away and may still be written, found again on their shelf.
     pub(super) fn moved(&self, folder: &OwnedFd) -> Vec<(OsString, File, Lines)> {
-        if self.entries.iter().all(|entry| !entry.moved) {
+        if self.entries.values().all(|entry| !entry.moved) {
             return Vec::new();
         }
         let shelves = [shelf::TAKEN, shelf::REFUSED];
@@ -96,8 +99,7 @@ impl Offsets {
             let name = OsStr::from_bytes(name?.file_name().to_bytes()).to_owned();
             let Ok(stat) = statat(place, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
             let inode = (stat.st_dev, stat.st_ino);
-            let is_moved = |entry: &Entry| entry.moved && (entry.device, entry.inode) == inode;
-            if !self.entries.iter().any(is_moved) {
+            if !self.entries.get(&inode).is_some_and(|entry| entry.moved) {
                 continue;
             }
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -110,47 +112,56 @@ impl Offsets {
 
     /// Makes durable how far the files are taken in now, where that has changed; what was known of those
     /// that were not looked into yet stays.
+    ///
+    /// - `files`: inode, how far, and whether the file was put away.
+    /// - `open`: one of them, to read its beginning; only those that got further are opened.
     pub(super) fn keep<'f>(
         &mut self,
-        files: impl Iterator<Item = (Inode, &'f File, &'f Lines, bool)>,
+        files: impl Iterator<Item = (Inode, &'f Lines, bool)>,
+        open: impl Fn(Inode) -> Option<File>,
         is_open: impl Fn(Inode) -> bool,
     ) {
-        let still = |entry: &&Entry| is_open((entry.device, entry.inode));
-        let mut entries: Vec<Entry> = self.entries.iter().filter(still).cloned().collect();
-        for (inode, file, lines, moved) in files.take(FILES_MAX.saturating_sub(entries.len())) {
-            let known = self.entries.iter().find(|entry| (entry.device, entry.inode) == inode);
-            if let Some(known) = known.filter(|known| known.lines == *lines && known.moved == moved)
-            {
-                entries.push(known.clone());
-                continue;
-            }
-            let head_bytes = lines.offset().min(HEAD_BYTES);
-            let Ok(head) = digest(file, head_bytes) else { continue };
-            let ((device, inode), lines) = (inode, lines.clone());
-            entries.push(Entry { device, inode, head_bytes, head, moved, lines });
+        let still = self.entries.iter().filter(|(inode, _)| is_open(**inode));
+        let mut entries: BTreeMap<Inode, Entry> =
+            still.map(|(inode, entry)| (*inode, entry.clone())).collect();
+        for (inode, lines, moved) in files.take(FILES_MAX.saturating_sub(entries.len())) {
+            let known = self.entries.get(&inode).filter(|known| known.lines == *lines);
+            let entry = match known {
+                Some(known) => Some(Entry { moved, ..known.clone() }),
+                None => open(inode).and_then(|file| Entry::of(inode, &file, lines, moved)),
+            };
+            entries.extend(entry.map(|entry| (inode, entry)));
         }
-        if entries == self.entries {
+        if entries == self.entries && !self.failed {
             return;
         }
-        match self.write(&entries) {
-            Ok(()) => self.failed = false,
-            Err(error) if !self.failed => {
-                self.failed = true;
-                tracing::warn!(%error, "how far files are taken in is not kept");
-            }
-            Err(_) => {}
+        let written = self.write(&entries);
+        if let Err(error) = &written
+            && !self.failed
+        {
+            tracing::warn!(%error, "how far files are taken in is not kept");
         }
-        self.entries = entries;
+        (self.failed, self.entries) = (written.is_err(), entries);
     }
 
-    fn write(&self, entries: &[Entry]) -> StorageResult<()> {
-        let written = Written { version: VERSION, files: entries.to_vec() };
+    fn write(&self, entries: &BTreeMap<Inode, Entry>) -> StorageResult<()> {
+        let written = Written { version: VERSION, files: entries.values().cloned().collect() };
         // What it holds is always JSON; nothing is written in the case that cannot be.
         let Ok(bytes) = serde_json::to_vec(&written) else { return Ok(()) };
         self.storage.write(NEW, &bytes)?;
         self.storage.sync(NEW)?;
         self.storage.rename(NEW, FILE)?;
         self.storage.sync_dir("")
+    }
+}
+
+impl Entry {
+    /// Of a file as far as it is taken in; none when its beginning cannot be read.
+    fn of(inode: Inode, file: &File, lines: &Lines, moved: bool) -> Option<Self> {
+        let head_bytes = lines.offset().min(HEAD_BYTES);
+        let head = digest(file, head_bytes).ok()?;
+        let ((device, inode), lines) = (inode, lines.clone());
+        Some(Self { device, inode, head_bytes, head, moved, lines })
     }
 }
 

@@ -4,6 +4,7 @@
 use super::*;
 use crate::intake::tests::Bench;
 use sapwood::ports::Memory;
+use sapwood::ports::cut_disk::{CutDisk, Failure, Fault};
 use std::io::Write;
 use std::sync::atomic::Ordering;
 
@@ -280,6 +281,25 @@ fn a_program_that_starts_again_goes_on_where_it_ended() {
     file.write_all(lines(5..6).as_bytes()).unwrap();
     (0..2).for_each(|_| assert!(!watched.look()));
     assert_eq!(watched.bench.texts(), ["sample 5"]);
+}
+
+/// A disk that refuses once is asked again, though nothing has come in between.
+#[test]
+fn how_far_a_file_is_taken_in_is_written_again_after_a_refusal() {
+    let mut watched = Watched::new(99);
+    watched.watch.manner.quiet = Duration::from_secs(3_600);
+    let disk = Arc::new(CutDisk::new());
+    watched.watch = Watch::new(watched.watch.manner.clone(), disk.clone());
+    watched.drop("app.jsonl", lines(0..2).as_bytes());
+    watched.look();
+    disk.set(Some(Fault::Once(0, Failure::Eio)));
+    watched.look();
+    assert_eq!(disk.len(offsets::FILE).unwrap(), None);
+    watched.look();
+    assert!(disk.len(offsets::FILE).unwrap().is_some());
+    let operations = disk.operations();
+    watched.look();
+    assert_eq!(disk.operations(), operations, "nothing is written where nothing has changed");
 }
 
 /// One bad line costs itself alone: who holds the file open does not know where it lies now.
