@@ -3,6 +3,8 @@
 
 use super::*;
 use crate::intake::tests::Bench;
+
+use sapwood::inbox::Inbox;
 use sapwood::ports::Memory;
 use sapwood::ports::cut_disk::{CutDisk, Failure, Fault};
 use std::io::Write;
@@ -34,6 +36,13 @@ impl Watched {
         let manner = self.watch.manner.clone();
         self.watch = Watch::new(manner, self.storage.clone());
         self.bench.forget();
+    }
+
+    /// The program begins on this disk, inbox and all.
+    fn on(&mut self, disk: &Arc<CutDisk>) {
+        let mut inbox = self.bench.inbox.lock().unwrap();
+        *inbox = Inbox::open(disk.clone(), inbox.bounds(), 0).unwrap();
+        self.watch = Watch::new(self.watch.manner.clone(), disk.clone());
     }
 
     fn drop(&self, name: &str, bytes: &[u8]) {
@@ -300,6 +309,42 @@ fn how_far_a_file_is_taken_in_is_written_again_after_a_refusal() {
     let operations = disk.operations();
     watched.look();
     assert_eq!(disk.operations(), operations, "nothing is written where nothing has changed");
+}
+
+/// Inbox and offsets lie on one disk; whatever of them is lost, the other makes good.
+#[test]
+fn a_cut_at_any_operation_loses_no_line_and_takes_none_twice() {
+    let mut cuts = 0;
+    for luck in 0..6 {
+        for at in 0.. {
+            let (mut watched, before) = (Watched::new(99), cuts);
+            watched.watch.manner.quiet = Duration::from_secs(3_600);
+            let mut disk = Arc::new(CutDisk::new());
+            watched.on(&disk);
+            disk.set(Some(Fault::Cut(at)));
+            let path = watched.watch.manner.folder.join("app.jsonl");
+            let mut file = fs::File::options().create(true).append(true).open(&path).unwrap();
+            for number in 0..3 {
+                file.write_all(lines(2 * number..2 * number + 2).as_bytes()).unwrap();
+                for _ in 0..2 {
+                    watched.look();
+                    if disk.is_off() {
+                        cuts += 1;
+                        disk = Arc::new(disk.after_cut(luck));
+                        watched.on(&disk);
+                    }
+                }
+            }
+            disk.set(None);
+            (0..2).for_each(|_| assert!(!watched.look()));
+            let expected: Vec<_> = (0..6).map(|number| format!("sample {number}")).collect();
+            assert_eq!(watched.bench.texts(), expected, "cut at operation {at}, luck {luck}");
+            if cuts == before {
+                break;
+            }
+        }
+    }
+    assert!(cuts > 100, "{cuts} cuts");
 }
 
 /// One bad line costs itself alone: who holds the file open does not know where it lies now.
