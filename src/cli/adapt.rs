@@ -210,10 +210,15 @@ pub(crate) fn job(
     }
 }
 
-/// Refuses a place at which anything but our own files would have to go.
+/// Refuses a place at which anything but our own files would have to go, or where no folder can be made.
 fn check_adapter_place(folder: &Path) -> anyhow::Result<()> {
+    let fresh = fresh(folder)?;
     check_only_adapter(folder)?;
-    check_only_adapter(&fresh(folder)?)
+    check_only_adapter(&fresh)?;
+    fs::create_dir_all(&fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
+    // What an earlier run left in it goes when the adapter is written.
+    let _ = fs::remove_dir(&fresh);
+    Ok(())
 }
 
 /// Where an adapter is written before it takes its place.

@@ -229,6 +229,20 @@ fn only_files_of_an_adapter_are_replaced_by_one() {
     refused(&job(&held, &["--adapter-path", &path]), &["adapter_meta.json is no folder"]);
 }
 
+/// Before the job, which would be learned for nothing.
+#[test]
+fn a_place_that_no_adapter_can_be_written_to_is_refused_at_once() {
+    let held = fixture().learned();
+    let file = held.place.path().join("file");
+    fs::write(&file, "mine").unwrap();
+    let path = file.join("adapter").display().to_string();
+    refused(&job(&held, &["--adapter-path", &path]), &["cannot look at", "file/adapter"]);
+    held.assert_untouched();
+    let path = file.join("deep/adapter").display().to_string();
+    refused(&job(&held, &["--adapter-path", &path]), &["file/deep/adapter"]);
+    held.assert_untouched();
+}
+
 #[test]
 fn what_is_refused_makes_no_state() {
     let held = fixture().learned();
