@@ -12,6 +12,7 @@ use crate::head::{Backend, Below, Decoder, Head, HeadError, Keep, Session};
 use crate::trunk::{Trunk, TrunkError};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
+use rayon::prelude::*;
 
 /// What can go wrong while generating.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +152,84 @@ impl<'a> Generator<'a> {
         self.decoder.session_bytes(tokens.min(self.context()))
     }
 
+    /// How many texts it writes in about the time of one.
+    pub fn abreast(&self) -> usize {
+        match self.decoder.abreast_max() {
+            1 => rayon::current_num_threads(),
+            max => max,
+        }
+    }
+
+    /// Texts of at most `tokens_max` tokens after the same `prompt` `[T]`, one for each of `samplings`,
+    /// each what [`Generator::start`] would write: on the CPU one a thread, on a device abreast.
+    ///
+    /// # Errors
+    /// As [`Generator::start`].
+    pub fn several(
+        &self,
+        prompt: &[u32],
+        tokens_max: usize,
+        adapter: Option<&'a Adapter>,
+        samplings: &[Sampling],
+    ) -> Result<Vec<Vec<u32>>, GenerateError> {
+        let max = self.decoder.abreast_max();
+        if max > 1 {
+            let some = samplings.chunks(max);
+            let texts = some.map(|some| self.in_step(prompt, tokens_max, adapter, some));
+            return Ok(texts.collect::<Result<Vec<_>, _>>()?.concat());
+        }
+        let alone = samplings.par_iter().map(|&sampling| {
+            let mut text = self.start(prompt, tokens_max, adapter, sampling)?;
+            let mut ids = Vec::new();
+            while let Some(id) = text.next_token()? {
+                ids.push(id);
+            }
+            Ok(ids)
+        });
+        alone.collect()
+    }
+
+    /// Texts that go on together, token by token, until the last has ended.
+    fn in_step(
+        &self,
+        prompt: &[u32],
+        tokens_max: usize,
+        adapter: Option<&'a Adapter>,
+        samplings: &[Sampling],
+    ) -> Result<Vec<Vec<u32>>, GenerateError> {
+        samplings.iter().try_for_each(Sampling::check)?;
+        let (vocab, left) = (self.decoder.config().vocab, self.room(prompt, tokens_max)?);
+        let count = samplings.len();
+        let mut session = self.decoder.session_of(count, adapter, prompt.len() + left)?;
+        let mut texts: Vec<_> = samplings.iter().map(|&one| Draws::new(one)).collect();
+        let mut next = prompt.repeat(count);
+        for _ in 0..left {
+            self.decoder.extend(&mut session, &self.trunk.embedded(&next)?)?;
+            let logits = self.decoder.logits(&session)?;
+            next.clear();
+            for (text, logits) in texts.iter_mut().zip(logits.chunks_exact(vocab)) {
+                // What goes through the layers for a text that has ended is of no account.
+                next.push(text.next(logits, &self.decoder.config().eos).unwrap_or_default());
+            }
+            if texts.iter().all(|text| text.ended) {
+                break;
+            }
+        }
+        Ok(texts.into_iter().map(|text| text.ids).collect())
+    }
+
+    /// Tokens that may follow a prompt.
+    fn room(&self, prompt: &[u32], tokens_max: usize) -> Result<usize, GenerateError> {
+        let context = self.context();
+        if prompt.is_empty() {
+            return Err(GenerateError::Empty);
+        }
+        if prompt.len() >= context {
+            return Err(GenerateError::Prompt { tokens: prompt.len(), context });
+        }
+        Ok(tokens_max.min(context - prompt.len()))
+    }
+
     /// Starts a text of at most `tokens_max` tokens after `prompt` `[T]`, and reads the prompt.
     ///
     /// It runs on the threads in force; memory for its keys and values is taken here.
@@ -165,14 +244,7 @@ impl<'a> Generator<'a> {
         sampling: Sampling,
     ) -> Result<Text<'a>, GenerateError> {
         sampling.check()?;
-        let context = self.context();
-        if prompt.is_empty() {
-            return Err(GenerateError::Empty);
-        }
-        if prompt.len() >= context {
-            return Err(GenerateError::Prompt { tokens: prompt.len(), context });
-        }
-        let left = tokens_max.min(context - prompt.len());
+        let left = self.room(prompt, tokens_max)?;
         let embedded = self.trunk.embedded(prompt)?;
         let mut session = self.decoder.session(adapter, prompt.len() + left)?;
         self.decoder.extend(&mut session, &embedded)?;
@@ -181,6 +253,32 @@ impl<'a> Generator<'a> {
         let end = (left == 0).then_some(End::Length);
         let (generator, last) = (*self, None);
         Ok(Text { generator, session, logits, last, sampling, chance, left, end })
+    }
+}
+
+/// One of some texts that are written in step.
+struct Draws {
+    sampling: Sampling,
+    chance: ChaCha8Rng,
+    ids: Vec<u32>,
+    ended: bool,
+}
+
+impl Draws {
+    fn new(sampling: Sampling) -> Self {
+        let chance = ChaCha8Rng::seed_from_u64(sampling.seed);
+        Self { sampling, chance, ids: Vec::new(), ended: false }
+    }
+
+    /// Draws the next token; none once the text has ended.
+    fn next(&mut self, logits: &[f32], ends: &[u32]) -> Option<u32> {
+        if self.ended {
+            return None;
+        }
+        let id = self.sampling.draw(logits, &mut self.chance);
+        self.ended = ends.contains(&id);
+        self.ids.extend((!self.ended).then_some(id));
+        Some(id)
     }
 }
 

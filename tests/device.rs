@@ -8,12 +8,13 @@
 mod common;
 
 use common::{Surprise, Within, assert_close, exported};
-use ndarray::{Array2, Array3};
+use ndarray::{Array2, Array3, s};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
+use sapwood::generate::{Generator, Sampling};
 use sapwood::head::{
     Backend, Below, Decoder, Distance, Group, Head, HeadError, Keep, Losses, Objective, Seen,
 };
@@ -288,6 +289,60 @@ fn text_is_generated_from_the_same_logits() -> Result<(), Surprise> {
                 let (expected, got) = (next()?, next()?);
                 assert_close(&format!("logits on {}", place.name()), &got, &expected, &F32);
             }
+        }
+    }
+    Ok(())
+}
+
+/// Each text of a session has its own tokens, its own past, and what it would have alone.
+#[test]
+fn texts_abreast_are_those_that_are_written_alone() -> Result<(), Surprise> {
+    let (_folder, base) = exported("families/smollm2")?;
+    let spec = Spec::uniform(base.config(), 1..2, &[Target::Q], Strength { rank: 2, alpha: 4.0 });
+    let (adapter, _) = Chance::new(3).adapters(&spec);
+    let all = ids(base.config(), 3, 8);
+    let trunk = Trunk::load(&base, 1, 1)?;
+    let by_hand = Head::load(&base, 1, &Backend::cpu(), 2, Keep::default())?;
+    let alone = Decoder::new(&trunk, None, &by_hand);
+    assert_eq!(
+        alone.session_of(2, None, 4).err().map(|error| error.to_string()),
+        Some("a session of 2 texts, expected 1 to 1".into())
+    );
+    for place in places() {
+        let below = Below::load(&base, 1, &place, TOKENS_MAX)?;
+        let head = Head::load_reference(&base, 1, &place, 2)?;
+        let continued = continued(&base, 1, 1, &place)?;
+        let abreast = Decoder::new(&continued, Some(&below), &head);
+        for adapter in [None, Some(&adapter)] {
+            let mut together = abreast.session_of(3, adapter, 8)?;
+            let mut each =
+                (0..3).map(|_| alone.session(adapter, 8)).collect::<Result<Vec<_>, _>>()?;
+            for (from, to) in [(0, 5), (5, 6), (6, 8)] {
+                let rows = |row: usize| all.slice(s![row, from..to]).to_vec();
+                let tokens = (0..3).flat_map(rows).collect::<Vec<_>>();
+                abreast.extend(&mut together, &trunk.embedded(&tokens)?)?;
+                let mut expected = Vec::new();
+                for (row, session) in each.iter_mut().enumerate() {
+                    alone.extend(session, &trunk.embedded(&rows(row))?)?;
+                    expected.extend(alone.logits(session)?);
+                }
+                let got = abreast.logits(&together)?;
+                assert_close(&format!("logits on {}", place.name()), &got, &expected, &F32);
+            }
+        }
+        let generator = Generator::new(&continued, Some(&below), &head);
+        let samplings: Vec<_> =
+            (0..40).map(|seed| Sampling { temperature: 1.0, top_p: 1.0, seed }).collect();
+        let several = generator.several(&[1, 2], 6, None, &samplings)?;
+        let ended = several.iter().filter(|text| text.len() < 6).count();
+        assert!((1..40).contains(&ended), "{ended} of 40 end before the others");
+        for (sampling, text) in samplings.iter().zip(&several) {
+            let mut one = generator.start(&[1, 2], 6, None, *sampling)?;
+            let mut ids = Vec::new();
+            while let Some(id) = one.next_token()? {
+                ids.push(id);
+            }
+            assert_eq!(*text, ids, "seed {} on {}", sampling.seed, place.name());
         }
     }
     Ok(())

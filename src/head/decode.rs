@@ -1,6 +1,8 @@
 //! Every layer of the base, as a text needs them: a prompt at once, then token by token.
 //!
 //! - In: the embedding of the tokens that follow, an adapter or none. Out: the logits of the next.
+//! - On a device a pass costs about the same for many texts as for one, so texts of one length may go
+//!   abreast there; on the CPU each has a session of its own.
 //! - The weights are those that trunk and head learn with; a session has its keys, its values and
 //!   scratch, nothing else. Any number of sessions run at once, each on the threads in force.
 //! - Where the head's weights are candle's, on other devices, so is the work (`reference.rs`).
@@ -24,6 +26,8 @@ use candle_core::{Result, Tensor};
 /// Most tokens of a prompt that go through the layers together: enough that packing the weights
 /// costs little beside the products, few enough for memory.
 const ROWS_MAX: usize = 256;
+/// Most texts of one session on a device: twice as many take little less time, and twice the memory.
+const ABREAST_MAX: usize = 32;
 
 /// All layers of a base whose trunk and head are loaded.
 #[derive(Clone, Copy)]
@@ -33,8 +37,10 @@ pub struct Decoder<'a> {
     head: &'a Head,
 }
 
-/// One text: the adapter it is written with, and the keys and values of what it has seen.
+/// One text, or some abreast: the adapter it is written with, and the keys and values of what it has
+/// seen.
 pub struct Session<'a> {
+    texts: usize,
     seen: usize,
     tokens_max: usize,
     state: State<'a>,
@@ -56,13 +62,13 @@ enum State<'a> {
         factors: Factors,
         caches: Vec<Cache>,
         rotary: Rotary,
-        /// As above, `[1, D]`.
+        /// As above, `[texts, D]`.
         last: Option<Tensor>,
     },
 }
 
 impl Session<'_> {
-    /// Tokens seen so far.
+    /// Tokens seen so far, of each text.
     pub fn seen(&self) -> usize {
         self.seen
     }
@@ -79,6 +85,11 @@ impl<'a> Decoder<'a> {
         &self.head.config
     }
 
+    /// How many texts a session can have: one on the CPU.
+    pub fn abreast_max(&self) -> usize {
+        if self.head.is_frozen() { 1 } else { ABREAST_MAX }
+    }
+
     /// A new, empty session of at most `tokens_max` tokens.
     ///
     /// # Errors
@@ -89,6 +100,23 @@ impl<'a> Decoder<'a> {
         adapter: Option<&'a Adapter>,
         tokens_max: usize,
     ) -> std::result::Result<Session<'a>, HeadError> {
+        self.session_of(1, adapter, tokens_max)
+    }
+
+    /// The same of `texts` texts abreast, as many as [`Decoder::abreast_max`] at most.
+    ///
+    /// # Errors
+    /// [`HeadError::Abreast`], and as [`Decoder::session`].
+    pub fn session_of(
+        &self,
+        texts: usize,
+        adapter: Option<&'a Adapter>,
+        tokens_max: usize,
+    ) -> std::result::Result<Session<'a>, HeadError> {
+        let max = self.abreast_max();
+        if !(1..=max).contains(&texts) {
+            return Err(HeadError::Abreast { texts, max });
+        }
         let config = self.config();
         config.check_length(tokens_max)?;
         let lower = match self.head.is_frozen() {
@@ -112,10 +140,10 @@ impl<'a> Decoder<'a> {
             let rotary = Rotary::new(config, tokens_max, &self.head.device)?;
             State::Candle { factors, caches, rotary, last: None }
         };
-        Ok(Session { seen: 0, tokens_max, state })
+        Ok(Session { texts, seen: 0, tokens_max, state })
     }
 
-    /// Most bytes of a session of `tokens` tokens: keys and values, and what one pass needs.
+    /// Most bytes of a session of one text of `tokens` tokens: keys and values, and what one pass needs.
     pub fn session_bytes(&self, tokens: usize) -> u64 {
         let Config { layers, hidden, ffn, vocab, .. } = *self.config();
         let shape = self.head.shape(1, 1);
@@ -126,7 +154,7 @@ impl<'a> Decoder<'a> {
         (size_of::<f32>() * (past + scratch)) as u64
     }
 
-    /// Goes on with tokens whose embedding is `embedded`, `[n, D]`.
+    /// Goes on with tokens whose embedding is `embedded`, `[texts, n, D]`.
     ///
     /// # Errors
     /// [`HeadError::Length`] when the session has no room for them; nothing was changed then.
@@ -135,14 +163,16 @@ impl<'a> Decoder<'a> {
         session: &mut Session<'_>,
         embedded: &[f32],
     ) -> std::result::Result<(), HeadError> {
-        let d = self.config().hidden;
+        let d = self.config().hidden * session.texts;
         let got = session.seen + embedded.len() / d;
         if got > session.tokens_max {
             return Err(HeadError::Length { got, max: session.tokens_max });
         }
         // One way into the threads in force, instead of one for every loop.
         rayon::scope(|_| {
-            for rows in embedded.chunks(ROWS_MAX * d) {
+            // Texts abreast lie one after the other, and so does what is to be said of each.
+            let rows_max = if session.texts == 1 { ROWS_MAX } else { usize::MAX / d };
+            for rows in embedded.chunks(rows_max * d) {
                 self.pass(session, rows)?;
                 session.seen += rows.len() / d;
             }
@@ -150,7 +180,7 @@ impl<'a> Decoder<'a> {
         })
     }
 
-    /// The logits `[V]` of the token after the last; not a number before the first.
+    /// The logits `[texts, V]` of the token after the last; not a number before the first.
     ///
     /// # Errors
     /// [`HeadError::Engine`] when a device fails.
@@ -158,7 +188,7 @@ impl<'a> Decoder<'a> {
         let (head, config) = (self.head, self.config());
         match &session.state {
             State::Hand { last, .. } if last.is_empty() => Ok(vec![f32::NAN; config.vocab]),
-            State::Candle { last: None, .. } => Ok(vec![f32::NAN; config.vocab]),
+            State::Candle { last: None, .. } => Ok(vec![f32::NAN; session.texts * config.vocab]),
             State::Hand { last, .. } => {
                 let lm_head = head.lm_head.frozen()?;
                 let (mut normed, mut logits) = (vec![0f32; last.len()], vec![0f32; config.vocab]);
@@ -170,15 +200,15 @@ impl<'a> Decoder<'a> {
             }
             State::Candle { last: Some(last), .. } => {
                 let normed = head.normed(last)?;
-                Ok(normed.matmul(&head.lm_head.tensor()?)?.squeeze(0)?.to_vec1()?)
+                Ok(normed.matmul(&head.lm_head.tensor()?)?.flatten_all()?.to_vec1()?)
             }
         }
     }
 
     /// Some rows through all layers.
     fn pass(&self, session: &mut Session<'_>, rows: &[f32]) -> Result<()> {
-        let (d, seen) = (self.config().hidden, session.seen);
-        let tokens = rows.len() / d;
+        let (d, seen, texts) = (self.config().hidden, session.seen, session.texts);
+        let tokens = rows.len() / d / texts;
         match &mut session.state {
             State::Hand { adapter, past, last, pool } => {
                 let (cos, sin) = self.trunk.turns();
@@ -198,7 +228,7 @@ impl<'a> Decoder<'a> {
                 pool.settle();
             }
             State::Candle { factors, caches, rotary, last } => {
-                let mut x = Tensor::from_slice(rows, (1, tokens, d), &self.head.device)?;
+                let mut x = Tensor::from_slice(rows, (texts, tokens, d), &self.head.device)?;
                 let lower = self.below.into_iter().flat_map(Below::layers);
                 let layers = lower.chain(&self.head.layers).zip(&factors.layers).zip(caches);
                 for ((layer, (modules, factors)), cache) in layers {

@@ -77,6 +77,14 @@ pub enum HeadError {
         /// First layer of the head.
         tap: usize,
     },
+    /// More texts in one session than the device takes, or none.
+    #[error("a session of {texts} texts, expected 1 to {max}")]
+    Abreast {
+        /// Texts asked for.
+        texts: usize,
+        /// Most texts.
+        max: usize,
+    },
     /// Sequences longer than what was made room for.
     #[error("{got} tokens do not fit, expected at most {max}")]
     Length {

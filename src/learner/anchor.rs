@@ -15,11 +15,10 @@ use super::evaluate::Pulse;
 use super::feed::Feed;
 use crate::adapter::Spec;
 use crate::block::Block;
-use crate::generate::{GenerateError, Sampling};
+use crate::generate::Sampling;
 use crate::head::{Group, Seen};
 use crate::settings::Settings;
 use crate::train::Whitening;
-use rayon::prelude::*;
 use std::sync::{Arc, PoisonError};
 
 /// Tokens that a written text must have to be of use.
@@ -107,42 +106,28 @@ fn write(
 ) -> Result<Vec<Block>, LearnError> {
     let Wanted { start, count, tokens } = wanted;
     let mut blocks = Vec::with_capacity(*count);
-    let most = *count as u64 * TRIES;
-    // As many at a time as there are threads, in the order of their numbers.
-    let step = rayon::current_num_threads().max(1) as u64;
+    let (most, more) = (*count as u64 * TRIES, tokens.saturating_sub(start.len()));
+    let generator = engines.generator();
+    let step = generator.abreast() as u64;
     for first in (0..most).step_by(step as usize) {
         if blocks.len() >= *count {
             break;
         }
         pulse()?;
-        let texts: Vec<Result<Block, GenerateError>> = (first..most.min(first + step))
-            .into_par_iter()
-            .map(|seed| block(engines, start, *tokens, seed))
-            .collect();
-        for text in texts {
-            let text = text?;
-            if text.tokens.len() >= TOKENS_MIN.min(*tokens) && blocks.len() < *count {
-                blocks.push(text);
-            }
-        }
+        // Drawn from what the base thinks likely, in the order of their numbers.
+        let sampling = |seed| Sampling { temperature: 1.0, top_p: 1.0, seed };
+        let samplings: Vec<_> = (first..most.min(first + step)).map(sampling).collect();
+        let texts = generator.several(start, more, None, &samplings)?;
+        let long =
+            texts.into_iter().filter(|text| start.len() + text.len() >= TOKENS_MIN.min(*tokens));
+        blocks.extend(long.take(count - blocks.len()).map(|text| block(start, &text)));
     }
     Ok(blocks)
 }
 
-/// One text, drawn from what the base thinks likely.
-fn block(
-    engines: &Engines,
-    start: &[u32],
-    tokens: usize,
-    seed: u64,
-) -> Result<Block, GenerateError> {
-    let sampling = Sampling { temperature: 1.0, top_p: 1.0, seed };
-    let more = tokens.saturating_sub(start.len());
-    let mut text = engines.generator().start(start, more, None, sampling)?;
-    let mut tokens = start.to_vec();
-    while let Some(token) = text.next_token()? {
-        tokens.push(token);
-    }
+/// A text of the base's own, all of which is to be learned but for its start.
+fn block(start: &[u32], text: &[u32]) -> Block {
+    let tokens = [start, text].concat();
     let learn = (0..tokens.len()).map(|t| t >= start.len()).collect();
-    Ok(Block { tokens, learn, bytes: 0, domain: 0 })
+    Block { tokens, learn, bytes: 0, domain: 0 }
 }
