@@ -14,12 +14,12 @@ import argparse
 import json
 import os
 import resource
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 SEED = 20261122
 RANK, ALPHA, TARGETS = 8, 16, ["q_proj", "v_proj"]
@@ -46,6 +46,14 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def used_mb(device: str) -> float | None:
+    """Memory of a GPU of NVIDIA's that is used now, by whomever, in MB; none of another device."""
+    if not device.startswith("cuda:"):
+        return None
+    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i", device.removeprefix("cuda:")]
+    return float(subprocess.check_output(query, text=True)) * 1024 * 1024 / 1e6
+
+
 def measure(work, arguments, libraries_mb: float, versions: dict) -> None:
     """Runs `work` warm-up and timed times, and prints the line; the first run gives the numbers to compare."""
     checks, times, loaded_mb = None, [], status_mb("VmRSS")
@@ -62,6 +70,8 @@ def measure(work, arguments, libraries_mb: float, versions: dict) -> None:
         "step_ms": times, "cpu_ms": (cpu_seconds() - cpu) * 1e3 / len(times), "libraries_mb": libraries_mb,
         "loaded_mb": loaded_mb, "peak_mb": status_mb("VmHWM"), "checks": checks, "versions": versions,
     }
+    if arguments.before_mb is not None:
+        line["device_mb"] = used_mb(arguments.device) - arguments.before_mb
     print(json.dumps(line), flush=True)
 
 
@@ -179,16 +189,17 @@ class Learner:
         from transformers import AutoModelForCausalLM
 
         self.torch, self.k, self.replay = torch, 0, arguments.replay
-        base = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)
+        device = torch.device(arguments.device.replace("metal", "mps"))
+        base = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).to(device)
         self.llama = PeftModel.from_pretrained(base, arguments.adapters / "fast", is_trainable=True).base_model.model
-        self.autocast = lambda: torch.autocast("cpu", dtype=torch.bfloat16, enabled=arguments.dtype == "bf16")
+        self.autocast = lambda: torch.autocast(device.type, dtype=torch.bfloat16, enabled=arguments.dtype == "bf16")
         named = {name: value for name, value in self.llama.named_parameters() if value.requires_grad}
         slow = load_file(arguments.adapters / "slow" / "adapter_model.safetensors")
         self.fast = list(named.values())
-        self.slow = [slow["base_model.model." + name.replace(".default", "")] for name in named]
+        self.slow = [slow["base_model.model." + name.replace(".default", "")].to(device) for name in named]
         self.optimiser = torch.optim.AdamW(self.fast, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         rows = token_ids(0, arguments.blocks + arguments.replay, arguments.tokens, base.config.vocab_size)
-        self.ids = torch.tensor(rows)
+        self.ids = torch.tensor(rows, device=device)
 
     def run(self, ids):
         """The residual stream before the final norm, and what the norm makes of it."""
@@ -287,7 +298,7 @@ def main() -> None:
         for name, kind in flags.items():
             own.add_argument(f"--{name.replace('_', '-')}", type=kind, required=True)
 
-    measured = dict(blocks=int, tokens=int, threads=int, steps=int, warm_up=int)
+    measured = dict(blocks=int, tokens=int, device=str, threads=int, steps=int, warm_up=int)
     command(shape, config=str, out=Path)
     command(unpack, model=Path, out=Path)
     command(adapters, model=Path, layers=int, out=Path)
@@ -295,6 +306,10 @@ def main() -> None:
     command(step, model=Path, adapters=Path, replay=int, dtype=str, **measured)
     command(trunk, model=Path, vocabulary=int, **measured)
     arguments = parser.parse_args()
+    device = getattr(arguments, "device", "cpu")
+    if not device.startswith("cuda:"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    arguments.before_mb = used_mb(device)
     arguments.work(arguments)
 
 

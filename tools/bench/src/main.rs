@@ -17,8 +17,9 @@ mod rounds;
 mod table;
 mod works;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::{Parser, Subcommand};
+use sapwood::settings::Device;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,6 +53,9 @@ struct Comparison {
     /// Only this peer; may be given more than once.
     #[arg(long, value_name = "PEER")]
     peer: Vec<Peer>,
+    /// Where both sides compute: cpu, cuda:N or metal. Only steps have a peer on a GPU.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Device,
     /// Threads of every side; 0 is one per core.
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
@@ -88,6 +92,8 @@ enum Worker {
         #[arg(long)]
         adapters: PathBuf,
         #[arg(long)]
+        device: Device,
+        #[arg(long)]
         threads: usize,
         #[arg(long)]
         warm_up: usize,
@@ -118,10 +124,10 @@ fn measured(worker: Worker) -> Result<()> {
     let line = match worker {
         Worker::Rounding { model, data } => rounding::table(&model, &data)?,
         Worker::Peak => serde_json::to_string(&gemm::gflops())?,
-        Worker::Measure { work, model, adapters, threads, warm_up, steps } => {
+        Worker::Measure { work, model, adapters, device, threads, warm_up, steps } => {
             let work = Work::named(&work)?;
-            let (repeats, libraries_mb) = ([warm_up, steps], measure::resident_mb()?);
-            let task = ours::Task { work, model, adapters, threads, repeats, libraries_mb };
+            let begun = measure::Begun::now(device, [warm_up, steps])?;
+            let task = ours::Task { work, model, adapters, device, threads, begun };
             serde_json::to_string(&ours::run(&task)?)?
         }
     };
@@ -140,7 +146,15 @@ fn compared(choice: &Comparison) -> Result<()> {
         "a debug build says nothing about speed: cargo run --release --bin sapwood-bench"
     );
     ensure!(choice.rounds > 0 && choice.steps > 0, "--rounds and --steps are at least 1");
+    ensure!(choice.device != Device::Auto, "--device names one: cpu, cuda:N or metal");
+    let has_peer = |work: &Work| !work.peers(choice.device).is_empty();
     let named: Result<Vec<Work>> = choice.only.iter().map(|name| Work::named(name)).collect();
-    let works = if choice.only.is_empty() { WORKS.to_vec() } else { named? };
+    let works = match choice.only.is_empty() {
+        true => WORKS.into_iter().filter(has_peer).collect(),
+        false => named?,
+    };
+    if let Some(work) = works.iter().find(|work| !has_peer(work)) {
+        bail!("{} is measured on the CPU alone, --device is {}", work.name, choice.device);
+    }
     rounds::run(&works, choice)
 }

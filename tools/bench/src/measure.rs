@@ -4,9 +4,11 @@
 //! - Linux only: memory and CPU time are those of `/proc/self`.
 
 use anyhow::{Context, Result, ensure};
+use sapwood::settings::Device;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 use std::time::Instant;
 
 /// One worker's result.
@@ -22,6 +24,9 @@ pub(crate) struct Line {
     pub(crate) loaded_mb: f64,
     /// Most resident memory of the process's life, its libraries and loading included.
     pub(crate) peak_mb: f64,
+    /// Memory of the GPU that came to be used since the process began, as its driver counts it: what a
+    /// library holds back for later included.
+    pub(crate) device_mb: Option<f64>,
     /// Numbers of the first step that both sides must agree on.
     pub(crate) checks: BTreeMap<String, f64>,
     /// What computed it.
@@ -85,17 +90,36 @@ pub(crate) fn median(numbers: &[f64]) -> f64 {
     }
 }
 
-/// Runs `work` `warm_up` times, then `steps` times with a clock; `libraries_mb` is from before
-/// anything was loaded.
+/// How a measurement begins: what was held before anything was loaded, and how often to repeat.
+pub(crate) struct Begun {
+    /// Steps before the clock runs, and with it.
+    pub(crate) repeats: [usize; 2],
+    device: Device,
+    libraries_mb: f64,
+    device_mb: Option<f64>,
+}
+
+impl Begun {
+    /// Looks at the memory of this process and of the device.
+    ///
+    /// # Errors
+    /// A system without `/proc`, a GPU of NVIDIA's without `nvidia-smi`.
+    pub(crate) fn now(device: Device, repeats: [usize; 2]) -> Result<Self> {
+        let (libraries_mb, device_mb) = (status_mb("VmRSS:")?, used_mb(device)?);
+        Ok(Self { repeats, device, libraries_mb, device_mb })
+    }
+}
+
+/// Runs `work` without a clock, then with one.
 ///
 /// # Errors
 /// The first error of `work`, and a system without `/proc`.
 pub(crate) fn measure(
-    [warm_up, steps]: [usize; 2],
-    libraries_mb: f64,
+    begun: &Begun,
     mut work: impl FnMut() -> Result<BTreeMap<String, f64>>,
 ) -> Result<Line> {
-    let loaded_mb = resident_mb()?;
+    let [warm_up, steps] = begun.repeats;
+    let loaded_mb = status_mb("VmRSS:")?;
     let (mut checks, mut step_ms, mut cpu) = (None, Vec::new(), cpu_ms()?);
     for step in 0..warm_up + steps {
         if step == warm_up {
@@ -111,9 +135,10 @@ pub(crate) fn measure(
     Ok(Line {
         cpu_ms: (cpu_ms()? - cpu) / steps.max(1) as f64,
         step_ms,
-        libraries_mb,
+        libraries_mb: begun.libraries_mb,
         loaded_mb,
         peak_mb: status_mb("VmHWM:")?,
+        device_mb: used_mb(begun.device)?.zip(begun.device_mb).map(|(now, then)| now - then),
         checks: checks.unwrap_or_default(),
         versions: BTreeMap::from([("Sapwood".into(), env!("CARGO_PKG_VERSION").into())]),
     })
@@ -127,12 +152,15 @@ pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
     (found, start.elapsed().as_secs_f64() * 1e3)
 }
 
-/// Resident memory now, in MB.
-///
-/// # Errors
-/// A system without `/proc`.
-pub(crate) fn resident_mb() -> Result<f64> {
-    status_mb("VmRSS:")
+/// Memory of a GPU of NVIDIA's that is used now, by whomever; none of another device.
+fn used_mb(device: Device) -> Result<Option<f64>> {
+    let Device::Cuda(index) = device else { return Ok(None) };
+    let mut command = Command::new("nvidia-smi");
+    command.args(["--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i"]);
+    let output = command.arg(index.to_string()).output().context("cannot start nvidia-smi")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mib: f64 = text.trim().parse().with_context(|| format!("nvidia-smi says {text:?}"))?;
+    Ok(Some(mib * 1024.0 * 1024.0 / 1e6))
 }
 
 /// A field of `/proc/self/status`, given there in kB.
@@ -209,7 +237,8 @@ mod tests {
 
     #[test]
     fn a_process_knows_its_own_memory_and_time() {
-        let line = measure([1, 2], 0.0, || Ok(BTreeMap::from([("one".to_owned(), 1.0)]))).unwrap();
+        let begun = Begun::now(Device::Cpu, [1, 2]).unwrap();
+        let line = measure(&begun, || Ok(BTreeMap::from([("one".to_owned(), 1.0)]))).unwrap();
         assert_eq!(line.step_ms.len(), 2);
         assert!(line.peak_mb >= line.loaded_mb && line.loaded_mb > 1.0, "{line:?}");
     }

@@ -4,16 +4,16 @@
 //! - A step runs the trunk on its fresh blocks, as the first visit of a block does, and takes the
 //!   hidden states of replayed ones as stored. Token ids and settings are those of `peer.py`.
 
-use crate::measure::{Line, measure};
+use crate::measure::{Begun, Line, measure};
 use crate::works::{BLOCKS, Kind, TOKENS, Work};
 use anyhow::{Context, Result};
-use ndarray::Array2;
+use ndarray::{Array2, Array3};
 use sapwood::adapter::{Adapter, peft};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
-use sapwood::head::{Backend, Distance, Group, Head, Keep, Objective};
+use sapwood::head::{Backend, Below, Distance, Group, Head, Keep, Objective};
 use sapwood::learner::Feed;
-use sapwood::settings::EmbeddingLayers;
+use sapwood::settings::{Device, EmbeddingLayers};
 use sapwood::train::{self, AdamW, Batch, Follow, Learners, Rules, Step};
 use sapwood::trunk::{Trunk, trim};
 use std::collections::BTreeMap;
@@ -43,12 +43,12 @@ pub(crate) struct Task {
     pub(crate) model: PathBuf,
     /// The folder with the adapters `fast` and `slow`.
     pub(crate) adapters: PathBuf,
+    /// Where to compute.
+    pub(crate) device: Device,
     /// Threads of the trunk; rayon has been told before the process began.
     pub(crate) threads: usize,
-    /// Steps before the clock runs, and with it.
-    pub(crate) repeats: [usize; 2],
-    /// Resident memory before anything is loaded.
-    pub(crate) libraries_mb: f64,
+    /// What was there before anything is loaded, and how often to repeat.
+    pub(crate) begun: Begun,
 }
 
 /// Loads what the work needs and measures it.
@@ -68,7 +68,7 @@ fn trunk(task: &Task, base: &Base, layers: usize) -> Result<Line> {
     trim();
     let vocab = base.config().vocab;
     let ids = Array2::from_shape_fn((BLOCKS, TOKENS), |(row, column)| id(row, column, vocab));
-    measure(task.repeats, task.libraries_mb, || {
+    measure(&task.begun, || {
         let hidden = trunk.hidden(&ids)?;
         // Weighted by place, so that the right numbers at the wrong places do not pass.
         let weighted =
@@ -81,8 +81,9 @@ fn trunk(task: &Task, base: &Base, layers: usize) -> Result<Line> {
 fn step(task: &Task, base: Base, replay: usize, keep: Keep) -> Result<Line> {
     let config = base.config().clone();
     let tap = config.layers - task.work.learning(config.layers)?;
-    let trunk = Trunk::load(&base, tap, task.threads)?;
-    let head = Head::load(&base, tap, &Backend::cpu(), TOKENS, keep)?;
+    let backend = Backend::open(task.device)?;
+    let trunk = trunk_on(&backend, &base, tap, task.threads)?;
+    let head = Head::load(&base, tap, &backend, TOKENS, keep)?;
     drop(base);
     let mut learners = Learners::new(adapter(&task.adapters.join("fast"), &config)?);
     learners.slow = adapter(&task.adapters.join("slow"), &config)?;
@@ -94,13 +95,23 @@ fn step(task: &Task, base: Base, replay: usize, keep: Keep) -> Result<Line> {
     let mut feed = Feed::new(&trunk, new, 0);
     let indices: Vec<usize> = (0..BLOCKS).collect();
     trim();
-    measure(task.repeats, task.libraries_mb, || {
+    measure(&task.begun, || {
         let (new, hidden) = feed.batch(&indices)?;
         let fresh = Group { blocks: &new, hidden: &hidden };
         let replay = (replay > 0).then_some(Group { blocks: &old, hidden: &stored });
         let batch = Batch { fresh, replay, anchor: None };
         Ok(checks(&train::step(&head, &mut learners, &[batch], &RULES, LEARNING_RATE)?))
     })
+}
+
+/// Layers below the tap where the head is, as a job has them.
+fn trunk_on(backend: &Backend, base: &Base, tap: usize, threads: usize) -> Result<Trunk> {
+    if backend.is_cpu() || tap == 0 {
+        return Ok(Trunk::load(base, tap, threads)?);
+    }
+    let below = Below::load(base, tap, backend, TOKENS)?;
+    let layers = move |embedded: &Array3<f32>| Ok(below.hidden(embedded)?);
+    Ok(Trunk::load_continued(base, tap, threads, Box::new(layers))?)
 }
 
 /// Token `column` of block `row`.

@@ -3,6 +3,7 @@
 use crate::measure::Line;
 use crate::works::{BLOCKS, Kind, Peer, TOKENS, Work};
 use anyhow::{Context, Result, bail};
+use sapwood::settings::Device;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +15,8 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peer.py");
 pub(crate) struct Processes {
     /// `--python`
     pub(crate) python: PathBuf,
+    /// Where every side computes.
+    pub(crate) device: Device,
     /// Threads, at least 1.
     pub(crate) threads: usize,
 }
@@ -107,6 +110,7 @@ impl Processes {
     }
 
     fn repeated(&self, command: &mut Command, [warm_up, steps]: [usize; 2]) {
+        command.args(["--device", &self.device.to_string()]);
         command.args(["--threads", &self.threads.to_string()]);
         command.args(["--warm-up", &warm_up.to_string(), "--steps", &steps.to_string()]);
     }
@@ -159,7 +163,8 @@ mod tests {
 
     #[test]
     fn a_missing_interpreter_is_named() {
-        let processes = Processes { python: "no/such/python".into(), threads: 1 };
+        let processes =
+            Processes { python: "no/such/python".into(), device: Device::Cpu, threads: 1 };
         let error = processes.make("shape", []).unwrap_err();
         assert!(error.to_string().contains("no/such/python"), "{error}");
     }

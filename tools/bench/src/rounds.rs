@@ -39,12 +39,12 @@ struct Raw<'a> {
 /// A side that fails, or sides that do not compute the same.
 pub(crate) fn run(works: &[Work], choice: &Comparison) -> Result<()> {
     let threads = if choice.threads == 0 { machine::cores() } else { choice.threads };
-    let processes = Processes { python: choice.python.clone(), threads };
+    let processes = Processes { python: choice.python.clone(), device: choice.device, threads };
     let out = choice.out.clone().unwrap_or_else(|| choice.work_dir.join("table.md"));
     fs::create_dir_all(&choice.work_dir)
         .with_context(|| format!("cannot make {}", choice.work_dir.display()))?;
     warn_of_load(threads);
-    let mut table = Table::new(threads, choice.rounds, choice.steps);
+    let mut table = Table::new(choice.device, threads, [choice.rounds, choice.steps]);
     let mut compared = Vec::new();
     for work in works {
         let files = prepare(work, &choice.work_dir, &processes)?;
@@ -86,7 +86,7 @@ fn warn_of_load(threads: usize) {
 /// The peers of a work that the user wants.
 fn peers(work: &Work, choice: &Comparison) -> Vec<Peer> {
     let wanted = |peer: &Peer| choice.peer.is_empty() || choice.peer.contains(peer);
-    work.peers().iter().copied().filter(wanted).collect()
+    work.peers(choice.device).iter().copied().filter(wanted).collect()
 }
 
 /// Makes the files of a work that are not there yet.

@@ -7,6 +7,7 @@
 use crate::machine;
 use crate::measure::{Line, median};
 use crate::works::{BLOCKS, Peer, RANK, TOKENS, Work};
+use sapwood::settings::Device;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -35,6 +36,7 @@ pub(crate) struct Measured {
 /// The works so far, and how they were measured.
 pub(crate) struct Table {
     load: Option<f64>,
+    device: Device,
     threads: usize,
     rounds: usize,
     steps: usize,
@@ -49,8 +51,8 @@ const HEAD: &str = "\
 
 impl Table {
     /// A table without rows; `steps` of every one of `rounds` are timed.
-    pub(crate) fn new(threads: usize, rounds: usize, steps: usize) -> Self {
-        Self { load: machine::load(), threads, rounds, steps, measured: Vec::new() }
+    pub(crate) fn new(device: Device, threads: usize, [rounds, steps]: [usize; 2]) -> Self {
+        Self { load: machine::load(), device, threads, rounds, steps, measured: Vec::new() }
     }
 
     /// Adds the rows of a work.
@@ -61,8 +63,14 @@ impl Table {
     /// Everything as Markdown.
     pub(crate) fn text(&self) -> String {
         let peak = self.peak();
-        let rows: String = self.measured.iter().map(|measured| measured.rows(peak)).collect();
-        format!("{}\n{HEAD}{rows}\n{LEGEND}", self.conditions())
+        let on_cpu = self.device == Device::Cpu;
+        let rows = self.measured.iter().map(|measured| match on_cpu {
+            true => measured.rows(|peer, difference| measured.row(peer, difference, peak)),
+            false => measured.rows(|peer, difference| measured.row_of_gpu(peer, difference)),
+        });
+        let rows: String = rows.collect();
+        let (head, legend) = if on_cpu { (HEAD, LEGEND) } else { (HEAD_OF_GPU, LEGEND_OF_GPU) };
+        format!("{}\n{head}{rows}\n{legend}", self.conditions())
     }
 
     /// The machine, the versions, and how often what was done.
@@ -75,9 +83,10 @@ impl Table {
             versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
         let load = self.load.map_or_else(|| "unknown".to_owned(), |load| format!("{load:.1}"));
         format!(
-            "{}, {} cores, load average before the run {load}, {} threads; {}. B {BLOCKS} x T \
-             {TOKENS}, rank {RANK} on q and v; median of {} rounds of {} steps; f32 GEMM peak \
-             {:.0} GFLOP/s.\n",
+            "{}{}, {} cores, load average before the run {load}, {} threads; {}. B {BLOCKS} x T \
+             {TOKENS}, rank {RANK} on q and v; median of {} rounds of {} steps; f32 GEMM peak of \
+             the CPU {:.0} GFLOP/s.\n",
+            machine::gpu(self.device),
             machine::processor(),
             machine::cores(),
             self.threads,
@@ -108,30 +117,63 @@ largest of losses and gradient norm in the first step, relative; the MSE counts 
 sides compute in f32.
 ";
 
+const HEAD_OF_GPU: &str = "\
+| work | against | ours, ms | theirs, ms | ratio | CPU ratio | ours, MB of GPU | theirs, MB of GPU \
+| ratio | difference |
+|---|---|---|---|---|---|---|---|---|---|
+";
+
+const LEGEND_OF_GPU: &str = "\
+A step is forward, backward, clipping, AdamW and average, from token ids; hidden states of replayed \
+blocks are stored on our side, in the host's memory, and computed again on theirs. Ratios are ours \
+over theirs, the median over rounds. Memory is what the GPU's driver counts as used after the last \
+step, less what it counted before: context, libraries and what they hold back for later included. \
+Difference: the largest of losses and gradient norm in the first step, relative; the MSE counts only \
+where both sides compute in f32.
+";
+
 impl Measured {
     /// One row a peer.
-    fn rows(&self, peak: f64) -> String {
+    fn rows(&self, row: impl Fn(Peer, f64) -> String) -> String {
         let mut text = String::new();
         for &(peer, difference) in &self.differences {
             // Writing to a String cannot fail.
-            let _done = writeln!(text, "{}", self.row(peer, difference, peak));
+            let _done = writeln!(text, "{}", row(peer, difference));
         }
         text
     }
 
+    /// The middle of a figure over the rounds.
+    fn middle(&self, peer: Peer, figure: impl Fn(&Round, &Line) -> f64) -> f64 {
+        let pairs = self.rounds.iter().flat_map(|round| {
+            let theirs = round.theirs.iter().filter(|(who, _)| *who == peer);
+            theirs.map(move |(_, line)| (round, line))
+        });
+        median(&pairs.map(|(round, line)| figure(round, line)).collect::<Vec<_>>())
+    }
+
+    fn row_of_gpu(&self, peer: Peer, difference: f64) -> String {
+        let of = |figure: &dyn Fn(&Round, &Line) -> f64| self.middle(peer, figure);
+        let device_mb = |line: &Line| line.device_mb.unwrap_or(f64::NAN);
+        let cells = [
+            self.work.title.to_owned(),
+            peer.title().to_owned(),
+            short(of(&|round, _| round.ours.median_ms())),
+            short(of(&|_, line| line.median_ms())),
+            format!("{:.2}", of(&|round, line| round.ours.median_ms() / line.median_ms())),
+            format!("{:.2}", of(&|round, line| round.ours.cpu_ms / line.cpu_ms)),
+            short(of(&|round, _| device_mb(&round.ours))),
+            short(of(&|_, line| device_mb(line))),
+            format!("{:.2}", of(&|round, line| device_mb(&round.ours) / device_mb(line))),
+            format!("{difference:.0e}"),
+        ];
+        format!("| {} |", cells.join(" | "))
+    }
+
     fn row(&self, peer: Peer, difference: f64, peak: f64) -> String {
-        let first = self.work.peers().first() == Some(&peer);
+        let first = self.work.peers(Device::Cpu).first() == Some(&peer);
         let [time_goal, memory_goal] = if first { self.work.goals } else { [None; 2] };
-        let of = |figure: &dyn Fn(&Round, &Line) -> f64| {
-            let pairs = self.rounds.iter().flat_map(|round| {
-                round
-                    .theirs
-                    .iter()
-                    .filter(|(who, _)| *who == peer)
-                    .map(move |(_, line)| (round, line))
-            });
-            median(&pairs.map(|(round, line)| figure(round, line)).collect::<Vec<_>>())
-        };
+        let of = |figure: &dyn Fn(&Round, &Line) -> f64| self.middle(peer, figure);
         let limit_ms = self.flops / peak / 1e6;
         let own_mb = |line: &Line| line.peak_mb - line.libraries_mb;
         let goal = |goal: Option<f64>| goal.map_or_else(String::new, |goal| format!("{goal:.2}"));
@@ -173,6 +215,7 @@ mod tests {
             libraries_mb: 50.0,
             loaded_mb: 60.0,
             peak_mb,
+            device_mb: Some(peak_mb / 2.0),
             checks: BTreeMap::new(),
             versions: BTreeMap::from([("PyTorch".into(), "2.15.0".into())]),
         }
@@ -189,7 +232,7 @@ mod tests {
             vec![round(100.0, 50.0, 100.0), round(100.0, 300.0, 500.0), round(50.0, 70.0, 100.0)];
         let work = Work::named("15m").unwrap();
         let differences = vec![(Peer::TorchF32, 2e-6)];
-        let mut table = Table::new(2, 3, 5);
+        let mut table = Table::new(Device::Cpu, 2, [3, 5]);
         table.add(Measured { work, flops: 3e9, differences, rounds });
         let text = table.text();
         let row = text.lines().find(|line| line.starts_with("| 15M")).unwrap();
@@ -213,5 +256,9 @@ mod tests {
         ];
         assert_eq!(cells[1..16], expected);
         assert!(text.contains("PyTorch 2.15.0") && text.contains("2 threads"));
+        table.device = Device::Metal;
+        let text = table.text();
+        let row = text.lines().find(|line| line.starts_with("| 15M")).unwrap();
+        assert!(row.ends_with("| 70.0 | 100 | 0.60 | 0.60 | 75.0 | 500 | 0.15 | 2e-6 |"), "{row}");
     }
 }

@@ -6,7 +6,7 @@
 use anyhow::{Result, bail, ensure};
 use sapwood::adapter::Target;
 use sapwood::head::Keep;
-use sapwood::settings::{Activations, HeadWeights};
+use sapwood::settings::{Activations, Device, HeadWeights};
 use serde_json::json;
 
 /// Fresh blocks of a step, and sequences of a trunk pass: B.
@@ -210,11 +210,15 @@ impl Work {
         }
     }
 
-    /// Who it is compared with; the first is the one that goals are set against.
-    pub(crate) fn peers(&self) -> &'static [Peer] {
+    /// Who it is compared with there; the first is the one that goals are set against. Nobody where a
+    /// GPU would not do what the title says: it keeps weights and activations in f32.
+    pub(crate) fn peers(&self, device: Device) -> &'static [Peer] {
         match self.kind {
-            Kind::Step { .. } => &[Peer::TorchF32, Peer::TorchBf16],
-            Kind::Trunk { .. } => &[Peer::OnnxRuntime],
+            Kind::Step { keep, .. } if device == Device::Cpu || keep == DEFAULT => {
+                &[Peer::TorchF32, Peer::TorchBf16]
+            }
+            Kind::Trunk { .. } if device == Device::Cpu => &[Peer::OnnxRuntime],
+            _ => &[],
         }
     }
 
