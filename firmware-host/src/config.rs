@@ -314,13 +314,29 @@ pub enum ConfigError {
         key: &'static str,
     },
     /// The settings of learning.
-    #[error("[learn] {0}")]
+    #[error("{}", of_file(.0))]
     Learn(#[from] SettingsError),
+}
+
+/// What is said of a flag, of the key in `[learn]` that has its name.
+fn of_file(error: &SettingsError) -> String {
+    let text = error.to_string();
+    match text.strip_prefix("--") {
+        Some(key) => format!("learn.{key}"),
+        None => format!("[learn] {text}"),
+    }
 }
 
 fn parse<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
     toml::from_str(text).map_err(|error| {
         let (line, problem) = sapwood::settings::problem(text, &error);
+        let problem = match problem.split_once(", expected one of") {
+            // There are some forty settings, and a file may not name all of them.
+            Some((unknown, names)) if names.contains("`replay-batch-size`") => {
+                format!("{unknown} in [learn]; CONFIG.md has every key")
+            }
+            _ => problem,
+        };
         ConfigError::File { line, problem }
     })
 }

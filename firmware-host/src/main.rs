@@ -28,11 +28,25 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whether the model or the state rules out what the configuration asks for.
+fn is_ruled_out(cause: &(dyn std::error::Error + 'static)) -> bool {
+    #[cfg(feature = "engine")]
+    return cause
+        .downcast_ref::<firmware_host::device::DeviceError>()
+        .is_some_and(firmware_host::device::DeviceError::is_choice);
+    #[cfg(not(feature = "engine"))]
+    {
+        let _ = cause;
+        false
+    }
+}
+
 /// What a service manager is told of an error.
 fn status(error: &anyhow::Error) -> u8 {
     let is_choice = |cause: &(dyn std::error::Error + 'static)| {
         cause.is::<ChoiceError>()
             || cause.is::<ConfigError>()
+            || is_ruled_out(cause)
             || cause.downcast_ref::<ServeError>().is_some_and(ServeError::is_choice)
             || cause.downcast_ref::<ServiceError>().is_some_and(ServiceError::is_choice)
     };

@@ -232,7 +232,7 @@ pub struct Status {
     pub log_lines_lost: u64,
     /// Optimiser steps made by this process.
     pub steps_made: u64,
-    /// Runs that were reported to this process, by how they ended.
+    /// Runs that were reported to this process, by how they ended; one that could not begin has failed.
     pub endings: Endings,
     /// Loss curve of the job under way, or of the last one.
     pub steps: Vec<StepPoint>,

@@ -386,6 +386,24 @@ fn a_folder_of_other_things_is_no_state_folder() {
     assert!(watched.status.success(), "{}", said(&watched));
 }
 
+/// What the model rules out is the configuration's fault too, and is called by the key's own name.
+#[test]
+fn settings_that_the_model_rules_out_are_not_tried_again() {
+    let folder = folder();
+    let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/base");
+    for (setting, said_of_it) in [
+        ("num-layers = 64", "learn.num-layers: expected at most the model's 6, got 64"),
+        ("rank = 0", "learn.rank: expected"),
+        ("rnak = 8", "unknown field `rnak` in [learn]; CONFIG.md has every key"),
+    ] {
+        let text = format!("model = {base:?}\nstate = \"state\"\n[learn]\n{setting}\n");
+        fs::write(folder.path().join("config.toml"), text).unwrap();
+        let refused = run(folder.path(), &["run", "--listen", "127.0.0.1:0"]);
+        assert_eq!(refused.status.code(), Some(EXIT_CONFIG), "{}", said(&refused));
+        assert!(said(&refused).contains(said_of_it), "{}", said(&refused));
+    }
+}
+
 #[test]
 fn a_refused_configuration_has_an_exit_code_of_its_own() {
     let folder = folder();

@@ -26,7 +26,7 @@ use sapwood::settings::Settings;
 use sapwood::state::State;
 use sapwood_tiny as tiny;
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -408,6 +408,25 @@ fn a_disk_that_keeps_no_promise_ends_the_program_and_a_new_start_finds_what_is_t
     let (mut worker, handle) = open();
     assert_eq!(worker.tick().unwrap(), Pace::Wait);
     assert!(handle.status().inbox.samples >= 1 && offer(&handle, "after").is_ok());
+}
+
+/// A disk that refuses a job's record is told where an operator looks, not in the log alone.
+#[test]
+fn a_job_that_cannot_begin_is_counted_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = base(folder.path());
+    let (sky, disk) = (Arc::<Sky>::default(), Arc::new(CutDisk::new()));
+    let world = World { storage: disk.clone(), clock: sky.clone(), probes: Box::new(Weather(sky)) };
+    let (mut worker, handle) = Worker::open(config(&model), world, TimeZone::UTC).unwrap();
+    (0..12).for_each(|number| assert!(offer(&handle, &format!("text {number}")).is_ok()));
+    disk.set(Some(Fault::From(0, Failure::Kind(ErrorKind::QuotaExceeded))));
+    assert_eq!(worker.tick().unwrap(), Pace::Wait);
+    disk.set(None);
+    assert_eq!(worker.tick().unwrap(), Pace::Wait);
+    let status = handle.status();
+    assert_eq!((status.endings.failed, status.inbox.samples), (1, 12));
+    let why = &status.waiting_for;
+    assert!(why.starts_with("rests for ") && why.contains("quota"), "{why}");
 }
 
 /// Whatever took the manifests, the reservoir beside them is not written over.

@@ -28,6 +28,7 @@ pub use served::{Current, Served};
 pub use worker::{Pace, Worker};
 
 use crate::clock::Clock;
+use crate::config::ConfigError;
 use crate::history;
 use crate::paused::{OrderError, Paused};
 use crate::probe::Probes;
@@ -46,7 +47,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 pub enum DeviceError {
     /// Loading the base, or a job that the state folder did not survive.
     #[error(transparent)]
-    Learn(#[from] LearnError),
+    Learn(LearnError),
+    /// Settings that this base or this state rules out.
+    #[error(transparent)]
+    Config(ConfigError),
     /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
@@ -86,7 +90,21 @@ pub enum DeviceError {
     },
 }
 
+impl From<LearnError> for DeviceError {
+    fn from(error: LearnError) -> Self {
+        match error {
+            LearnError::Settings(error) => Self::Config(error.into()),
+            error => Self::Learn(error),
+        }
+    }
+}
+
 impl DeviceError {
+    /// Whether the configuration is wrong, so that starting again does not help.
+    pub fn is_choice(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::NoModel)
+    }
+
     /// Whether the state folder must be opened again to know what the disk holds.
     pub fn is_final(&self) -> bool {
         matches!(

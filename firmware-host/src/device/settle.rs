@@ -106,6 +106,7 @@ pub(super) fn settle(
 #[derive(Debug, Default)]
 pub(super) struct Rest {
     until: Duration,
+    cause: String,
     failures: u32,
 }
 
@@ -115,13 +116,20 @@ impl Rest {
         self.until.saturating_sub(elapsed)
     }
 
+    /// What it is a rest from.
+    pub(super) fn cause(&self) -> &str {
+        &self.cause
+    }
+
     /// A run has spent its budget: otherwise a bound on what is spent at a time would bound nothing.
     pub(super) fn after_spending(&mut self, elapsed: Duration, seconds: f64) {
+        self.cause = "a run that spent its budget".to_owned();
         self.until = elapsed + Duration::from_secs_f64(seconds);
     }
 
-    /// A run has failed, or did not begin.
-    pub(super) fn after_failure(&mut self, elapsed: Duration) {
+    /// A run has failed, or did not begin, and why.
+    pub(super) fn after_failure(&mut self, elapsed: Duration, why: String) {
+        self.cause = why;
         let rest = REST.saturating_mul(1 << self.failures.min(10)).min(REST_MAX);
         self.failures = self.failures.saturating_add(1);
         self.until = elapsed + rest;
@@ -141,7 +149,7 @@ mod tests {
     fn rest_doubles_with_every_failure_up_to_an_hour_and_begins_anew_after_a_run() {
         let mut rest = Rest::default();
         let fail = |rest: &mut Rest| {
-            rest.after_failure(Duration::ZERO);
+            rest.after_failure(Duration::ZERO, String::new());
             rest.left(Duration::ZERO).as_secs()
         };
         let rests: Vec<u64> = (0..8).map(|_| fail(&mut rest)).collect();

@@ -174,8 +174,9 @@ impl Worker {
         self.waited_for = None;
         let again = match self.step(&readings, situation) {
             Err(error) if !error.is_final() => {
-                tracing::warn!(%error, "no job");
-                self.fail();
+                tracing::error!(%error, "no job could begin");
+                self.sight.board.update(|status| status.endings.failed += 1);
+                self.fail(error.to_string());
                 false
             }
             made => made?,
@@ -211,7 +212,7 @@ impl Worker {
         if left.is_zero() || self.told.ordered {
             return Ok(());
         }
-        Err(format!("rests after the last run for {} s", left.as_secs() + 1))
+        Err(format!("rests for {} s after {}", left.as_secs() + 1, self.rest.cause()))
     }
 
     /// Says why nothing is learned; logged when other constraints stand in the way than before.
@@ -309,15 +310,15 @@ impl Worker {
             End::GoesOn => {}
             End::Waits => self.told.ordered = false,
             End::Failed(is_final) => {
-                self.fail();
+                self.fail("a run that failed".to_owned());
                 return is_final.map_or(Ok(true), Err);
             }
         }
         Ok(!matches!(end, End::Waits))
     }
 
-    fn fail(&mut self) {
-        self.rest.after_failure(self.sight.clock.elapsed());
+    fn fail(&mut self, why: String) {
+        self.rest.after_failure(self.sight.clock.elapsed(), why);
         self.told.ordered = false;
     }
 }
