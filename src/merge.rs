@@ -55,9 +55,27 @@ pub fn retain_at(k: u64, retain: f32) -> f32 {
 /// # Errors
 /// [`MergeError::Spec`] when the specs differ.
 pub fn ema(slow: &mut Adapter, fast: &Adapter, retain: f32) -> Result<(), MergeError> {
+    ema_beside(slow, fast, retain, 0)
+}
+
+/// The same beside the first `still` ranks of every module, which are not looked at: what both have in
+/// common would not stay the same to the bit.
+///
+/// # Errors
+/// As [`ema`].
+pub fn ema_beside(
+    slow: &mut Adapter,
+    fast: &Adapter,
+    retain: f32,
+    still: usize,
+) -> Result<(), MergeError> {
     same(&slow.spec, &fast.spec)?;
-    for (slow, fast) in slow.values.iter_mut().zip(&fast.values) {
-        *slow = retain * *slow + (1.0 - retain) * fast;
+    let Adapter { spec, values } = slow;
+    for range in spec.moving(still) {
+        let pairs = values[range.clone()].iter_mut().zip(&fast.values[range]);
+        for (slow, fast) in pairs {
+            *slow = retain * *slow + (1.0 - retain) * fast;
+        }
     }
     Ok(())
 }

@@ -173,6 +173,7 @@ fn five_steps_end_where_those_of_the_cpus_kernels_end() -> Result<(), Surprise> 
         max_grad_norm: 1.0,
         retain: 0.9,
         follow: Follow::Always,
+        still: 0,
     };
     let learn = |head: &Head| -> Result<(Vec<f32>, Learners), Surprise> {
         let mut chance = Chance::new(11);

@@ -6,6 +6,7 @@ mod common;
 
 use common::{Golden, Surprise, Within, assert_close, exported};
 use ndarray::{Array3, Axis};
+use sapwood::adapter::stacked::{part, stack};
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
@@ -223,6 +224,7 @@ fn rules(layers: EmbeddingLayers) -> Rules<'static> {
         max_grad_norm: 1.0,
         retain: 0.99,
         follow: Follow::Always,
+        still: 0,
     }
 }
 
@@ -261,6 +263,49 @@ fn one_ilora_step_equals_that_of_torch() -> Result<(), Surprise> {
         let slow = adapter(&golden, &spec, &format!("{name}.slow_after"))?;
         assert_close("fast", &learners.fast.values, &fast.values, &F32);
         assert_close("slow", &learners.slow.values, &slow.values, &F32);
+    }
+    Ok(())
+}
+
+/// A global adapter and the learner's own as one, of which the first ranks stay to the bit: as PEFT has two
+/// adapters in force and gradients for one.
+#[test]
+fn steps_beside_an_adapter_that_stays_equal_those_of_torch() -> Result<(), Surprise> {
+    let (_place, base) = exported("step/base")?;
+    let golden = Golden::load("step/beside")?;
+    let own = spec(&base);
+    let still = Strength { rank: 3, alpha: 5.0 };
+    let global = Spec::uniform(base.config(), 1..3, &Target::ALL, still);
+    let global = adapter(&golden, &global, "global")?;
+    let whole = |prefix| -> Result<Adapter, Surprise> {
+        Ok(stack(&global, &adapter(&golden, &own, prefix)?)?)
+    };
+    for kernels in KERNELS {
+        let (fast, slow) = (whole("fast_before")?, whole("slow_before")?);
+        let before = part(&fast, &(0..3));
+        let moments = Moments::zeros(fast.values.len());
+        let mut learners = Learners { fast, slow, moments, k: 0 };
+        let head = head(&base, kernels)?;
+        let rules = Rules { still: 3, ..rules(EmbeddingLayers::Last) };
+        for k in 1..=3 {
+            let fresh = Owned::load(&golden, &format!("fresh{k}."), 0)?;
+            let replay = Owned::load(&golden, &format!("replay{k}."), 0)?;
+            let batch = Batch {
+                fresh: Group { blocks: &fresh.blocks(), hidden: &fresh.hidden },
+                replay: Some(Group { blocks: &replay.blocks(), hidden: &replay.hidden }),
+                anchor: None,
+            };
+            let step = train::step(&head, &mut learners, &[batch], &rules, 1e-2)?;
+            let [total, norm] =
+                ["total", "gradient_norm"].map(|name| golden.f32(&format!("{name}{k}")));
+            assert_close("total", &[step.losses.total], &total?, &F32);
+            assert_close("gradient norm", &[step.gradient_norm], &norm?, &F32);
+        }
+        for (name, learner) in [("fast_after", &learners.fast), ("slow_after", &learners.slow)] {
+            let after = adapter(&golden, &own, name)?;
+            assert_close(name, &part(learner, &(3..7)).values, &after.values, &F32);
+            assert_eq!(part(learner, &(0..3)), before, "{name}: what stays has moved");
+        }
     }
     Ok(())
 }

@@ -160,7 +160,7 @@ fn check_length(adapter: &Adapter) -> Result<(), AdapterError> {
     if expected == got { Ok(()) } else { Err(AdapterError::Length { expected, got }) }
 }
 
-fn check_fans(first: &Module, second: &Module) -> Result<(), AdapterError> {
+pub(super) fn check_fans(first: &Module, second: &Module) -> Result<(), AdapterError> {
     let expected = (first.fan_in, first.fan_out);
     let got = (second.fan_in, second.fan_out);
     if expected == got {

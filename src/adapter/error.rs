@@ -137,6 +137,14 @@ pub enum AdapterError {
         /// In the vector.
         got: usize,
     },
+    /// A linear layer that only one of two adapters changes.
+    #[error("layer {layer} {target:?} is adapted by one of two adapters, expected both")]
+    Alone {
+        /// The layer.
+        layer: usize,
+        /// The linear layer in it.
+        target: Target,
+    },
     /// Two adapters of different bases.
     #[error("layer {layer} {target:?}: expected fans {expected:?}, got {got:?}: another base")]
     Fans {

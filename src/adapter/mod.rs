@@ -9,6 +9,7 @@
 
 pub mod compare;
 pub mod peft;
+pub mod stacked;
 
 mod error;
 
@@ -165,6 +166,21 @@ impl Spec {
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
         self.modules.is_empty()
+    }
+
+    /// Where the numbers lie that are not of the first `still` ranks of their module: rows of A and columns
+    /// of B. All of them, when none is still.
+    pub fn moving(&self, still: usize) -> impl Iterator<Item = Range<usize>> {
+        let ranks = move |module: &Module| {
+            let (still, rank) = (still.min(module.rank), module.rank);
+            let a = module.a.start + still * module.fan_in..module.a.end;
+            let (first, rows) = (module.b.start, module.fan_out);
+            let b = (0..rows).map(move |row| first + row * rank + still..first + (row + 1) * rank);
+            std::iter::once(a).chain(b)
+        };
+        let whole = (still == 0).then(|| 0..self.len());
+        let some = if still == 0 { &[][..] } else { &self.modules };
+        whole.into_iter().chain(some.iter().flat_map(ranks))
     }
 
     /// The module of a linear layer, if it is adapted.

@@ -72,6 +72,7 @@ pub(super) fn rules<'w>(
             steps if step.is_multiple_of(steps) || step == settings.iters => Follow::Back,
             _ => Follow::Not,
         },
+        still: 0,
     }
 }
 

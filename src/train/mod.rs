@@ -14,7 +14,7 @@ mod whitening;
 pub use optimiser::{AdamW, Moments, clip};
 pub use whitening::Whitening;
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, Spec};
 use crate::head::{Group, Head, HeadError, Losses, Objective};
 use crate::merge::{self, MergeError};
 
@@ -99,6 +99,8 @@ pub struct Rules<'w> {
     pub retain: f32,
     /// How slow follows fast.
     pub follow: Follow,
+    /// The first ranks of every module that do not move: another's part beside the learners' own.
+    pub still: usize,
 }
 
 /// One micro-batch: fresh blocks and, once there is something to replay, old ones.
@@ -152,6 +154,7 @@ pub fn step(
         of_blocks.extend(part.of_blocks);
     }
     let k = learners.k + 1;
+    hold(&learners.fast.spec, rules.still, &mut gradient);
     let gradient_norm = clip(&mut gradient, rules.max_grad_norm);
     if !(losses.total.is_finite() && gradient_norm.is_finite()) {
         return Err(TrainError::NotFinite { k, loss: losses.total, norm: gradient_norm });
@@ -160,18 +163,31 @@ pub fn step(
     rules.whitening.iter().for_each(|whitening| whitening.apply(&mut gradient));
     rules.adamw.moves(&mut gradient, moments, k, learning_rate);
     rules.whitening.iter().for_each(|whitening| whitening.apply(&mut gradient));
-    rules.adamw.go(&mut fast.values, &gradient, learning_rate);
+    for moving in fast.spec.moving(rules.still) {
+        rules.adamw.go(&mut fast.values[moving.clone()], &gradient[moving], learning_rate);
+    }
+    let mut follow = |retain| merge::ema_beside(slow, fast, retain, rules.still);
     match rules.follow {
-        Follow::Always => merge::ema(slow, fast, merge::retain_at(k, rules.retain))?,
-        Follow::AtOnce => merge::ema(slow, fast, rules.retain)?,
+        Follow::Always => follow(merge::retain_at(k, rules.retain))?,
+        Follow::AtOnce => follow(rules.retain)?,
         Follow::Not => {}
         Follow::Back => {
-            merge::ema(slow, fast, rules.retain)?;
+            follow(rules.retain)?;
             fast.values.copy_from_slice(&slow.values);
         }
     }
     learners.k = k;
     Ok(Step { losses, of_blocks, gradient_norm })
+}
+
+/// No slope where nothing moves, so that it neither counts in the norm nor leaves moments.
+fn hold(spec: &Spec, still: usize, gradient: &mut [f32]) {
+    let mut from = 0;
+    for moving in spec.moving(still) {
+        gradient[from..moving.start].fill(0.0);
+        from = moving.end;
+    }
+    gradient[from..].fill(0.0);
 }
 
 fn add(sum: &mut Losses, part: &Losses, share: f32) {

@@ -25,6 +25,7 @@ WHITENING, WHITENED_STEPS = 30.0, 3
 ADAMW = dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
 TRAJECTORY_STEPS, TRAJECTORY_LR, WARM_UP_STEPS = 20, 1e-2, 5
 VARIANTS = ["last", "all"]
+GLOBAL_RANK, GLOBAL_ALPHA, BESIDE_STEPS, BESIDE_LR = 3, 5, 3, 1e-2
 
 FORMULAS = {
     "ce": "mean over t of -log softmax(logits[t])[labels[t + 1]] where labels[t + 1] != -100, over the whole group "
@@ -274,6 +275,41 @@ def write_step(folder: Path) -> dict:
     return {variant: {part: rounded(tensors[f"{variant}.{part}"]) for part in parts} for variant in VARIANTS}
 
 
+class Beside(Learner):
+    """A learner over a second adapter, PEFT's own way: both are in force, and only the learner's has gradients."""
+
+    def __init__(self, base: Path, name: str):
+        super().__init__(base, name)
+        spec = LoraConfig(r=GLOBAL_RANK, lora_alpha=GLOBAL_ALPHA, target_modules=TARGETS, layers_to_transform=LAYERS, lora_dropout=0.0)
+        self.model.add_adapter("global", spec)
+        self.model.base_model.set_adapter(["default", "global"])
+        named = {key: value for key, value in self.model.named_parameters() if ".global." in key}
+        self.fixed = {short(key.replace(".global.", ".default.")): value for key, value in sorted(named.items())}
+        chance = generator("step global")
+        with torch.no_grad():
+            for factor in self.fixed.values():
+                factor.requires_grad_(False)
+                factor.copy_(0.15 * torch.randn(factor.shape, generator=chance))
+
+
+def write_beside(folder: Path) -> dict:
+    """I-LoRA steps of an adapter beside a global one that stays as it is."""
+    fast, slow = Beside(folder / "base", "step fast"), Beside(folder / "base", "step slow")
+    optimiser = torch.optim.AdamW(fast.factors.values(), foreach=False, **(ADAMW | {"lr": BESIDE_LR}))
+    tensors = prefixed("global", fast.fixed) | prefixed("fast_before", fast.factors) | prefixed("slow_before", slow.factors)
+    for step in range(1, BESIDE_STEPS + 1):
+        fresh, replay = make_batch(f"beside fresh {step}", FRESH), make_batch(f"beside replay {step}", REPLAY)
+        parts = losses(fast, slow, fresh, replay, "last")
+        gradients(fast, parts["total"])
+        norm = clip_and_update(fast, optimiser)
+        average(slow, fast, step)
+        tensors |= {f"{name}{step}": value for name, value in {"total": parts["total"], "gradient_norm": norm}.items()}
+        tensors |= prefixed(f"fresh{step}", fresh | {"hidden_tap": parts["fresh.hidden_tap"]})
+        tensors |= prefixed(f"replay{step}", replay | {"hidden_tap": parts["replay.hidden_tap"]})
+    write_tensors(folder / "beside.safetensors", tensors | prefixed("fast_after", fast.factors) | prefixed("slow_after", slow.factors))
+    return {"rank": GLOBAL_RANK, "alpha": GLOBAL_ALPHA, "steps": BESIDE_STEPS, "learning_rate": BESIDE_LR}
+
+
 def rounded(value: torch.Tensor) -> float:
     return float(f"{value.item():.6g}")
 
@@ -344,6 +380,7 @@ def write(out: Path) -> None:
     common |= {"weight_decay": ADAMW["weight_decay"]}
     step = {"learning_rate": ADAMW["lr"], "k": 1, "variants": write_step(folder), "anchor": anchor, "whitening": write_whitening(folder)}
     step["long"] = write_long(folder)
+    step["beside"] = write_beside(folder)
     write_json(folder / "ilora_step.json", common | step)
     rate = {"learning_rate": TRAJECTORY_LR, "warm_up_steps": WARM_UP_STEPS, "learning_rate_at_k": "lr * min(1, k / warm_up_steps)"}
     write_json(folder / "trajectory.json", common | rate | {"steps": TRAJECTORY_STEPS} | write_trajectory(folder))

@@ -33,6 +33,7 @@ pub(crate) const RULES: Rules<'static> = Rules {
     max_grad_norm: 1.0,
     retain: 0.99,
     follow: Follow::Always,
+    still: 0,
 };
 
 /// What a worker is told.
