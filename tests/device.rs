@@ -180,7 +180,7 @@ fn five_steps_end_where_those_of_the_cpus_kernels_end() -> Result<(), Surprise> 
         let mut learners = Learners::new(chance.adapters(&spec).0);
         let (text, mut seen) = (chance.group(config, 3, 9), Seen::new(&spec));
         let blocks: Vec<&Block> = text.blocks.iter().collect();
-        head.see(&Group { blocks: &blocks, hidden: &text.hidden }, &mut seen)?;
+        head.see(&Group { blocks: &blocks, hidden: &text.hidden }, None, &mut seen)?;
         let whitening = Whitening::new(&spec, &seen, 30.0);
         learners.whiten(&whitening);
         let rules = Rules { whitening: Some(&whitening), ..rules };

@@ -1,4 +1,4 @@
-//! What the linear layers of the bare base read on some text, for those who want its second moments.
+//! What linear layers read on some text, under an adapter or none, for those who want its second moments.
 //!
 //! - In: blocks and their hidden states at the tap. Out: sums, added to.
 //! - Padding is not seen. Layers that nobody asks about run without keeping anything.
@@ -7,7 +7,7 @@
 
 use super::objective::tensor3;
 use super::{Group, Head, HeadError, Kernels};
-use crate::adapter::{Module, Spec, Target};
+use crate::adapter::{Adapter, Module, Spec, Target};
 use crate::products::gemm::{Into, Threads, View, matmul};
 use crate::weights::Part;
 use std::ops::Range;
@@ -119,19 +119,28 @@ fn real(group: &Group<'_>, tokens: usize, rows: &[f32]) -> Vec<f32> {
 }
 
 impl Head {
-    /// Adds what the linear layers of the bare base read on `group` to `seen`.
+    /// Adds what the linear layers read on `group` to `seen`: under `adapter`, or those of the bare base.
     ///
     /// # Errors
-    /// [`HeadError::Length`] when a sequence is longer than the head was loaded for.
-    pub fn see(&self, group: &Group<'_>, seen: &mut Seen) -> Result<(), HeadError> {
+    /// [`HeadError::Length`] when a sequence is longer than the head was loaded for;
+    /// [`HeadError::Adapter`] when the adapter does not fit.
+    pub fn see(
+        &self,
+        group: &Group<'_>,
+        adapter: Option<&Adapter>,
+        seen: &mut Seen,
+    ) -> Result<(), HeadError> {
         let tokens = group.hidden.dim().1;
+        if let Some(adapter) = adapter {
+            self.check(adapter)?;
+        }
         self.check_length(tokens)?;
         if group.blocks.is_empty() || tokens == 0 {
             return Ok(());
         }
         match self.kernels {
-            Kernels::Fused => self.see_by_hand(group, tokens, seen)?,
-            Kernels::Reference => self.see_by_candle(group, tokens, seen)?,
+            Kernels::Fused => self.see_by_hand(group, adapter, seen)?,
+            Kernels::Reference => self.see_by_candle(group, adapter, seen)?,
         }
         Ok(())
     }
@@ -139,14 +148,14 @@ impl Head {
     fn see_by_hand(
         &self,
         group: &Group<'_>,
-        tokens: usize,
+        adapter: Option<&Adapter>,
         seen: &mut Seen,
     ) -> candle_core::Result<()> {
-        let batch = group.hidden.dim().0;
+        let (batch, tokens, _) = group.hidden.dim();
         let mut x = self.pool.take(batch * tokens * self.config.hidden);
         self.fill(group, tokens, &mut x);
         for index in 0..self.layers.len() {
-            let layer = self.fused(index, None, self.shape(batch, tokens))?;
+            let layer = self.fused(index, adapter, self.shape(batch, tokens))?;
             let (y, saved) = layer.forward(&x, seen.wants(self.tap + index));
             if let Some(saved) = saved {
                 layer.inputs(&x, saved, |part, rows| {
@@ -164,12 +173,12 @@ impl Head {
     fn see_by_candle(
         &self,
         group: &Group<'_>,
-        tokens: usize,
+        adapter: Option<&Adapter>,
         seen: &mut Seen,
     ) -> Result<(), HeadError> {
-        let mut x = tensor3(group.hidden, &self.device)?;
-        let (bare, _) = self.factors(None, self.own(), false)?;
-        let layers = self.layers.iter().zip(&bare.layers);
+        let (mut x, tokens) = (tensor3(group.hidden, &self.device)?, group.hidden.dim().1);
+        let (factors, _) = self.factors(adapter, self.own(), false)?;
+        let layers = self.layers.iter().zip(&factors.layers);
         for (index, (layer, (modules, values))) in layers.enumerate() {
             let ran = self.reference(layer, modules, values).run(&x, 0, None)?;
             if seen.wants(self.tap + index) {

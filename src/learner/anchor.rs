@@ -91,7 +91,7 @@ pub(super) fn whitening(
     for index in 0..texts {
         pulse()?;
         let (blocks, hidden) = own.batch(&[index])?;
-        engines.head.see(&Group { blocks: &blocks, hidden: &hidden }, &mut seen)?;
+        engines.head.see(&Group { blocks: &blocks, hidden: &hidden }, None, &mut seen)?;
     }
     pulse()?;
     let whitening = Arc::new(Whitening::new(spec, &seen, strength));

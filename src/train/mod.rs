@@ -9,9 +9,11 @@
 //! again at slow: Reptile, arXiv 1803.02999, with replay MER, arXiv 1810.11910.
 
 mod optimiser;
+mod refit;
 mod whitening;
 
 pub use optimiser::{AdamW, Moments, clip};
+pub use refit::refit;
 pub use whitening::Whitening;
 
 use crate::adapter::{Adapter, Spec};

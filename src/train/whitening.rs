@@ -29,7 +29,7 @@ pub struct Whitening {
 impl Whitening {
     /// The roots of what was `seen`, for the modules of the same spec; `strength` above 0.
     pub fn new(spec: &Spec, seen: &Seen, strength: f64) -> Self {
-        let root = |sum: &Vec<f32>| inverse_root(sum, strength as f32);
+        let root = |sum: &Vec<f32>| even(inverse_root(sum, strength as f32));
         let roots: Vec<Arc<Vec<Vec<f32>>>> =
             seen.sums().map(|tiles| Arc::new(tiles.iter().map(root).collect())).collect();
         let of = |module: &Module| Some((module.clone(), Arc::clone(&roots[seen.index(module)?])));
@@ -55,11 +55,19 @@ impl Whitening {
     }
 }
 
-/// `(I + strength C)^(-1/2)` for the moments `sum`, both scaled to a mean eigenvalue of 1.
+/// A root scaled to a mean eigenvalue of 1.
+fn even(mut root: Vec<f32>) -> Vec<f32> {
+    let n = (root.len() as f64).sqrt().round() as usize;
+    let mean = (0..n).map(|i| f64::from(root[i * n + i])).sum::<f64>() / n as f64;
+    root.iter_mut().for_each(|x| *x /= mean as f32);
+    root
+}
+
+/// `(I + strength C)^(-1/2)` for the moments `sum`, which are scaled to a mean eigenvalue of 1.
 ///
 /// By Newton and Schulz: with `Y = M / |M|` and `Z = I`, `T = (3 I - Z Y) / 2`, `Y T` goes to the
 /// root of `M / |M|` and `T Z` to its inverse. The identity where nothing was seen.
-fn inverse_root(sum: &[f32], strength: f32) -> Vec<f32> {
+pub(super) fn inverse_root(sum: &[f32], strength: f32) -> Vec<f32> {
     let n = (sum.len() as f64).sqrt().round() as usize;
     let identity: Vec<f32> = (0..n * n).map(|at| f32::from(at % (n + 1) == 0)).collect();
     let trace = (0..n).map(|i| f64::from(sum[i * n + i])).sum::<f64>();
@@ -88,8 +96,8 @@ fn inverse_root(sum: &[f32], strength: f32) -> Vec<f32> {
             break;
         }
     }
-    let mean = (0..n).map(|i| f64::from(z[i * n + i])).sum::<f64>() / n as f64;
-    z.iter_mut().for_each(|x| *x /= mean as f32);
+    let own = norm.sqrt().recip();
+    z.iter_mut().for_each(|x| *x *= own);
     z
 }
 
@@ -117,7 +125,7 @@ mod tests {
     fn the_root_is_that_of_the_eigenvalues() {
         for d in [vec![1.0, 1.0], vec![5.0], vec![1e4, 1.0, 0.1, 0.0, 3.0], vec![7.0; 9]] {
             let (sum, expected) = turned(&d);
-            let root = inverse_root(&sum, 30.0);
+            let root = even(inverse_root(&sum, 30.0));
             let off = root.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(off < 2e-3, "{d:?}: {root:?}, not {expected:?}");
         }
@@ -129,7 +137,7 @@ mod tests {
         let n = 200;
         let row: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
         let sum: Vec<f32> = (0..n * n).map(|at| row[at / n] * row[at % n]).collect();
-        let root = inverse_root(&sum, crate::settings::WHITENING_MAX as f32);
+        let root = even(inverse_root(&sum, crate::settings::WHITENING_MAX as f32));
         assert!(root.iter().all(|x| x.is_finite()));
         let times = |x: &[f32]| -> f32 {
             let rows = root.chunks(n).map(|row| row.iter().zip(x).map(|(a, b)| a * b).sum::<f32>());

@@ -26,6 +26,7 @@ ADAMW = dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
 TRAJECTORY_STEPS, TRAJECTORY_LR, WARM_UP_STEPS = 20, 1e-2, 5
 VARIANTS = ["last", "all"]
 GLOBAL_RANK, GLOBAL_ALPHA, BESIDE_STEPS, BESIDE_LR = 3, 5, 3, 1e-2
+RIDGE, REFIT_RANK, REFIT_MODULES = 0.1, 5, ["self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj"]
 
 FORMULAS = {
     "ce": "mean over t of -log softmax(logits[t])[labels[t + 1]] where labels[t + 1] != -100, over the whole group "
@@ -202,23 +203,34 @@ def write_long(folder: Path) -> dict:
     return {"labels": labelled, "loss": rounded(loss), "divergence": rounded(apart)}
 
 
-def roots(learner: Learner, batch: dict) -> dict[str, torch.Tensor]:
-    """S of every lora_A, by the eigenvectors of C in f64."""
+def read_rows(learner: Learner, batch: dict) -> dict[str, torch.Tensor]:
+    """What every lora_A reads at real positions, [N, in] in f64."""
     modules = {short(f"{name}.lora_A.default.weight"): module for name, module in learner.model.named_modules() if hasattr(module, "lora_A")}
     read = {}
     hooks = [module.register_forward_pre_hook(lambda _m, given, name=name: read.update({name: given[0]})) for name, module in modules.items()]
-    with torch.no_grad(), learner.model.disable_adapter():
+    with torch.no_grad():
         learner.run(batch)
     for hook in hooks:
         hook.remove()
     real = torch.arange(LENGTH)[None] < batch["lengths"][:, None]
-    return {name: inverse_root(rows[real].double()) for name, rows in read.items()}
+    return {name: rows[real].double() for name, rows in read.items()}
+
+
+def moments_of(rows: torch.Tensor) -> torch.Tensor:
+    """C: sum of x x^T / |x|^2, scaled to a mean eigenvalue of 1."""
+    unit = torch.nn.functional.normalize(rows, dim=-1)
+    moments = unit.T @ unit
+    return moments * (len(moments) / moments.trace())
+
+
+def roots(learner: Learner, batch: dict) -> dict[str, torch.Tensor]:
+    """S of every lora_A, by the eigenvectors of C in f64."""
+    with learner.model.disable_adapter():
+        return {name: inverse_root(rows) for name, rows in read_rows(learner, batch).items()}
 
 
 def inverse_root(rows: torch.Tensor) -> torch.Tensor:
-    unit = torch.nn.functional.normalize(rows, dim=-1)
-    moments = unit.T @ unit
-    values, vectors = torch.linalg.eigh(moments * (len(moments) / moments.trace()))
+    values, vectors = torch.linalg.eigh(moments_of(rows))
     scales = (1 + WHITENING * values).rsqrt()
     return ((vectors * (scales / scales.mean())) @ vectors.T).float()
 
@@ -273,6 +285,35 @@ def write_step(folder: Path) -> dict:
     write_tensors(folder / "ilora_step.safetensors", tensors)
     parts = ["ce_fresh", "ce_replay", "distance", "total", "gradient_norm"]
     return {variant: {part: rounded(tensors[f"{variant}.{part}"]) for part in parts} for variant in VARIANTS}
+
+
+def refitted(changes: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
+    """X of rank r that minimises tr((X - D) C (X - D)^T) + ridge |X|^2, by Cholesky and a dense SVD."""
+    root = torch.linalg.cholesky(moments + RIDGE * torch.eye(len(moments), dtype=torch.float64))
+    target = torch.linalg.solve_triangular(root, (changes @ moments).T, upper=False).T
+    u, s, vh = torch.linalg.svd(target, full_matrices=False)
+    kept = (u[:, :REFIT_RANK] * s[:REFIT_RANK]) @ vh[:REFIT_RANK]
+    return torch.linalg.solve_triangular(root, kept, upper=False, left=False)
+
+
+def write_refit(folder: Path) -> dict:
+    """The own change of fast and slow beside another global adapter, both with one input space."""
+    fast, slow, text = Learner(folder / "base", "step fast"), Learner(folder / "base", "step slow"), make_batch("step refit", REPLAY)
+    after = Beside(folder / "base", "step fast").fixed
+    rows = read_rows(slow, text)
+    tensors = prefixed("text", text | {"hidden_tap": slow.run(text)[1][LAYERS[0] - 1]}) | prefixed("next", after)
+    tensors |= prefixed("fast", fast.factors) | prefixed("slow", slow.factors)
+
+    def product(factors: dict, name: str, scale: float) -> torch.Tensor:
+        return scale * factors[name + ".lora_B"].double() @ factors[name + ".lora_A"].double()
+
+    for name in (f"model.layers.{LAYERS[0]}.{module}" for module in REFIT_MODULES):
+        given = product(after, name, GLOBAL_ALPHA / GLOBAL_RANK)
+        changes = [product(learner.factors, name, ALPHA / RANK) - given for learner in (fast, slow)]
+        own = refitted(torch.cat(changes), moments_of(rows[name + ".lora_A"])).float()
+        tensors |= {f"own_{who}.{name}": part.contiguous() for who, part in zip(["fast", "slow"], own.chunk(2))}
+    write_tensors(folder / "refit.safetensors", tensors)
+    return {"ridge": RIDGE, "rank": REFIT_RANK, "modules": REFIT_MODULES}
 
 
 class Beside(Learner):
@@ -381,6 +422,7 @@ def write(out: Path) -> None:
     step = {"learning_rate": ADAMW["lr"], "k": 1, "variants": write_step(folder), "anchor": anchor, "whitening": write_whitening(folder)}
     step["long"] = write_long(folder)
     step["beside"] = write_beside(folder)
+    step["refit"] = write_refit(folder)
     write_json(folder / "ilora_step.json", common | step)
     rate = {"learning_rate": TRAJECTORY_LR, "warm_up_steps": WARM_UP_STEPS, "learning_rate_at_k": "lr * min(1, k / warm_up_steps)"}
     write_json(folder / "trajectory.json", common | rate | {"steps": TRAJECTORY_STEPS} | write_trajectory(folder))
