@@ -315,7 +315,13 @@ pub enum ConfigError {
     },
     /// The settings of learning.
     #[error("{}", of_file(.0))]
-    Learn(#[from] SettingsError),
+    Learn(SettingsError),
+}
+
+impl From<SettingsError> for ConfigError {
+    fn from(error: SettingsError) -> Self {
+        Self::Learn(error)
+    }
 }
 
 /// What is said of a flag, of the key in `[learn]` that has its name.

@@ -393,6 +393,7 @@ fn settings_that_the_model_rules_out_are_not_tried_again() {
     let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/base");
     for (setting, said_of_it) in [
         ("num-layers = 64", "learn.num-layers: expected at most the model's 6, got 64"),
+        ("max-seq-length = 4000", "learn.max-seq-length: expected at most 512"),
         ("rank = 0", "learn.rank: expected"),
         ("rnak = 8", "unknown field `rnak` in [learn]; CONFIG.md has every key"),
     ] {
@@ -400,6 +401,7 @@ fn settings_that_the_model_rules_out_are_not_tried_again() {
         fs::write(folder.path().join("config.toml"), text).unwrap();
         let refused = run(folder.path(), &["run", "--listen", "127.0.0.1:0"]);
         assert_eq!(refused.status.code(), Some(EXIT_CONFIG), "{}", said(&refused));
+        assert_eq!(said(&refused).matches("expected").count().max(1), 1, "{}", said(&refused));
         assert!(said(&refused).contains(said_of_it), "{}", said(&refused));
     }
 }

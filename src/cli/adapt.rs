@@ -154,9 +154,7 @@ pub(crate) fn material(
     settings: &Settings,
     console: &Console,
 ) -> anyhow::Result<Material> {
-    for path in &dataset.skipped {
-        console.warn(&format!("{} was passed over: it is not text", path.display()))?;
-    }
+    chosen::tell_skipped(dataset, console)?;
     let blocks = |examples: &[intake::Example]| -> anyhow::Result<Vec<Block>> {
         match examples {
             [] => Ok(Vec::new()),
@@ -204,9 +202,21 @@ pub(crate) fn job(
         }
     };
     let outcome = learner::adapt(engines, state, material, settings, &mut tell)?;
-    match failed {
-        Some(error) => Err(error).context("cannot report progress; go on with --resume"),
-        None => Ok(outcome),
+    match (failed, &outcome) {
+        (None, _) => Ok(outcome),
+        (Some(error), Outcome::Stopped) => {
+            Err(error).context("cannot report progress; go on with --resume")
+        }
+        (Some(error), Outcome::Judged { generation, verdict, .. }) => {
+            let kept = if verdict.keeps() { "kept" } else { "dropped" };
+            let number = generation.map_or("none".to_owned(), |number| number.to_string());
+            Err(error).with_context(|| {
+                format!(
+                    "the job is done and was {kept}, generation in use: {number}; its report could not \
+                     be written"
+                )
+            })
+        }
     }
 }
 

@@ -134,10 +134,10 @@ pub(crate) struct Generate {
     #[arg(long, default_value_t = 100)]
     pub max_tokens: usize,
     /// Divides the logits; 0 takes the likeliest token.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub temp: f32,
     /// Draw from the likeliest tokens that together reach this probability.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f32,
     /// Seed of the draws.
     #[arg(long, default_value_t = 0)]

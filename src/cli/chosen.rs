@@ -1,6 +1,7 @@
 //! What several subcommands let the user choose: a model, an adapter, data.
 
 use super::args::Choice;
+use super::console::Console;
 use anyhow::Context;
 use sapwood::adapter::Adapter;
 use sapwood::adapter::peft::{self, Files, Meta};
@@ -42,6 +43,12 @@ pub(crate) fn to_score(data: Dataset) -> Vec<intake::Example> {
     }
 }
 
+/// Tells of the files of a data set that are not text.
+pub(crate) fn tell_skipped(data: &Dataset, console: &Console) -> io::Result<()> {
+    let told = |path: &PathBuf| format!("{} was passed over: it is not text", path.display());
+    data.skipped.iter().try_for_each(|path| console.warn(&told(path)))
+}
+
 /// What a data set is called in reports: the last part of its path.
 pub(crate) fn name(path: &Path) -> String {
     if path.as_os_str() == "-" {
@@ -78,19 +85,26 @@ pub(crate) fn adapter_at(
 }
 
 /// A state folder to look into: none is made, nothing is changed.
-pub(crate) fn look(folder: &Path) -> anyhow::Result<State> {
+pub(crate) fn look(folder: &Path, console: &Console) -> anyhow::Result<State> {
     let named = folder.display();
     anyhow::ensure!(folder.exists(), "there is no state folder {named}; `sapwood adapt` makes one");
-    State::look(Arc::new(Disk::look(folder)?)).with_context(|| format!("state folder {named}"))
+    let state = State::look(Arc::new(Disk::look(folder)?));
+    let state = state.with_context(|| format!("state folder {named}"))?;
+    state.recovery().fell_back.iter().try_for_each(|line| console.warn(line))?;
+    Ok(state)
 }
 
 /// The adapter that `--adapter-path` or `--state` names, or none.
-pub(crate) fn adapter(choice: &Choice, base: &Base) -> anyhow::Result<Option<Adapter>> {
+pub(crate) fn adapter(
+    choice: &Choice,
+    base: &Base,
+    console: &Console,
+) -> anyhow::Result<Option<Adapter>> {
     if let Some(folder) = &choice.adapter_path {
         return Ok(Some(adapter_at(folder, base.config(), Some(base.hash()))?.0));
     }
     let Some(folder) = &choice.state else { return Ok(None) };
-    let state = look(folder)?;
+    let state = look(folder, console)?;
     let Some(current) = state.current() else {
         // A rollback to generation 0 is the user's wish for the bare base.
         if !state.generations().is_empty() {

@@ -22,9 +22,11 @@ pub(crate) fn run(args: &Eval, console: &Console) -> anyhow::Result<()> {
     let engines = Engines::load(model, &settings)?;
     engines.backend.notice().map_or(Ok(()), |notice| console.warn(notice))?;
     let tokeniser = chosen::tokeniser(model, &engines)?;
-    let adapter = chosen::adapter(&args.choice, &engines.base)?;
+    let adapter = chosen::adapter(&args.choice, &engines.base, console)?;
     if let Some(path) = &args.data {
-        let examples = chosen::to_score(chosen::data(path)?);
+        let data = chosen::data(path)?;
+        chosen::tell_skipped(&data, console)?;
+        let examples = chosen::to_score(data);
         let blocks =
             chosen::blocks(&tokeniser, &examples, &settings, 0, |text| console.warn(text))?;
         let held_out = HeldOut::new(&engines.trunk, &blocks, 8, &mut || Ok(()))?;

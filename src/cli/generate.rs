@@ -5,7 +5,7 @@ use super::chosen;
 use super::console::Console;
 use super::host;
 use sapwood::base::Base;
-use sapwood::generate::{self, Generator, Sampling};
+use sapwood::generate::{self, End, Generator, Sampling};
 use sapwood::head::Backend;
 use sapwood::intake::Message;
 use sapwood::tokenise::Tokeniser;
@@ -18,7 +18,7 @@ pub(crate) fn run(args: &Generate, console: &Console) -> anyhow::Result<()> {
     host::bind_threads(args.choice.threads)?;
     let base = Base::open(model)?;
     let tokeniser = Tokeniser::open(model, base.config().vocab)?;
-    let adapter = chosen::adapter(&args.choice, &base)?;
+    let adapter = chosen::adapter(&args.choice, &base, console)?;
     let prompt = match args.chat {
         true => tokeniser
             .encode_chat(&[Message { role: "user".into(), content: args.prompt.clone() }])?,
@@ -39,6 +39,10 @@ pub(crate) fn run(args: &Generate, console: &Console) -> anyhow::Result<()> {
             io::stdout().flush()?;
         }
         written += &piece;
+    }
+    if text.end() == Some(End::Length) && count < args.max_tokens {
+        let context = generator.context();
+        console.warn(&format!("it ends after {count} tokens: the model's context is {context}"))?;
     }
     let value = json!({ "event": "text", "prompt": args.prompt, "text": written, "tokens": count });
     Ok(console.result(&value, "")?)

@@ -13,7 +13,7 @@ pub(crate) fn replay(action: &Replay, console: &Console) -> anyhow::Result<()> {
         Replay::Stats { state } => (state, false),
         Replay::Verify { state } => (state, true),
     };
-    let state = look(folder)?;
+    let state = look(folder, console)?;
     let mut reservoir = state
         .committed_reservoir()?
         .with_context(|| format!("{} has no reservoir yet", folder.display()))?;
@@ -66,7 +66,7 @@ pub(crate) fn replay(action: &Replay, console: &Console) -> anyhow::Result<()> {
 /// Makes an earlier generation current again.
 pub(crate) fn rollback(args: &Rollback, console: &Console) -> anyhow::Result<()> {
     // Looked at first, so that a mistyped folder is not made.
-    look(&args.state)?;
+    look(&args.state, console)?;
     let mut state = open(&args.state, console)?;
     let before = state.current().map(|generation| generation.number);
     let number = state.rollback(args.to)?;

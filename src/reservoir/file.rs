@@ -217,9 +217,8 @@ pub(crate) fn read(
     place: u32,
     digest: &[u8; 32],
 ) -> Result<Result<Content, SlotError>, StorageError> {
-    let mut bytes = vec![0; slot_bytes(geometry) as usize];
-    match storage.read_at(NAME, place_at(geometry, place), &mut bytes) {
-        Ok(()) => Ok(decode(geometry, digest, &bytes)),
+    match bytes_of(storage, geometry, place) {
+        Ok(bytes) => Ok(decode(geometry, digest, &bytes)),
         Err(error) if error.is_damage() => Ok(Err(SlotError::Unreadable)),
         Err(error) => Err(error),
     }
@@ -235,14 +234,30 @@ pub(crate) fn salvage(
     geometry: &Geometry,
     place: u32,
 ) -> Result<Option<(Content, [u8; 32])>, StorageError> {
-    let mut bytes = vec![0; slot_bytes(geometry) as usize];
-    match storage.read_at(NAME, place_at(geometry, place), &mut bytes) {
-        Ok(()) => {}
+    let bytes = match bytes_of(storage, geometry, place) {
+        Ok(bytes) => bytes,
         Err(error) if error.is_damage() => return Ok(None),
         Err(error) => return Err(error),
-    }
+    };
     let Ok(header) = record::header(Kind::Slot, &bytes) else { return Ok(None) };
     Ok(decode(geometry, &header.digest, &bytes).ok().map(|content| (content, header.digest)))
+}
+
+/// All bytes of a place. A file that was cut short ends where the last block since was written: what it
+/// lacks after that is nothing.
+fn bytes_of(
+    storage: &dyn Storage,
+    geometry: &Geometry,
+    place: u32,
+) -> Result<Vec<u8>, StorageError> {
+    let (at, mut bytes) = (place_at(geometry, place), vec![0; slot_bytes(geometry) as usize]);
+    let Err(error) = storage.read_at(NAME, at, &mut bytes) else { return Ok(bytes) };
+    let there = storage.len(NAME)?.unwrap_or_default().saturating_sub(at) as usize;
+    if !error.is_damage() || there == 0 || there >= bytes.len() {
+        return Err(error);
+    }
+    bytes.fill(0);
+    storage.read_at(NAME, at, &mut bytes[..there]).map(|()| bytes)
 }
 
 fn place_at(geometry: &Geometry, place: u32) -> u64 {

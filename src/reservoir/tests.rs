@@ -45,6 +45,30 @@ fn offers_held(reservoir: &mut Reservoir) -> Vec<u64> {
     offers
 }
 
+/// What is written behind the end of what is left of a file is not lost with it.
+#[test]
+fn a_file_that_was_cut_short_takes_blocks_again() {
+    let disk = Arc::new(CutDisk::new());
+    let mut reservoir = Reservoir::create(disk.clone(), geometry(20), SEED).unwrap();
+    offer(&mut reservoir, 1..=4);
+    let ledger = commit(&mut reservoir);
+    let whole = disk.len(file::NAME).unwrap().unwrap();
+    disk.damage(file::NAME, |bytes| bytes.truncate(bytes.len() / 2));
+    let mut reservoir = Reservoir::open(disk.clone(), Some(&ledger), None).unwrap();
+    for first in [5, 9, 13] {
+        offer(&mut reservoir, first..=first + 3);
+        commit(&mut reservoir);
+    }
+    let ledger = reservoir.sync().unwrap();
+    let mut reservoir = Reservoir::open(disk.clone(), Some(&ledger), None).unwrap();
+    let held = reservoir.stats().held;
+    assert!(
+        disk.len(file::NAME).unwrap().unwrap() < whole,
+        "the last block ends before the file did"
+    );
+    assert_eq!((reservoir.verify().unwrap(), reservoir.lost().len()), (held, 0));
+}
+
 /// Inclusion counts of `offers` blocks over 20,000 runs with a reservoir of 5; run r has seed r.
 /// With `reopen` the reservoir is committed and opened again after 9 offers.
 fn inclusions(offers: u64, reopen: bool) -> Vec<u32> {

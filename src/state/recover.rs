@@ -76,6 +76,13 @@ fn choose(
                 manifest.current = number;
                 manifest.generations.retain(|kept| !failed.contains(&kept.number));
                 manifest.last = highest(read, |manifest| manifest.last);
+                if !reasons.is_empty() {
+                    let numbers = rebuild::numbers(storage)?.into_iter();
+                    let beyond: Vec<u64> = numbers.filter(|&on| on > manifest.last).collect();
+                    // Whatever they are, nothing is written over them.
+                    manifest.last = beyond.last().copied().unwrap_or(manifest.last);
+                    reasons.push(in_use(number, &beyond));
+                }
                 let domains = read.iter().map(|(_, manifest)| manifest.domain);
                 manifest.domain = domains.max().unwrap_or_default();
                 let sequence = highest(read, |manifest| manifest.sequence);
@@ -100,6 +107,18 @@ fn choose(
         reasons.push("`firmware-host recover --from-adapters` looks for whole ones".to_owned());
     }
     Err(StateError::NoSound { reasons: reasons.join("; ") })
+}
+
+/// What is gone on with after damage, and what else lies there.
+fn in_use(number: u64, beyond: &[u64]) -> String {
+    let now = match number {
+        0 => "the bare base is in use".to_owned(),
+        number => format!("generation {number} is in use"),
+    };
+    match beyond {
+        [] => now,
+        _ => format!("{now}; {beyond:?} on disk stand in no manifest that can be read"),
+    }
 }
 
 /// Manifest and generation in the order of trust: those in use, then the older ones, newest first.

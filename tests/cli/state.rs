@@ -1,6 +1,6 @@
 //! State folders that are refused, and jobs that fail: what was committed before still works.
 
-use super::fixture::{Held, accepted, copy, files, fixture, refusal, refused};
+use super::fixture::{Held, accepted, copy, files, fixture, refusal, refused, sapwood};
 use sapwood::ports::Disk;
 use sapwood_tiny as tiny;
 use std::fs;
@@ -89,6 +89,41 @@ fn a_damaged_generation_falls_back_and_a_lost_one_is_named() {
     }
     let line = refused(&job(&held, &[]), &["no generation", "nothing was changed"]);
     assert!(line.contains("manifest.a") && line.contains("manifest.b"), "{line}");
+}
+
+/// Whoever looks is told what whoever learns is told.
+#[test]
+fn a_state_that_is_not_whole_says_so_to_whoever_reads_it() {
+    let held = fixture().learned();
+    fixture().adapt(&held.state, &fixture().at("door.jsonl"), &["--iters", "2"]);
+    let state = held.state.display().to_string();
+    fs::remove_file(held.state.join("learner/2")).unwrap();
+    let (model, data) = (fixture().text("model"), fixture().text("door.jsonl"));
+    for words in [
+        &["generate", "--model", &model, "--state", &state, "-p", "the ", "--max-tokens", "2"][..],
+        &["eval", "--model", &model, "--state", &state, "--data", &data, "--max-seq-length", "32"],
+        &["replay", "verify", "--state", &state],
+    ] {
+        let output = sapwood(words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("learner/2") && said.contains("generation 1 is in use"), "{said}");
+    }
+}
+
+/// The commit is what counts, not whether anybody reads of it.
+#[test]
+fn a_job_whose_last_report_finds_no_reader_says_that_it_is_done() {
+    let held = fixture().learned();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sapwood"));
+    command.args(job(&held, &["--iters", "2"]));
+    command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    let is_done = said.contains("the job is done and was kept, generation in use: 2");
+    let manifest = accepted(&["rollback", "--state", &held.state.display().to_string()]);
+    assert!(is_done && manifest.contains("(before: 2)"), "{said} {manifest}");
 }
 
 #[test]

@@ -33,6 +33,7 @@ use crate::history;
 use crate::paused::{OrderError, Paused};
 use crate::probe::Probes;
 use crate::status::{Board, InboxStatus, Status};
+use sapwood::base::BaseError;
 use sapwood::inbox::{Aside, Inbox, InboxError, Receipt};
 use sapwood::intake::{Example, IntakeError, Sample};
 use sapwood::learner::LearnError;
@@ -94,6 +95,10 @@ impl From<LearnError> for DeviceError {
     fn from(error: LearnError) -> Self {
         match error {
             LearnError::Settings(error) => Self::Config(error.into()),
+            LearnError::Base(BaseError::Length { length, limit, why }) => {
+                let expected = format!("at most {limit} ({why})");
+                Self::Config(ConfigError::range("learn.max-seq-length", expected, length))
+            }
             error => Self::Learn(error),
         }
     }

@@ -39,7 +39,7 @@ pub(super) fn recovered(meter: &Arc<Meter>) -> Result<State, DeviceError> {
     let state = State::open(meter.clone())?;
     let recovery = state.recovery();
     for reason in &recovery.fell_back {
-        tracing::warn!(reason, "fell back to an earlier generation");
+        tracing::warn!(reason, "the state folder is damaged");
     }
     if let Some(reason) = &recovery.checkpoint_lost {
         tracing::warn!(reason, "the checkpoint of an interrupted job cannot be used");

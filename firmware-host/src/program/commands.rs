@@ -30,7 +30,13 @@ pub(crate) fn job(config: &Config, json: bool) -> anyhow::Result<()> {
     match Program::find(config)? {
         Some(program) => {
             let answer = program.ask(Client::job)?;
-            show::result(json, &answer, "the program was told to learn now")
+            let told = match paused::is_paused(super::cli::state(config)?) {
+                Ok(true) => {
+                    "the program was told to learn now; it is paused, and will after `resume`"
+                }
+                _ => "the program was told to learn now",
+            };
+            show::result(json, &answer, told)
         }
         None => foreground(config, json),
     }

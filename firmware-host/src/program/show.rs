@@ -53,6 +53,8 @@ pub(crate) fn table(value: &Value) -> String {
     let generation = whole(value, "/serving/generation").map(|number| number.to_string());
     rows.push(row("generation", Some(generation.unwrap_or("none: the bare base".into()))));
     rows.push(row("uptime", real(value, "/uptime_seconds").map(span)));
+    let damage = list(value, "/damage").iter().filter_map(Value::as_str);
+    rows.extend(damage.map(|line| row("damage", Some(line.to_owned()))));
     rows.push(row("inbox", inbox(value)));
     rows.push(row("reservoir", reservoir(value)));
     rows.push(row("serving", serving(value)));

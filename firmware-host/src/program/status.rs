@@ -64,6 +64,7 @@ fn folder(config: &Config) -> anyhow::Result<Value> {
         "running": false,
         "paused": paused,
         "model": config.model.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy()),
+        "damage": state.recovery().fell_back,
         "serving": { "generation": state.current().map(|current| current.number) },
         "generations": generations,
         "rejected": rejected,

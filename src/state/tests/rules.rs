@@ -258,14 +258,22 @@ fn what_cannot_be_read_for_a_moment_is_there_at_the_next_start() {
 }
 
 #[test]
-fn a_manifest_that_is_gone_is_reported() {
+fn a_manifest_that_is_gone_is_reported_and_what_it_named_is_not_written_over() {
     let (_, _, disk) = reference();
+    let newest = State::look(Arc::new(disk.copy())).unwrap().current().unwrap().number;
+    let mut unknown = 0;
     for name in NAMES {
         let disk = Arc::new(disk.copy());
         disk.remove(name).unwrap();
         let state = State::open(disk).unwrap();
-        assert_eq!(state.recovery().fell_back, [format!("{name} is missing")]);
+        let number = state.current().unwrap().number;
+        let told = &state.recovery().fell_back;
+        assert_eq!(told[0], format!("{name} is missing"));
+        assert!(told[1].starts_with(&format!("generation {number} is in use")), "{told:?}");
+        assert!(state.next_generation() > newest);
+        unknown += u32::from(number < newest && told[1].contains("in no manifest"));
     }
+    assert_eq!(unknown, 1, "one of the two is the newer");
 }
 
 /// A best adapter of another learner is damage like any other, and never judged.
