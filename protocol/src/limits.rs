@@ -88,6 +88,63 @@ pub const FRAME_ANSWER_BYTES_MAX: usize = 20;
 /// Bytes of text of a sample that comes in parts.
 pub const FRAME_SAMPLE_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes of a message between a device and the fleet server.
+pub const FLEET_BODY_BYTES_MAX: usize = 64 << 10;
+/// The largest number in such a message: from there on, some readers of JSON round.
+pub const FLEET_INTEGER_MAX: u64 = (1 << 53) - 1;
+/// Bytes of a device's name, of what its program calls itself, and of a cohort's label.
+pub const FLEET_NAME_BYTES_MAX: usize = 64;
+/// Bytes of a token that lets a device enrol.
+pub const FLEET_TOKEN_BYTES_MAX: usize = 128;
+/// Reports of installs in one check-in.
+pub const FLEET_REPORTS_MAX: usize = 16;
+/// Bytes of the reason in a report.
+pub const FLEET_REASON_BYTES_MAX: usize = 256;
+/// Bytes of the sentence in an error.
+pub const FLEET_MESSAGE_BYTES_MAX: usize = 1024;
+/// Bytes of a request's method.
+pub const FLEET_METHOD_BYTES_MAX: usize = 16;
+/// Bytes of a request's path and query, and of the address of an artifact.
+pub const FLEET_PATH_BYTES_MAX: usize = 2048;
+/// Milliseconds that a request's time may be off the server's.
+pub const FLEET_CLOCK_MS_MAX: u64 = 300_000;
+/// Seconds between two check-ins, at least.
+pub const FLEET_CHECK_IN_S_MIN: u64 = 60;
+/// Seconds between two check-ins, at most; a server asks for no longer pause either.
+pub const FLEET_CHECK_IN_S_MAX: u64 = 24 * 3600;
+/// Seconds that a device waits after a call that failed, at least.
+pub const FLEET_BACKOFF_S_MIN: u64 = 30;
+/// Seconds that a device waits after a call that failed, at most.
+pub const FLEET_BACKOFF_S_MAX: u64 = 6 * 3600;
+/// Root keys, or release keys, of a trust statement.
+pub const FLEET_KEYS_MAX: usize = 16;
+/// Signatures beside a statement: of all old and all new root keys.
+pub const FLEET_SIGNATURES_MAX: usize = 2 * FLEET_KEYS_MAX;
+/// Trust statements in one answer; who lacks more asks again.
+pub const FLEET_TRUST_MAX: usize = 8;
+/// Cohorts of a fleet, and so rounds that are open.
+pub const FLEET_COHORTS_MAX: usize = 1024;
+/// Uploads of a round.
+pub const FLEET_UPLOADS_MAX: u64 = 20_000;
+/// Bytes of an adapter on its way.
+pub const FLEET_ADAPTER_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of the header of its file.
+pub const FLEET_HEADER_BYTES_MAX: u64 = 1 << 20;
+/// Rank R of a global adapter, and of an update.
+pub const FLEET_RANK_MAX: u32 = 128;
+/// Layers that an adapter of a fleet adapts.
+pub const FLEET_LAYERS_MAX: u16 = 256;
+/// Tensors of its file: A and B of seven linear layers each.
+pub const FLEET_TENSORS_MAX: usize = 2 * 7 * FLEET_LAYERS_MAX as usize;
+
+/// Bytes of a tensor's entry in the header of an adapter's file, at most: its name, type, shape and place.
+const FLEET_ENTRY_BYTES: u64 = 80 + 14 + 2 * 12 + 2 * 10 + 40;
+/// Bytes of a trust statement with every key there can be, and of its signatures.
+pub(crate) const FLEET_TRUST_BYTES_MAX: usize =
+    88 + 32 * 2 * FLEET_KEYS_MAX + 1 + (8 + 64) * FLEET_SIGNATURES_MAX;
+/// Bytes of the other fields of a report or of an element of an answer.
+const FLEET_FIELDS_BYTES: usize = 256;
+
 /// Bytes of JSON that one byte of text may become, `\u0000`.
 const JSON_ESCAPE_BYTES: u64 = 6;
 
@@ -133,4 +190,44 @@ const _: () =
 const _: () = assert!(
     JSON_ESCAPE_BYTES * FRAME_SAMPLE_BYTES_MAX as u64 + 64 <= INBOX_BATCH_BYTES_MAX,
     "the longest framed sample must fit a batch of the inbox"
+);
+const _: () = assert!(
+    FLEET_REPORTS_MAX * (JSON_ESCAPE_BYTES as usize * FLEET_REASON_BYTES_MAX + FLEET_FIELDS_BYTES)
+        + JSON_ESCAPE_BYTES as usize * 2 * FLEET_NAME_BYTES_MAX
+        + 4 * FLEET_FIELDS_BYTES
+        <= FLEET_BODY_BYTES_MAX,
+    "a check-in with every report must fit a message"
+);
+const _: () = assert!(
+    FLEET_TRUST_MAX * (2 * FLEET_TRUST_BYTES_MAX + FLEET_FIELDS_BYTES) <= FLEET_BODY_BYTES_MAX,
+    "an answer with trust statements, in hexadecimal digits, must fit a message"
+);
+const _: () =
+    assert!(FLEET_KEYS_MAX < 1 << 8 && FLEET_SIGNATURES_MAX < 1 << 8, "counted in a byte");
+const _: () = assert!(
+    FLEET_METHOD_BYTES_MAX < 1 << 16 && FLEET_PATH_BYTES_MAX < 1 << 16,
+    "their lengths are signed in two bytes"
+);
+const _: () = assert!(FLEET_NAME_BYTES_MAX < 1 << 8, "a label's length is hashed in a byte");
+const _: () = assert!(
+    FLEET_CLOCK_MS_MAX < FLEET_INTEGER_MAX && FLEET_CHECK_IN_S_MAX * 1000 < FLEET_INTEGER_MAX,
+    "times and pauses are numbers of a message"
+);
+const _: () = assert!(
+    FLEET_BACKOFF_S_MIN < FLEET_CHECK_IN_S_MIN && FLEET_CHECK_IN_S_MIN < FLEET_CHECK_IN_S_MAX,
+    "who failed asks again before the next check-in of one who did not"
+);
+const _: () = assert!(
+    FLEET_BACKOFF_S_MIN < FLEET_BACKOFF_S_MAX && FLEET_BACKOFF_S_MAX <= FLEET_CHECK_IN_S_MAX,
+    "a device that fails is heard of as often as one that checks in rarely"
+);
+const _: () = assert!(
+    FLEET_TENSORS_MAX as u64 * FLEET_ENTRY_BYTES + 4096 <= FLEET_HEADER_BYTES_MAX,
+    "an adapter of most layers must fit its header"
+);
+const _: () = assert!(
+    FLEET_HEADER_BYTES_MAX < FLEET_ADAPTER_BYTES_MAX
+        && FLEET_ADAPTER_BYTES_MAX <= ADAPTER_FILE_BYTES_MAX
+        && FLEET_RANK_MAX as usize <= RANK_MAX,
+    "what comes from the fleet must fit a device"
 );
