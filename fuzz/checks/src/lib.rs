@@ -13,6 +13,7 @@ pub mod adapter;
 pub mod bodies;
 pub mod config;
 pub mod cursor;
+pub mod fleet;
 pub mod frames;
 pub mod inbox;
 pub mod manifest;
@@ -30,11 +31,15 @@ pub type Seed = (&'static str, Vec<u8>);
 pub type Target = (&'static str, Check, fn() -> Vec<Seed>);
 
 /// Every way in.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 13] = [
     ("adapter", adapter::check, adapter::seeds),
     ("bodies", bodies::check, bodies::seeds),
     ("config", config::check, config::seeds),
     ("frames", frames::check, frames::seeds),
+    ("fleet_messages", fleet::messages, fleet::message_seeds),
+    ("fleet_statement", fleet::statement, fleet::statement_seeds),
+    ("fleet_trust", fleet::trusted, fleet::trust_seeds),
+    ("fleet_update", fleet::update, fleet::update_seeds),
     ("inbox", inbox::check, inbox::seeds),
     ("manifest", manifest::check, manifest::seeds),
     ("onnx", onnx::check, onnx::seeds),
