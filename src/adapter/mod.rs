@@ -139,7 +139,7 @@ impl Spec {
     }
 
     /// A strength and `(fan_in, fan_out)` for each (layer, target) that `choose` does not leave out.
-    fn placed(
+    pub fn placed(
         layers: Range<usize>,
         mut choose: impl FnMut(usize, Target) -> Option<(Strength, (usize, usize))>,
     ) -> Self {

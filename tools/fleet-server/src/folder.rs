@@ -21,6 +21,8 @@ pub(crate) struct Folder {
     path: PathBuf,
     /// What PEFT would load the base from.
     base_name: String,
+    /// BLAKE3 of configuration and tensors.
+    pub(crate) hash: [u8; 32],
     pub(crate) meta: Meta,
     pub(crate) adapter: Adapter,
 }
@@ -40,7 +42,10 @@ impl Folder {
                 meta.role == Role::Slow,
                 "`role` is \"fast\", expected \"slow\": fast adapters are not shared"
             );
-            Ok(Self { path: path.to_owned(), base_name: base_name(&config)?, meta, adapter })
+            let mut hash = blake3::Hasher::new();
+            hash.update(&config).update(&tensors);
+            let (path, hash) = (path.to_owned(), *hash.finalize().as_bytes());
+            Ok(Self { path, base_name: base_name(&config)?, hash, meta, adapter })
         };
         load().with_context(|| format!("{} cannot be merged", path.display()))
     }
@@ -50,7 +55,8 @@ impl Folder {
         self.path.display()
     }
 
-    /// Whether the mean of both means something: one average, the same layers, ranks and scales.
+    /// Whether both can be of one sum: one average, the same layers of the same widths. Ranks and
+    /// alphas may differ.
     pub(crate) fn agrees(&self, other: &Self) -> Result<()> {
         let (expected, got) = (self.meta.retain, other.meta.retain);
         ensure!(expected == got, "expected retain {expected}, got {got}");
@@ -70,8 +76,7 @@ impl Folder {
     }
 
     /// The adapter of several devices in the place of this one's.
-    pub(crate) fn replaced(self, meta: Meta, values: Vec<f32>) -> Self {
-        let adapter = Adapter { values, ..self.adapter };
+    pub(crate) fn replaced(self, meta: Meta, adapter: Adapter) -> Self {
         Self { meta, adapter, ..self }
     }
 
@@ -109,21 +114,14 @@ fn named(module: &Module) -> String {
     format!("{} of layer {}", module.target.name(), module.layer)
 }
 
-/// Whether two modules of one place have factors of the same shape that weigh the same.
+/// Whether two modules of one place are as wide.
 fn same(expected: &Module, got: &Module) -> Result<()> {
-    let shapes = |module: &Module| [[module.rank, module.fan_in], [module.fan_out, module.rank]];
+    let shapes = |module: &Module| [[got.rank, module.fan_in], [module.fan_out, got.rank]];
     let place = named(expected);
     for (factor, (expected, got)) in ["A", "B"].iter().zip(shapes(expected).iter().zip(shapes(got)))
     {
         ensure!(*expected == got, "{factor} of {place}: expected shape {expected:?}, got {got:?}");
     }
-    let alpha = |module: &Module| module.scale * module.rank as f32;
-    ensure!(
-        expected.scale == got.scale,
-        "`lora_alpha` of {place}: expected {}, got {}",
-        alpha(expected),
-        alpha(got)
-    );
     Ok(())
 }
 

@@ -1,0 +1,220 @@
+//! `merge`: adapter folders in, the mean of what they change out.
+//!
+//! - In: folders, read one after the other and again for each walk of the sum. Out: a new folder, what it
+//!   leaves out, and a warning when that is much.
+//! - Invariant: a folder that is another when it is read again ends the merge.
+
+use crate::folder::Folder;
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use fleet_server::aggregate::{self, Clip, DROPPED_MAX, Facts, Merged, Plan, Share, Source};
+use sapwood::adapter::peft::Meta;
+use sapwood::adapter::{Adapter, Module, Spec, Strength};
+use serde_json::json;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Writes the weighted mean of what several adapters add to the weights of their base.
+///
+/// What an adapter adds to a weight is the product B A, and it is the products that are averaged: ranks
+/// and alphas may differ, and so may the starts. The result is the best adapter of its rank; the command
+/// tells how much of the mean a rank leaves out. Test the merged one on held-out text before it goes out.
+#[derive(clap::Args)]
+pub(crate) struct Merge {
+    /// The folder to write; must not exist yet.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The adapter that the others were learned on top of: their mean is added to it.
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
+    /// Rank of every layer of the result; the largest among the inputs when left out.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    rank: Option<u32>,
+    /// One weight for each adapter, in their order, such as 2,1,1; equal when left out.
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
+    weights: Option<Vec<f64>>,
+    /// Whether an adapter that changes more than the median of them is drawn in to that.
+    #[arg(long, value_enum, default_value = "none")]
+    clip: Reach,
+    /// Print what was done as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Adapter folders of one base, with the same targets; at least two, or one with --from.
+    #[arg(required = true, value_name = "ADAPTER_DIR")]
+    adapters: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Reach {
+    None,
+    Median,
+}
+
+/// Folders as updates.
+struct Folders<'a> {
+    paths: &'a [PathBuf],
+    base_hash: [u8; 32],
+    /// Of each folder when it was read first.
+    hashes: Vec<[u8; 32]>,
+    held: Option<Folder>,
+}
+
+impl Source for Folders<'_> {
+    type Error = anyhow::Error;
+
+    fn read(&mut self, at: usize) -> Result<&Adapter> {
+        // Before the next is read: one less is in memory.
+        self.held = None;
+        let folder = Folder::read(&self.paths[at], Some(self.base_hash))?;
+        let same = folder.hash == self.hashes[at];
+        ensure!(same, "{} was changed while it was merged", folder.shown());
+        Ok(&self.held.insert(folder).adapter)
+    }
+}
+
+/// What a first look at all folders finds.
+struct Looked {
+    facts: Vec<Facts>,
+    meta: Meta,
+    /// The largest of each module, in the order of the modules.
+    ranks: Vec<usize>,
+}
+
+impl Merge {
+    pub(crate) fn run(&self) -> Result<()> {
+        let (least, least_named) = if self.from.is_some() { (1, "one") } else { (2, "two") };
+        let count = self.adapters.len();
+        ensure!(
+            count >= least,
+            "a merge takes at least {least_named} adapters, got {count}; nothing was written"
+        );
+        let out = self.out.display();
+        ensure!(!self.out.exists(), "{out} exists, expected a new folder; it is unchanged");
+        let weights = self.weights.clone().unwrap_or_else(|| vec![1.0; count]);
+        ensure!(
+            weights.len() == count,
+            "--weights: expected {count}, one for each adapter, got {}",
+            weights.len()
+        );
+        check(&weights)?;
+        let first = Folder::read(self.from.as_ref().unwrap_or(&self.adapters[0]), None)?;
+        let looked = self.look(&first, &weights)?;
+        let clip = match self.clip {
+            Reach::None => Clip::None,
+            Reach::Median => Clip::Median,
+        };
+        let shares = aggregate::shares(&looked.facts, clip, 1.0)?;
+        let spec = ranked(&first.adapter.spec, |at| {
+            self.rank.map_or(looked.ranks[at], |rank| rank as usize)
+        });
+        let plan = Plan {
+            spec: &spec,
+            from: self.from.as_ref().map(|_| &first.adapter),
+            shares: &shares,
+            seed: seed(&looked.facts),
+        };
+        let mut source = Folders {
+            paths: &self.adapters,
+            base_hash: first.meta.base_hash,
+            hashes: looked.facts.iter().map(|facts| facts.hash).collect(),
+            held: None,
+        };
+        let merged = aggregate::merge(&mut source, &plan)?;
+        let dropped = merged.dropped;
+        let told = self.told(&merged, &looked.facts, &shares);
+        first
+            .replaced(looked.meta, merged.adapter)
+            .write(&self.out)
+            .with_context(|| format!("{out} was not written"))?;
+        writeln!(std::io::stdout(), "{told}")?;
+        if dropped > DROPPED_MAX {
+            eprintln!(
+                "warning: {:.1} % of the energy of the mean does not fit the rank, expected at most {} %; \
+                 a larger --rank keeps more",
+                100.0 * dropped,
+                100.0 * DROPPED_MAX
+            );
+        }
+        Ok(())
+    }
+
+    /// Reads every folder once: whether it fits, and what it says about itself.
+    fn look(&self, first: &Folder, weights: &[f64]) -> Result<Looked> {
+        let ranks = |adapter: &Adapter| -> Vec<usize> {
+            adapter.spec.modules.iter().map(|module| module.rank).collect()
+        };
+        let mut looked = Looked { facts: vec![], meta: first.meta, ranks: ranks(&first.adapter) };
+        for (at, (path, weight)) in self.adapters.iter().zip(weights).enumerate() {
+            let next = Folder::read(path, Some(first.meta.base_hash))?;
+            let agrees = first.agrees(&next);
+            agrees.with_context(|| format!("{} does not fit {}", path.display(), first.shown()))?;
+            // The schedule of the average goes on from the device that has learned longest.
+            looked.meta.steps = looked.meta.steps.max(next.meta.steps);
+            looked.meta.generation = looked.meta.generation.max(next.meta.generation);
+            let next_ranks = ranks(&next.adapter);
+            looked.facts.push(Facts {
+                at,
+                hash: next.hash,
+                norm: aggregate::norm(&next.adapter)?,
+                rank: next_ranks.iter().copied().max().unwrap_or(0),
+                weight: *weight,
+            });
+            for (most, rank) in looked.ranks.iter_mut().zip(next_ranks) {
+                *most = rank.max(*most);
+            }
+        }
+        Ok(looked)
+    }
+
+    fn told(&self, merged: &Merged, facts: &[Facts], shares: &[Share]) -> String {
+        let rank = merged.adapter.spec.modules.iter().map(|module| module.rank).max();
+        let (rank, out) = (rank.unwrap_or(0), self.out.display());
+        if !self.json {
+            let count = self.adapters.len();
+            let left = 100.0 * merged.dropped;
+            return format!(
+                "{out}: the mean of {count} adapters, rank {rank}, {left:.1} % of its energy left out"
+            );
+        }
+        let update = |share: &Share| {
+            let folder: &Path = &self.adapters[share.at];
+            json!({"folder": folder, "norm": facts[share.at].norm, "factor": share.factor})
+        };
+        let mut shares = shares.to_vec();
+        shares.sort_by_key(|share| share.at);
+        let updates: Vec<_> = shares.iter().map(update).collect();
+        json!({"out": self.out, "rank": rank, "dropped": merged.dropped, "updates": updates})
+            .to_string()
+    }
+}
+
+/// What the command was told, before anything is read.
+fn check(weights: &[f64]) -> Result<()> {
+    for weight in weights {
+        ensure!(
+            weight.is_finite() && *weight >= 0.0,
+            "--weights: expected finite numbers of at least 0, got {weight}"
+        );
+    }
+    let sum: f64 = weights.iter().sum();
+    ensure!(sum > 0.0 && sum.is_finite(), "--weights: expected a positive sum, got {sum}");
+    Ok(())
+}
+
+/// The same modules with other ranks and scale 1; `rank`: of the module at a place.
+fn ranked(spec: &Spec, rank: impl Fn(usize) -> usize) -> Spec {
+    let layers = spec.modules.last().map_or(0, |module| module.layer + 1);
+    Spec::placed(0..layers, |layer, target| {
+        let same = |module: &Module| module.layer == layer && module.target == target;
+        let at = spec.modules.iter().position(same)?;
+        let (rank, module) = (rank(at), &spec.modules[at]);
+        Some((Strength { rank, alpha: rank as f32 }, (module.fan_in, module.fan_out)))
+    })
+}
+
+/// The same for the same adapters.
+fn seed(facts: &[Facts]) -> [u8; 32] {
+    let mut hashes: Vec<[u8; 32]> = facts.iter().map(|facts| facts.hash).collect();
+    hashes.sort_unstable();
+    *blake3::hash(hashes.as_flattened()).as_bytes()
+}
