@@ -15,7 +15,10 @@ const SPLIT_ENDINGS: [&str; 3] = ["jsonl", "txt", "md"];
 pub fn open(path: &Path) -> Result<Dataset, IntakeError> {
     let attributes = fs::metadata(path).map_err(|source| unreadable(path, source))?;
     if !attributes.is_dir() {
-        return Ok(Dataset::of(examples_of(path)?, None, Vec::new(), Vec::new()));
+        let name = path.display().to_string();
+        let file = fs::File::open(path).map_err(|source| unreadable(path, source))?;
+        let examples = if is_lines(path) { examples_of(path)? } else { told(file, &name)? };
+        return Ok(Dataset::of(examples, None, Vec::new(), Vec::new()));
     }
     let [train, valid, test] = [split(path, "train")?, split(path, "valid")?, split(path, "test")?];
     if train.is_none() && valid.is_none() && test.is_none() {
@@ -28,16 +31,26 @@ pub fn open(path: &Path) -> Result<Dataset, IntakeError> {
     Ok(Dataset::of(train.unwrap_or_default(), valid, test.unwrap_or_default(), Vec::new()))
 }
 
-/// Reads one stream, such as standard input; JSON lines are told by a first line that is an object.
+/// Reads one stream, such as standard input; JSON lines are told by a first line that is an object, as in
+/// a file that is named alone.
 ///
 /// # Errors
 /// [`IntakeError`] with `name` in the place of a path.
 pub fn read(reader: impl Read, name: &str) -> Result<Dataset, IntakeError> {
+    Ok(Dataset::of(told(reader, name)?, None, Vec::new(), Vec::new()))
+}
+
+fn told(reader: impl Read, name: &str) -> Result<Vec<Example>, IntakeError> {
     let text = text_of(reader, name)?;
     let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let object = serde_json::from_str::<serde_json::Map<_, _>>(first).is_ok();
-    let examples = if object { lines::examples(&text, name)? } else { vec![Example::Text(text)] };
-    Ok(Dataset::of(examples, None, Vec::new(), Vec::new()))
+    if object { lines::examples(&text, name) } else { Ok(vec![Example::Text(text)]) }
+}
+
+/// Whether a file has JSON lines by its name.
+fn is_lines(path: &Path) -> bool {
+    let ending = path.extension().unwrap_or_default();
+    ending.eq_ignore_ascii_case("jsonl") || ending.eq_ignore_ascii_case("ndjson")
 }
 
 /// The examples of `train.jsonl`, `train.txt` or `train.md`, whichever there is.
@@ -106,8 +119,7 @@ fn examples_of(path: &Path) -> Result<Vec<Example>, IntakeError> {
     let name = path.display().to_string();
     let file = fs::File::open(path).map_err(|source| unreadable(path, source))?;
     let text = text_of(file, &name)?;
-    let ending = path.extension().unwrap_or_default();
-    if ending.eq_ignore_ascii_case("jsonl") || ending.eq_ignore_ascii_case("ndjson") {
+    if is_lines(path) {
         return lines::examples(&text, &name);
     }
     Ok(vec![Example::Text(text)])
@@ -217,6 +229,9 @@ mod tests {
     fn a_stream_is_told_apart_by_its_first_line() {
         let lines = read(&b"\n{\"text\":\"a\"}\n{\"text\":\"b\"}\n"[..], "-").unwrap();
         assert_eq!((lines.train.len(), lines.valid.len()), (1, 1));
+        let folder = holding(&[("x.txt", b"{\"text\":\"a\"}\n{\"text\":\"b\"}\n")]);
+        let file = open(&folder.path().join("x.txt")).unwrap();
+        assert_eq!((file.train, file.valid), (lines.train, lines.valid), "one rule for both");
         let code = read(&b"{ int x; }\n"[..], "-").unwrap();
         assert!(matches!(&code.train[0], Example::Text(text) if text.starts_with("{ int")));
     }

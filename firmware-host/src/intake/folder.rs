@@ -299,7 +299,9 @@ impl Watch {
         };
         let progress =
             if let Stage::Begun(progress) = stage { progress } else { Progress::default() };
-        match pieces::pieces(bytes, self.manner.piece_bytes) {
+        let is_json =
+            Path::new(name).extension().is_some_and(|end| end.eq_ignore_ascii_case("json"));
+        match pieces::pieces(bytes, self.manner.piece_bytes, is_json) {
             Ok(pieces) => offer_all(&pieces, progress, context, sink),
             Err(why) => Tried::Refused(why, None),
         }

@@ -33,12 +33,15 @@ impl Refusals {
 }
 
 /// The pieces of a file of text, each with the number of the line it begins in, from 1; or why it has
-/// none.
-pub(super) fn pieces(bytes: Vec<u8>, piece_bytes: usize) -> Result<Vec<(usize, String)>, String> {
+/// none. `is_json`: its name says that it is JSON, whole or not.
+pub(super) fn pieces(
+    bytes: Vec<u8>,
+    piece_bytes: usize,
+    is_json: bool,
+) -> Result<Vec<(usize, String)>, String> {
     let text = text(bytes)?;
-    if text.trim_start().starts_with(['{', '['])
-        && serde_json::from_str::<IgnoredAny>(&text).is_ok()
-    {
+    let begins = text.trim_start().starts_with(['{', '[']);
+    if is_json || (begins && serde_json::from_str::<IgnoredAny>(&text).is_ok()) {
         return Err(
             "expected JSON lines, one object a line, or text; got another kind of JSON".into()
         );
@@ -101,7 +104,7 @@ mod tests {
     use super::*;
 
     fn texts(text: &str, most: usize) -> Vec<String> {
-        let found = pieces(text.as_bytes().to_vec(), most).unwrap();
+        let found = pieces(text.as_bytes().to_vec(), most, false).unwrap();
         found.into_iter().map(|(_, piece)| piece).collect()
     }
 
@@ -126,7 +129,8 @@ mod tests {
 
     #[test]
     fn what_is_not_text_is_refused_by_line() {
-        let refusal = |bytes: &[u8]| pieces(bytes.to_vec(), 64).unwrap_err();
+        let refusal = |bytes: &[u8]| pieces(bytes.to_vec(), 64, false).unwrap_err();
+        assert!(pieces(b"{\"text\": \"cut o".to_vec(), 64, true).is_err(), "a .json that was cut");
         assert_eq!(refusal(b"a\nb\0"), "line 2: expected UTF-8 text, got a NUL byte");
         assert_eq!(refusal(b"\xff"), "line 1: expected UTF-8 text, got a byte that is not UTF-8");
         assert_eq!(refusal(b" \n\n "), "expected text, got nothing but blanks");
