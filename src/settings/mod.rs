@@ -107,6 +107,11 @@ impl Overrides {
             let blocks = self.replay_blocks.map(|blocks| blocks.to_string());
             none_of("--replay-bytes", [("replay-blocks", blocks)])?;
         }
+        if self.steps_per_eval == Some(0) {
+            let patience = self.patience.filter(|&patience| patience > 0);
+            let patience = patience.map(|patience| patience.to_string());
+            none_of("--steps-per-eval 0", [("patience", patience)])?;
+        }
         if self.as_published != Some(true) {
             return Ok(self);
         }

@@ -186,6 +186,7 @@ fn what_another_wish_rules_out_is_refused_and_what_follows_from_one_is_said()
     for (text, named) in [
         ("anchor-blocks = 0\nwhitening = 30", ["--whitening 30", "--anchor-blocks 0"]),
         ("anchor-blocks = 0\nanchor-weight = 2", ["--anchor-weight 2", "--anchor-blocks 0"]),
+        ("steps-per-eval = 0\npatience = 3", ["--patience 3", "--steps-per-eval 0"]),
         ("as-published = true\nretain = 0.5", ["--retain 0.5", "--as-published"]),
         ("as-published = true\ngamma = 0", ["--gamma 0", "--as-published"]),
         ("as-published = true\nembedding-layers = 'all'", ["layers all", "--as-published"]),
@@ -194,7 +195,8 @@ fn what_another_wish_rules_out_is_refused_and_what_follows_from_one_is_said()
         let refusal = refusal(text);
         assert!(named.iter().all(|name| refusal.contains(name)), "{text}: {refusal}");
     }
-    for text in ["anchor-blocks = 0\nwhitening = 0", "whitening = 3", "retain = 0.5\ngamma = 2"] {
+    let together = ["whitening = 3", "retain = 0.5\ngamma = 2", "steps-per-eval = 0\npatience = 0"];
+    for text in together.into_iter().chain(["anchor-blocks = 0\nwhitening = 0"]) {
         assert_eq!(refusal(text), "accepted", "{text}");
     }
     let published = Overrides::from_toml("as-published = true")?.together()?;

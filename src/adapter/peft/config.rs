@@ -219,7 +219,10 @@ impl Choice {
 fn refuse(raw: &Raw) -> Result<(), AdapterError> {
     match raw.peft_type.as_deref() {
         Some("LORA") => {}
-        other => return Err(unsupported("peft_type", &format!("{other:?}"), "\"LORA\"")),
+        other => {
+            let got = other.map_or_else(|| "missing".to_owned(), |kind| format!("\"{kind}\""));
+            return Err(unsupported("peft_type", &got, "\"LORA\""));
+        }
     }
     if let Some(bias) = &raw.bias
         && bias != "none"
@@ -297,7 +300,14 @@ fn unsupported(field: &str, got: &str, expected: &'static str) -> AdapterError {
 
 /// At most 120 characters of a text that a stranger wrote, on one line.
 pub(super) fn short(text: &str) -> String {
-    let mut line: String = text.chars().take(120).flat_map(char::escape_debug).collect();
+    let mut line = String::new();
+    for letter in text.chars().take(120) {
+        // Quotes are harmless, and JSON is full of them.
+        match letter {
+            '"' | '\'' | '\\' => line.push(letter),
+            _ => line.extend(letter.escape_debug()),
+        }
+    }
     if text.chars().nth(120).is_some() {
         line.push('…');
     }
