@@ -130,6 +130,9 @@ fn directions(gram: &DMatrix<f64>, outer: &DMatrix<f64>, rank: usize) -> Option<
     let largest = inner.eigenvalues.max();
     let some = |&at: &usize| inner.eigenvalues[at] > ROUNDING * largest.max(f64::MIN_POSITIVE);
     let kept: Vec<usize> = (0..gram.nrows()).filter(some).collect();
+    if kept.is_empty() {
+        return None;
+    }
     let vectors = inner.eigenvectors.select_columns(&kept);
     let root = |power: f64| {
         let mut scaled = vectors.clone();

@@ -108,6 +108,21 @@ fn own_ranks_fitted_again_equal_the_closed_form() -> Result<(), Surprise> {
     Ok(())
 }
 
+/// Where nothing was seen, nothing is made good, and what is fresh stays so.
+#[test]
+fn own_ranks_stay_fresh_where_nothing_was_seen() -> Result<(), Surprise> {
+    let (_place, base) = exported("step/base")?;
+    let golden = Golden::load("step/refit")?;
+    let global = Spec::uniform(base.config(), 1..3, &Target::ALL, Strength { rank: 3, alpha: 5.0 });
+    let next = adapter(&golden, &global, "next")?;
+    let learners = Learners::new(adapter(&golden, &spec(&base), "fast")?);
+    let fresh = Adapter::fresh(spec(&base), &mut ChaCha8Rng::seed_from_u64(1));
+    let fitted = refit(&learners, &next, &fresh, &Seen::new(&fresh.spec), 0.1)?;
+    assert_eq!(part(&fitted.slow, &(3..7)), fresh);
+    assert_eq!(fitted.fast, fitted.slow);
+    Ok(())
+}
+
 /// `scale * B A` of a module, `[out, in]`.
 fn product(adapter: &Adapter, module: &Module) -> Vec<f32> {
     let (a, b) = (adapter.a(module), adapter.b(module));
