@@ -26,7 +26,8 @@ use candle_core::{Result, Tensor};
 /// Most tokens of a prompt that go through the layers together: enough that packing the weights
 /// costs little beside the products, few enough for memory.
 const ROWS_MAX: usize = 256;
-/// Most texts of one session on a device: twice as many take little less time, and twice the memory.
+/// Most texts of one session on a device: keys and values of each take its memory. No other number was
+/// measured.
 const ABREAST_MAX: usize = 32;
 
 /// All layers of a base whose trunk and head are loaded.
