@@ -105,6 +105,10 @@ pub enum AdapterError {
         /// NaN or an infinity.
         value: f32,
     },
+    /// A file that devices and the fleet server would not take from each other.
+    #[cfg(feature = "fleet")]
+    #[error(transparent)]
+    Wire(#[from] sapwood_protocol::fleet::update::UpdateError),
     /// `adapter_meta.json` cannot be read.
     #[error("adapter_meta.json is damaged: {0}")]
     Meta(serde_json::Error),

@@ -3,13 +3,15 @@
 //! The effective weight is `W + scale * B A`, `scale = alpha / rank`, stated once per module.
 //! - All factors lie in one flat `Vec<f32>`, so that AdamW, the average and a checksum are single loops.
 //! - Order: by layer, then by target (q, k, v, o, gate, up, down), A before B. It never changes.
-//! - Never here: files (see `peft`), engines.
+//! - Never here: files (see `peft`, `wire`), engines.
 //!
 //! Source: LoRA, arXiv 2106.09685.
 
 pub mod compare;
 pub mod peft;
 pub mod stacked;
+#[cfg(feature = "fleet")]
+pub mod wire;
 
 mod error;
 

@@ -112,16 +112,53 @@ def update() -> bytes:
         "steps": "340",
         "tokens": "87040",
     }
-    # The package writes metadata in an order of chance.
-    file = save(tensors, metadata)
+    file = canonical(save(tensors, metadata))
+    assert {name: tensor.tolist() for name, tensor in load(file).items()} == {name: tensor.tolist() for name, tensor in tensors.items()}
+    return file
+
+
+def canonical(file: bytes) -> bytes:
+    """The file with its metadata sorted: the package writes it in an order of chance."""
     end = 8 + int.from_bytes(file[:8], "little")
     header = json.loads(file[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    file = len(text).to_bytes(8, "little") + text + file[end:]
-    assert {name: tensor.tolist() for name, tensor in load(file).items()} == {name: tensor.tolist() for name, tensor in tensors.items()}
-    return file
+    return len(text).to_bytes(8, "little") + text + file[end:]
+
+
+def wire() -> bytes:
+    """q and v of layers 6 and 7 at rank 3: f16, the scale in B, each row of A and column of B of like length."""
+    fans, rank, scale, at, tensors = {"q": (5, 6), "v": (5, 3)}, 3, np.float32(2.5), 0, {}
+    for layer in (6, 7):
+        for module, (fan_in, fan_out) in fans.items():
+            sizes = rank * fan_in, fan_out * rank
+            numbers = [((at + i) * 37 % 101 - 50) / 64 for i in range(sum(sizes))]
+            at += sum(sizes)
+            a = np.array(numbers[: sizes[0]], dtype=np.float32).reshape(rank, fan_in)
+            b = np.array(numbers[sizes[0] :], dtype=np.float32).reshape(fan_out, rank) * np.float32(0.001)
+            if not tensors:
+                b[:, 1] = 0
+            b = scale * b
+            for i in range(rank):
+                long, wide = (a[i].astype(float) ** 2).sum(), (b[:, i].astype(float) ** 2).sum()
+                # frexp's fraction is at least a half, so its exponent is one more.
+                root = lambda square: (int(np.frexp(square)[1]) - 1) // 2
+                power = (root(wide / long) + 1) // 2 if wide > 0 else -root(long)
+                a[i] *= np.float32(2.0) ** power
+                b[:, i] *= np.float32(2.0) ** -power
+            name = f"base_model.model.model.layers.{layer}.self_attn.{module}_proj.lora_{{}}.weight".format
+            tensors |= {name("A"): a.astype(np.float16), name("B"): b.astype(np.float16)}
+    metadata = {
+        "format": "sapwood-update/1",
+        "base": (b"\1" * 32).hex(),
+        "cohort": (b"\2" * 32).hex(),
+        "from": (b"\3" * 32).hex(),
+        "generation": "12",
+        "steps": "340",
+        "tokens": "87040",
+    }
+    return canonical(save(tensors, metadata))
 
 
 def cases() -> dict:
@@ -166,3 +203,4 @@ def write(out: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "fleet.json").write_text(json.dumps(cases(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "update.safetensors").write_bytes(update())
+    (folder / "wire.safetensors").write_bytes(wire())

@@ -48,7 +48,7 @@ pub struct Files<'a> {
 
 /// One of the two factors of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Factor {
+pub(super) enum Factor {
     A,
     B,
 }
@@ -168,10 +168,10 @@ pub fn holds(tensors: &[u8], values: &[f32]) -> Result<bool, AdapterError> {
     Ok(found == expected)
 }
 
-type Places<'a> = BTreeMap<(usize, Target, Factor), TensorView<'a>>;
+pub(super) type Places<'a> = BTreeMap<(usize, Target, Factor), TensorView<'a>>;
 
 /// Every tensor under its place in the base.
-fn by_place<'a>(tensors: &SafeTensors<'a>) -> Result<Places<'a>, AdapterError> {
+pub(super) fn by_place<'a>(tensors: &SafeTensors<'a>) -> Result<Places<'a>, AdapterError> {
     let mut places = BTreeMap::new();
     let mut views = tensors.tensors();
     views.sort_by(|(left, _), (right, _)| left.cmp(right));
@@ -245,7 +245,11 @@ fn shaped(
 }
 
 /// Appends a checked tensor's numbers as f32; widening is exact.
-fn widen(name: &str, view: &TensorView<'_>, values: &mut Vec<f32>) -> Result<(), AdapterError> {
+pub(super) fn widen(
+    name: &str,
+    view: &TensorView<'_>,
+    values: &mut Vec<f32>,
+) -> Result<(), AdapterError> {
     let start = values.len();
     let bytes = view.data();
     match view.dtype() {
@@ -262,7 +266,7 @@ fn widen(name: &str, view: &TensorView<'_>, values: &mut Vec<f32>) -> Result<(),
     finite(name, &values[start..])
 }
 
-fn finite(name: &str, numbers: &[f32]) -> Result<(), AdapterError> {
+pub(super) fn finite(name: &str, numbers: &[f32]) -> Result<(), AdapterError> {
     match numbers.iter().enumerate().find(|(_, number)| !number.is_finite()) {
         None => Ok(()),
         Some((position, &value)) => {
@@ -298,7 +302,7 @@ fn write_tensors(adapter: &Adapter) -> Result<Vec<u8>, AdapterError> {
     safetensors::serialize(views, Some(facts)).map_err(AdapterError::Tensors)
 }
 
-fn tensor_name(layer: usize, target: Target, factor: Factor) -> String {
+pub(super) fn tensor_name(layer: usize, target: Target, factor: Factor) -> String {
     format!("{PREFIX}{}.lora_{factor:?}.weight", full_name(layer, target))
 }
 
