@@ -357,6 +357,7 @@ fn stored_after_a_step(blocks: &[Block], settings: &Settings) -> Vec<Drawn> {
         reservoir: Some(&mut reservoir),
         anchor: &mut Feed::new(&engines().trunk, &[], 0),
         whitening: None,
+        still: 0,
     };
     course.step(bench, settings).unwrap();
     reservoir.draw(blocks.len()).unwrap()

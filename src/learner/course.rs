@@ -48,11 +48,12 @@ pub(super) fn order(seed: u64, epoch: u64, pool: Range<usize>) -> Vec<usize> {
 
 /// The rules of a step that the settings make.
 ///
-/// `step`: which of the job it is, from 1.
+/// `step`: which of the job it is, from 1. `still`: how many first ranks do not move.
 pub(super) fn rules<'w>(
     settings: &Settings,
     step: u64,
     whitening: Option<&'w Whitening>,
+    still: usize,
 ) -> Rules<'w> {
     let published = settings.as_published;
     Rules {
@@ -72,7 +73,7 @@ pub(super) fn rules<'w>(
             steps if step.is_multiple_of(steps) || step == settings.iters => Follow::Back,
             _ => Follow::Not,
         },
-        still: 0,
+        still,
     }
 }
 
@@ -112,6 +113,8 @@ pub struct Bench<'b, 'a> {
     pub anchor: &'b mut Feed<'a>,
     /// What such texts say of the inputs of A.
     pub whitening: Option<&'b Whitening>,
+    /// The first ranks of every module, which do not move: a global adapter beside the learners' own part.
+    pub still: usize,
 }
 
 /// Blocks and their hidden states, owned.
@@ -150,7 +153,7 @@ impl Course {
         bench: Bench<'_, '_>,
         settings: &Settings,
     ) -> Result<StepReport, LearnError> {
-        let Bench { engines, feed, learners, mut reservoir, anchor, whitening } = bench;
+        let Bench { engines, feed, learners, mut reservoir, anchor, whitening, still } = bench;
         let (mut fresh, mut drawn, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
         let mut anchors = Vec::new();
         for part in 0..settings.grad_accumulation_steps {
@@ -182,7 +185,7 @@ impl Course {
             })
             .collect();
         let learning_rate = settings.learning_rate_at(self.cursor.step + 1);
-        let rules = rules(settings, self.cursor.step + 1, whitening);
+        let rules = rules(settings, self.cursor.step + 1, whitening, still);
         let step = train::step(&engines.head, learners, &batches, &rules, learning_rate as f32)?;
         self.cursor.step += 1;
         let (mut losses, mut first_met) = (step.of_blocks.iter().copied(), Tally::default());
@@ -278,11 +281,11 @@ mod tests {
     #[test]
     fn slow_moves_every_few_steps_and_with_the_last_one() {
         let settings = Settings { reptile_steps: 3, iters: 8, ..Settings::default() };
-        let back = |step: &u64| rules(&settings, *step, None).follow == Follow::Back;
+        let back = |step: &u64| rules(&settings, *step, None, 0).follow == Follow::Back;
         assert!((1..=8).filter(back).eq([3, 6, 8]));
-        assert_eq!(rules(&Settings::default(), 3, None).follow, Follow::Always);
+        assert_eq!(rules(&Settings::default(), 3, None, 0).follow, Follow::Always);
         let published = Settings { as_published: true, ..settings };
-        assert_eq!(rules(&published, 3, None).follow, Follow::AtOnce);
+        assert_eq!(rules(&published, 3, None, 0).follow, Follow::AtOnce);
     }
 
     #[test]

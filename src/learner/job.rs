@@ -257,6 +257,7 @@ impl Job<'_, '_> {
                 reservoir: self.reservoir.as_mut(),
                 anchor: &mut self.anchor,
                 whitening: self.whitening.as_deref(),
+                still: 0,
             };
             since.add(&course.step(bench, settings)?);
             let step = course.cursor().step;

@@ -220,6 +220,7 @@ impl<'a> Stream<'a> {
                     reservoir: reservoir.as_mut(),
                     anchor: &mut anchor,
                     whitening: whitening.as_deref(),
+                    still: 0,
                 };
                 let report = course.step(bench, &settings)?;
                 first_met.add(report.first_met);
