@@ -21,8 +21,11 @@ use std::sync::Arc;
 
 /// Bytes of a request for text: far more than any context holds.
 const TEXT_BODY_BYTES_MAX: usize = 1 << 20;
-/// The status page; every `NONCE` in it is replaced.
+/// The status page; every `NONCE` in it is replaced, and the two places that follow.
 const PAGE: &str = include_str!("../../assets/status.html");
+/// What it has in common with the fleet server's.
+const STYLE: &str = include_str!("../../../tools/page/style.css");
+const BASE: &str = include_str!("../../../tools/page/base.js");
 
 /// A route: what a path answers to which methods, and to whom.
 pub(super) struct Route {
@@ -142,7 +145,8 @@ async fn page(State(shared): State<Arc<Shared>>) -> Response {
         (header::CONTENT_SECURITY_POLICY, policy),
         (header::REFERRER_POLICY, "no-referrer".to_owned()),
     ];
-    (headers, PAGE.replace("NONCE", &nonce)).into_response()
+    let page = PAGE.replacen("/* STYLE */", STYLE, 1).replacen("/* BASE */", BASE, 1);
+    (headers, page.replace("NONCE", &nonce)).into_response()
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, Refusal> {
