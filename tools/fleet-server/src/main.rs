@@ -1,31 +1,15 @@
-//! The fleet server's command: the slow adapters of many devices in, one adapter out.
+//! The fleet server's program: a server, and the orders of its operator.
 //!
-//! - In: adapter folders in PEFT's layout with our `adapter_meta.json`, all of one base.
-//! - Out: a new folder, there whole or not at all.
+//! - Every command but `merge` works on a fleet's folder, beside a server that runs or without one.
+//! - In: arguments. Out: lines, or JSON with `--json`; one line on the error stream when it refuses.
 //! - Never here: an engine, a base, anybody's data.
 
-mod folder;
-mod merge;
+mod program;
 
-use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Merges what devices have learned, without their data.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    Merge(merge::Merge),
-}
-
 fn main() -> ExitCode {
-    let Arguments { command: Command::Merge(merge) } = Arguments::parse();
-    match merge.run() {
+    match program::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

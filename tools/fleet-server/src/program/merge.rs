@@ -4,7 +4,7 @@
 //!   leaves out, and a warning when that is much.
 //! - Invariant: a folder that is another when it is read again ends the merge.
 
-use crate::folder::Folder;
+use super::folder::Folder;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use fleet_server::aggregate::{self, Clip, DROPPED_MAX, Facts, Merged, Plan, Share, Source};

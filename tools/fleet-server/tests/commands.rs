@@ -1,0 +1,127 @@
+//! The commands as an operator runs them: what they print, and that what they refuse changes nothing.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use fleet_server::devices;
+use fleet_server::home::Home;
+use fleet_server::store::{Book, Statement};
+use sapwood_protocol::fleet::id::Hash;
+use sapwood_protocol::fleet::key::SecretKey;
+use sapwood_protocol::fleet::link::Link;
+use sapwood_protocol::fleet::message::{Enroll, Facts};
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fleet-server"));
+    let (first, rest) = arguments.split_first().unwrap();
+    // What has commands of its own takes its options behind them.
+    let (second, rest) = match rest.split_first() {
+        Some((second, rest)) if ["devices", "rounds", "releases", "rollout"].contains(first) => {
+            (Some(second), rest)
+        }
+        _ => (None, rest),
+    };
+    command.arg(first).args(second).arg("--folder").arg(folder).args(rest).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_str(&said(output)).unwrap()
+}
+
+/// The one line in which a command refuses.
+fn refused(output: &Output) -> String {
+    let line = String::from_utf8(output.stderr.clone()).unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty(), "{line}");
+    assert_eq!(line.lines().count(), 1, "{line}");
+    line
+}
+
+/// A device of its own for each seed, enrolled as the server enrols it.
+fn enrol(folder: &Path, seed: u8, token: Option<String>) -> String {
+    let home = Home::open(folder).unwrap();
+    let public_key = SecretKey::from_seed(&[seed; 32]).public();
+    let facts = Facts { base: Hash([7; 32]), first_layer: 0, targets: 1, rank: 2 };
+    let asks = Enroll { public_key, token, name: format!("valve {seed}"), facts };
+    devices::enrol(&home.book, &asks, 1_000).unwrap().id.to_string()
+}
+
+#[test]
+fn a_fleet_is_made_once_and_its_link_lets_devices_in() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("fleet");
+    let made = json(&run(&folder, &["init", "--name", "valves", "--tls", "--json"]));
+    let line = refused(&run(&folder, &["init"]));
+    assert!(line.contains("exists, expected nothing there"), "{line}");
+    let arguments =
+        ["enroll-link", "--address", "fleet.example:8443", "--uses", "1", "--auto-accept"];
+    let text = said(&run(&folder, &arguments));
+    let link: Link = text.trim().parse().unwrap();
+    assert_eq!(link.fleet.to_string(), made["fleet"].as_str().unwrap());
+    assert_eq!(link.pin, Some(Home::open(&folder).unwrap().pin().unwrap()));
+    assert_eq!(link.host, "fleet.example:8443");
+    let device = enrol(&folder, 1, link.token);
+    let listed = json(&run(&folder, &["devices", "list", "--json"]));
+    assert_eq!(listed["devices"][0]["device"], device.as_str());
+    assert_eq!(listed["devices"][0]["state"], "accepted");
+    let line = refused(&run(&folder, &["enroll-link", "--address", "a/b"]));
+    assert!(line.contains("host"), "{line}");
+    let label = "long".repeat(20);
+    let line = refused(&run(&folder, &["enroll-link", "--address", "a", "--label", &label]));
+    assert!(line.contains("label has 80 bytes"), "{line}");
+}
+
+#[test]
+fn an_operators_word_moves_a_device_along_its_arrows_only() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("fleet");
+    said(&run(&folder, &["init"]));
+    let (one, other) = (enrol(&folder, 1, None), enrol(&folder, 2, None));
+    let say = |word: &str, device: &str, more: &[&str]| {
+        run(&folder, &[&["devices", word], more, &[device]].concat())
+    };
+    let line = refused(&say("accept", &one, &[]));
+    assert!(line.contains("has no label from a token"), "{line}");
+    said(&say("accept", &one, &["--label", "pumps", "--lab"]));
+    said(&say("reject", &other, &[]));
+    said(&say("suspend", &one, &[]));
+    said(&say("suspend", &one, &[]));
+    let line = refused(&say("accept", &one, &["--label", "x"]));
+    assert!(line.contains("is suspended, expected pending; nothing was changed"), "{line}");
+    said(&say("resume", &one, &[]));
+    let line = refused(&say("resume", &other, &[]));
+    assert!(line.contains("is rejected, expected suspended"), "{line}");
+    said(&say("retire", &one, &[]));
+    let line = refused(&say("suspend", &one, &[]));
+    assert!(line.contains("is retired, expected accepted"), "{line}");
+    let line = refused(&say("retire", &"0".repeat(32), &[]));
+    assert!(line.contains("there is no device 0000"), "{line}");
+    let home = Home::open(&folder).unwrap();
+    let words = home.book.read("select what from audit order by id", &[]).unwrap();
+    let words: Vec<String> = words.iter().map(|row| format!("{:?}", row[0])).collect();
+    let expected = ["accept", "reject", "suspend", "resume", "retire"];
+    assert_eq!(words, expected.map(|word| format!("Text({word:?})")));
+    let device = devices::find(&home.book, one.parse().unwrap()).unwrap().unwrap();
+    assert!(device.lab && device.cohort.is_some());
+}
+
+#[test]
+fn what_is_no_fleets_folder_or_of_another_version_is_refused_in_one_line() {
+    let place = tempfile::tempdir().unwrap();
+    for arguments in [&["devices", "list"][..], &["enroll-link", "--address", "a"]] {
+        let line = refused(&run(place.path(), arguments));
+        assert!(line.contains("is no fleet's folder"), "{line}");
+    }
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+    let folder = place.path().join("fleet");
+    said(&run(&folder, &["init"]));
+    let home = Home::open(&folder).unwrap();
+    home.book.write(vec![Statement::one("update meta set version = 2", [])]).unwrap();
+    let line = refused(&run(&folder, &["devices", "list"]));
+    assert!(line.contains("has book version 2, expected 1: it is left as it is"), "{line}");
+}
