@@ -47,6 +47,10 @@ pub const GENERATIONS_MAX: usize = 64;
 pub const GENERATIONS_KEPT_MAX: usize = GENERATIONS_MAX - 2;
 /// Rejected jobs that a manifest remembers.
 pub const REJECTIONS_MAX: usize = 16;
+/// Installs of a global adapter that a manifest remembers: as many as one check-in reports.
+pub const INSTALLS_MAX: usize = FLEET_REPORTS_MAX;
+/// Starts that a generation on trial gets before the one it grew from returns.
+pub const TRIES_MAX: u32 = 3;
 /// Bytes of a verdict or of a reason.
 pub const VERDICT_BYTES_MAX: usize = 4096;
 /// Bytes of a manifest.

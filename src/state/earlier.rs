@@ -5,7 +5,8 @@
 
 use super::checkpoint::{Best, Checkpoint};
 use super::learner::{Domain, HeldOutBlock, JobPosition, LearnerRecord, Shape};
-use super::manifest::{Generation, Manifest, Rejection};
+use super::manifest::{FileDigest, Generation, Manifest, Rejection};
+use super::trial::Since;
 use crate::reservoir::record::open;
 use crate::reservoir::{ChanceState, FirstLedger, Ledger, RecordError, SecondLedger};
 use rkyv::{Archive, Deserialize, Serialize};
@@ -17,6 +18,7 @@ pub(super) fn manifest(header: &Header, bytes: &[u8]) -> Result<Manifest, Record
         1 => Ok(SecondManifest::from(open::<FirstManifest>(header, bytes)?).into()),
         2 => Ok(open::<SecondManifest>(header, bytes)?.into()),
         3 | 4 => Ok(open::<ThirdManifest>(header, bytes)?.into()),
+        5 => Ok(open::<FifthManifest>(header, bytes)?.into()),
         _ => open(header, bytes),
     }
 }
@@ -25,6 +27,7 @@ pub(super) fn manifest(header: &Header, bytes: &[u8]) -> Result<Manifest, Record
 pub(super) fn learner(header: &Header, bytes: &[u8]) -> Result<LearnerRecord, RecordError> {
     match header.version {
         1 => Ok(open::<FirstLearner>(header, bytes)?.into()),
+        2 => Ok(open::<SecondLearner>(header, bytes)?.into()),
         _ => open(header, bytes),
     }
 }
@@ -34,6 +37,7 @@ pub(super) fn checkpoint(header: &Header, bytes: &[u8]) -> Result<Checkpoint, Re
     match header.version {
         1 => Ok(open::<FirstCheckpoint>(header, bytes)?.into()),
         2 => Ok(open::<SecondCheckpoint>(header, bytes)?.into()),
+        3 => Ok(open::<ThirdCheckpoint>(header, bytes)?.into()),
         _ => open(header, bytes),
     }
 }
@@ -44,7 +48,7 @@ struct FirstManifest {
     sequence: u64,
     current: u64,
     last: u64,
-    generations: Vec<Generation>,
+    generations: Vec<FirstGeneration>,
     rejections: Vec<Rejection>,
     ledger: Option<FirstLedger>,
 }
@@ -55,7 +59,7 @@ struct SecondManifest {
     sequence: u64,
     current: u64,
     last: u64,
-    generations: Vec<Generation>,
+    generations: Vec<FirstGeneration>,
     rejections: Vec<Rejection>,
     ledger: Option<FirstLedger>,
     learned: u64,
@@ -67,10 +71,42 @@ struct ThirdManifest {
     sequence: u64,
     current: u64,
     last: u64,
-    generations: Vec<Generation>,
+    generations: Vec<FirstGeneration>,
     rejections: Vec<Rejection>,
     ledger: Option<SecondLedger>,
     learned: u64,
+}
+
+/// Before a global adapter could be installed.
+#[derive(Archive, Serialize, Deserialize)]
+struct FifthManifest {
+    sequence: u64,
+    current: u64,
+    last: u64,
+    generations: Vec<FirstGeneration>,
+    rejections: Vec<Rejection>,
+    ledger: Option<Ledger>,
+    learned: u64,
+    domain: u32,
+}
+
+/// A commit of versions 1 to 5.
+#[derive(Archive, Serialize, Deserialize)]
+struct FirstGeneration {
+    number: u64,
+    parent: u64,
+    step: u64,
+    verdict: String,
+    files: Vec<FileDigest>,
+    learner: FileDigest,
+}
+
+impl From<FirstGeneration> for Generation {
+    fn from(first: FirstGeneration) -> Self {
+        let FirstGeneration { number, parent, step, verdict, files, learner } = first;
+        let since = Since::all(step);
+        Self { number, parent, step, verdict, files, learner, global: None, since }
+    }
 }
 
 impl From<FirstManifest> for SecondManifest {
@@ -96,7 +132,29 @@ impl From<ThirdManifest> for Manifest {
         let ledger = ledger.map(Ledger::from);
         // What a rolled back job named may be forgotten; its blocks still say the number.
         let domain = ledger.as_ref().map_or(0, Ledger::domain_max);
-        Self { sequence, current, last, generations, rejections, ledger, learned, domain }
+        FifthManifest { sequence, current, last, generations, rejections, ledger, learned, domain }
+            .into()
+    }
+}
+
+impl From<FifthManifest> for Manifest {
+    fn from(fifth: FifthManifest) -> Self {
+        let FifthManifest { sequence, current, last, rejections, ledger, learned, domain, .. } =
+            fifth;
+        let generations = fifth.generations.into_iter().map(Generation::from).collect();
+        let (trial, installs) = (None, Vec::new());
+        Self {
+            sequence,
+            current,
+            last,
+            generations,
+            rejections,
+            ledger,
+            learned,
+            domain,
+            trial,
+            installs,
+        }
     }
 }
 
@@ -164,6 +222,44 @@ impl From<FirstLearner> for LearnerRecord {
             settings: first.settings,
             domains: first.domains.into_iter().zip(1..).map(named).collect(),
             held_out: first.held_out.into_iter().map(HeldOutBlock::from).collect(),
+            global: None,
+            since: Since::all(first.step),
+        }
+    }
+}
+
+/// Before a global adapter could come first.
+#[derive(Archive, Serialize, Deserialize)]
+struct SecondLearner {
+    fast: Vec<f32>,
+    slow: Vec<f32>,
+    first_moment: Vec<f32>,
+    second_moment: Vec<f32>,
+    step: u64,
+    cursor: JobPosition,
+    shapes: Vec<Shape>,
+    base: [u8; 32],
+    settings: Vec<(String, String)>,
+    domains: Vec<Domain>,
+    held_out: Vec<HeldOutBlock>,
+}
+
+impl From<SecondLearner> for LearnerRecord {
+    fn from(second: SecondLearner) -> Self {
+        Self {
+            fast: second.fast,
+            slow: second.slow,
+            first_moment: second.first_moment,
+            second_moment: second.second_moment,
+            step: second.step,
+            cursor: second.cursor,
+            shapes: second.shapes,
+            base: second.base,
+            settings: second.settings,
+            domains: second.domains,
+            held_out: second.held_out,
+            global: None,
+            since: Since::all(second.step),
         }
     }
 }
@@ -187,6 +283,16 @@ struct SecondCheckpoint {
     best: Option<Best>,
 }
 
+/// Before a global adapter could come first.
+#[derive(Archive, Serialize, Deserialize)]
+struct ThirdCheckpoint {
+    sequence: u64,
+    current: u64,
+    learner: SecondLearner,
+    ledger: Option<Ledger>,
+    best: Option<Best>,
+}
+
 impl From<FirstCheckpoint> for Checkpoint {
     fn from(first: FirstCheckpoint) -> Self {
         let FirstCheckpoint { sequence, current, learner, ledger } = first;
@@ -200,5 +306,12 @@ impl From<SecondCheckpoint> for Checkpoint {
         let SecondCheckpoint { sequence, current, learner, ledger, best } = second;
         let (learner, ledger) = (learner.into(), ledger.map(Ledger::from));
         Self { sequence, current, learner, ledger, best }
+    }
+}
+
+impl From<ThirdCheckpoint> for Checkpoint {
+    fn from(third: ThirdCheckpoint) -> Self {
+        let ThirdCheckpoint { sequence, current, learner, ledger, best } = third;
+        Self { sequence, current, learner: learner.into(), ledger, best }
     }
 }

@@ -86,6 +86,41 @@ pub enum StateError {
          (--to 0 is the bare base)"
     )]
     NothingBefore,
+    /// A generation that nothing has confirmed yet.
+    #[error(
+        "generation {generation} is on trial: expected it to be confirmed or reverted first; nothing \
+         was changed"
+    )]
+    OnTrial {
+        /// Its number.
+        generation: u64,
+    },
+    /// No generation waits to be confirmed.
+    #[error(
+        "no generation is on trial: there is nothing to confirm or to revert; nothing was changed"
+    )]
+    NoTrial,
+    /// An offer that was taken before, or an older one.
+    #[error("sequence {got} is not new: expected one above {taken}; nothing was changed")]
+    Taken {
+        /// The highest that was taken.
+        taken: u64,
+        /// The one that came.
+        got: u64,
+    },
+    /// A layer without ranks of its own.
+    #[error(
+        "learner record: layer {layer} has {rank} ranks, {global} of them of a global adapter: \
+         expected at least one of its own"
+    )]
+    Ranks {
+        /// Index of the decoder layer.
+        layer: u32,
+        /// All of them.
+        rank: u32,
+        /// The global adapter's.
+        global: u32,
+    },
     /// Something too long to be kept.
     #[error("{what}: expected at most {limit}, got {got}; nothing was committed")]
     Limit {
@@ -139,7 +174,8 @@ impl StateError {
                 !source.is_newer()
             }
             Self::Damaged { .. } | Self::Manifest { .. } => true,
-            Self::Learner { .. } | Self::Limit { .. } | Self::Name { .. } => true,
+            Self::Learner { .. } | Self::Ranks { .. } => true,
+            Self::Limit { .. } | Self::Name { .. } => true,
             Self::Reservoir(ReservoirError::Newer { .. }) => false,
             Self::Reservoir(ReservoirError::Storage(error)) => error.is_damage(),
             Self::Reservoir(_) => true,

@@ -4,6 +4,7 @@
 //! - Invariant: fast, slow and both moments have as many numbers as the shapes make.
 
 use super::manifest::limit;
+use super::trial::{Global, Since};
 use super::{StateError, earlier};
 use crate::adapter::{Spec, Target};
 use crate::block::Block;
@@ -79,6 +80,10 @@ pub struct LearnerRecord {
     pub domains: Vec<Domain>,
     /// Text of earlier domains that nobody learned, for the gate.
     pub held_out: Vec<HeldOutBlock>,
+    /// The global adapter whose ranks come first in every layer, and never move.
+    pub global: Option<Global>,
+    /// What was learned since it was installed, or since the first step: the steps that AdamW counts.
+    pub since: Since,
 }
 
 /// A block that is kept to judge by.
@@ -147,11 +152,20 @@ impl LearnerRecord {
     ///
     /// # Errors
     /// [`StateError::Learner`] names the vector of another length; [`StateError::Limit`] a count that
-    /// cannot be counted on.
+    /// cannot be counted on; [`StateError::Ranks`] a layer that is all the global adapter's.
     pub fn check(&self) -> Result<(), StateError> {
         let JobPosition { epoch, position, step, .. } = self.cursor;
         for count in [self.step, epoch, position, step] {
             limit("steps of a learner", COUNT_MAX, count)?;
+        }
+        limit("steps since an install", self.step, self.since.steps)?;
+        limit("tokens since an install", COUNT_MAX, self.since.tokens)?;
+        if let Some(global) = &self.global {
+            global.check()?;
+            if let Some(shape) = self.shapes.iter().find(|shape| shape.rank <= global.ranks) {
+                let &Shape { layer, rank, .. } = shape;
+                return Err(StateError::Ranks { layer, rank, global: global.ranks });
+            }
         }
         let one = |shape: &Shape| {
             u64::from(shape.rank) * (u64::from(shape.fan_in) + u64::from(shape.fan_out))

@@ -5,6 +5,7 @@
 //! - Invariant: what the manifest with the higher sequence names was durable before it was.
 
 use super::publish::{self, damaged};
+use super::trial::{Global, Install, Since, Trial};
 use super::{StateError, earlier};
 use crate::ports::Storage;
 use crate::reservoir::record::{self, seal};
@@ -12,7 +13,8 @@ use crate::reservoir::{Ledger, RecordError};
 use rkyv::{Archive, Deserialize, Serialize};
 use sapwood_protocol::limits::{
     ADAPTER_FILE_BYTES_MAX, COUNT_MAX, FILE_NAME_BYTES_MAX, FILES_MAX, GENERATIONS_MAX,
-    LEARNER_BYTES_MAX, MANIFEST_BYTES_MAX, REJECTIONS_MAX, VERDICT_BYTES_MAX,
+    INSTALLS_MAX, LEARNER_BYTES_MAX, MANIFEST_BYTES_MAX, REJECTIONS_MAX, TRIES_MAX,
+    VERDICT_BYTES_MAX,
 };
 use sapwood_protocol::record::Kind;
 
@@ -66,6 +68,10 @@ pub struct Generation {
     pub files: Vec<FileDigest>,
     /// The learner record, `learner/<number>`.
     pub learner: FileDigest,
+    /// The global adapter that it stands on, as its learner record says.
+    pub global: Option<Global>,
+    /// What was learned since that was installed.
+    pub since: Since,
 }
 
 impl Generation {
@@ -87,7 +93,7 @@ pub struct Rejection {
 }
 
 /// What is current.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub(crate) struct Manifest {
     /// One more with every manifest written.
     pub(crate) sequence: u64,
@@ -105,6 +111,10 @@ pub(crate) struct Manifest {
     pub(crate) learned: u64,
     /// The highest number ever given to a domain.
     pub(crate) domain: u32,
+    /// The generation in use while it is on trial.
+    pub(crate) trial: Option<Trial>,
+    /// The last installs of a global adapter, oldest first.
+    pub(crate) installs: Vec<Install>,
 }
 
 impl Manifest {
@@ -158,6 +168,14 @@ impl Manifest {
         for rejection in &self.rejections {
             limit("bytes of a reason", VERDICT_BYTES_MAX as u64, rejection.reason.len() as u64)?;
         }
+        limit("installs kept", INSTALLS_MAX as u64, self.installs.len() as u64)?;
+        self.installs.iter().try_for_each(Install::check)?;
+        if let Some(trial) = &self.trial {
+            limit("tries of a trial", u64::from(TRIES_MAX), u64::from(trial.tries_left))?;
+            if trial.generation != self.current || trial.generation == 0 {
+                return wrong("a trial of a generation that is not in use", trial.generation);
+            }
+        }
         if self.current != 0 && self.generation(self.current).is_err() {
             return wrong("a current generation it does not keep", self.current);
         }
@@ -174,7 +192,7 @@ impl Generation {
             check_name(&file.name)?;
             limit("bytes of a file", ADAPTER_FILE_BYTES_MAX, file.length)?;
         }
-        Ok(())
+        self.global.as_ref().map_or(Ok(()), Global::check)
     }
 }
 

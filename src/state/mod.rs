@@ -11,6 +11,8 @@
 //!   digests: from that moment, and not before, all of it is current at once.
 //! - `inbox/` is another stage's. Only the number of the last sample that a job took from it is kept
 //!   here, so that it moves with the commit or rejection that ends the job.
+//! - A generation that stands on a new global adapter is on trial first: its parent is kept, and returns
+//!   where nothing confirms it (`trial`).
 //! - A rollback gives back a generation's adapter **and** learner. The reservoir stays as the newest
 //!   commit left it: it is data the device has met, not what it made of it.
 //! - Falling back because of damaged bytes may find places of the reservoir that a later job
@@ -28,6 +30,7 @@ mod own;
 mod publish;
 mod rebuild;
 mod recover;
+mod trial;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +40,7 @@ pub use learner::{Domain, HeldOutBlock, JobPosition, LearnerRecord, Shape, shape
 pub use manifest::{FileDigest, Generation, Rejection};
 pub use own::foreign;
 pub use rebuild::{AdapterFiles, Rebuilt, Whole};
+pub use trial::{Global, Install, InstallOutcome, Since, Trial};
 
 use crate::ports::Storage;
 use crate::reservoir::record::seal;
@@ -277,15 +281,24 @@ impl State {
     ///
     /// Returns the new generation's number.
     /// # Errors
-    /// After every error the old generation is current; after [`StateError::Sync`] the next start
-    /// may find the new one.
+    /// [`StateError::OnTrial`]. After every error the old generation is current; after
+    /// [`StateError::Sync`] the next start may find the new one.
     pub fn commit(&mut self, commit: Commit<'_>) -> Result<u64, StateError> {
         self.usable()?;
-        let result = self.try_commit(commit);
-        self.note(result)
+        self.check_no_trial()?;
+        let through = self.through.unwrap_or(0);
+        let result = self.try_commit(commit, |next| next.learned = through.max(next.learned));
+        let number = self.note(result)?;
+        self.through = None;
+        Ok(number)
     }
 
-    fn try_commit(&mut self, commit: Commit<'_>) -> Result<u64, StateError> {
+    /// Publishes a generation, and with it what `change` makes of the manifest that names it.
+    fn try_commit(
+        &mut self,
+        commit: Commit<'_>,
+        change: impl FnOnce(&mut Manifest),
+    ) -> Result<u64, StateError> {
         let Commit { files, learner, reservoir, domain, verdict } = commit;
         let number = self.manifest.last + 1;
         let (generation, record) = self.generation(number, files, learner, verdict)?;
@@ -297,9 +310,8 @@ impl State {
         next.generations.push(generation);
         next.ledger = ledger.clone().or(next.ledger);
         next.domain = domain.max(next.domain);
-        next.learned = self.through.unwrap_or(0).max(next.learned);
+        change(&mut next);
         self.flip(next)?;
-        self.through = None;
         if let Some((reservoir, ledger)) = reservoir.zip(ledger) {
             reservoir.committed(ledger);
         }
@@ -334,7 +346,8 @@ impl State {
     }
 
     /// Makes an earlier generation current again, or a later one that is still kept; 0 is the bare
-    /// base, and without a number it is the one before the one in use. Returns its number.
+    /// base, and without a number it is the one before the one in use, of one on trial its parent. Returns
+    /// its number.
     ///
     /// # Errors
     /// [`StateError::NothingBefore`], [`StateError::Unknown`], [`StateError::Damaged`]: the
@@ -343,10 +356,12 @@ impl State {
         self.usable()?;
         let current = self.manifest.current;
         let kept = self.manifest.generations.iter().map(|generation| generation.number);
-        let before = kept.filter(|number| *number < current).max();
+        let parent = self.manifest.trial.map(|trial| trial.parent);
+        let before = parent.or(kept.filter(|number| *number < current).max());
         let number = to.or(before).ok_or(StateError::NothingBefore)?;
         recover::sound(&*self.storage, &self.manifest, number)?;
-        let next = Manifest { current: number, ..self.manifest.clone() };
+        let mut next = Manifest { current: number, ..self.manifest.clone() };
+        next.leave_trial("rolled back by hand");
         let result = self.flip(next);
         self.note(result)?;
         Ok(number)
@@ -380,6 +395,8 @@ impl State {
             verdict: verdict.to_owned(),
             files: files.iter().map(|(name, bytes)| FileDigest::of(name, bytes)).collect(),
             learner: FileDigest::of(&name, &bytes),
+            global: learner.global,
+            since: learner.since,
         };
         Ok((generation, bytes))
     }
@@ -402,12 +419,11 @@ impl State {
 
     /// Makes a manifest the current one; the one before stays whole beside it.
     fn flip(&mut self, mut next: Manifest) -> Result<(), StateError> {
-        let before = self.manifest.current;
+        let parent = next.trial.map_or(0, |trial| trial.parent);
+        let needed = [self.manifest.current, next.current, parent];
         next.sequence = self.sequence + 1;
         while next.generations.len() > self.keep {
-            let current = next.current;
-            let oldest =
-                next.generations.iter().position(|g| ![before, current].contains(&g.number));
+            let oldest = next.generations.iter().position(|g| !needed.contains(&g.number));
             let Some(oldest) = oldest else { break };
             next.generations.remove(oldest);
         }

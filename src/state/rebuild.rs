@@ -193,6 +193,8 @@ fn generation(
         verdict: "found again without its manifest".to_owned(),
         files: files.iter().map(|(name, bytes)| FileDigest::of(name, bytes)).collect(),
         learner: FileDigest::of(&number.to_string(), &bytes),
+        global: learner.global,
+        since: learner.since,
     };
     Ok(Ok((generation, domain)))
 }

@@ -74,6 +74,7 @@ fn choose(
             Ok(()) => {
                 let mut manifest = manifest.clone();
                 manifest.current = number;
+                manifest.leave_trial("its files are damaged");
                 manifest.generations.retain(|kept| !failed.contains(&kept.number));
                 manifest.last = highest(read, |manifest| manifest.last);
                 if !reasons.is_empty() {

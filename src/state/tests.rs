@@ -13,6 +13,7 @@ use std::io::ErrorKind;
 mod golden;
 mod rebuild;
 mod rules;
+mod trial;
 
 const SEED: [u8; 32] = [5; 32];
 const BASE: [u8; 32] = [6; 32];
@@ -49,6 +50,7 @@ fn learn(learner: &mut LearnerRecord, reservoir: &mut Reservoir) -> Result<(), S
         reservoir.draw(2)?.iter().map(|drawn| drawn.block.tokens[2] * (drawn.slot + 1)).sum();
     learner.step += 1;
     learner.cursor.step += 1;
+    learner.since = Since { steps: learner.since.steps + 1, tokens: learner.since.tokens + 3 };
     for (at, fast) in learner.fast.iter_mut().enumerate() {
         *fast = *fast * 0.5 + replayed as f32 + at as f32;
         learner.slow[at] = 0.75 * learner.slow[at] + 0.25 * *fast;
@@ -72,14 +74,21 @@ fn commit(
     state.commit(Commit { files: &files, learner, reservoir, domain, verdict })
 }
 
+/// Learning `l`, checkpoints `C`, commits `K`, a rejection `R`, a rollback `<`.
+const LIFE: &str = "lllCllKlllCllRlllCllKCllllK<llKlC";
+
 /// A device's life with everything that changes its state; `done` is called after each act.
-fn life(storage: Arc<dyn Storage>, mut done: impl FnMut()) -> Result<(), StateError> {
+fn life(storage: Arc<dyn Storage>, done: impl FnMut()) -> Result<(), StateError> {
+    live(LIFE, storage, done)
+}
+
+fn live(acts: &str, storage: Arc<dyn Storage>, mut done: impl FnMut()) -> Result<(), StateError> {
     let mut state = State::open(storage)?;
     state.set_keep(3);
     done();
     let (mut learner, mut reservoir) = (fresh(), state.reservoir(geometry(), SEED, None)?);
     done();
-    for act in "lllCllKlllCllRlllCllKCllllK<llKlC".chars() {
+    for act in acts.chars() {
         match act {
             'l' => learn(&mut learner, &mut reservoir)?,
             'C' => state.checkpoint(learner.clone(), Some(&mut reservoir))?,
@@ -88,10 +97,11 @@ fn life(storage: Arc<dyn Storage>, mut done: impl FnMut()) -> Result<(), StateEr
                 state.reject(learner.step, "new text is not better", Some(&mut reservoir))?;
                 learner = state.learner()?.unwrap();
             }
-            _ => {
+            '<' => {
                 state.rollback(None)?;
                 learner = state.learner()?.unwrap();
             }
+            act => learner = trial::act(act, &mut state, learner)?,
         }
         done();
     }
@@ -105,6 +115,9 @@ struct Seen {
     adapter: Vec<(String, Vec<u8>)>,
     learner: Option<LearnerRecord>,
     kept: Vec<u64>,
+    globals: Vec<Option<Global>>,
+    trial: Option<Trial>,
+    installs: Vec<Install>,
     rejected: usize,
     held: Vec<u64>,
     pass: Vec<u64>,
@@ -147,6 +160,9 @@ fn look(storage: Arc<dyn Storage>) -> Result<Seen, StateError> {
         adapter: current.map_or(Ok(Vec::new()), |number| state.adapter(number))?,
         learner: state.learner()?,
         kept: state.generations().iter().map(|generation| generation.number).collect(),
+        globals: state.generations().iter().map(|generation| generation.global).collect(),
+        trial: state.trial(),
+        installs: state.installs().to_vec(),
         rejected: state.rejections().len(),
         held,
         pass,
@@ -158,29 +174,37 @@ fn look(storage: Arc<dyn Storage>) -> Result<Seen, StateError> {
 /// The life without faults: what a restart finds before the first act and after each, how many
 /// operations it takes, and its disk.
 fn reference() -> (Vec<Seen>, usize, CutDisk) {
+    reference_of(LIFE)
+}
+
+fn reference_of(acts: &str) -> (Vec<Seen>, usize, CutDisk) {
     let disk = Arc::new(CutDisk::new());
     let mut seen = vec![look(Arc::new(disk.copy())).unwrap()];
-    life(disk.clone(), || seen.push(look(Arc::new(disk.copy())).unwrap())).unwrap();
+    live(acts, disk.clone(), || seen.push(look(Arc::new(disk.copy())).unwrap())).unwrap();
     (seen, disk.operations(), disk.copy())
 }
 
 /// Runs the life into a fault; the disk, whether the life ended all the same, and what a restart may
 /// find: the state before the act that met the fault, and the state after it.
-fn life_until(fault: Fault, seen: &[Seen]) -> (Arc<CutDisk>, bool, [Seen; 2]) {
-    let (disk, mut acts) = (Arc::new(CutDisk::new()), 0);
+fn life_until(acts: &str, fault: Fault, seen: &[Seen]) -> (Arc<CutDisk>, bool, [Seen; 2]) {
+    let (disk, mut done) = (Arc::new(CutDisk::new()), 0);
     disk.set(Some(fault));
-    let ended = life(disk.clone(), || acts += 1).is_ok();
-    let after = seen.get(acts + 1).unwrap_or(&seen[acts]).clone();
-    (disk, ended, [seen[acts].clone(), after])
+    let ended = live(acts, disk.clone(), || done += 1).is_ok();
+    let after = seen.get(done + 1).unwrap_or(&seen[done]).clone();
+    (disk, ended, [seen[done].clone(), after])
+}
+
+#[test]
+fn a_power_cut_anywhere_leaves_the_old_state_or_the_new_one() {
+    cut_everywhere(LIFE);
 }
 
 /// A power cut at every operation, each with 12 ways for unsynced writes to end.
-#[test]
-fn a_power_cut_anywhere_leaves_the_old_state_or_the_new_one() {
-    let (seen, operations, _) = reference();
+fn cut_everywhere(acts: &str) {
+    let (seen, operations, _) = reference_of(acts);
     let (mut olds, mut news) = (0, 0);
     for at in 0..operations {
-        let (disk, ended, may) = life_until(Fault::Cut(at), &seen);
+        let (disk, ended, may) = life_until(acts, Fault::Cut(at), &seen);
         assert!(disk.is_off() || ended);
         for luck in 0..12 {
             let found = look(Arc::new(disk.after_cut(luck))).unwrap();
@@ -197,9 +221,13 @@ fn a_power_cut_anywhere_leaves_the_old_state_or_the_new_one() {
 
 #[test]
 fn a_power_cut_during_recovery_changes_nothing_either() {
-    let (seen, operations, _) = reference();
+    cut_twice_everywhere(LIFE);
+}
+
+fn cut_twice_everywhere(acts: &str) {
+    let (seen, operations, _) = reference_of(acts);
     for at in 0..operations {
-        let (disk, _, _) = life_until(Fault::Cut(at), &seen);
+        let (disk, _, _) = life_until(acts, Fault::Cut(at), &seen);
         for luck in [1, 2, 3] {
             let cut = disk.after_cut(luck);
             let expected = look(Arc::new(cut.copy())).unwrap();
@@ -257,10 +285,14 @@ fn a_job_cut_anywhere_ends_bit_identical_to_one_that_was_not() {
 
 #[test]
 fn a_full_disk_is_one_clear_error_and_the_old_state() {
-    let (seen, operations, _) = reference();
+    fill_everywhere(LIFE);
+}
+
+fn fill_everywhere(acts: &str) {
+    let (seen, operations, _) = reference_of(acts);
     let mut ends = 0;
     for at in 0..operations {
-        let (disk, ended, [old, _]) = life_until(Fault::Full(at), &seen);
+        let (disk, ended, [old, _]) = life_until(acts, Fault::Full(at), &seen);
         disk.set(None);
         assert_eq!(look(Arc::new(disk.copy())).unwrap(), old, "full at {at}");
         assert!(disk.paths().iter().all(|path| !path.ends_with(".new")), "{:?}", disk.paths());
@@ -294,10 +326,14 @@ fn a_commit_that_met_a_full_disk_can_be_made_again() {
 
 #[test]
 fn an_error_at_any_operation_leaves_the_old_state_or_the_new_one() {
-    let (seen, operations, _) = reference();
+    fail_everywhere(LIFE);
+}
+
+fn fail_everywhere(acts: &str) {
+    let (seen, operations, _) = reference_of(acts);
     for at in 0..operations {
         let fault = Fault::Once(at, Failure::Kind(ErrorKind::Other));
-        let (disk, ended, may) = life_until(fault, &seen);
+        let (disk, ended, may) = life_until(acts, fault, &seen);
         let found = look(Arc::new(disk.copy())).unwrap();
         let fits = if ended { seen.last() == Some(&found) } else { may.contains(&found) };
         assert!(fits, "error at {at}: {found:#?} is not of {may:#?}");

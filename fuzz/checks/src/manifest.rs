@@ -9,7 +9,10 @@ use crate::cursor::{joined, parts};
 use crate::record::{payload, replace, seal, seal_as};
 use crate::reservoir::{GEOMETRY, block, given_out, hidden};
 use sapwood::ports::{Memory, Storage};
-use sapwood::state::{Commit, Domain, HeldOutBlock, LearnerRecord, Shape, State};
+use sapwood::state::{
+    Commit, Domain, Global, HeldOutBlock, Install, InstallOutcome, LearnerRecord, Shape, Since,
+    State,
+};
 use sapwood_protocol::record::Kind;
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,7 +35,7 @@ const SECOND: u8 = 32;
 #[derive(Clone, Debug, Default)]
 pub struct Folder(BTreeMap<String, Vec<u8>>);
 
-/// A device after a rejection, three commits and a checkpoint.
+/// A device after a rejection, three commits, an install that was confirmed, one on trial, and a checkpoint.
 pub static SOUND: LazyLock<Folder> = LazyLock::new(|| {
     let memory = Arc::new(Memory::default());
     let mut state = State::open(memory.clone()).unwrap();
@@ -55,6 +58,21 @@ pub static SOUND: LazyLock<Folder> = LazyLock::new(|| {
             _ => {}
         }
     }
+    for sequence in [1, 2] {
+        let artifact = [sequence as u8; 32];
+        learner = over(learner, Global { ranks: 1, artifact, sequence });
+        let (learner, reservoir, verdict) = (&learner, None, "kept");
+        let commit = Commit { files: &FILES, learner, reservoir, domain: 1, verdict };
+        let (outcome, reason) = (InstallOutcome::Trialled, "as good".to_owned());
+        let (before, after) = (Some(2.0), Some(1.5));
+        state
+            .install(commit, Install { sequence, artifact, outcome, reason, before, after })
+            .unwrap();
+        if sequence == 1 {
+            state.confirm("as good at the second look", None).unwrap();
+        }
+    }
+    state.take_try().unwrap();
     state.checkpoint(learner, Some(&mut reservoir)).unwrap();
     let mut folder = Folder::default();
     folder.collect(&memory, "");
@@ -126,6 +144,21 @@ fn fresh() -> LearnerRecord {
     }
 }
 
+/// The same over a global adapter, with a rank of its own.
+fn over(learner: LearnerRecord, global: Global) -> LearnerRecord {
+    let numbers = vec![0.5; 6];
+    LearnerRecord {
+        fast: numbers.clone(),
+        slow: numbers.clone(),
+        first_moment: numbers.clone(),
+        second_moment: numbers,
+        shapes: learner.shapes.iter().map(|shape| Shape { rank: 2, ..*shape }).collect(),
+        global: Some(global),
+        since: Since::default(),
+        ..learner
+    }
+}
+
 /// Opens, reads and changes a state folder whose files are as the input says.
 pub fn check(bytes: &[u8]) {
     let mut folder = SOUND.clone();
@@ -174,11 +207,18 @@ fn live(memory: &Arc<Memory>) {
     let mut before = number(&state);
     let verdict = "better";
     state.set_through(state.learned().saturating_add(3));
-    for act in 0..4 {
+    for act in 0..6 {
         let result = match act {
-            0 => state.reject(9, "worse", None).map(|()| before),
-            1 => state.rollback(None),
-            2 => state.rollback(Some(0)),
+            0 => state.take_try().map(|trial| match (before, trial) {
+                (_, Some(trial)) => trial.generation,
+                // Its parent may have returned.
+                _ => number(&state),
+            }),
+            1 if before.is_multiple_of(2) => state.confirm("good", Some(1.0)).map(|()| before),
+            1 => state.revert("worse"),
+            2 => state.reject(9, "worse", None).map(|()| before),
+            3 => state.rollback(None),
+            4 => state.rollback(Some(0)),
             _ => {
                 let learner = &fresh();
                 state.commit(Commit { files: &FILES, learner, reservoir: None, domain: 1, verdict })
@@ -240,12 +280,12 @@ pub fn seeds() -> Vec<Seed> {
         ("manifest_b", sealed("manifest.b")),
         ("manifest_first", old("manifest.a", FIRST, "v1", "manifest.a")),
         ("manifest_second", old("manifest.a", SECOND, "v2", "manifest.a")),
-        ("manifest_before", old("manifest.a", FIRST | SECOND, "v4", "manifest.a")),
+        ("manifest_before", old("manifest.a", FIRST | SECOND, "v5", "manifest.a")),
         ("manifest_raw", raw("manifest.a")),
         ("checkpoint", sealed("checkpoint")),
         ("checkpoint_first", old("checkpoint", FIRST, "v1", "checkpoint")),
-        ("checkpoint_before", old("checkpoint", FIRST | SECOND, "v4", "checkpoint")),
-        ("learner_before", old(learner, FIRST | SECOND, "v4", "learner/4")),
+        ("checkpoint_before", old("checkpoint", FIRST | SECOND, "v5", "checkpoint")),
+        ("learner_before", old(learner, FIRST | SECOND, "v5", "learner/4")),
         ("learner", sealed(learner)),
         ("adapter", raw(adapter)),
         ("both", joined(&[&raw("manifest.b")[..65], &raw("manifest.a")[..65]])),

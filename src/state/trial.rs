@@ -1,0 +1,274 @@
+//! A global adapter that is installed: on trial first, then confirmed, or its parent returns.
+//!
+//! ```text
+//! install -> on trial -> confirm                        each arrow is one manifest
+//!                    |-> revert, rollback: the parent, or the newest whole one before it
+//! decline: nothing but the reason
+//! ```
+//! - Whoever starts takes a try before it loads anything; when none is left the parent returns.
+//! - The manifest remembers the last installs with their outcome, each moved by the write that makes it
+//!   true: whoever reports them reports none twice and loses none to a cut.
+//! - While a generation is on trial nothing is committed on top of it.
+//! - Invariant: the parent of a generation on trial is kept.
+
+use super::manifest::{Manifest, limit};
+use super::{Commit, State, StateError, recover};
+use rkyv::{Archive, Deserialize, Serialize};
+use sapwood_protocol::limits::{
+    COUNT_MAX, FLEET_REASON_BYTES_MAX, INSTALLS_MAX, RANK_MAX, TRIES_MAX,
+};
+
+/// The global adapter that a generation stands on: the first ranks of every layer.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Global {
+    /// Its rank R.
+    pub ranks: u32,
+    /// BLAKE3 of its file.
+    pub artifact: [u8; 32],
+    /// Of the statement that offered it.
+    pub sequence: u64,
+}
+
+impl Global {
+    pub(super) fn check(&self) -> Result<(), StateError> {
+        if self.ranks == 0 {
+            let what = "a global adapter of rank";
+            return Err(StateError::Manifest { what, got: u64::from(self.ranks) });
+        }
+        limit("ranks of a global adapter", RANK_MAX as u64, u64::from(self.ranks))?;
+        limit("sequence of a global adapter", COUNT_MAX, self.sequence)
+    }
+}
+
+/// What was learned since the global adapter was installed; before any, since the first step.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Since {
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Tokens of the text that was learned in them; 0 where an earlier version did not count.
+    pub tokens: u64,
+}
+
+impl Since {
+    /// All steps of a life in which nothing was installed.
+    pub(super) fn all(steps: u64) -> Self {
+        Self { steps, tokens: 0 }
+    }
+}
+
+/// A generation in use that nothing has confirmed yet.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// Its number.
+    pub generation: u64,
+    /// The generation that returns if it is not confirmed, 0 for the bare base.
+    pub parent: u64,
+    /// Starts that it may still have.
+    pub tries_left: u32,
+}
+
+/// What became of an install.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstallOutcome {
+    /// It is on trial.
+    Trialled,
+    /// It was as good at the second look, and stays.
+    Confirmed,
+    /// It ran, and the generation before it returned.
+    Reverted,
+    /// What was there stayed.
+    Declined,
+}
+
+/// An install of a global adapter, as it is remembered.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Install {
+    /// Of the statement that offered it.
+    pub sequence: u64,
+    /// BLAKE3 of its file.
+    pub artifact: [u8; 32],
+    /// What became of it.
+    pub outcome: InstallOutcome,
+    /// Why, in one line.
+    pub reason: String,
+    /// Bits per byte of held-out text with what was there before, where it was measured.
+    pub before: Option<f64>,
+    /// The same with it.
+    pub after: Option<f64>,
+}
+
+impl Install {
+    pub(super) fn check(&self) -> Result<(), StateError> {
+        limit("sequence of an install", COUNT_MAX, self.sequence)?;
+        let (most, got) = (FLEET_REASON_BYTES_MAX as u64, self.reason.len() as u64);
+        limit("bytes of an install's reason", most, got)
+    }
+}
+
+/// A reason as long as a report may have it.
+fn short(reason: &str) -> String {
+    reason[..reason.floor_char_boundary(FLEET_REASON_BYTES_MAX)].to_owned()
+}
+
+impl Manifest {
+    fn remember(&mut self, install: Install) {
+        if self.installs.len() >= INSTALLS_MAX {
+            self.installs.remove(0);
+        }
+        let reason = short(&install.reason);
+        self.installs.push(Install { reason, ..install });
+    }
+
+    /// Ends the trial where another generation is in use than the one on trial.
+    pub(super) fn leave_trial(&mut self, reason: &str) {
+        if self.trial.is_some_and(|trial| trial.generation != self.current) {
+            self.end_trial(InstallOutcome::Reverted, reason, None);
+        }
+    }
+
+    fn end_trial(&mut self, outcome: InstallOutcome, reason: &str, after: Option<f64>) {
+        self.trial = None;
+        let on_trial = |install: &&mut Install| install.outcome == InstallOutcome::Trialled;
+        if let Some(install) = self.installs.iter_mut().rfind(on_trial) {
+            install.outcome = outcome;
+            install.reason = short(reason);
+            install.after = after.or(install.after);
+        }
+    }
+
+    /// The highest sequence that was taken, 0 before any.
+    fn taken(&self) -> u64 {
+        let installs = self.installs.iter().map(|install| install.sequence);
+        let globals = self.generations.iter().filter_map(|kept| kept.global);
+        installs.chain(globals.map(|global| global.sequence)).max().unwrap_or(0)
+    }
+}
+
+impl State {
+    /// The generation on trial.
+    pub fn trial(&self) -> Option<Trial> {
+        self.manifest.trial
+    }
+
+    /// The last installs of a global adapter, oldest first.
+    pub fn installs(&self) -> &[Install] {
+        &self.manifest.installs
+    }
+
+    /// The highest sequence that was taken, 0 before any.
+    pub fn taken(&self) -> u64 {
+        self.manifest.taken()
+    }
+
+    /// Whether an offer of that sequence can be taken now.
+    ///
+    /// # Errors
+    /// [`StateError::OnTrial`], [`StateError::Taken`].
+    pub fn may_install(&self, sequence: u64) -> Result<(), StateError> {
+        self.check_no_trial()?;
+        let taken = self.taken();
+        if sequence > taken { Ok(()) } else { Err(StateError::Taken { taken, got: sequence }) }
+    }
+
+    pub(super) fn check_no_trial(&self) -> Result<(), StateError> {
+        match self.manifest.trial {
+            Some(Trial { generation, .. }) => Err(StateError::OnTrial { generation }),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes an install current, on trial: no sample of the inbox is taken with it. Returns the new
+    /// generation's number.
+    ///
+    /// # Errors
+    /// [`StateError::OnTrial`], [`StateError::Taken`], and as [`State::commit`].
+    pub fn install(&mut self, commit: Commit<'_>, install: Install) -> Result<u64, StateError> {
+        self.usable()?;
+        self.may_install(install.sequence)?;
+        let parent = self.manifest.current;
+        let result = self.try_commit(commit, |next| {
+            let generation = next.current;
+            next.trial = Some(Trial { generation, parent, tries_left: TRIES_MAX });
+            next.remember(Install { outcome: InstallOutcome::Trialled, ..install });
+        });
+        self.note(result)
+    }
+
+    /// Remembers an install that changed nothing: declined, or of what is in use already.
+    ///
+    /// # Errors
+    /// [`StateError::OnTrial`], [`StateError::Taken`], [`StateError::Limit`], [`StateError::Storage`],
+    /// [`StateError::Sync`].
+    pub fn decline(&mut self, install: Install) -> Result<(), StateError> {
+        self.usable()?;
+        self.may_install(install.sequence)?;
+        let mut next = self.manifest.clone();
+        next.remember(install);
+        let result = self.flip(next);
+        self.note(result)
+    }
+
+    /// Takes one of the starts that a generation on trial has; where none is left the parent returns. What
+    /// is on trial afterwards.
+    ///
+    /// # Errors
+    /// [`StateError::Storage`]; [`StateError::Sync`], after which the next start finds one try less or not.
+    pub fn take_try(&mut self) -> Result<Option<Trial>, StateError> {
+        let Some(trial) = self.manifest.trial else { return Ok(None) };
+        let Some(tries_left) = trial.tries_left.checked_sub(1) else {
+            self.revert(&format!("it was started {TRIES_MAX} times and never confirmed"))?;
+            return Ok(None);
+        };
+        self.usable()?;
+        let trial = Trial { tries_left, ..trial };
+        let next = Manifest { trial: Some(trial), ..self.manifest.clone() };
+        let result = self.flip(next);
+        self.note(result)?;
+        Ok(Some(trial))
+    }
+
+    /// The generation on trial stays.
+    ///
+    /// - `after`: bits per byte of held-out text at the second look, where there was one.
+    ///
+    /// # Errors
+    /// [`StateError::NoTrial`], [`StateError::Storage`], [`StateError::Sync`].
+    pub fn confirm(&mut self, reason: &str, after: Option<f64>) -> Result<(), StateError> {
+        self.usable()?;
+        self.manifest.trial.ok_or(StateError::NoTrial)?;
+        let mut next = self.manifest.clone();
+        next.end_trial(InstallOutcome::Confirmed, reason, after);
+        let result = self.flip(next);
+        self.note(result)
+    }
+
+    /// The parent of the generation on trial returns, with its learner; where it is not whole, the newest
+    /// kept one before it. Returns its number, 0 for the bare base.
+    ///
+    /// # Errors
+    /// [`StateError::NoTrial`], [`StateError::Storage`], [`StateError::Sync`].
+    pub fn revert(&mut self, reason: &str) -> Result<u64, StateError> {
+        self.usable()?;
+        let Trial { generation, parent, .. } = self.manifest.trial.ok_or(StateError::NoTrial)?;
+        let number = self.whole_before(generation, parent)?;
+        let mut next = Manifest { current: number, ..self.manifest.clone() };
+        next.leave_trial(reason);
+        let result = self.flip(next);
+        self.note(result)?;
+        Ok(number)
+    }
+
+    /// The parent, or the newest kept generation before `generation` whose files are as committed.
+    fn whole_before(&self, generation: u64, parent: u64) -> Result<u64, StateError> {
+        let kept = self.manifest.generations.iter().rev().map(|kept| kept.number);
+        let before = kept.filter(|number| *number < generation && *number != parent);
+        for number in [parent].into_iter().chain(before) {
+            match recover::sound(&*self.storage, &self.manifest, number) {
+                Err(StateError::Unknown { .. }) => {}
+                Err(error) if error.is_damage() => {}
+                sound => return sound.map(|()| number),
+            }
+        }
+        Ok(0)
+    }
+}
