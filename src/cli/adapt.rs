@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
     let wishes = super::wishes(&args.learn, Reader::Adapt)?;
     let settings = Settings::default().merge(wishes.clone().together()?);
     settings.check()?;
-    host::bind_threads(settings.threads)?;
+    host::bind_threads(settings.threads, console)?;
     let model = chosen::model(settings.model.as_ref())?;
     let data = settings.data.as_deref().context("--data is missing: a folder, a file, or `-`")?;
     let folder = settings.state.clone().unwrap_or_else(|| PathBuf::from(STATE));

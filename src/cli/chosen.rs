@@ -7,7 +7,7 @@ use sapwood::adapter::Adapter;
 use sapwood::adapter::peft::{self, Files, Meta};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
-use sapwood::intake::{self, Dataset};
+use sapwood::intake::{self, Dataset, Skipped};
 use sapwood::learner::Engines;
 use sapwood::ports::Disk;
 use sapwood::settings::Settings;
@@ -17,6 +17,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Most files that are named one by one as passed over.
+const TOLD_MAX: usize = 5;
 
 /// The model folder, which every command needs.
 pub(crate) fn model(given: Option<&PathBuf>) -> anyhow::Result<&Path> {
@@ -45,8 +48,13 @@ pub(crate) fn to_score(data: Dataset) -> Vec<intake::Example> {
 
 /// Tells of the files of a data set that are not text.
 pub(crate) fn tell_skipped(data: &Dataset, console: &Console) -> io::Result<()> {
-    let told = |path: &PathBuf| format!("{} was passed over: it is not text", path.display());
-    data.skipped.iter().try_for_each(|path| console.warn(&told(path)))
+    for Skipped { path, why } in data.skipped.iter().take(TOLD_MAX) {
+        console.warn(&format!("{} was passed over: {why}", path.display()))?;
+    }
+    match data.skipped.len().saturating_sub(TOLD_MAX) {
+        0 => Ok(()),
+        more => console.warn(&format!("{more} more were passed over")),
+    }
 }
 
 /// What a data set is called in reports: the last part of its path.

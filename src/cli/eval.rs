@@ -18,7 +18,7 @@ pub(crate) fn run(args: &Eval, console: &Console) -> anyhow::Result<()> {
         mask_prompt: args.mask_prompt,
         ..chosen::settings(&args.choice, args.max_seq_length)?
     };
-    host::bind_threads(settings.threads)?;
+    host::bind_threads(settings.threads, console)?;
     let engines = Engines::load(model, &settings)?;
     engines.backend.notice().map_or(Ok(()), |notice| console.warn(notice))?;
     let tokeniser = chosen::tokeniser(model, &engines)?;

@@ -15,7 +15,7 @@ use std::io::{self, Write};
 /// Writes text to standard output, token by token.
 pub(crate) fn run(args: &Generate, console: &Console) -> anyhow::Result<()> {
     let model = chosen::model(args.choice.model.as_ref())?;
-    host::bind_threads(args.choice.threads)?;
+    host::bind_threads(args.choice.threads, console)?;
     let base = Base::open(model)?;
     let tokeniser = Tokeniser::open(model, base.config().vocab)?;
     let adapter = chosen::adapter(&args.choice, &base, console)?;

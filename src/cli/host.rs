@@ -2,6 +2,7 @@
 //!
 //! Every reading is optional: a system that does not tell changes nothing but a line of text.
 
+use super::console::Console;
 use anyhow::Context;
 use sapwood::settings::THREADS_MAX;
 use std::fs;
@@ -14,12 +15,18 @@ fn proc_field(file: &str, field: &str) -> Option<u64> {
 }
 
 /// Has everything that computes share so many threads, 0 for one a core: the first call in a process
-/// counts, and it comes before anything is computed.
-pub(crate) fn bind_threads(threads: usize) -> anyhow::Result<()> {
+/// counts, and it comes before anything is computed. More of them than cores are told, since they wait for
+/// each other.
+pub(crate) fn bind_threads(threads: usize, console: &Console) -> anyhow::Result<()> {
     anyhow::ensure!(
         threads <= THREADS_MAX,
         "--threads: expected 0 to {THREADS_MAX}, got {threads}; nothing was started"
     );
+    let cores = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
+    if threads > cores {
+        console
+            .warn(&format!("--threads {threads} is more than the {cores} cores: slower than 0"))?;
+    }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     pool.with_context(|| format!("cannot start {threads} threads; nothing was started"))
 }

@@ -26,7 +26,7 @@ const DOMAINS: [&str; 2] = ["command_phrases", "device_logs"];
 /// Runs both jobs on a state folder that is thrown away unless the user names one.
 pub(crate) fn run(args: &Quickstart, console: &mut Console) -> anyhow::Result<()> {
     let models = models(args.models.as_deref())?;
-    host::bind_threads(args.threads)?;
+    host::bind_threads(args.threads, console)?;
     let wishes = Overrides {
         iters: Some(args.iters),
         seed: Some(args.seed),

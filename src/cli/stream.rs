@@ -21,7 +21,7 @@ const HIDDEN_BYTES_MAX: usize = 1 << 30;
 pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
     let settings = super::settings(super::wishes(&args.learn, Reader::Stream)?)?;
     check(args, &settings)?;
-    host::bind_threads(settings.threads)?;
+    host::bind_threads(settings.threads, console)?;
     let model = chosen::model(settings.model.as_ref())?;
     if let Some(out) = &args.out {
         fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;

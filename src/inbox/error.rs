@@ -49,8 +49,8 @@ pub enum InboxError {
     },
     /// The disk has no more than the next job needs.
     #[error(
-        "the disk has {free} bytes free, and the next job needs {needed}: nothing was taken in, try \
-         again after it"
+        "the disk has {free} bytes free, expected the {needed} that the next job needs: nothing was \
+         taken in (make room, or wait until what is in the inbox is learned)"
     )]
     Low {
         /// Free bytes.

@@ -1,11 +1,13 @@
 //! The way in from disk: which files make a data set, and whether their bytes are text.
 
-use super::{Dataset, Example, IntakeError, lines};
+use super::{Dataset, Example, IntakeError, Skipped, lines};
 use crate::settings::{FILE_BYTES_MAX, FILES_MAX, FOLDER_DEPTH_MAX};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+const SPLITS: [&str; 3] = ["train", "valid", "test"];
 const SPLIT_ENDINGS: [&str; 3] = ["jsonl", "txt", "md"];
 
 /// Reads a folder or a file; `-` is the caller's, see [`read`].
@@ -20,7 +22,8 @@ pub fn open(path: &Path) -> Result<Dataset, IntakeError> {
         let examples = if is_lines(path) { examples_of(path)? } else { told(file, &name)? };
         return Ok(Dataset::of(examples, None, Vec::new(), Vec::new()));
     }
-    let [train, valid, test] = [split(path, "train")?, split(path, "valid")?, split(path, "test")?];
+    let [train, valid, test] = SPLITS.map(|stem| split(path, stem));
+    let [train, valid, test] = [train?, valid?, test?];
     if train.is_none() && valid.is_none() && test.is_none() {
         return folder(path);
     }
@@ -28,7 +31,7 @@ pub fn open(path: &Path) -> Result<Dataset, IntakeError> {
         (None, valid) => Some(valid.unwrap_or_default()),
         (Some(_), valid) => valid,
     };
-    Ok(Dataset::of(train.unwrap_or_default(), valid, test.unwrap_or_default(), Vec::new()))
+    Ok(Dataset::of(train.unwrap_or_default(), valid, test.unwrap_or_default(), others(path)?))
 }
 
 /// Reads one stream, such as standard input; JSON lines are told by a first line that is an object, as in
@@ -70,6 +73,23 @@ fn split(folder: &Path, stem: &str) -> Result<Option<Vec<Example>>, IntakeError>
     }
 }
 
+/// What lies in a folder beside the files that say what they are for, by path; hidden ones are nobody's.
+fn others(folder: &Path) -> Result<Vec<Skipped>, IntakeError> {
+    let mut others = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|source| unreadable(folder, source))? {
+        let path = entry.map_err(|source| unreadable(folder, source))?.path();
+        let part = |part: Option<&OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+        let (stem, ending) = (part(path.file_stem()), part(path.extension()));
+        let is_split = SPLITS.contains(&&*stem) && SPLIT_ENDINGS.contains(&&*ending);
+        if !part(path.file_name()).starts_with('.') && !is_split {
+            let why = "beside files called train, valid or test only those are read";
+            others.push(Skipped { path, why });
+        }
+    }
+    others.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(others)
+}
+
 /// Every text file of a folder and of those in it, by path; what is not text is passed over and named.
 fn folder(path: &Path) -> Result<Dataset, IntakeError> {
     let mut paths = Vec::new();
@@ -82,7 +102,9 @@ fn folder(path: &Path) -> Result<Dataset, IntakeError> {
                 bytes += more.iter().map(Example::bytes).sum::<usize>() as u64;
                 examples.extend(more);
             }
-            Err(IntakeError::Binary { .. } | IntakeError::Empty { .. }) => skipped.push(file),
+            Err(IntakeError::Binary { .. } | IntakeError::Empty { .. }) => {
+                skipped.push(Skipped { path: file, why: "it is not text" });
+            }
             Err(error) => return Err(error),
         }
         if bytes > FILE_BYTES_MAX {
@@ -213,7 +235,24 @@ mod tests {
         let all = [data.train, data.valid].concat();
         let texts: Vec<_> = all.iter().flat_map(Example::parts).collect::<Vec<_>>();
         assert_eq!(texts.concat(), "onetwothree");
-        assert_eq!(data.skipped, vec![folder.path().join("picture.png")]);
+        let path = folder.path().join("picture.png");
+        assert_eq!(data.skipped, vec![Skipped { path, why: "it is not text" }]);
+    }
+
+    #[test]
+    fn what_lies_beside_files_that_say_what_they_are_for_is_named() {
+        let files: [(&str, &[u8]); 6] = [
+            ("train.jsonl", b"{\"text\":\"a\"}"),
+            ("valid.txt", b"v"),
+            ("notes.md", b"never read"),
+            ("more/train.jsonl", b"{\"text\":\"b\"}"),
+            ("train.json", b"[]"),
+            (".hidden", b"no"),
+        ];
+        let folder = holding(&files);
+        let data = open(folder.path()).unwrap();
+        let names = data.skipped.iter().map(|one| one.path.strip_prefix(folder.path()).unwrap());
+        assert!(names.eq(["more", "notes.md", "train.json"].map(Path::new)), "{:?}", data.skipped);
     }
 
     #[test]

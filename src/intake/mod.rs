@@ -85,10 +85,19 @@ pub struct Dataset {
     pub test: Vec<Example>,
     /// Where `valid` comes from.
     pub held_out: HeldOut,
-    /// Files of a folder that were passed over because they are not text.
-    pub skipped: Vec<PathBuf>,
+    /// What of a folder was passed over.
+    pub skipped: Vec<Skipped>,
     /// BLAKE3 of all examples in order: a job resumes on the data it began with.
     pub hash: [u8; 32],
+}
+
+/// A file or folder that was passed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Why.
+    pub why: &'static str,
 }
 
 /// Why data is refused.
@@ -249,7 +258,7 @@ impl Dataset {
         mut train: Vec<Example>,
         valid: Option<Vec<Example>>,
         test: Vec<Example>,
-        skipped: Vec<PathBuf>,
+        skipped: Vec<Skipped>,
     ) -> Self {
         let (valid, held_out) = match valid {
             Some(valid) => (valid, HeldOut::Given),

@@ -107,6 +107,28 @@ fn a_folder_with_two_files_for_one_split_is_refused() {
     held.assert_untouched();
 }
 
+/// What was not asked for, and what does no good, is said.
+#[test]
+fn what_is_passed_over_and_threads_that_only_wait_are_told() {
+    let place = tempfile::tempdir().unwrap();
+    fs::copy(fixture().at("pump.jsonl"), place.path().join("test.jsonl")).unwrap();
+    (0..7).for_each(|at| fs::write(place.path().join(format!("{at}.md")), "more").unwrap());
+    let (model, data) = (fixture().text("model"), place.path().display().to_string());
+    let args = ["eval", "--model", &model, "--data", &data, "--max-seq-length", "32"];
+    let said = |threads: &str| {
+        let program = env!("CARGO_BIN_EXE_sapwood");
+        let out = Command::new(program).args(args).args(["--threads", threads]).output().unwrap();
+        assert!(out.status.success());
+        String::from_utf8(out.stderr).unwrap()
+    };
+    let crowded = said("1000");
+    for part in ["4.md was passed over: beside files called train", "2 more were passed over"] {
+        assert!(crowded.contains(part), "{crowded}");
+    }
+    assert!(crowded.contains("--threads 1000 is more than the ") && !crowded.contains("5.md"));
+    assert!(!said("1").contains("--threads"));
+}
+
 #[test]
 fn choices_and_text_are_told_apart_by_eval() {
     let (model, data) = (fixture().text("model"), fixture().text("door.jsonl"));
