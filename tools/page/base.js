@@ -90,3 +90,33 @@ const notice = (text) => {
   byId("notice").textContent = text;
   byId("notice").hidden = !text;
 };
+
+// Asks for what is to be shown, again and again, with the token that the tab keeps; what does not answer any
+// more stays, as old.
+const follow = ({ url, token, pause, who, show }) => {
+  const look = async () => {
+    const kept = sessionStorage.getItem(token);
+    const headers = kept ? { Authorization: `Bearer ${kept}` } : {};
+    let locked = false;
+    try {
+      const answer = await fetch(url, { headers, cache: "no-store" });
+      locked = answer.status === 401;
+      byId("door").hidden = !locked;
+      if (answer.ok) show(await answer.json());
+      else notice(locked ? (kept ? "That is not the token." : "") : `The ${who} answered ${answer.status}.`);
+      byId("main").className = answer.ok ? "" : "stale";
+    } catch (error) {
+      notice(`The ${who} does not answer (${error.message}). What is shown is old.`);
+      byId("main").className = "stale";
+    }
+    // Without the token there is nothing to ask for again.
+    if (!locked) setTimeout(look, pause);
+  };
+  byId("door").addEventListener("submit", (event) => {
+    event.preventDefault();
+    sessionStorage.setItem(token, byId("token").value.trim());
+    byId("token").value = "";
+    look();
+  });
+  look();
+};
