@@ -15,7 +15,7 @@ use sapwood_protocol::limits::{
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a shape in a row.
-const SHAPE_BYTES: usize = 2 + 2 + 1 + MODULES.len() * 2 * 4;
+pub const SHAPE_BYTES: usize = 2 + 2 + 1 + MODULES.len() * 2 * 4;
 
 /// What the operator wants of a cohort; what is not said is the default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -26,6 +26,8 @@ use std::path::{Path, PathBuf};
 const TRUST_S: u64 = 5 * 365 * 24 * 3600;
 /// Bytes of a key's file.
 const KEY_BYTES_MAX: u64 = 256;
+/// Fewest bytes of a token: 16 letters at random are more than anybody tries.
+const TOKEN_BYTES_MIN: usize = 16;
 /// Where the book lies.
 const BOOK: &str = "fleet.db";
 
@@ -91,6 +93,12 @@ pub enum HomeError {
     /// Not a key.
     #[error("{path} is no key: expected 64 lower-case hexadecimal digits", path = path.display())]
     Key {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not a token.
+    #[error("{path}: expected one word of at least {TOKEN_BYTES_MIN} visible ASCII characters", path = path.display())]
+    Token {
         /// The file.
         path: PathBuf,
     },
@@ -256,6 +264,20 @@ pub fn key(path: &Path) -> Result<SecretKey, HomeError> {
     let seed: Hash =
         private(path)?.trim().parse().map_err(|_| HomeError::Key { path: path.to_owned() })?;
     Ok(SecretKey::from_seed(&seed.0))
+}
+
+/// The token in a file that nobody else may read.
+///
+/// # Errors
+/// [`HomeError::Mode`], [`HomeError::Token`], [`HomeError::Disk`].
+pub fn token(path: &Path) -> Result<String, HomeError> {
+    let text = private(path)?;
+    let token = text.trim();
+    let plain = token.bytes().all(|byte| byte.is_ascii_graphic());
+    match token.len() >= TOKEN_BYTES_MIN && plain {
+        true => Ok(token.to_owned()),
+        false => Err(HomeError::Token { path: path.to_owned() }),
+    }
 }
 
 impl Home {

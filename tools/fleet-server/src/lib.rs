@@ -14,4 +14,9 @@ pub mod cohorts; // devices whose adapters add up
 pub mod devices; // who takes part
 pub mod rounds; // collections of updates
 pub mod rollout; // whom an artifact is offered
+pub mod work; // what the server does by itself
 pub mod operator; // orders
+pub mod judge; // whether a merge is offered
+pub mod overview; // what an operator sees
+mod api; //    calls and answers
+pub mod serve; // sockets, beginning and end

@@ -8,13 +8,19 @@
 //! - Rolling back is a release of an older artifact under a new sequence, offered to all at once.
 //! - Never here: sockets, clocks, chance, keys.
 
+mod release;
+
+pub use release::{
+    Release, State, active, advanced, all, find, moved, offered, published, replaced, standing,
+};
+
 use crate::cohorts::Policy;
 use crate::devices::{Device, Offered};
 use crate::store::{Book, BookError, Columns, Row, Statement};
-use sapwood_protocol::fleet::id::{CohortId, DeviceId, Hash};
+use sapwood_protocol::fleet::id::{CohortId, DeviceId};
 use sapwood_protocol::fleet::message::{DeviceState, Outcome, Report};
 use sapwood_protocol::fleet::schedule::bucket;
-use sapwood_protocol::fleet::statement::{Role, Statement as Offer};
+use sapwood_protocol::fleet::statement::Role;
 
 /// Per cent of the devices in each stage; the first is the lab.
 pub const STAGES: [u64; 6] = [0, 1, 5, 25, 50, 100];
@@ -29,184 +35,12 @@ const BAD_MAX: f64 = 0.1;
 const REVERTED_MAX: f64 = 0.02;
 /// Of the devices that were asked, this part may be silent.
 const SILENT_MAX: f64 = 0.3;
-/// Statements of a cohort that are looked at for a device.
-const LOOKED_AT: u64 = 8;
 
-/// How far a release is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum State {
-    /// It is offered.
-    Active = 2,
-    /// It is not offered further for now.
-    Paused = 3,
-    /// It was offered to all, and held.
-    Complete = 4,
-    /// It was taken back.
-    Aborted = 5,
-    /// Another stands in its place.
-    Replaced = 6,
-}
-
-impl State {
-    /// What it is called.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Paused => "paused",
-            Self::Complete => "complete",
-            Self::Aborted => "aborted",
-            Self::Replaced => "replaced",
-        }
-    }
-}
-
-/// A release's row, or a candidate's.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Release {
-    /// Its cohort.
-    pub cohort: CohortId,
-    /// Number of its statement.
-    pub sequence: u64,
-    /// Who speaks.
-    pub role: Role,
-    /// The artifact, and its bytes.
-    pub artifact: Hash,
-    /// Its bytes.
-    pub bytes: u64,
-    /// The statement's bytes.
-    pub statement: Vec<u8>,
-    /// Its signatures.
-    pub signatures: Vec<u8>,
-    /// How far it is.
-    pub state: State,
-    /// Its stage, a place in [`STAGES`].
-    pub stage: u64,
-    /// Since when it is in that stage.
-    pub since_ms: u64,
-    /// When its statement expires, seconds since 1970.
-    pub expires_s: u64,
-    /// The round that it came from.
-    pub round: Option<u64>,
-    /// Why it was paused or taken back.
-    pub reason: Option<String>,
-}
-
-macro_rules! release_rows {
-    ($rest:literal) => {
-        concat!(
-            "select cohort, sequence, role, artifact, bytes, statement, signatures, state, stage, since, expires,
-            round, reason from release ",
-            $rest
-        )
-    };
-}
-
-fn read(row: Row) -> Result<Release, BookError> {
-    let mut columns = Columns::of(row);
-    let columns = &mut columns;
-    let wrong = |expected, got: u64| BookError::Field { expected, got: got.to_string() };
-    Ok(Release {
-        cohort: CohortId(columns.array()?),
-        sequence: columns.number()?,
-        role: match columns.number()? {
-            1 => Role::Candidate,
-            2 => Role::Release,
-            got => return Err(wrong("a role", got)),
-        },
-        artifact: Hash(columns.array()?),
-        bytes: columns.number()?,
-        statement: columns.bytes()?,
-        signatures: columns.bytes()?,
-        state: match columns.number()? {
-            2 => State::Active,
-            3 => State::Paused,
-            4 => State::Complete,
-            5 => State::Aborted,
-            6 => State::Replaced,
-            got => return Err(wrong("a release's state", got)),
-        },
-        stage: columns.number()?,
-        since_ms: columns.number()?,
-        expires_s: columns.number()?,
-        round: columns.maybe_number()?,
-        reason: columns.maybe_text()?,
-    })
-}
-
-/// All statements of a cohort, the newest first.
-///
-/// # Errors
-/// [`BookError`].
-pub fn all(book: &dyn Book, cohort: CohortId) -> Result<Vec<Release>, BookError> {
-    let rows =
-        book.read(release_rows!("where cohort = $1 order by sequence desc"), &[cohort.into()])?;
-    rows.into_iter().map(read).collect()
-}
-
-/// The statement of a cohort with that sequence.
-///
-/// # Errors
-/// [`BookError`].
-pub fn find(
-    book: &dyn Book,
-    cohort: CohortId,
-    sequence: u64,
-) -> Result<Option<Release>, BookError> {
-    let sql = release_rows!("where cohort = $1 and sequence = $2");
-    let rows = book.read(sql, &[cohort.into(), sequence.into()])?;
-    rows.into_iter().next().map(read).transpose()
-}
-
-/// The statements of a cohort that may be offered, the newest first.
-///
-/// # Errors
-/// [`BookError`].
-pub fn offered(book: &dyn Book, cohort: CohortId) -> Result<Vec<Release>, BookError> {
-    let sql = release_rows!(
-        "where cohort = $1 and state in (2, 4) and sequence > $2 order by sequence desc limit 8"
-    );
-    // Nothing below the last complete one is ever offered.
-    let floor = book.read(
-        "select coalesce(max(sequence), 1) - 1 from release where cohort = $1 and state = 4",
-        &[cohort.into()],
-    )?;
-    let floor = Columns::of(floor.into_iter().next().unwrap_or_default()).number()?;
-    const _: () = assert!(LOOKED_AT == 8, "as the text says");
-    let rows = book.read(sql, &[cohort.into(), floor.into()])?;
-    rows.into_iter().map(read).collect()
-}
-
-/// Releases that are offered to more and more devices.
-///
-/// # Errors
-/// [`BookError`].
-pub fn active(book: &dyn Book) -> Result<Vec<Release>, BookError> {
-    let rows =
-        book.read(release_rows!("where role = 2 and state = 2 order by cohort, sequence"), &[])?;
-    rows.into_iter().map(read).collect()
-}
-
-/// The newest release of a cohort that stands: its global adapter.
-///
-/// # Errors
-/// [`BookError`].
-pub fn standing(book: &dyn Book, cohort: CohortId) -> Result<Vec<Release>, BookError> {
-    let sql = release_rows!(
-        "where cohort = $1 and role = 2 and state in (2, 3, 4, 6) order by sequence desc limit 2"
-    );
-    let rows = book.read(sql, &[cohort.into()])?;
-    rows.into_iter().map(read).collect()
-}
-
-/// Whether a device is among those that a release is offered to.
-fn includes(release: &Release, device: &Device) -> bool {
+/// Whether a release in its stage reaches a device.
+fn reaches(release: &Release, device: DeviceId, lab: bool) -> bool {
     let percent = STAGES.get(release.stage as usize).copied().unwrap_or(0);
-    let counted = u64::from(bucket(release.sequence, device.id)) < 100 * percent;
-    match release.role {
-        Role::Candidate => device.lab,
-        Role::Release => device.lab || counted,
-    }
+    let counted = u64::from(bucket(release.sequence, device)) < 100 * percent;
+    lab || (release.role == Role::Release && counted)
 }
 
 /// What a device is offered, and how that is noted.
@@ -225,7 +59,8 @@ pub fn offer<'a, E>(
     if device.state != DeviceState::Accepted || device.trial {
         return Ok(None);
     }
-    let Some(release) = releases.iter().find(|release| includes(release, device)) else {
+    let Some(release) = releases.iter().find(|release| reaches(release, device.id, device.lab))
+    else {
         return Ok(None);
     };
     let has = device.installed;
@@ -325,9 +160,9 @@ pub struct Tally {
     pub declined: u64,
     /// It could not be fetched, read or written.
     pub failed: u64,
-    /// Devices that were offered it for longer than a week and said nothing.
+    /// Devices that were offered it longer than a week ago and said nothing.
     pub silent: u64,
-    /// Accepted devices of the stage that checked in within a week.
+    /// Devices that say something in this stage, or could.
     pub members: u64,
 }
 
@@ -395,16 +230,51 @@ pub fn step(release: &Release, tally: &Tally, policy: &Policy, now_ms: u64) -> S
     }
 }
 
-/// What became of a release, from the book.
+/// What became of a release in its stage, since it is in it, or since an operator had it go on.
+///
+/// Who could still say something is counted only where too few did: it takes a walk over the cohort.
+/// # Errors
+/// [`BookError`].
+pub fn tally(
+    book: &dyn Book,
+    release: &Release,
+    policy: &Policy,
+    now_ms: u64,
+) -> Result<Tally, BookError> {
+    let (cohort, sequence) = (release.cohort, release.sequence);
+    let sql = "select outcome, sum(n) from tally where cohort = $1 and sequence = $2 and stage = $3
+        group by outcome";
+    let rows = book.read(sql, &[cohort.into(), sequence.into(), release.stage.into()])?;
+    let mut tally = counted(rows)?;
+    let sql = "select count(*) from device where cohort = $1 and state = 1 and offered = $2
+        and offered_first >= $3 and offered_first < $4
+        and not exists(select 1 from install where install.cohort = $1 and install.sequence = $2
+        and install.device = device.id)";
+    let week_ago = now_ms.saturating_sub(SILENT_MS);
+    let since = release.since_ms;
+    let rows = book.read(sql, &[cohort.into(), sequence.into(), since.into(), week_ago.into()])?;
+    tally.silent = Columns::of(rows.into_iter().next().unwrap_or_default()).number()?;
+    let is_over = now_ms >= since + policy.stage_h * 3_600_000;
+    tally.members = match tally.outcomes() < policy.outcomes && is_over {
+        true => members(book, release, week_ago)?,
+        false => policy.outcomes,
+    };
+    Ok(tally)
+}
+
+/// What became of a release in all of its stages.
 ///
 /// # Errors
 /// [`BookError`].
-pub fn tally(book: &dyn Book, release: &Release, now_ms: u64) -> Result<Tally, BookError> {
-    let (cohort, sequence) = (release.cohort, release.sequence);
+pub fn total(book: &dyn Book, release: &Release) -> Result<Tally, BookError> {
     let sql =
         "select outcome, sum(n) from tally where cohort = $1 and sequence = $2 group by outcome";
+    counted(book.read(sql, &[release.cohort.into(), release.sequence.into()])?)
+}
+
+fn counted(rows: Vec<Row>) -> Result<Tally, BookError> {
     let mut tally = Tally::default();
-    for row in book.read(sql, &[cohort.into(), sequence.into()])? {
+    for row in rows {
         let mut columns = Columns::of(row);
         let (outcome, count) = (columns.number()?, columns.number()?);
         match outcome {
@@ -414,85 +284,47 @@ pub fn tally(book: &dyn Book, release: &Release, now_ms: u64) -> Result<Tally, B
             _ => tally.failed += count,
         }
     }
-    let sql = "select count(*) from device where cohort = $1 and state = 1 and offered = $2 and offered_first < $3
-        and not exists(select 1 from install where install.cohort = $1 and install.sequence = $2
-        and install.device = device.id)";
-    let week_ago = now_ms.saturating_sub(SILENT_MS);
-    let rows = book.read(sql, &[cohort.into(), sequence.into(), week_ago.into()])?;
-    tally.silent = Columns::of(rows.into_iter().next().unwrap_or_default()).number()?;
-    let sql = "select id, lab from device where cohort = $1 and state = 1 and seen > $2";
-    for row in book.read(sql, &[cohort.into(), week_ago.into()])? {
-        let mut columns = Columns::of(row);
-        let (id, lab) = (DeviceId(columns.array()?), columns.number()? == 1);
-        let percent = STAGES.get(release.stage as usize).copied().unwrap_or(0);
-        let counted = u64::from(bucket(sequence, id)) < 100 * percent;
-        tally.members += u64::from(lab || (release.role == Role::Release && counted));
-    }
     Ok(tally)
 }
 
-/// Moves a release to its next stage.
-pub fn advanced(release: &Release, now_ms: u64) -> Statement {
-    let sql = "update release set stage = stage + 1, since = $4 where cohort = $1 and sequence = $2
-        and state = 2 and stage = $3 and stage < 5";
+/// Devices of the stage that checked in within a week and say something in it, or could: who said it in a
+/// stage before, or had the artifact already, does not.
+fn members(book: &dyn Book, release: &Release, week_ago: u64) -> Result<u64, BookError> {
+    let sql = "select device.id, device.lab from device left join install on install.cohort = $1
+        and install.sequence = $2 and install.device = device.id
+        where device.cohort = $1 and device.state = 1 and device.seen > $3
+        and (install.at >= $4 or (install.at is null and device.artifact <> $5))";
+    let values = [
+        release.cohort.into(),
+        release.sequence.into(),
+        week_ago.into(),
+        release.since_ms.into(),
+        release.artifact.into(),
+    ];
+    let mut members = 0;
+    for row in book.read(sql, &values)? {
+        let mut columns = Columns::of(row);
+        let (id, lab) = (DeviceId(columns.array()?), columns.number()? == 1);
+        members += u64::from(reaches(release, id, lab));
+    }
+    Ok(members)
+}
+
+/// Has a paused release go on: what was counted in its stage is no reason to pause again.
+pub fn resumed(release: &Release, now_ms: u64) -> [Statement; 3] {
+    let (cohort, sequence) = (release.cohort, release.sequence);
+    let set = "update release set state = 2, reason = null, since = $3 where cohort = $1 and sequence = $2
+        and state = 3";
+    let aside = "insert into tally(cohort, sequence, stage, outcome, shard, n)
+        select cohort, sequence, stage + 100, outcome, shard, n from tally
+        where cohort = $1 and sequence = $2 and stage = $3
+        on conflict (cohort, sequence, stage, outcome, shard) do update set n = tally.n + excluded.n";
+    let anew = "delete from tally where cohort = $1 and sequence = $2 and stage = $3";
     let stage = release.stage;
-    Statement::one(
-        sql,
-        [release.cohort.into(), release.sequence.into(), stage.into(), now_ms.into()],
-    )
-}
-
-/// Moves a release from one state to another.
-pub fn moved(release: &Release, to: State, reason: Option<&str>) -> Statement {
-    let sql = "update release set state = $4, reason = $5 where cohort = $1 and sequence = $2 and state = $3";
-    Statement::one(
-        sql,
-        [
-            release.cohort.into(),
-            release.sequence.into(),
-            (release.state as u64).into(),
-            (to as u64).into(),
-            reason.into(),
-        ],
-    )
-}
-
-/// A complete release takes the place of those before it, candidates too.
-pub fn replaced(release: &Release) -> Statement {
-    let sql =
-        "update release set state = 6 where cohort = $1 and sequence < $2 and state in (2, 3, 4)";
-    Statement::any(sql, [release.cohort.into(), release.sequence.into()])
-}
-
-/// Keeps a signed statement at a stage; its sequence must be the cohort's next.
-pub fn published(
-    offer: &Offer,
-    signatures: &[u8],
-    stage: u64,
-    round: Option<u64>,
-    now_ms: u64,
-) -> [Statement; 2] {
-    let next = "update cohort set sequence = $2 where id = $1 and sequence = $2 - 1";
-    let row = "insert into release(cohort, sequence, role, artifact, bytes, statement, signatures, state, stage,
-        since, expires, round) values ($1, $2, $3, $4, $5, $6, $7, 2, $8, $9, $10, $11)";
     [
-        Statement::one(next, [offer.cohort.into(), offer.sequence.into()]),
-        Statement::one(
-            row,
-            [
-                offer.cohort.into(),
-                offer.sequence.into(),
-                (offer.role as u64).into(),
-                offer.artifact.into(),
-                offer.artifact_bytes.into(),
-                offer.encode().to_vec().into(),
-                signatures.to_vec().into(),
-                stage.into(),
-                now_ms.into(),
-                offer.expires_s.into(),
-                round.into(),
-            ],
-        ),
+        Statement::one(set, [cohort.into(), sequence.into(), now_ms.into()]),
+        Statement::any(aside, [cohort.into(), sequence.into(), stage.into()]),
+        Statement::any(anew, [cohort.into(), sequence.into(), stage.into()]),
     ]
 }
 

@@ -8,6 +8,11 @@ mod shown; //   lines and JSON
 mod init; //    a new fleet
 mod link; //    how devices are told of it
 mod devices; // who takes part
+mod cohorts; // whose adapters add up
+mod rounds; //  collections of updates
+mod judge; //   whether a merge is offered
+mod releases; // what devices are offered
+mod serve; //   the server
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -26,6 +31,17 @@ enum Command {
     EnrollLink(link::EnrollLink),
     #[command(subcommand)]
     Devices(devices::Devices),
+    #[command(subcommand)]
+    Cohorts(cohorts::Cohorts),
+    #[command(subcommand)]
+    Rounds(rounds::Rounds),
+    Judge(judge::Judge),
+    #[command(subcommand)]
+    Releases(releases::Releases),
+    #[command(subcommand)]
+    Rollout(releases::Rollout),
+    Audit(releases::Audit),
+    Serve(serve::Serve),
     Merge(merge::Merge),
 }
 
@@ -35,6 +51,13 @@ pub(super) fn run() -> Result<()> {
         Command::Init(init) => init.run(),
         Command::EnrollLink(link) => link.run(),
         Command::Devices(devices) => devices.run(),
+        Command::Cohorts(cohorts) => cohorts.run(),
+        Command::Rounds(rounds) => rounds.run(),
+        Command::Judge(judge) => judge.run(),
+        Command::Releases(releases) => releases.run(),
+        Command::Rollout(rollout) => rollout.run(),
+        Command::Audit(audit) => audit.run(),
+        Command::Serve(serve) => serve.run(),
         Command::Merge(merge) => merge.run(),
     }
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use super::*;
+use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::fleet::id::PublicKey;
 use sapwood_protocol::fleet::message::{Facts, Installed};
 use std::convert::Infallible;

@@ -1,75 +1,13 @@
-//! An operator's orders: guarded statements, each with a line in the audit log.
-//!
-//! - In: a fleet's folder, an order, a time. Out: what holds now, or why it is as it was.
-//! - The program and a test give the same orders; a server may run beside them.
+//! Orders about devices: links that let them in, and a word about one.
 
+use super::{OrderError, WHO};
 use crate::devices::{self, Token};
-use crate::home::{Home, HomeError};
-use crate::ports::{Chance, ChanceError, draw};
-use crate::store::{Book, BookError, Columns};
-use sapwood_protocol::fleet::id::{DeviceId, Hash, IdError};
-use sapwood_protocol::fleet::link::{Link, LinkError};
+use crate::home::Home;
+use crate::ports::{Chance, draw};
+use crate::store::{Book, Columns};
+use sapwood_protocol::fleet::id::{DeviceId, Hash};
+use sapwood_protocol::fleet::link::Link;
 use sapwood_protocol::fleet::message::DeviceState;
-
-/// Who gave the orders that the log tells of.
-const WHO: &str = "operator";
-
-/// Why an order is not followed; nothing has changed.
-#[derive(Debug, thiserror::Error)]
-pub enum OrderError {
-    /// There is no such thing.
-    #[error("there is no {what} {name}; nothing was changed")]
-    Unknown {
-        /// What.
-        what: &'static str,
-        /// Its name.
-        name: String,
-    },
-    /// It is in a state from which this does not follow.
-    #[error("{what} {name} is {got}, expected {expected}; nothing was changed")]
-    State {
-        /// What.
-        what: &'static str,
-        /// Its name.
-        name: String,
-        /// From which states this follows.
-        expected: &'static str,
-        /// Its state.
-        got: String,
-    },
-    /// A device without a label.
-    #[error("device {device} has no label from a token: say one with --label; nothing was changed")]
-    Label {
-        /// The device.
-        device: DeviceId,
-    },
-    /// Somebody else gave orders at the same time.
-    #[error(
-        "it was changed by somebody else in between; look again, and say it again if it still holds"
-    )]
-    Lost,
-    /// An address or a label.
-    #[error(transparent)]
-    Id(#[from] IdError),
-    /// A link that nobody could read.
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    /// The folder.
-    #[error(transparent)]
-    Home(#[from] HomeError),
-    /// The book.
-    #[error(transparent)]
-    Book(BookError),
-    /// No chance.
-    #[error(transparent)]
-    Chance(#[from] ChanceError),
-}
-
-impl From<BookError> for OrderError {
-    fn from(error: BookError) -> Self {
-        if error.is_lost() { Self::Lost } else { Self::Book(error) }
-    }
-}
 
 /// What a link lets devices do.
 #[derive(Clone, Debug, PartialEq, Eq)]

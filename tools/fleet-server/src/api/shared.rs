@@ -1,0 +1,114 @@
+//! What all calls share: the fleet, the limits, who asked how often.
+
+use super::metrics::Metrics;
+use crate::door::{Buckets, Rate, Refused};
+use crate::home::Home;
+use crate::ports::{Chance, Clock};
+use crate::store::{Book, BookError};
+use sapwood_protocol::fleet::code::Code;
+use sapwood_protocol::fleet::id::Hash;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Uploads that come in at the same time.
+pub(crate) const UPLOADS_MAX: usize = 16;
+/// Calls at the disk or the book at the same time: as many as one commit takes.
+pub(crate) const BLOCKING_MAX: usize = 256;
+/// How long a count of devices is believed.
+const COUNT_MS: u64 = 60_000;
+const DAY_MS: u64 = 24 * 3_600_000;
+
+/// What all calls share.
+pub(crate) struct Shared {
+    pub(crate) home: Home,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) chance: Arc<dyn Chance>,
+    pub(crate) metrics: Metrics,
+    /// BLAKE3 of the operator's token.
+    pub(crate) token: Option<Hash>,
+    rate: Rate,
+    buckets: Mutex<Buckets>,
+    uploads: Arc<Semaphore>,
+    blocking: Arc<Semaphore>,
+    /// Of a cohort: devices that checked in within a day, and when that was counted.
+    devices: Mutex<BTreeMap<[u8; 32], (u64, u64)>>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        home: Home,
+        clock: Arc<dyn Clock>,
+        chance: Arc<dyn Chance>,
+        rate: Rate,
+        token: Option<Hash>,
+    ) -> Self {
+        Self {
+            home,
+            clock,
+            chance,
+            metrics: Metrics::new(),
+            token,
+            rate,
+            buckets: Mutex::default(),
+            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            blocking: Arc::new(Semaphore::new(BLOCKING_MAX)),
+            devices: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    /// Whether an address may ask now.
+    pub(crate) fn may_ask(&self, address: IpAddr) -> Result<(), Refused> {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        // The count that never goes back: whoever sets the time of day resets no bucket.
+        let now_ms = self.clock.elapsed().as_millis() as u64;
+        buckets.take(address, self.rate, now_ms)
+    }
+
+    /// A place among the uploads.
+    pub(crate) fn upload(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        self.uploads.clone().try_acquire_owned().map_err(|_| {
+            let message =
+                format!("{UPLOADS_MAX} uploads are coming in, expected one of them to end first");
+            Refused::new(Code::Unavailable, message)
+        })
+    }
+
+    /// Work at the disk or the book, away from the threads that carry connections.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, Refused> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let lost = || Refused::new(Code::Unavailable, "the call was lost; send it again");
+        let permit = self.blocking.clone().acquire_owned().await.map_err(|_| lost())?;
+        let shared = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work(&shared);
+            drop(permit);
+            done
+        });
+        done.await.map_err(|_| lost())?
+    }
+
+    /// Devices of a cohort that checked in within a day, as of a minute ago.
+    pub(crate) fn devices(&self, cohort: [u8; 32], now_ms: u64) -> Result<u64, BookError> {
+        let kept =
+            self.devices.lock().unwrap_or_else(PoisonError::into_inner).get(&cohort).copied();
+        if let Some((count, _)) = kept.filter(|(_, at_ms)| now_ms.abs_diff(*at_ms) < COUNT_MS) {
+            return Ok(count);
+        }
+        let sql = "select count(*) from device where cohort = $1 and seen > $2";
+        let since = now_ms.saturating_sub(DAY_MS);
+        let rows = self.home.book.read(sql, &[cohort.to_vec().into(), since.into()])?;
+        let count =
+            crate::store::Columns::of(rows.into_iter().next().unwrap_or_default()).number()?;
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        devices.insert(cohort, (count, now_ms));
+        Ok(count)
+    }
+}

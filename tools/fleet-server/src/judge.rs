@@ -1,0 +1,296 @@
+//! The judge: a role that looks at what a merged round does to text, and says whether it is offered.
+//!
+//! - In: a merged round, the operator's texts, and the learner's program, for the server has no engine.
+//!   Out: the largest of eta 1, 1/2, 1/4 at which the cohort's text is better and general text not much
+//!   worse; or that none is.
+//! - What the judge read is in the round's report: bits per byte before and after.
+//! - Never here: who may say that a candidate is released.
+
+use crate::cohorts::{self, Cohort};
+use crate::home::Home;
+use crate::operator::OrderError;
+use crate::operator::rounds::{self as orders, Verdict};
+use crate::rounds::{NONE, Round};
+use crate::store::blobs::BlobError;
+use crate::work::{self, MergeError};
+use sapwood::adapter::peft::{self, Meta, Role};
+use sapwood::adapter::{Adapter, AdapterError, wire};
+use sapwood_protocol::fleet::id::Hash;
+use sapwood_protocol::fleet::update::{Expected, Kind};
+use sapwood_protocol::limits::FLEET_RANK_MAX;
+use serde_json::{Value, json};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Steps from G towards the mean, the largest first.
+const ETAS: [f64; 3] = [1.0, 0.5, 0.25];
+/// General text may be worse by this part.
+const GENERAL_LOSS_MAX: f64 = 0.01;
+
+/// Why nothing was judged; the round is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum JudgeError {
+    /// The learner's program did not score a text.
+    #[error("{program} eval: {problem}; the round is as it was", program = program.display())]
+    Eval {
+        /// The program.
+        program: PathBuf,
+        /// What went wrong.
+        problem: String,
+    },
+    /// A folder for an adapter.
+    #[error("{path}: {source}", path = path.display())]
+    Disk {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A merge with a smaller step.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    /// The round.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// A blob.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// An adapter.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+}
+
+/// Bits per byte of both texts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scores {
+    /// Of general text.
+    pub general: f64,
+    /// Of the cohort's.
+    pub cohort: f64,
+}
+
+impl Scores {
+    fn shown(self) -> Value {
+        json!({"general": self.general, "cohort": self.cohort})
+    }
+}
+
+/// Whether an adapter with these scores is offered in the place of one with those.
+///
+/// # Errors
+/// Why not.
+pub fn holds(before: Scores, after: Scores) -> Result<(), String> {
+    let most = before.general * (1.0 + GENERAL_LOSS_MAX);
+    // So that a score that is no number holds nothing.
+    let better = after.cohort < before.cohort;
+    let kept = after.general <= most;
+    match (better, kept) {
+        (true, true) => Ok(()),
+        (false, _) => Err(format!(
+            "the cohort's text has {:.4} bits per byte, expected less than {:.4}",
+            after.cohort, before.cohort
+        )),
+        (_, false) => Err(format!(
+            "general text has {:.4} bits per byte, expected at most {most:.4}",
+            after.general
+        )),
+    }
+}
+
+/// What gives an adapter's scores; none is the bare base.
+pub trait Score {
+    /// The scores of both texts.
+    ///
+    /// # Errors
+    /// [`JudgeError`].
+    fn score(&mut self, adapter: Option<&Adapter>, cohort: &Cohort) -> Result<Scores, JudgeError>;
+}
+
+/// What came of a judgement.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// The candidate's sequence; none when the round was refused.
+    pub sequence: Option<u64>,
+    /// What was read.
+    pub report: Value,
+}
+
+/// Judges a merged round: makes a candidate of it, or refuses it.
+///
+/// # Errors
+/// [`JudgeError`]; the round is as it was.
+pub fn judge(
+    home: &Home,
+    id: u64,
+    score: &mut dyn Score,
+    now_ms: impl Fn() -> u64,
+) -> Result<Found, JudgeError> {
+    let round = orders::round(&home.book, id)?;
+    let cohort = orders::cohort(&home.book, Some(round.cohort))?;
+    let global = match round.artifact == NONE {
+        true => None,
+        false => Some(read(&cohort, &home.blobs.read(round.artifact)?)?),
+    };
+    let before = score.score(global.as_ref(), &cohort)?;
+    let mut tries = Vec::new();
+    for eta in ETAS {
+        let file = file(home, &round, &cohort, eta)?;
+        let after = score.score(Some(&read(&cohort, &file)?), &cohort)?;
+        let held = holds(before, after);
+        let why = held.as_ref().err();
+        tries.push(json!({"eta": eta, "after": after.shown(), "refused": why}));
+        if held.is_ok() {
+            let report =
+                json!({"by": "judge", "eta": eta, "before": before.shown(), "tries": tries});
+            let artifact = home.blobs.put(&file)?;
+            let bytes = file.len() as u64;
+            let verdict = Verdict { who: "judge", artifact, bytes, report: report.clone() };
+            let sequence = orders::approve(home, id, &verdict, now_ms())?;
+            return Ok(Found { sequence: Some(sequence), report });
+        }
+    }
+    let report = json!({"by": "judge", "before": before.shown(), "tries": tries});
+    orders::refuse(&home.book, id, "judge", &report, now_ms())?;
+    Ok(Found { sequence: None, report })
+}
+
+/// The round's result with another step; with the whole one it is there already.
+fn file(home: &Home, round: &Round, cohort: &Cohort, eta: f64) -> Result<Vec<u8>, JudgeError> {
+    match round.result {
+        Some((hash, _)) if eta == ETAS[0] => Ok(home.blobs.read(hash)?),
+        _ => Ok(work::merged(home, round, cohort, eta, || Ok(()))?.file),
+    }
+}
+
+fn read(cohort: &Cohort, file: &[u8]) -> Result<Adapter, JudgeError> {
+    let shape = cohort.shape.unwrap_or_else(|| cohorts::shape([0; cohorts::SHAPE_BYTES]));
+    let expected = Expected {
+        kind: Kind::Global,
+        base: cohort.base,
+        cohort: cohort.id,
+        from: None,
+        shape: &shape,
+        rank_max: FLEET_RANK_MAX,
+    };
+    Ok(wire::decode(file, &expected)?.0)
+}
+
+/// The learner's program and the operator's texts.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// `sapwood`.
+    pub sapwood: PathBuf,
+    /// The base's model folder.
+    pub model: PathBuf,
+    /// General text.
+    pub general: PathBuf,
+    /// Text of the cohort.
+    pub cohort: PathBuf,
+    /// Where adapters are put for the program, one after the other.
+    pub scratch: PathBuf,
+}
+
+impl Score for Program {
+    fn score(&mut self, adapter: Option<&Adapter>, cohort: &Cohort) -> Result<Scores, JudgeError> {
+        if let Some(adapter) = adapter {
+            self.put(adapter, cohort.base)?;
+        }
+        let folder = adapter.map(|_| self.scratch.as_path());
+        let scores = self
+            .eval(&self.general, folder)
+            .and_then(|general| Ok(Scores { general, cohort: self.eval(&self.cohort, folder)? }));
+        if adapter.is_some() {
+            // Best effort: the next one is put over it.
+            let _ = fs::remove_dir_all(&self.scratch);
+        }
+        scores
+    }
+}
+
+impl Program {
+    /// Writes an adapter as the folder that the learner reads.
+    fn put(&self, adapter: &Adapter, base: Hash) -> Result<(), JudgeError> {
+        let path = &self.scratch;
+        let disk = |source| JudgeError::Disk { path: path.clone(), source };
+        let meta =
+            Meta { base_hash: base.0, generation: 0, steps: 0, role: Role::Slow, retain: 0.0 };
+        fs::create_dir_all(path).map_err(disk)?;
+        for (name, bytes) in peft::write(adapter, &meta, "")? {
+            fs::write(path.join(name), bytes).map_err(disk)?;
+        }
+        Ok(())
+    }
+
+    /// Bits per byte of a text.
+    fn eval(&self, text: &Path, adapter: Option<&Path>) -> Result<f64, JudgeError> {
+        let wrong = |problem: String| JudgeError::Eval { program: self.sapwood.clone(), problem };
+        let mut command = Command::new(&self.sapwood);
+        command.args(["eval", "--json", "--model"]).arg(&self.model).arg("--data").arg(text);
+        if let Some(folder) = adapter {
+            command.arg("--adapter-path").arg(folder);
+        }
+        let output = command.output().map_err(|error| wrong(error.to_string()))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last = said.lines().last().unwrap_or("it said nothing");
+        if !output.status.success() {
+            return Err(wrong(format!("{} of {}: {last}", output.status, text.display())));
+        }
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        let events = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let bits = events.filter_map(|event| event["bits_per_byte"].as_f64()).next_back();
+        let bits = bits.filter(|bits| bits.is_finite() && *bits >= 0.0);
+        bits.ok_or_else(|| {
+            wrong(format!("no bits_per_byte of {}, expected an event with it", text.display()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_candidate_is_better_on_the_cohorts_text_and_keeps_the_general() {
+        let before = Scores { general: 1.0, cohort: 2.0 };
+        let after = |general, cohort| holds(before, Scores { general, cohort });
+        assert_eq!(after(1.01, 1.99), Ok(()));
+        assert!(after(1.0101, 1.0).unwrap_err().contains("general text has 1.0101"));
+        assert!(after(0.5, 2.0).unwrap_err().contains("expected less than 2.0000"));
+        assert!(after(f64::NAN, 1.0).is_err() && after(1.0, f64::NAN).is_err());
+    }
+
+    #[test]
+    fn what_the_learners_program_says_is_read_and_what_it_does_not_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let program = |script: &str| {
+            let path = at("sapwood");
+            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+            let [model, general, cohort] = ["model", "general", "cohort"].map(at);
+            Program { sapwood: path, model, general, cohort, scratch: at("scratch") }
+        };
+        let told =
+            "echo '{\"event\": \"load\"}'; echo '{\"event\": \"text\", \"bits_per_byte\": 1.25}'";
+        let good = program(&format!("test \"$1\" = eval && test -z \"$7\" && {told}"));
+        assert!((good.eval(&good.general, None).unwrap() - 1.25).abs() < 1e-12);
+        for (script, expected) in [
+            ("echo 'no model there' >&2; exit 1", "no model there"),
+            ("echo '{\"event\": \"text\"}'", "no bits_per_byte"),
+            ("echo '{\"bits_per_byte\": -1}'", "no bits_per_byte"),
+        ] {
+            let bad = program(script);
+            let error = bad.eval(&bad.general, None).unwrap_err().to_string();
+            assert!(
+                error.contains(expected) && error.contains("the round is as it was"),
+                "{error}"
+            );
+        }
+        let none = Program { sapwood: at("none"), ..program("true") };
+        assert!(none.eval(&none.general, None).is_err());
+    }
+}

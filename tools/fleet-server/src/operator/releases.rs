@@ -1,0 +1,226 @@
+//! Orders about releases: promote a candidate, take a release back, go on, stop.
+//!
+//! - A release is signed here, by keys that the server does not have, and counts as many of them as the
+//!   fleet's trust asks for.
+//! - Taking back is a release of what stood before under a new sequence, offered to all at once.
+
+use super::{OrderError, WHO};
+use crate::cohorts::{self, Cohort};
+use crate::devices;
+use crate::home::Home;
+use crate::rollout::{self, FIRST_STAGE, Release, STAGES, State};
+use crate::rounds::NONE;
+use crate::store::{Book, Columns, Statement};
+use sapwood::adapter::{Adapter, Spec, Strength, Target, wire};
+use sapwood_protocol::fleet::id::{CohortId, Hash};
+use sapwood_protocol::fleet::key::SecretKey;
+use sapwood_protocol::fleet::signatures::Signatures;
+use sapwood_protocol::fleet::statement::{Role, Statement as Offer};
+use sapwood_protocol::fleet::trust::Trust;
+use sapwood_protocol::fleet::update::{Kind, Meta};
+
+/// The statement of a cohort with that sequence.
+///
+/// # Errors
+/// [`OrderError::Unknown`].
+pub fn release(book: &dyn Book, cohort: CohortId, sequence: u64) -> Result<Release, OrderError> {
+    let unknown = || OrderError::Unknown { what: "sequence", name: sequence.to_string() };
+    rollout::find(book, cohort, sequence)?.ok_or_else(unknown)
+}
+
+fn wrong_state(release: &Release, expected: &'static str) -> OrderError {
+    let role = if release.role == Role::Candidate { "candidate" } else { "release" };
+    let (what, name) = ("sequence", release.sequence.to_string());
+    let got = format!("{role}, {}", release.state.name());
+    OrderError::State { what, name, expected, got }
+}
+
+/// Makes a candidate a release, which begins at 1 % of the devices. Its sequence.
+///
+/// # Errors
+/// [`OrderError`]; above all when too few of the fleet's release keys sign.
+pub fn promote(
+    home: &Home,
+    cohort: &Cohort,
+    sequence: u64,
+    keys: &[SecretKey],
+    now_ms: u64,
+) -> Result<u64, OrderError> {
+    let candidate = release(&home.book, cohort.id, sequence)?;
+    if candidate.role != Role::Candidate || candidate.state != State::Active {
+        return Err(wrong_state(&candidate, "a candidate that is active"));
+    }
+    let file =
+        Artifact { hash: candidate.artifact, bytes: candidate.bytes, round: candidate.round };
+    let all = rollout::all(&home.book, cohort.id)?;
+    let before = all.iter().filter(|older| {
+        older.role == Role::Release && matches!(older.state, State::Active | State::Paused)
+    });
+    let mut moved: Vec<_> =
+        before.map(|older| rollout::moved(older, State::Replaced, Some("another came"))).collect();
+    moved.push(rollout::moved(&candidate, State::Replaced, Some("it was promoted")));
+    publish(home, cohort, &file, keys, FIRST_STAGE, moved, "promote", now_ms)
+}
+
+/// What a release names.
+struct Artifact {
+    hash: Hash,
+    bytes: u64,
+    round: Option<u64>,
+}
+
+/// Signs a release, sees that enough keys did, and keeps it.
+#[expect(clippy::too_many_arguments, reason = "two orders end here, and nothing else is shared")]
+fn publish(
+    home: &Home,
+    cohort: &Cohort,
+    file: &Artifact,
+    keys: &[SecretKey],
+    stage: u64,
+    mut statements: Vec<Statement>,
+    what: &str,
+    now_ms: u64,
+) -> Result<u64, OrderError> {
+    let offer = Offer {
+        role: Role::Release,
+        fleet: home.fleet,
+        cohort: cohort.id,
+        sequence: cohort.sequence + 1,
+        issued_s: now_ms / 1000,
+        expires_s: now_ms / 1000 + cohort.policy.statement_days * 24 * 3600,
+        artifact_bytes: file.bytes,
+        artifact: file.hash,
+    };
+    offer.check()?;
+    let mut signatures = Signatures::default();
+    for key in keys {
+        signatures.sign(key, &offer.encode())?;
+    }
+    offer.signed(&signatures, &trust(home)?, now_ms)?;
+    statements.extend(rollout::published(&offer, &signatures.encode(), stage, file.round, now_ms));
+    let detail = format!("{}: sequence {}, artifact {}", cohort.id, offer.sequence, file.hash);
+    statements.push(devices::audit(now_ms, WHO, what, detail));
+    home.book.write(statements)?;
+    Ok(offer.sequence)
+}
+
+/// The newest trust statement.
+fn trust(home: &Home) -> Result<Trust, OrderError> {
+    let rows = home.book.read("select statement from trust order by epoch desc limit 1", &[])?;
+    let statement = Columns::of(rows.into_iter().next().unwrap_or_default()).bytes()?;
+    Ok(Trust::decode(&statement)?)
+}
+
+/// Takes the newest release of a cohort back: what stood before it, or `to`, is offered to all at once.
+/// The new sequence, and the artifact that it names; zeros stand for no adapter.
+///
+/// # Errors
+/// [`OrderError`].
+pub fn rollback(
+    home: &Home,
+    cohort: &Cohort,
+    to: Option<u64>,
+    keys: &[SecretKey],
+    now_ms: u64,
+) -> Result<(u64, Hash), OrderError> {
+    let all = rollout::all(&home.book, cohort.id)?;
+    let mut releases = all.iter().filter(|release| release.role == Role::Release);
+    let stands = |release: &&Release| {
+        matches!(release.state, State::Active | State::Paused | State::Complete)
+    };
+    let none = || OrderError::Unknown { what: "release", name: "that stands".to_owned() };
+    let bad = releases.by_ref().find(stands).ok_or_else(none)?;
+    let whole = STAGES.len() as u64 - 1;
+    let good = match to {
+        Some(sequence) => {
+            let wanted =
+                all.iter().find(|one| one.sequence == sequence && one.sequence < bad.sequence);
+            let unknown =
+                || OrderError::Unknown { what: "earlier sequence", name: sequence.to_string() };
+            Some(wanted.ok_or_else(unknown)?)
+        }
+        // What came as far as all devices and is not the bad one again.
+        None => releases.find(|one| {
+            one.stage == whole && one.state != State::Aborted && one.artifact != bad.artifact
+        }),
+    };
+    let file = match good {
+        Some(good) => Artifact { hash: good.artifact, bytes: good.bytes, round: good.round },
+        None => nothing(home, cohort)?,
+    };
+    let aborted = rollout::moved(bad, State::Aborted, Some("an operator took it back"));
+    let sequence = publish(home, cohort, &file, keys, whole, vec![aborted], "rollback", now_ms)?;
+    Ok((sequence, file.hash))
+}
+
+/// A global adapter that changes nothing: what stood before the first release.
+fn nothing(home: &Home, cohort: &Cohort) -> Result<Artifact, OrderError> {
+    let shape = cohort.shape.unwrap_or_else(|| cohorts::shape([0; cohorts::SHAPE_BYTES]));
+    let first = usize::from(shape.first_layer);
+    let spec = Spec::placed(first..first + usize::from(shape.layers), |_, target| {
+        let at = Target::ALL.iter().position(|other| *other == target)?;
+        let [fan_in, fan_out] = shape.fans[at].map(|width| width as usize);
+        let strength = Strength { rank: 1, alpha: 1.0 };
+        (shape.targets >> at & 1 == 1).then_some((strength, (fan_in, fan_out)))
+    });
+    let values = vec![0.0; spec.len()];
+    let meta = Meta {
+        kind: Kind::Global,
+        base: cohort.base,
+        cohort: cohort.id,
+        from: NONE,
+        generation: 0,
+        steps: 0,
+        tokens: 0,
+    };
+    let file = wire::encode(&Adapter { spec, values }, &meta)?;
+    let hash = home.blobs.put(&file)?;
+    Ok(Artifact { hash, bytes: file.len() as u64, round: None })
+}
+
+/// A word about a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// It goes to its next stage now.
+    Advance,
+    /// It is offered no further.
+    Pause,
+    /// It goes on; what was counted in its stage is no reason to pause again.
+    Resume,
+}
+
+/// Says a word about a release of a cohort.
+///
+/// # Errors
+/// [`OrderError`].
+pub fn say(
+    book: &dyn Book,
+    cohort: CohortId,
+    sequence: u64,
+    word: Word,
+    now_ms: u64,
+) -> Result<Release, OrderError> {
+    let release = release(book, cohort, sequence)?;
+    let is_last = release.stage + 1 >= STAGES.len() as u64;
+    let expected = match word {
+        Word::Advance => "a release that is active, and not at 100 %",
+        Word::Pause => "a release that is active",
+        Word::Resume => "a release that is paused",
+    };
+    let (mut statements, what) = match (word, release.role, release.state) {
+        (Word::Advance, Role::Release, State::Active) if !is_last => {
+            (vec![rollout::advanced(&release, now_ms)], "rollout advance")
+        }
+        (Word::Pause, Role::Release, State::Active) => {
+            let why = Some("an operator said so");
+            (vec![rollout::moved(&release, State::Paused, why)], "rollout pause")
+        }
+        (Word::Resume, Role::Release, State::Paused) => {
+            (rollout::resumed(&release, now_ms).to_vec(), "rollout resume")
+        }
+        _ => return Err(wrong_state(&release, expected)),
+    };
+    statements.push(devices::audit(now_ms, WHO, what, format!("{cohort} {sequence}")));
+    book.write(statements)?;
+    self::release(book, cohort, sequence)
+}

@@ -1,0 +1,251 @@
+//! Orders about rounds and cohorts: open, close, approve, merge again without a device.
+
+use super::{OrderError, WHO};
+use crate::cohorts::{self, Cohort, Policy, PolicyError};
+use crate::devices;
+use crate::home::Home;
+use crate::ports::{Chance, draw};
+use crate::rollout;
+use crate::rounds::{self, NONE, Round, State, UploadState};
+use crate::store::{Book, BookError, Columns, Statement};
+use crate::work;
+use sapwood_protocol::fleet::id::{CohortId, DeviceId, Hash};
+use sapwood_protocol::fleet::signatures::Signatures;
+use sapwood_protocol::fleet::statement::{Role, Statement as Offer};
+use serde_json::{Value, json};
+
+/// The cohort of that name; the only one that there is, when no name is given.
+///
+/// # Errors
+/// [`OrderError::Unknown`].
+pub fn cohort(book: &dyn Book, name: Option<CohortId>) -> Result<Cohort, OrderError> {
+    let unknown = |name: String| OrderError::Unknown { what: "cohort", name };
+    match name {
+        Some(id) => cohorts::find(book, id)?.ok_or_else(|| unknown(id.to_string())),
+        None => {
+            let mut all = cohorts::all(book)?;
+            match (all.pop(), all.is_empty()) {
+                (Some(one), true) => Ok(one),
+                (None, _) => {
+                    Err(unknown("at all: it comes to be with its first device".to_owned()))
+                }
+                (Some(_), false) => Err(OrderError::Which { count: all.len() + 1 }),
+            }
+        }
+    }
+}
+
+/// Gives a cohort another policy, of which only what is said changes.
+///
+/// # Errors
+/// [`OrderError`].
+pub fn policy(
+    book: &dyn Book,
+    cohort: &Cohort,
+    change: &str,
+    now_ms: u64,
+) -> Result<Policy, OrderError> {
+    let wrong = |error: serde_json::Error| PolicyError::Json(error.to_string());
+    let change: serde_json::Map<String, Value> = serde_json::from_str(change).map_err(wrong)?;
+    let mut fields = json!(cohort.policy);
+    for (name, value) in change {
+        fields[name] = value;
+    }
+    let policy = Policy::read(&fields.to_string())?;
+    let sql = "update cohort set policy = $2 where id = $1 and policy = $3";
+    let values = [cohort.id.into(), policy.write().into(), cohort.policy.write().into()];
+    let audit = devices::audit(now_ms, WHO, "policy", format!("{} {}", cohort.id, policy.write()));
+    book.write(vec![Statement::one(sql, values), audit])?;
+    Ok(policy)
+}
+
+/// A cohort's global adapter and the one before it; zeros for none.
+///
+/// # Errors
+/// [`BookError`].
+pub fn standing(book: &dyn Book, cohort: CohortId) -> Result<[Hash; 2], BookError> {
+    let all = rollout::standing(book, cohort)?;
+    let artifact = |at: usize| all.get(at).map_or(NONE, |release| release.artifact);
+    Ok([artifact(0), artifact(1)])
+}
+
+/// Opens a round of a cohort; its number.
+///
+/// # Errors
+/// [`OrderError::State`] while another one of the cohort is open.
+pub fn open(
+    home: &Home,
+    cohort: &Cohort,
+    chance: &dyn Chance,
+    now_ms: u64,
+) -> Result<u64, OrderError> {
+    let book = &home.book;
+    if let Some(round) = rounds::open_one(book, cohort.id)? {
+        let (what, name) = ("cohort", cohort.id.to_string());
+        let got = format!("in round {}", round.id);
+        return Err(OrderError::State { what, name, expected: "in no round", got });
+    }
+    let [artifact, previous] = standing(book, cohort.id)?;
+    let round = rounds::open(cohort, artifact, previous, draw(chance)?, now_ms);
+    let audit = devices::audit(now_ms, WHO, "round open", cohort.id.to_string());
+    let rows = book.write(vec![round, audit])?;
+    let row = rows.into_iter().next().and_then(|rows| rows.into_iter().next());
+    Ok(Columns::of(row.unwrap_or_default()).number()?)
+}
+
+/// The round of that number.
+///
+/// # Errors
+/// [`OrderError::Unknown`].
+pub fn round(book: &dyn Book, id: u64) -> Result<Round, OrderError> {
+    let unknown = || OrderError::Unknown { what: "round", name: id.to_string() };
+    rounds::find(book, id)?.ok_or_else(unknown)
+}
+
+fn wrong_state(round: &Round, expected: &'static str) -> OrderError {
+    let (what, name) = ("round", round.id.to_string());
+    OrderError::State { what, name, expected, got: round.state.name().to_owned() }
+}
+
+/// Closes an open round with who came; a closed one stays closed.
+///
+/// # Errors
+/// [`OrderError`].
+pub fn close(book: &dyn Book, id: u64, now_ms: u64) -> Result<(), OrderError> {
+    let round = round(book, id)?;
+    match round.state {
+        State::Closed => Ok(()),
+        State::Open => {
+            let audit = devices::audit(now_ms, WHO, "round close", id.to_string());
+            Ok(book.write(vec![rounds::close(id), audit]).map(drop)?)
+        }
+        _ => Err(wrong_state(&round, "open")),
+    }
+}
+
+/// Has a round be merged again from what is kept of it, without some devices.
+///
+/// # Errors
+/// [`OrderError`].
+pub fn redo(book: &dyn Book, id: u64, without: &[DeviceId], now_ms: u64) -> Result<(), OrderError> {
+    let round = round(book, id)?;
+    if matches!(round.state, State::Open | State::Closed | State::Failed) {
+        return Err(wrong_state(&round, "merged, judged or candidate"));
+    }
+    let uploads = rounds::uploads(book, id)?;
+    let gone = uploads.iter().find(|upload| {
+        upload.state == UploadState::Counted
+            && upload.file.as_ref().is_some_and(|file| file.bytes == 0)
+    });
+    if gone.is_some() {
+        return Err(OrderError::Gone { round: id });
+    }
+    let mut all = Vec::new();
+    for device in without {
+        let given = |upload: &&rounds::Upload| {
+            upload.device == *device && upload.state == UploadState::Counted
+        };
+        if !uploads.iter().any(|upload| given(&upload)) {
+            let name = format!("{device} in the merge of round {id}");
+            return Err(OrderError::Unknown { what: "device", name });
+        }
+        let sql = "update upload set state = 4, why = 'an operator left it out' where round = $1
+            and device = $2 and state = 3";
+        all.push(Statement::one(sql, [id.into(), (*device).into()]));
+    }
+    let free = "update upload set state = 2 where round = $1 and state = 3";
+    let begin = "update round set state = 2, stored = stored - $3, result = null, bytes = null, report = null
+        where id = $1 and state = $2";
+    let fewer = without.len() as u64;
+    all.push(Statement::any(free, [id.into()]));
+    all.push(Statement::one(begin, [id.into(), (round.state as u64).into(), fewer.into()]));
+    all.push(work::again(id));
+    let detail = format!("{id} without {without:?}");
+    all.push(devices::audit(now_ms, WHO, "round redo", detail));
+    Ok(book.write(all).map(drop)?)
+}
+
+/// What was found of a merged round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// Who judged: the judge, or the operator.
+    pub who: &'static str,
+    /// The adapter that is offered: the round's, or one with a smaller step.
+    pub artifact: Hash,
+    /// Its bytes.
+    pub bytes: u64,
+    /// What goes into the round's report: texts with scores before and after, or a word.
+    pub report: Value,
+}
+
+/// Makes a merged round a candidate: a statement of the online key, offered to the lab alone. Its
+/// sequence. Nothing of it is offered before all of it is kept.
+///
+/// # Errors
+/// [`OrderError`].
+pub fn approve(home: &Home, id: u64, verdict: &Verdict, now_ms: u64) -> Result<u64, OrderError> {
+    let book = &home.book;
+    let round = round(book, id)?;
+    if round.state != State::Merged {
+        return Err(wrong_state(&round, "merged"));
+    }
+    let cohort = cohort(book, Some(round.cohort))?;
+    let offer = Offer {
+        role: Role::Candidate,
+        fleet: home.fleet,
+        cohort: cohort.id,
+        sequence: cohort.sequence + 1,
+        issued_s: now_ms / 1000,
+        expires_s: now_ms / 1000 + cohort.policy.statement_days * 24 * 3600,
+        artifact_bytes: verdict.bytes,
+        artifact: verdict.artifact,
+    };
+    offer.check()?;
+    let mut signatures = Signatures::default();
+    signatures.sign(&home.online()?, &offer.encode())?;
+    let mut report: Value = round
+        .report
+        .as_deref()
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
+    report["verdict"] = verdict.report.clone();
+    report["sequence"] = json!(offer.sequence);
+    let sql = "update round set state = 5, result = $2, bytes = $3, report = $4 where id = $1 and state = 3";
+    let values =
+        [id.into(), verdict.artifact.into(), verdict.bytes.into(), report.to_string().into()];
+    let mut all = vec![Statement::one(sql, values)];
+    // A newer candidate takes the place of an older one.
+    let older = "update release set state = 6 where cohort = $1 and role = 1 and state in (2, 3)";
+    all.push(Statement::any(older, [cohort.id.into()]));
+    all.extend(rollout::published(&offer, &signatures.encode(), 0, Some(id), now_ms));
+    let detail = format!("{id}: sequence {}", offer.sequence);
+    all.push(devices::audit(now_ms, verdict.who, "round approve", detail));
+    book.write(all)?;
+    Ok(offer.sequence)
+}
+
+/// Ends a merged round whose result is not good; what was given may be given again.
+///
+/// # Errors
+/// [`OrderError`].
+pub fn refuse(
+    book: &dyn Book,
+    id: u64,
+    who: &'static str,
+    verdict: &Value,
+    now_ms: u64,
+) -> Result<(), OrderError> {
+    let round = round(book, id)?;
+    if round.state != State::Merged {
+        return Err(wrong_state(&round, "merged"));
+    }
+    let mut report: Value = round
+        .report
+        .as_deref()
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
+    report["verdict"] = verdict.clone();
+    let mut all = rounds::failed(&round, &report.to_string()).to_vec();
+    all.push(devices::audit(now_ms, who, "round refuse", id.to_string()));
+    Ok(book.write(all).map(drop)?)
+}

@@ -1,0 +1,375 @@
+//! A fleet in a folder of its own, its server in this process, and devices that call it over TLS.
+#![allow(
+    dead_code,
+    clippy::panic,
+    clippy::allow_attributes,
+    reason = "each test uses a part of it"
+)]
+
+use fleet_server::home::{self, Home, Wish};
+use fleet_server::operator::Invitation;
+use fleet_server::operator::rounds as orders;
+use fleet_server::ports::{Clock, SystemChance};
+use fleet_server::rounds::{self, Round, State};
+use fleet_server::serve::{self, Server, Settings};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use sapwood::adapter::{Adapter, Spec, Strength, Target, wire};
+use sapwood_protocol::fleet::id::{CohortId, DeviceId, FleetId, Hash};
+use sapwood_protocol::fleet::key::SecretKey;
+use sapwood_protocol::fleet::link::Link;
+use sapwood_protocol::fleet::message::{
+    self, CheckIn, CheckedIn, Enroll, Enrolled, Facts, Installed, Ready, Refusal,
+};
+use sapwood_protocol::fleet::request::{Call, HEADERS};
+use sapwood_protocol::fleet::update::{Kind, Meta};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The day on which all tests begin.
+pub(crate) const DAY_ONE_MS: u64 = 1_764_100_000_000;
+pub(crate) const BASE: Hash = Hash([7; 32]);
+pub(crate) const LABEL: &str = "pumps";
+
+/// A clock that a test winds.
+pub(crate) struct Wound(pub(crate) AtomicU64);
+
+impl Clock for Wound {
+    fn now_ms(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.now_ms())
+    }
+}
+
+/// A fleet with its server.
+pub(crate) struct Fleet {
+    pub(crate) place: tempfile::TempDir,
+    pub(crate) clock: Arc<Wound>,
+    pub(crate) server: Option<Server>,
+    pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) address: SocketAddr,
+    pub(crate) id: FleetId,
+}
+
+pub(crate) fn client_tls(folder: &Path) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(folder.join("tls/cert.pem")).unwrap()).unwrap();
+    let ring = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(ring).with_safe_default_protocol_versions();
+    Arc::new(config.unwrap().with_root_certificates(roots).with_no_client_auth())
+}
+
+impl Fleet {
+    pub(crate) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(crate) fn with(change: impl Fn(&mut Settings)) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("fleet");
+        let names = ["localhost".to_owned()];
+        let wish = Wish { folder: &folder, name: "valves", tls: Some(&names), now_ms: DAY_ONE_MS };
+        let id = home::init(&wish, &SystemChance).unwrap();
+        let clock = Arc::new(Wound(AtomicU64::new(DAY_ONE_MS)));
+        let mut settings = Settings::new(&folder);
+        settings.clock = clock.clone();
+        change(&mut settings);
+        let server = serve::start(settings).unwrap();
+        let (tls, address) = (client_tls(&folder), server.address);
+        Self { place, clock, server: Some(server), tls, address, id }
+    }
+
+    pub(crate) fn folder(&self) -> std::path::PathBuf {
+        self.place.path().join("fleet")
+    }
+
+    pub(crate) fn home(&self) -> Home {
+        Home::open(&self.folder()).unwrap()
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    pub(crate) fn wind(&self, by: Duration) {
+        self.clock.0.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// A link that lets so many in at once.
+    pub(crate) fn link(&self, uses: u64, lab: bool) -> Link {
+        let invitation = Invitation {
+            host: format!("localhost:{}", self.address.port()),
+            label: LABEL.into(),
+            uses,
+            expires_ms: self.now_ms() + 86_400_000,
+            auto: true,
+            lab,
+            pinned: true,
+        };
+        self.server.as_ref().unwrap().link(&invitation).unwrap()
+    }
+
+    /// A device that has not called yet.
+    pub(crate) fn device(&self, seed: u8) -> Device {
+        let seed = Hash::of(&[seed]).0;
+        Device::new(
+            SecretKey::from_seed(&seed),
+            self.id,
+            self.address,
+            self.tls.clone(),
+            self.now_ms(),
+        )
+    }
+
+    /// A device that takes part.
+    pub(crate) fn enrolled(&self, seed: u8) -> Device {
+        let mut device = self.device(seed);
+        let token = self.link(1, false).token;
+        let enrolled = device.enrol(token.as_deref()).unwrap();
+        assert_eq!(enrolled.device, device.id);
+        device
+    }
+}
+
+/// A fleet whose rounds take so many devices, and that looks after them often.
+pub(crate) fn fleet(devices: u8) -> (Fleet, Vec<Device>) {
+    let fleet = Fleet::with(|settings| settings.look = Duration::from_millis(10));
+    let all: Vec<Device> = (0..devices).map(|n| fleet.enrolled(n)).collect();
+    let home = fleet.home();
+    let cohort = orders::cohort(&home.book, None).unwrap();
+    let change = format!("{{\"min_devices\": 2, \"quota\": {devices}, \"rank\": 3}}");
+    orders::policy(&home.book, &cohort, &change, DAY_ONE_MS).unwrap();
+    (fleet, all)
+}
+
+/// Opens a round of the one cohort.
+pub(crate) fn open(fleet: &Fleet) -> u64 {
+    let home = fleet.home();
+    let cohort = orders::cohort(&home.book, None).unwrap();
+    orders::open(&home, &cohort, &SystemChance, fleet.now_ms()).unwrap()
+}
+
+/// Waits until a round is so far.
+pub(crate) fn until(fleet: &Fleet, round: u64, state: State) -> Round {
+    let home = fleet.home();
+    for _ in 0..2000 {
+        let round = rounds::find(&home.book, round).unwrap().unwrap();
+        if round.state == state {
+            return round;
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    panic!("{:?}", rounds::find(&home.book, round));
+}
+
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    pub(crate) fn refusal(&self) -> Refusal {
+        Refusal::read(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        format!("{}\n{}", self.head, String::from_utf8_lossy(&self.body))
+    }
+}
+
+/// A device of the fleet.
+pub(crate) struct Device {
+    pub(crate) key: SecretKey,
+    pub(crate) id: DeviceId,
+    pub(crate) fleet: FleetId,
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: Arc<ClientConfig>,
+    /// What it takes for the time.
+    pub(crate) time_ms: u64,
+    pub(crate) counter: u64,
+    pub(crate) installed: Option<Installed>,
+    pub(crate) ready: Option<Ready>,
+    pub(crate) facts: Facts,
+    pub(crate) trial: bool,
+}
+
+pub(crate) fn facts() -> Facts {
+    Facts { base: BASE, first_layer: 1, targets: 0b101, rank: 2 }
+}
+
+/// The adapter of a device: rank, chance of its own.
+pub(crate) fn adapter(rank: usize, seed: u64) -> Adapter {
+    let fans = |target| match target {
+        Target::Q => Some((6, 8)),
+        Target::V => Some((6, 4)),
+        _ => None,
+    };
+    let spec = Spec::placed(1..3, |_, target| {
+        Some((Strength { rank, alpha: rank as f32 }, fans(target)?))
+    });
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    let values = (0..spec.len()).map(|_| next()).collect();
+    Adapter { spec, values }
+}
+
+pub(crate) fn meta(cohort: CohortId, from: Hash, tokens: u64) -> Meta {
+    Meta { kind: Kind::Update, base: BASE, cohort, from, generation: 3, steps: 40, tokens }
+}
+
+impl Device {
+    pub(crate) fn new(
+        key: SecretKey,
+        fleet: FleetId,
+        address: SocketAddr,
+        tls: Arc<ClientConfig>,
+        time_ms: u64,
+    ) -> Self {
+        Self {
+            id: key.public().device(),
+            key,
+            fleet,
+            address,
+            tls,
+            time_ms,
+            counter: 0,
+            installed: None,
+            ready: Some(Ready { steps: 40, tokens: 1000 }),
+            facts: facts(),
+            trial: false,
+        }
+    }
+
+    pub(crate) fn cohort(&self) -> CohortId {
+        self.facts.cohort(LABEL).unwrap()
+    }
+
+    pub(crate) fn head(
+        &self,
+        method: &str,
+        path: &str,
+        body: &[u8],
+        time_ms: u64,
+    ) -> Vec<(String, String)> {
+        let call = Call { fleet: self.fleet, method, path, body_bytes: body.len() as u64 };
+        let claim = call.sign(&self.key, self.id, time_ms, Hash::of(body)).unwrap();
+        let named = HEADERS.iter().map(|name| (*name).to_owned());
+        let mut all: Vec<_> = named.zip(claim.values()).collect();
+        all.push(("content-length".into(), body.len().to_string()));
+        all
+    }
+
+    pub(crate) fn call(&self, method: &str, path: &str, body: &[u8]) -> Option<Reply> {
+        self.send(method, path, &self.head(method, path, body, self.time_ms), body)
+    }
+
+    pub(crate) fn stream(&self) -> Option<StreamOwned<ClientConnection, TcpStream>> {
+        #[expect(clippy::disallowed_methods, reason = "the other end of the server's interface")]
+        let stream = TcpStream::connect(self.address).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
+        let name = ServerName::try_from("localhost").unwrap();
+        Some(StreamOwned::new(ClientConnection::new(self.tls.clone(), name).unwrap(), stream))
+    }
+
+    /// A call with these headers on a connection of its own; none when the server is gone.
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        head: &[(String, String)],
+        body: &[u8],
+    ) -> Option<Reply> {
+        let mut stream = self.stream()?;
+        let mut text =
+            format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
+        head.iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\r\n")));
+        text.push_str("\r\n");
+        stream.write_all(text.as_bytes()).ok()?;
+        // A server that has heard enough may answer before the end of the body.
+        let _ = stream.write_all(body).and_then(|()| stream.flush());
+        read(stream)
+    }
+
+    pub(crate) fn enrol(&mut self, token: Option<&str>) -> Result<Enrolled, Refusal> {
+        let public_key = self.key.public();
+        let asks = Enroll {
+            public_key,
+            token: token.map(Into::into),
+            name: "valve".into(),
+            facts: self.facts,
+        };
+        let reply = self.call("POST", "/v1/enroll", &message::write(&asks).unwrap()).unwrap();
+        if reply.status == 200 {
+            Ok(message::read(&reply.body).unwrap())
+        } else {
+            Err(reply.refusal())
+        }
+    }
+
+    pub(crate) fn check_in_with(&self) -> CheckIn {
+        CheckIn {
+            counter: self.counter,
+            agent: "test/1".into(),
+            facts: self.facts,
+            installed: self.installed,
+            trial: self.trial,
+            generation: 3,
+            ready: self.ready,
+            reports: vec![],
+        }
+    }
+
+    pub(crate) fn tell(&self, told: &CheckIn) -> Result<CheckedIn, Refusal> {
+        let reply = self.call("POST", "/v1/checkin", &message::write(told).unwrap()).unwrap();
+        if reply.status == 200 {
+            Ok(message::read(&reply.body).unwrap())
+        } else {
+            Err(reply.refusal())
+        }
+    }
+
+    /// A check-in with the next counter, a second later.
+    pub(crate) fn check_in(&mut self) -> Result<CheckedIn, Refusal> {
+        self.counter += 1;
+        self.time_ms += 1000;
+        self.tell(&self.check_in_with())
+    }
+
+    pub(crate) fn update(&self, from: Hash, seed: u64) -> Vec<u8> {
+        wire::encode(&adapter(2, seed), &meta(self.cohort(), from, 1000 + seed)).unwrap()
+    }
+
+    pub(crate) fn upload(&self, round: u64, file: &[u8]) -> Reply {
+        self.call("PUT", &format!("/v1/rounds/{round}/upload"), file).unwrap()
+    }
+}
+
+/// An answer up to the end of its connection.
+pub(crate) fn read(mut stream: impl Read) -> Option<Reply> {
+    let mut all = Vec::new();
+    let mut piece = [0; 16 << 10];
+    loop {
+        match stream.read(&mut piece) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => all.extend_from_slice(&piece[..count]),
+        }
+    }
+    let end = all.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&all[..end]).into_owned();
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some(Reply { status, head, body: all[end + 4..].to_vec() })
+}

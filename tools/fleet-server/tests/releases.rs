@@ -1,0 +1,192 @@
+//! A release from the lab to all devices, and back: over TLS, with stages that go on by themselves.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
+mod common;
+
+use common::{Device, Fleet, fleet, open, until};
+use fleet_server::home;
+use fleet_server::operator::releases::{self as orders, Word};
+use fleet_server::operator::rounds::{self as round_orders, Verdict};
+use fleet_server::overview;
+use fleet_server::rollout::{self, Release, State};
+use fleet_server::rounds::{NONE, State as RoundState};
+use sapwood_protocol::fleet::id::Hash;
+use sapwood_protocol::fleet::message::{Installed, Offer, Outcome, Report};
+use sapwood_protocol::fleet::statement::{Role, Statement};
+use serde_json::json;
+use std::time::Duration;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A candidate of all devices' updates: its sequence and artifact.
+fn candidate(fleet: &Fleet, devices: &mut [Device], from: Hash, seed: u64) -> (u64, Hash) {
+    let round = open(fleet);
+    for (n, device) in devices.iter_mut().enumerate() {
+        let invite = device.check_in().unwrap().invite.unwrap();
+        assert_eq!(invite.artifact, from);
+        let file = device.update(from, seed + n as u64);
+        let reply = device.upload(round, &file);
+        assert_eq!(reply.status, 201, "{}", reply.text());
+    }
+    let (artifact, bytes) = until(fleet, round, RoundState::Merged).result.unwrap();
+    let verdict = Verdict { who: "operator", artifact, bytes, report: json!({}) };
+    let sequence = round_orders::approve(&fleet.home(), round, &verdict, fleet.now_ms()).unwrap();
+    (sequence, artifact)
+}
+
+fn promote(fleet: &Fleet, sequence: u64, key: &str) -> Result<u64, String> {
+    let home = fleet.home();
+    let cohort = round_orders::cohort(&home.book, None).unwrap();
+    let keys = [home::key(&fleet.folder().join("keys").join(key)).unwrap()];
+    let promoted = orders::promote(&home, &cohort, sequence, &keys, fleet.now_ms());
+    promoted.map_err(|error| error.to_string())
+}
+
+fn release(fleet: &Fleet, sequence: u64) -> Release {
+    let home = fleet.home();
+    let cohort = round_orders::cohort(&home.book, None).unwrap();
+    orders::release(&home.book, cohort.id, sequence).unwrap()
+}
+
+/// Waits until a release is so.
+fn so_far(fleet: &Fleet, sequence: u64, so: impl Fn(&Release) -> bool) -> Release {
+    for _ in 0..1000 {
+        let release = release(fleet, sequence);
+        if so(&release) {
+            return release;
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    panic!("{:?}", release(fleet, sequence));
+}
+
+/// A check-in today, and the statement that is offered.
+fn offered(fleet: &Fleet, device: &mut Device) -> Option<(Statement, Offer)> {
+    device.time_ms = fleet.now_ms();
+    let offer = device.check_in().unwrap().release?;
+    Some((Statement::decode(&offer.statement.0).unwrap(), offer))
+}
+
+/// The next check-in tells how the install of a statement ended.
+fn ends(fleet: &Fleet, device: &mut Device, statement: &Statement, outcome: Outcome) {
+    if outcome == Outcome::Confirmed {
+        let Statement { sequence, artifact, .. } = *statement;
+        device.installed = Some(Installed { sequence, artifact });
+    }
+    device.counter += 1;
+    device.time_ms = fleet.now_ms();
+    let report = Report {
+        sequence: statement.sequence,
+        outcome,
+        reason: "a test said so".into(),
+        before: Some(2.0),
+        after: Some(1.5),
+    };
+    let told = sapwood_protocol::fleet::message::CheckIn {
+        reports: vec![report],
+        ..device.check_in_with()
+    };
+    assert_eq!(device.tell(&told).unwrap().acked, [statement.sequence]);
+    device.tell(&told).unwrap();
+}
+
+#[test]
+fn a_release_goes_stage_by_stage_to_every_device_and_is_what_rounds_go_on_from() {
+    let (fleet, mut devices) = fleet(24);
+    let (sequence, artifact) = candidate(&fleet, &mut devices, NONE, 0);
+    let error = promote(&fleet, sequence, "online.key").unwrap_err();
+    assert!(error.contains("signatures"), "{error}");
+    let sequence = promote(&fleet, sequence, "release.key").unwrap();
+    assert_eq!(sequence, 2);
+    assert!(
+        promote(&fleet, 1, "release.key").unwrap_err().contains("replaced, expected a candidate")
+    );
+    let mut reached = 0;
+    for stage in 1..=5 {
+        so_far(&fleet, sequence, |release| release.stage == stage);
+        let percent = rollout::STAGES[stage as usize];
+        let mut now = 0;
+        for device in &mut devices {
+            if let Some((statement, _)) = offered(&fleet, device) {
+                assert_eq!((statement.role, statement.artifact), (Role::Release, artifact));
+                let bucket = sapwood_protocol::fleet::schedule::bucket(sequence, device.id);
+                assert!(u64::from(bucket) < 100 * percent, "{bucket} at {percent} %");
+                ends(&fleet, device, &statement, Outcome::Confirmed);
+                now += 1;
+            }
+        }
+        reached += now;
+        assert!(offered(&fleet, &mut devices[0]).is_none() || devices[0].installed.is_none());
+        fleet.wind(DAY);
+    }
+    assert_eq!(reached, 24, "each was offered it once");
+    so_far(&fleet, sequence, |release| release.state == State::Complete);
+    let seen = overview::overview(&fleet.home(), fleet.now_ms()).unwrap();
+    let newest = &seen["cohorts"][0]["releases"][0];
+    assert_eq!(
+        (&newest["confirmed"], &newest["success_rate"]),
+        (&json!(24), &json!(1.0)),
+        "{newest}"
+    );
+    assert_eq!(newest["bits_per_byte"], json!({"before": 2.0, "after": 1.5, "devices": 24}));
+    devices.iter_mut().for_each(|device| device.time_ms = fleet.now_ms());
+    let (next, better) = candidate(&fleet, &mut devices, artifact, 100);
+    assert!(next == 3 && better != artifact, "the next round goes on from the release");
+}
+
+#[test]
+fn a_bad_release_pauses_and_is_back_within_a_check_in() {
+    let (fleet, mut devices) = fleet(12);
+    let (sequence, artifact) = candidate(&fleet, &mut devices, NONE, 0);
+    let sequence = promote(&fleet, sequence, "release.key").unwrap();
+    let home = fleet.home();
+    let cohort = || round_orders::cohort(&home.book, None).unwrap();
+    for stage in 2..=5 {
+        orders::say(&home.book, cohort().id, sequence, Word::Advance, fleet.now_ms()).unwrap();
+        assert_eq!(release(&fleet, sequence).stage, stage);
+    }
+    let last = orders::say(&home.book, cohort().id, sequence, Word::Advance, fleet.now_ms());
+    assert!(
+        last.unwrap_err()
+            .to_string()
+            .contains("expected a release that is active, and not at 100 %")
+    );
+    for device in &mut devices[..6] {
+        let (statement, _) = offered(&fleet, device).unwrap();
+        ends(&fleet, device, &statement, Outcome::Confirmed);
+    }
+    let (statement, _) = offered(&fleet, &mut devices[6]).unwrap();
+    ends(&fleet, &mut devices[6], &statement, Outcome::Reverted);
+    let paused = so_far(&fleet, sequence, |release| release.state == State::Paused);
+    assert!(paused.reason.unwrap().contains("1 of 7 devices reverted it"));
+    assert!(offered(&fleet, &mut devices[7]).is_none(), "nobody else");
+    orders::say(&home.book, cohort().id, sequence, Word::Resume, fleet.now_ms()).unwrap();
+    std::thread::park_timeout(Duration::from_millis(100));
+    assert_eq!(
+        release(&fleet, sequence).state,
+        State::Active,
+        "what was counted is no reason again"
+    );
+    assert!(offered(&fleet, &mut devices[7]).is_some());
+    assert!(offered(&fleet, &mut devices[6]).is_none(), "it has said no");
+
+    let keys = [home::key(&fleet.folder().join("keys/release.key")).unwrap()];
+    let (back, zeros) = orders::rollback(&home, &cohort(), None, &keys, fleet.now_ms()).unwrap();
+    assert_eq!((release(&fleet, sequence).state, back), (State::Aborted, sequence + 1));
+    for device in &mut devices[..6] {
+        let (statement, offer) = offered(&fleet, device).unwrap();
+        assert_eq!((statement.sequence, statement.artifact), (back, zeros), "at its next check-in");
+        let file = device.call("GET", &offer.url, b"").unwrap();
+        assert_eq!((file.status, Hash::of(&file.body)), (200, zeros));
+        ends(&fleet, device, &statement, Outcome::Confirmed);
+    }
+    devices
+        .iter_mut()
+        .for_each(|device| device.installed = Some(Installed { sequence: back, artifact: zeros }));
+    let (sequence, _) = candidate(&fleet, &mut devices, zeros, 50);
+    let sequence = promote(&fleet, sequence, "release.key").unwrap();
+    let keys = [home::key(&fleet.folder().join("keys/release.key")).unwrap()];
+    let again = orders::rollback(&home, &cohort(), None, &keys, fleet.now_ms()).unwrap();
+    assert_eq!(again, (sequence + 1, zeros), "what stood before, not the one that was taken back");
+    assert_ne!(artifact, zeros);
+}

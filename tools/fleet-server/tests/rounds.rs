@@ -1,0 +1,223 @@
+//! A round from its invites to a candidate in the lab: over TLS, with a merge that runs by itself.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod common;
+
+use common::{Fleet, adapter, fleet, open, until};
+use fleet_server::aggregate::{self, Clip};
+use fleet_server::cohorts;
+use fleet_server::operator::rounds::{self as orders, Verdict};
+use fleet_server::overview;
+use fleet_server::rounds::{self, NONE, State};
+use sapwood::adapter::{Adapter, wire};
+use sapwood_protocol::fleet::code::Code;
+use sapwood_protocol::fleet::id::{CohortId, Hash};
+use sapwood_protocol::fleet::message::{self, Receipt};
+use sapwood_protocol::fleet::statement::{Role, Standing};
+use sapwood_protocol::fleet::trust::Trust;
+use sapwood_protocol::fleet::update::{Expected, Kind};
+use serde_json::json;
+use std::time::Duration;
+
+/// `B A` of every module, row by row.
+fn products(adapter: &Adapter) -> Vec<f64> {
+    let mut all = Vec::new();
+    for module in &adapter.spec.modules {
+        let (a, b) = (adapter.a(module), adapter.b(module));
+        for row in 0..module.fan_out {
+            for column in 0..module.fan_in {
+                let one = |r: usize| {
+                    f64::from(b[row * module.rank + r]) * f64::from(a[r * module.fan_in + column])
+                };
+                all.push((0..module.rank).map(one).sum::<f64>() * f64::from(module.scale));
+            }
+        }
+    }
+    all
+}
+
+fn global(fleet: &Fleet, hash: Hash) -> Adapter {
+    let home = fleet.home();
+    let cohort = orders::cohort(&home.book, None).unwrap();
+    let shape = cohort.shape.unwrap();
+    let expected = Expected {
+        kind: Kind::Global,
+        base: cohort.base,
+        cohort: cohort.id,
+        from: Some(NONE),
+        shape: &shape,
+        rank_max: 3,
+    };
+    wire::decode(&home.blobs.read(hash).unwrap(), &expected).unwrap().0
+}
+
+#[test]
+fn updates_become_a_candidate_that_only_the_lab_is_offered() {
+    let (fleet, mut devices) = fleet(4);
+    let round = open(&fleet);
+    let mut files = Vec::new();
+    for (n, device) in devices.iter_mut().enumerate() {
+        let invite = device.check_in().unwrap().invite.unwrap();
+        assert_eq!((invite.round, invite.artifact, invite.rank_max), (round, NONE, 128));
+        assert_eq!(
+            device.check_in().unwrap().invite.map(|invite| invite.round),
+            Some(round),
+            "asked again"
+        );
+        let file = device.update(NONE, n as u64);
+        let reply = device.upload(round, &file);
+        assert_eq!(reply.status, 201, "{}", reply.text());
+        assert_eq!(message::read::<Receipt>(&reply.body).unwrap().receipt, Hash::of(&file));
+        let again = device.upload(round, &file);
+        assert_eq!(again.status, 200, "{}", again.text());
+        files.push(file);
+    }
+    let merged = until(&fleet, round, State::Merged);
+    assert!(devices[0].check_in().unwrap().invite.is_none());
+    let late = devices[0].upload(round, &files[0]);
+    assert_eq!(late.status, 200, "the answer was lost, and the round has gone on");
+    let other = devices[0].update(NONE, 99);
+    assert_eq!(devices[0].upload(round, &other).refusal().error, Code::AlreadyUploaded);
+
+    // Oracle: the weighted, clipped mean of dense products in f64, of which rank 3 keeps the best part.
+    let all: Vec<Vec<f64>> = (0..4).map(|n| products(&adapter(2, n))).collect();
+    let norms: Vec<f64> = all.iter().map(|p| p.iter().map(|x| x * x).sum::<f64>().sqrt()).collect();
+    let mut sorted = norms.clone();
+    sorted.sort_by(f64::total_cmp);
+    let median = f64::midpoint(sorted[1], sorted[2]);
+    let tokens: Vec<f64> = (0..4).map(|n| f64::from(1000 + n)).collect();
+    let sum: f64 = tokens.iter().sum();
+    let mean: Vec<f64> = (0..all[0].len())
+        .map(|at| (0..4).map(|n| tokens[n] / sum * (median / norms[n]).min(1.0) * all[n][at]).sum())
+        .collect();
+    let (hash, _) = merged.result.unwrap();
+    let got = products(&global(&fleet, hash));
+    let left: f64 = mean.iter().zip(&got).map(|(m, g)| (m - g) * (m - g)).sum();
+    let energy: f64 = mean.iter().map(|m| m * m).sum();
+    let report: serde_json::Value = serde_json::from_str(merged.report.as_ref().unwrap()).unwrap();
+    let dropped = report["dropped"].as_f64().unwrap();
+    // f16 on the way in and out moves a product by about 1e-3 of itself.
+    assert!((left / energy - dropped).abs() < 2e-3, "{} {dropped}", left / energy);
+    assert!(dropped < 0.6 && report["updates"] == 4, "{report}");
+    assert!(report["warnings"][0].as_str().unwrap().contains("expected at least 50"), "{report}");
+
+    let home = fleet.home();
+    let verdict = Verdict {
+        who: "operator",
+        artifact: hash,
+        bytes: merged.result.unwrap().1,
+        report: json!({"by": "operator"}),
+    };
+    let sequence = orders::approve(&home, round, &verdict, fleet.now_ms()).unwrap();
+    assert_eq!((sequence, until(&fleet, round, State::Candidate).state), (1, State::Candidate));
+    assert!(devices[0].check_in().unwrap().release.is_none(), "not of the lab");
+    let mut lab = fleet.device(77);
+    let enrolled = lab.enrol(fleet.link(1, true).token.as_deref()).unwrap();
+    let offer = lab.check_in().unwrap().release.unwrap();
+    let trust = Trust::decode(&enrolled.trust.statement.0).unwrap();
+    let standing = Standing {
+        trust: &trust,
+        cohort: lab.cohort(),
+        candidates: true,
+        taken: 0,
+        now_ms: fleet.now_ms(),
+    };
+    let signatures =
+        sapwood_protocol::fleet::signatures::Signatures::decode(&offer.signatures.0).unwrap();
+    let statement = standing.take(&offer.statement.0, &signatures).unwrap();
+    assert_eq!((statement.role, statement.artifact), (Role::Candidate, hash));
+    let file = lab.call("GET", &offer.url, b"").unwrap();
+    assert_eq!((file.status, Hash::of(&file.body)), (200, hash));
+    assert_eq!(file.body.len() as u64, statement.artifact_bytes);
+    let mut head = lab.head("GET", &offer.url, b"", lab.time_ms);
+    head.push(("range".into(), "bytes=100-".into()));
+    let rest = lab.send("GET", &offer.url, &head, b"").unwrap();
+    assert_eq!((rest.status, &rest.body[..]), (206, &file.body[100..]));
+    let upload = format!("/v1/artifacts/{}", Hash::of(&files[0]));
+    assert_eq!(
+        lab.call("GET", &upload, b"").unwrap().refusal().error,
+        Code::NotFound,
+        "uploads are nobody's to read"
+    );
+    let seen = overview::overview(&home, fleet.now_ms()).unwrap();
+    assert_eq!(seen["cohorts"][0]["rounds"][0]["state"], "candidate");
+    assert_eq!(seen["cohorts"][0]["releases"][0]["role"], "candidate");
+    assert_eq!(seen["devices"]["accepted"], 5);
+}
+
+#[test]
+fn a_round_with_too_few_fails_and_its_updates_may_come_again() {
+    let (fleet, mut devices) = fleet(3);
+    let round = open(&fleet);
+    devices[0].check_in().unwrap();
+    let file = devices[0].update(NONE, 1);
+    assert_eq!(devices[0].upload(round, &file).status, 201);
+    fleet.wind(Duration::from_secs(24 * 3600));
+    devices.iter_mut().for_each(|device| device.time_ms = fleet.now_ms());
+    let failed = until(&fleet, round, State::Failed);
+    assert!(failed.report.unwrap().contains("1 uploads came, expected at least 2"));
+    let next = open(&fleet);
+    assert_eq!(next, round + 1);
+    assert_eq!(devices[0].check_in().unwrap().invite.unwrap().round, next);
+    assert_eq!(devices[0].upload(next, &file).status, 201);
+    assert_eq!(devices[0].upload(round, &file).status, 200, "it is there, in the other round");
+}
+
+#[test]
+fn a_round_is_merged_again_without_a_device_and_the_same_again_is_the_same() {
+    let (fleet, mut devices) = fleet(3);
+    let round = open(&fleet);
+    for (n, device) in devices.iter_mut().enumerate() {
+        device.check_in().unwrap();
+        assert_eq!(device.upload(round, &device.update(NONE, n as u64)).status, 201);
+    }
+    let first = until(&fleet, round, State::Merged).result.unwrap();
+    let book = &fleet.home().book;
+    orders::redo(book, round, &[], fleet.now_ms()).unwrap();
+    assert_eq!(until(&fleet, round, State::Merged).result.unwrap(), first, "the same bytes");
+    let stranger = fleet.device(9).id;
+    assert!(orders::redo(book, round, &[stranger], fleet.now_ms()).is_err());
+    assert_eq!(until(&fleet, round, State::Merged).result.unwrap(), first);
+    orders::redo(book, round, &[devices[1].id], fleet.now_ms()).unwrap();
+    let without = until(&fleet, round, State::Merged);
+    assert!(without.result.unwrap() != first && without.stored == 2);
+    let error = orders::redo(book, round, &[devices[0].id], fleet.now_ms());
+    error.unwrap();
+    let failed = until(&fleet, round, State::Failed);
+    assert!(failed.report.unwrap().contains("expected at least 2"));
+}
+
+#[test]
+fn modules_that_most_devices_have_are_the_cohorts() {
+    let (fleet, mut devices) = fleet(3);
+    let round = open(&fleet);
+    let cohort: CohortId = devices[0].cohort();
+    let mut wide = adapter(2, 1);
+    // One device's base is another, whatever it says: its modules are wider.
+    for module in &mut wide.spec.modules {
+        module.fan_in += 1;
+    }
+    wide.spec = sapwood::adapter::Spec::placed(1..3, |layer, target| {
+        let module = wide.spec.module(layer, target)?;
+        let strength = sapwood::adapter::Strength { rank: 2, alpha: 2.0 };
+        Some((strength, (module.fan_in, module.fan_out)))
+    });
+    wide.values = vec![0.5; wide.spec.len()];
+    for (n, device) in devices.iter_mut().enumerate() {
+        device.check_in().unwrap();
+        let file = match n {
+            1 => wire::encode(&wide, &common::meta(cohort, NONE, 1_000_000)).unwrap(),
+            n => device.update(NONE, n as u64),
+        };
+        assert_eq!(device.upload(round, &file).status, 201);
+    }
+    until(&fleet, round, State::Merged);
+    let home = fleet.home();
+    let uploads = rounds::uploads(&home.book, round).unwrap();
+    let dropped: Vec<_> =
+        uploads.iter().filter(|upload| upload.why.is_some()).map(|upload| upload.device).collect();
+    assert_eq!(dropped, [devices[1].id]);
+    let shape = cohorts::find(&home.book, cohort).unwrap().unwrap().shape.unwrap();
+    assert_eq!(shape, wire::shape(&adapter(2, 0).spec));
+    assert!(aggregate::shares(&[], Clip::None, 1.0).is_err());
+}
