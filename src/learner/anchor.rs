@@ -71,7 +71,7 @@ pub fn own_texts(
 /// whether to go on.
 /// # Errors
 /// [`LearnError::Head`], [`LearnError::Trunk`] when the base fails on them; what `pulse` returns.
-pub(super) fn whitening(
+pub fn whitening(
     engines: &Engines,
     own: &mut Feed<'_>,
     spec: &Spec,

@@ -20,7 +20,7 @@ mod start;
 mod stream;
 mod texts;
 
-pub use anchor::own_texts;
+pub use anchor::{own_texts, whitening};
 pub use choices::{Answers, accuracy};
 pub use course::{Bench, Course, Cursor, StepReport};
 pub use engines::{Engines, threads};

@@ -151,6 +151,15 @@ impl Reservoir {
         Ok(reservoir)
     }
 
+    /// The same one over another storage, to go its own way from here: for experiments.
+    ///
+    /// # Errors
+    /// As [`Reservoir::open`].
+    pub fn copy(&self, to: Arc<dyn Storage>) -> Result<Self, ReservoirError> {
+        to.write(file::NAME, &self.storage.read(file::NAME)?)?;
+        Self::open(to, Some(&self.committed), Some(&self.sync()?))
+    }
+
     /// Its file in the state folder.
     pub(crate) const FILE: &'static str = file::NAME;
 

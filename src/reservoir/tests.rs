@@ -45,6 +45,21 @@ fn offers_held(reservoir: &mut Reservoir) -> Vec<u64> {
     offers
 }
 
+/// A copy serves what the original would, and neither sees what the other takes in later.
+#[test]
+fn a_copy_goes_its_own_way() {
+    let memory = || Arc::new(crate::ports::Memory::default());
+    let mut reservoir = Reservoir::create(memory(), geometry(20), SEED).unwrap();
+    offer(&mut reservoir, 1..=4);
+    reservoir.settle().unwrap();
+    offer(&mut reservoir, 5..=6);
+    let mut copy = reservoir.copy(memory()).unwrap();
+    assert_eq!(copy.draw(3).unwrap(), reservoir.draw(3).unwrap());
+    offer(&mut copy, 7..=8);
+    assert_eq!((copy.held(), reservoir.held()), (8, 6));
+    assert_eq!(offers_held(&mut reservoir), [1, 2, 3, 4, 5, 6]);
+}
+
 /// What is written behind the end of what is left of a file is not lost with it.
 #[test]
 fn a_file_that_was_cut_short_takes_blocks_again() {

@@ -6,6 +6,7 @@
 //!   of this work alone and a busy minute meets both.
 //! - Invariant: no table stands without a proof that both sides computed the same numbers.
 
+mod fleet;
 mod flops;
 mod gemm;
 mod machine;
@@ -70,7 +71,7 @@ struct Comparison {
     list: bool,
 }
 
-/// What is not a comparison: one for the command line, the others for this program itself.
+/// What is not a comparison with peers: two for the command line, the others for this program itself.
 #[derive(Subcommand)]
 enum Worker {
     /// Shows what the ways of keeping weights and activations cost in exactness.
@@ -82,6 +83,8 @@ enum Worker {
         #[arg(long)]
         data: PathBuf,
     },
+    /// Plays devices that share what they learned, and compares ways to install it.
+    Fleet(Box<fleet::Arguments>),
     /// Measures one work on our side and prints a line.
     #[command(hide = true)]
     Measure {
@@ -122,6 +125,7 @@ fn main() -> ExitCode {
 
 fn measured(worker: Worker) -> Result<()> {
     let line = match worker {
+        Worker::Fleet(arguments) => return fleet::run(&arguments),
         Worker::Rounding { model, data } => rounding::table(&model, &data)?,
         Worker::Peak => serde_json::to_string(&gemm::gflops())?,
         Worker::Measure { work, model, adapters, device, threads, warm_up, steps } => {

@@ -1,0 +1,168 @@
+//! The front over the ridge as SVG: the devices' own text against that of the others.
+//!
+//! - In: a record. Out: the text of a file: a point for each ridge, joined in their order, and a mark for
+//!   every other rule; mean over seeds, after the last install.
+//! - Needs nothing beside the file, as the plots of `sapwood stream`.
+
+use super::record::Record;
+use super::report::mean;
+
+const WIDTH: f64 = 760.0;
+const HEIGHT: f64 = 520.0;
+/// The area of the values: left, top, right, bottom.
+const AREA: [f64; 4] = [80.0, 60.0, 700.0, 440.0];
+/// Of Okabe and Ito: the ridges, the other rules.
+const COLOURS: [&str; 2] = ["#0072b2", "#d55e00"];
+
+struct Point {
+    name: String,
+    x: f64,
+    y: f64,
+    /// Whether it is one of the ridges.
+    joined: bool,
+}
+
+/// The plot of what is on record.
+pub(crate) fn plot(record: &Record) -> String {
+    let points: Vec<Point> = record.rules().iter().filter_map(|rule| point(record, rule)).collect();
+    let across = Axis::over(points.iter().map(|point| point.x), [AREA[0], AREA[2]]);
+    let along = Axis::over(points.iter().map(|point| point.y), [AREA[3], AREA[1]]);
+    let mut svg = head();
+    grid(&across, &along, &mut svg);
+    let place = |point: &Point| (across.at(point.x), along.at(point.y));
+    let line: Vec<String> = points
+        .iter()
+        .filter(|point| point.joined)
+        .map(|point| format!("{:.1},{:.1}", place(point).0, place(point).1))
+        .collect();
+    svg.push_str(&format!(
+        "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"/>\n",
+        line.join(" "),
+        COLOURS[0]
+    ));
+    for point in &points {
+        let (x, y) = place(point);
+        let colour = COLOURS[usize::from(!point.joined)];
+        // Names beyond the middle stand to the left of their mark.
+        let left = x > f64::midpoint(AREA[0], AREA[2]);
+        let (away, anchor) = if left { (-9.0, "end") } else { (9.0, "start") };
+        svg.push_str(&format!(
+            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\" fill=\"{colour}\"/>\
+             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>\n",
+            x + away,
+            y - 6.0,
+            point.name
+        ));
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+fn point(record: &Record, rule: &str) -> Option<Point> {
+    let last = record.setup.rounds;
+    let figures = |of: fn(&super::play::Scores) -> f64| -> Option<f64> {
+        let figures = record.figures(rule, last, |it| mean(&it.after, of));
+        let sum: f64 = figures.iter().map(|figure| figure.1).sum();
+        (!figures.is_empty()).then(|| sum / figures.len() as f64)
+    };
+    let (x, y) = (figures(|it| it.own)?, figures(|it| it.others)?);
+    let ridge = rule.strip_prefix("refit ");
+    Some(Point { name: ridge.unwrap_or(rule).to_owned(), x, y, joined: ridge.is_some() })
+}
+
+fn head() -> String {
+    let title = "After the last install: a device's own domain and the others', by ridge";
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
+         viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"13\" \
+         fill=\"#222222\">\n<title>{title}</title>\n\
+         <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>\n\
+         <text x=\"{}\" y=\"30\" font-size=\"16\" font-weight=\"bold\">{title}</text>\n",
+        AREA[0]
+    )
+}
+
+/// Lines at the ticks of both axes, and what they are of.
+fn grid(across: &Axis, along: &Axis, svg: &mut String) {
+    let [left, top, right, bottom] = AREA;
+    for tick in across.ticks() {
+        let x = across.at(tick);
+        svg.push_str(&format!(
+            "<path d=\"M{x:.1} {top}V{bottom}\" stroke=\"#dddddd\"/><text x=\"{x:.1}\" y=\"{}\" \
+             text-anchor=\"middle\">{tick:.*}</text>\n",
+            bottom + 20.0,
+            across.digits()
+        ));
+    }
+    for tick in along.ticks() {
+        let y = along.at(tick);
+        svg.push_str(&format!(
+            "<path d=\"M{left} {y:.1}H{right}\" stroke=\"#dddddd\"/><text x=\"{}\" y=\"{:.1}\" \
+             text-anchor=\"end\">{tick:.*}</text>\n",
+            left - 8.0,
+            y + 4.5,
+            along.digits()
+        ));
+    }
+    let (middle, centre) = (f64::midpoint(left, right), f64::midpoint(top, bottom));
+    svg.push_str(&format!(
+        "<path d=\"M{left} {top}V{bottom}H{right}\" fill=\"none\" stroke=\"#555555\"/>\n\
+         <text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">own domain, bits per byte</text>\n\
+         <text transform=\"translate(22 {centre}) rotate(-90)\" text-anchor=\"middle\">other domains, \
+         bits per byte</text>\n",
+        bottom + 46.0
+    ));
+}
+
+/// Values from `low` to `high` in steps that read well, over a stretch of the picture.
+struct Axis {
+    low: f64,
+    high: f64,
+    step: f64,
+    stretch: [f64; 2],
+}
+
+impl Axis {
+    fn over(values: impl Iterator<Item = f64>, stretch: [f64; 2]) -> Self {
+        let ends = |(low, high): (f64, f64), value: f64| (low.min(value), high.max(value));
+        let finite = values.filter(|value| value.is_finite());
+        let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), ends);
+        let (low, high) = if low > high { (0.0, 1.0) } else { (low, high) };
+        let span = (high - low).max(1e-6);
+        let tenth = 10f64.powf((span / 5.0).log10().floor());
+        let fits = |factor: &f64| span / (factor * tenth) <= 6.0;
+        let step = tenth * [1.0, 2.0, 5.0].into_iter().find(fits).unwrap_or(10.0);
+        let low = (low / step).floor() * step;
+        let high = ((high / step).ceil() * step).max(low + step);
+        Self { low, high, step, stretch }
+    }
+
+    fn at(&self, value: f64) -> f64 {
+        let [from, to] = self.stretch;
+        from + (to - from) * (value - self.low) / (self.high - self.low)
+    }
+
+    fn ticks(&self) -> impl Iterator<Item = f64> {
+        let count = ((self.high - self.low) / self.step).round() as usize;
+        (0..=count.min(20)).map(|tick| self.low + tick as f64 * self.step)
+    }
+
+    fn digits(&self) -> usize {
+        (-self.step.log10().floor()).clamp(0.0, 6.0) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_axis_holds_its_values_and_few_ticks() {
+        for values in [vec![], vec![2.0, 2.0], vec![1.31, 1.94, f64::NAN], vec![0.1, 9.7]] {
+            let axis = Axis::over(values.iter().copied(), [10.0, 20.0]);
+            let inside = |x: &f64| (10.0..=20.0).contains(&axis.at(*x));
+            assert!(values.iter().filter(|x| x.is_finite()).all(inside));
+            assert!((2..12).contains(&axis.ticks().count()));
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! `sapwood-bench fleet`: simulated devices that share what they learned, and how an install treats them.
+//!
+//! - In: a base, folders of domains, general text. Out: a table, every measurement as a line of JSON, the
+//!   front over the ridge as SVG.
+//! - The learners, the merge and the refit are the real ones; network, release and trial are left out.
+//! - Lines are written as they come and not measured again: a run that is cut off goes on.
+
+mod texts; //  folders         -> blocks of each device
+mod device; // blocks          -> learners that moved
+mod merge; //  own parts       -> the next global adapter
+mod rule; //   global adapter  -> a device that has it
+mod play; //   all of these    -> what each round did
+mod record; // what was played -> a file of lines, and back
+mod report; // lines           -> tables
+mod front; //  lines           -> a plot
+#[cfg(test)]
+mod tests;
+
+use anyhow::{Context, Result, ensure};
+use device::Shared;
+use play::{Event, Fleet};
+use record::{Record, Setup};
+use rule::{Rule, Word};
+use sapwood::base;
+use sapwood::learner::{Engines, for_base, own_texts};
+use sapwood::settings::{Overrides, Settings};
+use sapwood::tokenise::Tokeniser;
+use std::io::Write;
+use std::path::PathBuf;
+use texts::{Cut, Texts};
+
+/// What a fleet is made of, and what is compared.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Model folder.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// A folder for each domain, with text to learn, to judge by and to test; at least two.
+    #[arg(long, value_name = "DIR", num_args = 1.., required = true)]
+    domains: Vec<PathBuf>,
+    /// General text, which nobody learns: a folder with valid and test.
+    #[arg(long, value_name = "DIR")]
+    general: PathBuf,
+    /// Lines, tables and the plot; what is there of this fleet is not played again.
+    #[arg(long, value_name = "DIR", default_value = "target/fleet")]
+    out: PathBuf,
+    /// Devices; they take the domains in turn.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    devices: usize,
+    /// Times that everybody learns, sends and installs.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    rounds: usize,
+    /// Steps of a device in a round.
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    iters: u64,
+    /// How often, each time with other starts and other parts of the domains.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Rank of a device's own part.
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    rank: usize,
+    /// Rank of the merged adapter.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    global_rank: usize,
+    /// How much of the mean is added to the merged adapter.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1.0)]
+    eta: f64,
+    /// Ridges of the refit.
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "0.01,0.1,1,10")]
+    ridge: Vec<f64>,
+    /// Rules of an install; all when left out.
+    #[arg(long, value_enum, value_name = "RULES", value_delimiter = ',')]
+    rules: Vec<Word>,
+    /// Most held-out blocks of a domain, and of general text.
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    eval_blocks: usize,
+    /// Threads; 0 is one per core.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+    /// Print the lines, not the tables.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    fn check(&self) -> Result<()> {
+        let counts = [self.devices, self.rounds, self.eval_blocks, self.rank, self.global_rank];
+        ensure!(
+            counts.iter().all(|&count| count > 0) && self.iters > 0 && self.seeds > 0,
+            "--devices, --rounds, --iters, --seeds, --rank, --global-rank and --eval-blocks are at least 1"
+        );
+        ensure!(self.domains.len() > 1, "--domains: expected at least two, got one");
+        let above_0 = |number: &f64| number.is_finite() && *number > 0.0;
+        let all = self.ridge.iter().chain([&self.eta]).all(above_0);
+        ensure!(all, "--ridge and --eta: expected numbers above 0");
+        Ok(())
+    }
+
+    fn rules(&self) -> Vec<Rule> {
+        let all = <Word as clap::ValueEnum>::value_variants();
+        let words = if self.rules.is_empty() { all } else { &self.rules };
+        Rule::all(words, &self.ridge)
+    }
+
+    /// As `tools/bench/stream.sh`, at this rank.
+    fn settings(&self, config: &base::Config) -> Result<Settings> {
+        let wishes = Overrides {
+            iters: Some(self.iters),
+            rank: Some(self.rank),
+            alpha: Some(2.0 * self.rank as f64),
+            batch_size: Some(3),
+            replay_batch_size: Some(5),
+            max_seq_length: Some(128.min(config.context)),
+            threads: Some(self.threads),
+            ..Overrides::default()
+        };
+        Ok(for_base(config, wishes)?)
+    }
+
+    fn setup(&self, base: [u8; 32]) -> Setup {
+        let names = self.domains.iter().map(|path| path.file_name().unwrap_or_default());
+        Setup {
+            base: base[..8].iter().map(|byte| format!("{byte:02x}")).collect(),
+            domains: names.map(|name| name.to_string_lossy().into_owned()).collect(),
+            devices: self.devices,
+            rounds: self.rounds,
+            iters: self.iters,
+            ranks: [self.rank, self.global_rank],
+            eta: self.eta,
+            eval_blocks: self.eval_blocks,
+        }
+    }
+}
+
+/// Plays what is not on record yet and shows all of it.
+///
+/// # Errors
+/// What the library says of the files; a record of another fleet.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    arguments.check()?;
+    let config = base::read_config(&arguments.model)?;
+    let settings = arguments.settings(&config)?;
+    let engines = Engines::load(&arguments.model, &settings)?;
+    let mut record = Record::open(&arguments.out, arguments.setup(engines.base.hash()))?;
+    let tokeniser = Tokeniser::open(&arguments.model, config.vocab)?;
+    let cut = Cut {
+        tokeniser: &tokeniser,
+        tokens: settings.max_seq_length,
+        held_out: arguments.eval_blocks,
+    };
+    let domains = texts::domains(&cut, &arguments.domains)?;
+    let general = cut.general(&arguments.general)?;
+    let own = own_texts(&engines, &tokeniser.opening(), &settings, &mut || Ok(()))?;
+    let last = arguments.seed.checked_add(arguments.seeds).context("--seed: too large")?;
+    for seed in arguments.seed..last {
+        let shape = [arguments.devices, arguments.rounds];
+        let texts = Texts::deal(&domains, &general, shape, seed)?;
+        let open = |rule: &Rule| !record.has(seed, &rule.title());
+        let rules: Vec<Rule> = arguments.rules().into_iter().filter(open).collect();
+        if rules.is_empty() {
+            continue;
+        }
+        let rank = arguments.global_rank;
+        let shared = Shared::new(&engines, &settings, rank, &texts.blocks, &own)?;
+        let mut tell = |event: Event| record.add(event, arguments.json);
+        Fleet::new(shared, &texts, seed, arguments.eta)?.play(&rules, &mut tell)?;
+    }
+    let text = report::tables(&record);
+    record.write("table.md", &text)?;
+    record.write("front.svg", &front::plot(&record))?;
+    if !arguments.json {
+        write!(std::io::stdout(), "{text}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! How a device takes a new global adapter.
+//!
+//! - In: a device, the new global adapter, texts to judge by. Out: the device with it, and the ridge that
+//!   was used where there is one.
+//! - Invariant: every install that changes the global adapter begins with zero moments and k = 0.
+
+use super::device::{Device, Shared};
+use anyhow::Result;
+use sapwood::adapter::Adapter;
+use sapwood::adapter::stacked::{part, stack};
+use sapwood::block::Block;
+use sapwood::head::{Group, Seen};
+use sapwood::learner::{Feed, HeldOut};
+use sapwood::ports::Memory;
+use sapwood::train::{Learners, Moments, refit};
+use std::sync::Arc;
+
+/// Blocks of the reservoir that a refit looks at.
+const SEEN_BLOCKS: usize = 16;
+/// Most that a device which chooses a ridge lets its own text get worse, and general text.
+const LOSSES_MAX: (f64, f64) = (0.01, 0.02);
+
+/// Names of the rules on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Word {
+    /// No fleet.
+    Local,
+    /// The global adapter, and a fresh own part (FedAvg).
+    Replace,
+    /// The own part as it was, beside the global adapter.
+    Keep,
+    /// The same with the zero-padded mean of factors as the global adapter.
+    Factors,
+    /// The own part fitted again, at every ridge.
+    Refit,
+    /// The own part fitted again, at the largest ridge that held-out text allows.
+    Chosen,
+}
+
+/// A rule with its ridge.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Rule {
+    Local,
+    Replace,
+    Keep,
+    Factors,
+    Refit(f64),
+    /// Ridges to try, the largest first.
+    Chosen(Vec<f64>),
+}
+
+impl Rule {
+    /// The rules of some words and ridges.
+    pub(crate) fn all(words: &[Word], ridges: &[f64]) -> Vec<Self> {
+        let mut falling = ridges.to_vec();
+        falling.sort_by(|one, two| two.total_cmp(one));
+        let of = |word: &Word| match word {
+            Word::Local => vec![Self::Local],
+            Word::Replace => vec![Self::Replace],
+            Word::Keep => vec![Self::Keep],
+            Word::Factors => vec![Self::Factors],
+            Word::Refit => ridges.iter().map(|&ridge| Self::Refit(ridge)).collect(),
+            Word::Chosen => vec![Self::Chosen(falling.clone())],
+        };
+        words.iter().flat_map(of).collect()
+    }
+
+    /// Its name in tables.
+    pub(crate) fn title(&self) -> String {
+        match self {
+            Self::Local => "no fleet".to_owned(),
+            Self::Replace => "replace, fresh L".to_owned(),
+            Self::Keep => "L as it was".to_owned(),
+            Self::Factors => "L as it was, mean of factors".to_owned(),
+            Self::Refit(ridge) => format!("refit {ridge}"),
+            Self::Chosen(_) => "refit, chosen".to_owned(),
+        }
+    }
+
+    /// Puts `next` under the device's own part; the ridge, where one was used.
+    pub(crate) fn install(
+        &self,
+        shared: &mut Shared<'_>,
+        device: &mut Device,
+        next: &Adapter,
+        judge: &Judge<'_>,
+    ) -> Result<Option<f64>> {
+        // One that no other install of the device has.
+        device.installs += 1;
+        let seed = device.seed + (device.installs << 32);
+        let (learners, ridge) = match self {
+            Self::Local => return Ok(None),
+            Self::Replace => (Learners::new(stack(next, &shared.fresh(seed)?)?), None),
+            Self::Keep | Self::Factors => (beside(device, next)?, None),
+            Self::Refit(ridge) => {
+                let (fresh, seen) = (shared.fresh(seed)?, seen(shared, device)?);
+                (refit(&device.learners, next, &fresh, &seen, *ridge)?, Some(*ridge))
+            }
+            Self::Chosen(ridges) => {
+                let (fresh, seen) = (shared.fresh(seed)?, seen(shared, device)?);
+                let before = judge.scores(shared, &device.learners.slow)?;
+                let try_one = |ridge: &f64| -> Result<Option<(Learners, Option<f64>)>> {
+                    let fitted = refit(&device.learners, next, &fresh, &seen, *ridge)?;
+                    let after = judge.scores(shared, &fitted.slow)?;
+                    Ok(passes(before, after).then_some((fitted, Some(*ridge))))
+                };
+                match ridges.iter().find_map(|ridge| try_one(ridge).transpose()) {
+                    Some(found) => found?,
+                    None => return Ok(None),
+                }
+            }
+        };
+        (device.learners, device.still) = (learners, next.spec.modules[0].rank);
+        Ok(ridge)
+    }
+}
+
+/// Whether own and general text lose no more than they may.
+fn passes(before: (f64, f64), after: (f64, f64)) -> bool {
+    after.0 <= before.0 * (1.0 + LOSSES_MAX.0) && after.1 <= before.1 * (1.0 + LOSSES_MAX.1)
+}
+
+/// Held-out text of a device: its own, and general text.
+pub(crate) struct Judge<'j> {
+    pub(crate) own: &'j HeldOut<'j>,
+    pub(crate) general: &'j HeldOut<'j>,
+}
+
+impl Judge<'_> {
+    fn scores(&self, shared: &Shared<'_>, adapter: &Adapter) -> Result<(f64, f64)> {
+        let score = |text: &HeldOut<'_>| {
+            text.score(&shared.engines.head, Some(adapter), &mut || Ok(()))
+                .map(|it| it.bits_per_byte())
+        };
+        Ok((score(self.own)?, score(self.general)?))
+    }
+}
+
+/// Both learners over `next`, their own parts as they were.
+fn beside(device: &Device, next: &Adapter) -> Result<Learners> {
+    let Learners { fast, slow, .. } = &device.learners;
+    let over = |learner| stack(next, &part(learner, &(device.still..usize::MAX)));
+    let (fast, slow) = (over(fast)?, over(slow)?);
+    Ok(Learners { moments: Moments::zeros(fast.values.len()), fast, slow, k: 0 })
+}
+
+/// What the layers read on some blocks of the reservoir, under the slow learner. The reservoir does not
+/// notice.
+fn seen(shared: &Shared<'_>, device: &Device) -> Result<Seen> {
+    let mut copy = device.reservoir.copy(Arc::new(Memory::default()))?;
+    let held = copy.held() as usize;
+    let drawn = copy.draw(SEEN_BLOCKS.min(held))?;
+    let blocks: Vec<Block> = drawn.into_iter().map(|drawn| drawn.block).collect();
+    let mut feed = Feed::new(&shared.engines.trunk, &blocks, 0);
+    let mut seen = Seen::new(&shared.own);
+    for at in 0..blocks.len() {
+        let (blocks, hidden) = feed.batch(&[at])?;
+        let group = Group { blocks: &blocks, hidden: &hidden };
+        shared.engines.head.see(&group, Some(&device.learners.slow), &mut seen)?;
+    }
+    Ok(seen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_ridge_is_a_rule_and_the_largest_is_tried_first() {
+        let rules = Rule::all(&[Word::Local, Word::Refit, Word::Chosen], &[0.1, 10.0]);
+        let expected =
+            [Rule::Local, Rule::Refit(0.1), Rule::Refit(10.0), Rule::Chosen(vec![10.0, 0.1])];
+        assert_eq!(rules, expected);
+        assert!(passes((2.0, 1.0), (2.019, 1.019)));
+        assert!(!passes((2.0, 1.0), (2.021, 1.0)) && !passes((2.0, 1.0), (1.0, 1.021)));
+    }
+}
