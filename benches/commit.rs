@@ -43,7 +43,14 @@ fn learner(size: Size) -> LearnerRecord {
 }
 
 fn files(size: Size) -> Vec<(&'static str, Vec<u8>)> {
-    let meta = Meta { base_hash: [7; 32], generation: 1, steps: 1, role: Role::Slow, retain: 0.99 };
+    let meta = Meta {
+        base_hash: [7; 32],
+        generation: 1,
+        steps: 1,
+        role: Role::Slow,
+        retain: 0.99,
+        global: None,
+    };
     peft::write(&adapter(size, 2), &meta, "base").unwrap()
 }
 

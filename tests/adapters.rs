@@ -90,8 +90,14 @@ fn an_adapter_written_and_read_again_is_the_same() -> Result<(), Surprise> {
     let (_place, base) = exported("step/base")?;
     for name in READABLE {
         let adapter = read(name, &base)?;
-        let meta =
-            Meta { base_hash: base.hash(), generation: 1, steps: 2, role: Role::Slow, retain: 0.5 };
+        let meta = Meta {
+            base_hash: base.hash(),
+            generation: 1,
+            steps: 2,
+            role: Role::Slow,
+            retain: 0.5,
+            global: None,
+        };
         let files = peft::write(&adapter, &meta, "base")?;
         let bytes = |name: &str| {
             files.iter().find(|(file, _)| *file == name).map(|(_, bytes)| bytes.as_slice())

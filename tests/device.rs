@@ -182,7 +182,7 @@ fn five_steps_end_where_those_of_the_cpus_kernels_end() -> Result<(), Surprise> 
         let blocks: Vec<&Block> = text.blocks.iter().collect();
         head.see(&Group { blocks: &blocks, hidden: &text.hidden }, None, &mut seen)?;
         let whitening = Whitening::new(&spec, &seen, 30.0);
-        learners.whiten(&whitening);
+        learners.whiten(&whitening, 0);
         let rules = Rules { whitening: Some(&whitening), ..rules };
         let mut losses = Vec::new();
         for _ in 0..5 {

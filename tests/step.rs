@@ -173,7 +173,7 @@ fn whitened_steps_equal_those_of_torch_in_whitened_inputs() -> Result<(), Surpri
         head.see(&Group { blocks: &text.blocks(), hidden: &text.hidden }, None, &mut seen)?;
         let whitening = Whitening::new(&spec, &seen, 30.0);
         let mut learners = Learners::new(adapter(&golden, &spec, "parameter")?);
-        learners.whiten(&whitening);
+        learners.whiten(&whitening, 0);
         let begun = adapter(&golden, &spec, "begun")?;
         assert_close("begun", &learners.fast.values, &begun.values, &F32);
         assert_eq!(learners.slow, learners.fast);

@@ -176,7 +176,7 @@ fn commit(state: &mut State, values: [f32; 4]) {
         ..LearnerRecord::default()
     };
     let (role, generation) = (Role::Slow, state.next_generation());
-    let meta = Meta { base_hash: [0; 32], generation, steps: 1, role, retain: 0.5 };
+    let meta = Meta { base_hash: [0; 32], generation, steps: 1, role, retain: 0.5, global: None };
     let files = peft::write(&slow, &meta, "").unwrap();
     let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
     let (reservoir, verdict) = (None, "kept");

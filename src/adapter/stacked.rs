@@ -56,17 +56,29 @@ pub fn part(whole: &Adapter, ranks: &Range<usize>) -> Adapter {
 }
 
 impl Spec {
+    /// The same modules and scales with `ranks` of another's before their own.
+    pub fn over(&self, ranks: usize) -> Self {
+        let all: Vec<usize> = self.modules.iter().map(|module| ranks + module.rank).collect();
+        self.with_ranks(&all)
+    }
+
     /// The same modules and scales at other ranks, one for each; a module of rank 0 is left out.
     fn with_ranks(&self, ranks: &[usize]) -> Self {
         let Some((first, last)) = self.modules.first().zip(self.modules.last()) else {
             return self.clone();
         };
-        Self::placed(first.layer..last.layer + 1, |layer, target| {
+        let mut spec = Self::placed(first.layer..last.layer + 1, |layer, target| {
             let at = self.modules.iter().position(|m| (m.layer, m.target) == (layer, target))?;
             let (module, rank) = (&self.modules[at], *ranks.get(at)?);
             let strength = Strength { rank, alpha: module.scale * rank as f32 };
             (rank > 0).then_some((strength, (module.fan_in, module.fan_out)))
-        })
+        });
+        // A product and a quotient may round to another scale.
+        for module in &mut spec.modules {
+            let own = self.module(module.layer, module.target);
+            module.scale = own.map_or(module.scale, |own| own.scale);
+        }
+        spec
     }
 }
 
@@ -108,6 +120,19 @@ mod tests {
         assert!((rest.difference / back.second - 1.0).abs() < 1e-6, "{rest:?} {back:?}");
         assert_eq!(part(&whole, &(0..9)), whole);
         assert!(part(&whole, &(5..9)).spec.is_empty());
+    }
+
+    /// Whoever comes to a shape on another way must find the same scale, to the bit.
+    #[test]
+    fn a_scale_survives_every_change_of_ranks() {
+        for seed in 1..200 {
+            let alpha = 1.0 + seed as f32 / 7.0;
+            let own = random(&BOTH, Strength { rank: 3, alpha }, seed);
+            let first = random(&BOTH, Strength { rank: 4, alpha: 4.0 }, seed);
+            let whole = stack(&first, &own).unwrap();
+            assert_eq!(whole.spec, own.spec.over(4));
+            assert_eq!(part(&whole, &(4..7)), own);
+        }
     }
 
     #[test]

@@ -68,6 +68,14 @@ fn metadata(meta: &Meta) -> String {
     )
 }
 
+/// What a file says of itself, before its numbers are looked at.
+///
+/// # Errors
+/// [`AdapterError::Wire`].
+pub fn header(bytes: &[u8]) -> Result<Header, AdapterError> {
+    Ok(parts(bytes)?.0)
+}
+
 /// A file that is what was expected, checked to its last number before anything of it is used.
 ///
 /// # Errors

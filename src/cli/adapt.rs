@@ -54,10 +54,7 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
     for warning in tokeniser.warnings() {
         console.warn(&warning.to_string())?;
     }
-    let general = match &args.general {
-        Some(path) => Some(path.clone()),
-        None => Some(model.join(GENERAL)).filter(|path| path.is_file()),
-    };
+    let general = general(args.general.as_deref(), model);
     let (name, key) = match &args.domain {
         Some(name) => (name.clone(), name.clone()),
         None => (chosen::name(data), chosen::key(data)),
@@ -79,6 +76,14 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where general text lies: as named, or in the model folder.
+pub(crate) fn general(named: Option<&Path>, model: &Path) -> Option<PathBuf> {
+    match named {
+        Some(path) => Some(path.to_owned()),
+        None => Some(model.join(GENERAL)).filter(|path| path.is_file()),
+    }
 }
 
 /// The settings that the data asks for; they are told in one line.

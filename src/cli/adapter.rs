@@ -1,8 +1,10 @@
-//! `sapwood adapter inspect|diff`: what an adapter changes, and how two differ.
+//! `sapwood adapter inspect|diff|install|confirm|revert`: what an adapter changes, how two differ, and a
+//! global one under what a state has learned.
 
 use super::args::Adapter as Action;
 use super::chosen;
 use super::console::Console;
+use super::install;
 use anyhow::Context;
 use sapwood::adapter::peft::{self, Meta};
 use sapwood::adapter::{Adapter, compare};
@@ -12,11 +14,14 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Looks at one adapter, or at two.
-pub(crate) fn run(action: &Action, console: &Console) -> anyhow::Result<()> {
+/// Looks at one adapter or at two, or changes what a state stands on.
+pub(crate) fn run(action: &Action, console: &mut Console) -> anyhow::Result<()> {
     match action {
         Action::Inspect { adapter, model } => inspect(adapter, model.as_deref(), console),
         Action::Diff { first, second, model } => diff(first, second, model.as_deref(), console),
+        Action::Install(args) => install::run(args, console),
+        Action::Confirm { state } => install::confirm(state, console),
+        Action::Revert { state } => install::revert(state, console),
     }
 }
 
@@ -44,6 +49,7 @@ fn load(folder: &Path, config: &Config) -> anyhow::Result<(Adapter, Option<Meta>
 fn inspect(folder: &Path, model: Option<&Path>, console: &Console) -> anyhow::Result<()> {
     let (adapter, meta) = load(folder, &config(folder, model)?)?;
     let summary = compare::inspect(&adapter)?;
+    let global = meta.and_then(|meta| meta.global);
     let modules: Vec<Value> = summary
         .modules
         .iter()
@@ -63,12 +69,24 @@ fn inspect(folder: &Path, model: Option<&Path>, console: &Console) -> anyhow::Re
         "norm": summary.norm,
         "generation": meta.map(|meta| meta.generation),
         "steps": meta.map(|meta| meta.steps),
+        "global": global.map(|global| json!({
+            "ranks": global.ranks,
+            "artifact": hex(&global.artifact),
+            "sequence": global.sequence,
+        })),
         "modules": modules,
     });
     let mut text =
         format!("{} parameters, norm of all changes {:.4}\n", summary.parameters, summary.norm);
     if let Some(meta) = meta {
         writeln!(text, "generation {}, {} steps", meta.generation, meta.steps)?;
+    }
+    if let Some(peft::Global { ranks, artifact, sequence }) = global {
+        let artifact = hex(&artifact[..8]);
+        writeln!(
+            text,
+            "the first {ranks} ranks are a global adapter's (sequence {sequence}, {artifact}), the rest its own"
+        )?;
     }
     writeln!(text, "{:>5}  {:<10}{:>6}{:>9}{:>12}", "layer", "target", "rank", "scale", "norm")?;
     for module in &summary.modules {
@@ -77,6 +95,10 @@ fn inspect(folder: &Path, model: Option<&Path>, console: &Console) -> anyhow::Re
         writeln!(text, "{:>5}  {name:<10}{rank:>6}{scale:>9.3}{norm:>12.5}", module.layer)?;
     }
     Ok(console.result(&value, &text)?)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn diff(

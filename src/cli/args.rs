@@ -226,6 +226,49 @@ pub(crate) enum Adapter {
         #[arg(long)]
         model: Option<PathBuf>,
     },
+    /// Put a global adapter under what a state has learned, on trial, if the gate lets it.
+    Install(Install),
+    /// Keep the generation on trial.
+    Confirm {
+        /// State folder.
+        #[arg(long)]
+        state: PathBuf,
+    },
+    /// Give the generation before the one on trial back.
+    Revert {
+        /// State folder.
+        #[arg(long)]
+        state: PathBuf,
+    },
+}
+
+/// `sapwood adapter install`
+#[derive(Debug, Args)]
+pub(crate) struct Install {
+    /// Model folder.
+    #[arg(long)]
+    pub model: PathBuf,
+    /// State folder; without one that has learned, the adapter is all there is.
+    #[arg(long)]
+    pub state: PathBuf,
+    /// The global adapter, as a fleet's server sends it.
+    #[arg(long)]
+    pub global: PathBuf,
+    /// General text that must not get worse; by default that of the model folder.
+    #[arg(long)]
+    pub general: Option<PathBuf>,
+    /// Number of the offer; by default one above the last that was taken.
+    #[arg(long)]
+    pub sequence: Option<u64>,
+    /// Configuration file of `sapwood adapt`.
+    #[arg(short, long)]
+    pub config: Option<PathBuf>,
+    /// Where the head runs: auto, cpu, cuda, cuda:N, metal.
+    #[arg(long, default_value = "auto")]
+    pub device: Device,
+    /// Threads; 0 is one per core.
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
 }
 
 /// `sapwood rollback`

@@ -109,6 +109,9 @@ impl Console {
                     None => writeln!(io::stderr(), "{text}"),
                 }
             }
+            Event::Scores { step: 0, scores } if scores.iter().all(|s| s.text != Text::New) => {
+                self.line(&table(scores))
+            }
             Event::Scores { step, scores } => self.line(&format!("step {step}\n{}", table(scores))),
             Event::Plateau { step, best } => self.line(&format!(
                 "step {step}: new text gains no more (best at step {best}); the job ends early"
@@ -116,6 +119,15 @@ impl Console {
             Event::Best { step } => {
                 self.line(&format!("the slow learner of step {step} was the best: it is judged"))
             }
+            Event::Installing { sequence, ranks: [global, own], blocks, held_out } => {
+                self.line(&format!(
+                    "global adapter {sequence}: rank {global} under an own part of rank {own}, fitted on \
+                     {blocks} blocks of its own; {} blocks of earlier domains and {} of general text to \
+                     judge by",
+                    held_out[0], held_out[1]
+                ))
+            }
+            Event::Refitted { ridge } => self.line(&format!("fitted again with ridge {ridge}")),
             Event::Checkpoint { .. } | Event::Pulse => Ok(()),
             Event::Stopped { step } => {
                 self.end();

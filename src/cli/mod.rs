@@ -14,6 +14,7 @@ mod export;
 mod flags;
 mod generate;
 mod host;
+mod install;
 mod names;
 mod plot;
 mod quickstart;
@@ -40,7 +41,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Action::Stream(args) => stream::run(&args, &console),
         Action::Export(args) => export::run(&args, &console),
         Action::Replay(action) => state::replay(&action, &console),
-        Action::Adapter(action) => adapter::run(&action, &console),
+        Action::Adapter(action) => adapter::run(&action, &mut console),
         Action::Rollback(args) => state::rollback(&args, &console),
         Action::Doctor(args) => doctor::run(&args, &console),
     }

@@ -31,8 +31,9 @@ pub struct Worst {
 /// What the gate looks at; a kind of text that nobody has is not judged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
-    /// Held-out text of what was just learned.
-    pub new: Change,
+    /// Held-out text of what was just learned; none where nothing was, as at an install.
+    #[serde(default)]
+    pub new: Option<Change>,
     /// Held-out text of what was learned before, the mean over its domains.
     pub old: Option<Change>,
     /// The one of those domains that lost most.
@@ -111,7 +112,7 @@ impl Judge {
         let worst = scores.worst.as_ref().map(|worst| worst.change);
         // Too little gain is too much loss.
         let judged = [
-            (Reason::New, loss(Some(scores.new)), -self.new_gain_min),
+            (Reason::New, loss(scores.new), -self.new_gain_min),
             (Reason::Old, loss(scores.old), self.old_loss_max),
             (Reason::Worst, loss(worst), self.worst_loss_max),
             (Reason::General, loss(scores.general), self.general_loss_max),
@@ -203,20 +204,23 @@ impl fmt::Display for Verdict {
             }
         }
         let scores = self.scores();
-        write!(to, "new {}", scores.line(scores.new))?;
+        let mut parts = Vec::new();
+        if let Some(change) = scores.new {
+            parts.push(format!("new {}", scores.line(change)));
+        }
         if let Some(change) = scores.old {
-            write!(to, ", old {}", scores.line(change))?;
+            parts.push(format!("old {}", scores.line(change)));
         }
         // Of one domain alone that is said already.
         if let Some(Worst { domain, change }) =
             scores.worst.as_ref().filter(|worst| Some(worst.change) != scores.old)
         {
-            write!(to, ", of it worst {} ({domain})", scores.line(*change))?;
+            parts.push(format!("of it worst {} ({domain})", scores.line(*change)));
         }
-        match scores.general {
-            Some(change) => write!(to, ", general {}", scores.line(change)),
-            None => Ok(()),
+        if let Some(change) = scores.general {
+            parts.push(format!("general {}", scores.line(change)));
         }
+        to.write_str(&parts.join(", "))
     }
 }
 
@@ -227,7 +231,7 @@ mod tests {
     fn scores(new: f64, old: f64, general: f64) -> Scores {
         let from_two = |after| Change { before: 2.0, after };
         Scores {
-            new: from_two(new),
+            new: Some(from_two(new)),
             old: Some(from_two(old)),
             worst: None,
             general: Some(from_two(general)),
@@ -278,7 +282,7 @@ mod tests {
                 assert_eq!(reason(broken), Some(Reason::NotANumber), "{bad}");
             }
             let mut broken = scores(1.0, 2.0, 2.0);
-            broken.new.before = bad;
+            broken.new = broken.new.map(|change| Change { before: bad, ..change });
             assert_eq!(reason(broken), Some(Reason::NotANumber), "{bad}");
         }
     }
@@ -315,6 +319,20 @@ mod tests {
         let broken: Verdict = serde_json::from_str(&json)?;
         assert!(matches!(broken, Verdict::Drop { reason: Reason::NotANumber, .. }));
         Ok(())
+    }
+
+    /// An install learns no new domain: what was there before may not get worse, and that is all.
+    #[test]
+    fn without_new_text_the_rest_decides() {
+        let judge = Judge::of(&Settings::default());
+        let install = |old, general| Scores { new: None, ..scores(0.0, old, general) };
+        assert_eq!(
+            judge.judge(install(2.03, 2.09)).to_string(),
+            "kept: old 2.000 -> 2.030 (+1.5 %), general 2.000 -> 2.090 (+4.5 %)"
+        );
+        assert_eq!(reason(install(2.05, 2.0)), Some(Reason::Old));
+        assert_eq!(reason(install(2.0, 2.11)), Some(Reason::General));
+        assert_eq!(reason(install(f64::NAN, 2.0)), Some(Reason::NotANumber));
     }
 
     /// Numbers that binary holds exactly, so that a bound is met to the last bit.

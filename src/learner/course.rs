@@ -86,6 +86,8 @@ pub struct StepReport {
     pub learning_rate: f64,
     /// Tokens that went through the head with a gradient.
     pub tokens: usize,
+    /// Those of new text among them.
+    pub fresh_tokens: usize,
     /// Replayed blocks among them.
     pub replayed: usize,
     /// Fast's score on the fresh blocks that this step met first, before it learned them.
@@ -118,13 +120,13 @@ pub struct Bench<'b, 'a> {
 }
 
 /// Blocks and their hidden states, owned.
-struct Owned<'b> {
+pub(super) struct Owned<'b> {
     blocks: Vec<&'b Block>,
     hidden: Array3<f32>,
 }
 
 impl Owned<'_> {
-    fn group(&self) -> Group<'_> {
+    pub(super) fn group(&self) -> Group<'_> {
         Group { blocks: &self.blocks, hidden: &self.hidden }
     }
 
@@ -207,6 +209,7 @@ impl Course {
             step,
             learning_rate,
             tokens: learned.map(Owned::tokens).sum(),
+            fresh_tokens: fresh.iter().map(Owned::tokens).sum(),
             replayed: replay.iter().map(|owned| owned.blocks.len()).sum(),
             first_met,
         })
@@ -238,7 +241,10 @@ fn own_text<'a>(anchor: &mut Feed<'a>, turn: usize) -> Result<Option<Owned<'a>>,
 }
 
 /// Drawn blocks with hidden states: those that were stored, else fresh from the trunk.
-fn replayed<'d>(trunk: &Trunk, drawn: &'d [Drawn]) -> Result<Option<Owned<'d>>, LearnError> {
+pub(super) fn replayed<'d>(
+    trunk: &Trunk,
+    drawn: &'d [Drawn],
+) -> Result<Option<Owned<'d>>, LearnError> {
     if drawn.is_empty() {
         return Ok(None);
     }

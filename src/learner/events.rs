@@ -135,6 +135,22 @@ pub enum Event {
         /// Steps of the job so far.
         step: u64,
     },
+    /// A global adapter is to come under what was learned.
+    Installing {
+        /// Of the statement that offered it.
+        sequence: u64,
+        /// Its rank, and the own one beside it.
+        ranks: [usize; 2],
+        /// Blocks of the device's own that the own ranks are fitted again on; 0: they begin anew.
+        blocks: usize,
+        /// Held-out blocks of earlier domains, and of general text.
+        held_out: [usize; 2],
+    },
+    /// The own ranks were fitted again beside a new global adapter: their scores follow.
+    Refitted {
+        /// How much was left to the new global adapter, in parts of the mean eigenvalue of the moments.
+        ridge: f64,
+    },
     /// The gate's word.
     Verdict {
         /// Whether the new slow adapter is committed.
@@ -178,8 +194,10 @@ pub(super) fn judged(scores: &[Score]) -> Scores {
         let (before, after) = (of(scores, text, Who::Before)?, of(scores, text, Who::Slow)?);
         Some(Change { before, after })
     };
+    let is_new = scores.iter().any(|score| score.text == Text::New);
     Scores {
-        new: change(Text::New).unwrap_or(Change { before: f64::NAN, after: f64::NAN }),
+        new: is_new
+            .then(|| change(Text::New).unwrap_or(Change { before: f64::NAN, after: f64::NAN })),
         old: change(Text::Old),
         worst: worst(scores),
         general: change(Text::General),

@@ -23,13 +23,14 @@ const _: () = assert!(
     "half of a record is for what is learned"
 );
 
-/// Whether the sizes that follow from `settings` fit the model, the files and each other.
+/// Whether the sizes that follow from `settings`, beside `ranks` of a global adapter, fit the model, the
+/// files and each other.
 ///
 /// # Errors
 /// [`LearnError`] names what does not fit; nothing was started.
-pub(super) fn check(config: &Config, settings: &Settings) -> Result<(), LearnError> {
+pub(super) fn check(config: &Config, settings: &Settings, ranks: usize) -> Result<(), LearnError> {
     config.check_length(settings.max_seq_length)?;
-    let numbers = spec(config, settings)?.len() as u64;
+    let numbers = spec(config, settings)?.over(ranks).len() as u64;
     let bytes = size_of::<f32>() as u64 * numbers;
     let ledger = match settings.replay_batch_size {
         0 => 0,

@@ -65,6 +65,17 @@ impl Heritage {
         Domain { number, name: name.to_owned(), key: key.to_owned() }
     }
 
+    /// The held-out text of all domains.
+    pub(super) fn groups(&self) -> Vec<Group> {
+        // No domain has the number 0.
+        self.groups_but(&Domain::default())
+    }
+
+    /// Held-out blocks of any domain, at most so many.
+    pub(super) fn some(&self, most: usize) -> &[Block] {
+        &self.held_out[..most.min(self.held_out.len())]
+    }
+
     /// The held-out text of all domains but this one: each with enough of it by itself, the rest
     /// together.
     pub(super) fn groups_but(&self, domain: &Domain) -> Vec<Group> {

@@ -14,7 +14,7 @@ use super::heritage::Heritage;
 use super::memory::{HIDDEN_BYTES_MAX, Memory, Tokens};
 use super::plan::serves;
 use super::since::Since;
-use super::start::Start;
+use super::start::{Ground, Start};
 use super::texts::Texts;
 use super::{LearnError, geometry, spec};
 use crate::adapter::peft::{self, Meta, Role};
@@ -23,7 +23,7 @@ use crate::block::Block;
 use crate::gate::{Judge, Verdict};
 use crate::reservoir::Reservoir;
 use crate::settings::{DOMAIN_BYTES_MAX, Settings};
-use crate::state::{Best, Checkpoint, Commit, Domain, LearnerRecord, State};
+use crate::state::{Best, Checkpoint, Commit, Domain, Global, LearnerRecord, State};
 use crate::train::{Learners, Whitening};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -102,7 +102,7 @@ pub fn adapt(
 }
 
 /// Asks the listener whether to go on, where there is nothing to tell.
-fn pulse(tell: &mut Listener<'_>) -> Result<(), LearnError> {
+pub(super) fn pulse(tell: &mut Listener<'_>) -> Result<(), LearnError> {
     if tell(&Event::Pulse).is_break() { Err(LearnError::Stopped) } else { Ok(()) }
 }
 
@@ -115,15 +115,16 @@ fn learn_and_judge(
     tell: &mut Listener<'_>,
 ) -> Result<Outcome, LearnError> {
     material.check()?;
+    state.may_commit()?;
     if let Some(notice) = engines.backend.notice() {
         let _ = tell(&Event::Warning { message: notice.to_owned() });
     }
     let config = engines.base.config();
-    let spec = spec(config, settings)?;
+    let spec = spec(config, settings)?.over(state.ranks());
     let tokens = Tokens::of(material, state);
     let memory = Memory::estimate(&engines.base, &spec, settings, tokens);
     let start = Start::find(engines, state, material, settings, &spec, tell)?;
-    let Start { mut learners, heritage, cursor, before, checkpoint, is_first } = start;
+    let Start { mut learners, heritage, cursor, before, checkpoint, is_first, ground } = start;
     let domain = heritage.domain(&material.name, &material.key, state.next_domain());
     let tagged = |block: &Block| Block { domain: domain.number, ..block.clone() };
     let train: Vec<Block> = material.train.iter().map(tagged).collect();
@@ -141,7 +142,7 @@ fn learn_and_judge(
     let strength = settings.whitening;
     let whitening = whitening(engines, &mut anchor, &spec, strength, &mut || pulse(tell))?;
     if let Some(whitening) = whitening.as_ref().filter(|_| is_first) {
-        learners.whiten(whitening);
+        learners.whiten(whitening, ground.still());
     }
     let old = heritage.groups_but(&domain);
     let old_blocks = old.iter().map(|group| group.blocks.len()).sum();
@@ -166,6 +167,7 @@ fn learn_and_judge(
         settings,
         spec,
         learners,
+        ground,
         heritage: &heritage,
         reservoir,
         domain,
@@ -207,6 +209,7 @@ struct Job<'j, 'a> {
     settings: &'j Settings,
     spec: Spec,
     learners: Learners,
+    ground: Ground,
     heritage: &'j Heritage,
     reservoir: Option<Reservoir>,
     domain: Domain,
@@ -257,9 +260,11 @@ impl Job<'_, '_> {
                 reservoir: self.reservoir.as_mut(),
                 anchor: &mut self.anchor,
                 whitening: self.whitening.as_deref(),
-                still: 0,
+                still: self.ground.still(),
             };
-            since.add(&course.step(bench, settings)?);
+            let report = course.step(bench, settings)?;
+            self.ground.tokens += report.fresh_tokens as u64;
+            since.add(&report);
             let step = course.cursor().step;
             let last = step == settings.iters;
             let mut flow = ControlFlow::Continue(());
@@ -372,6 +377,11 @@ impl Job<'_, '_> {
         self.texts.score(&self.engines.head, who, adapter, &mut || pulse(tell))
     }
 
+    /// Optimiser steps of the device's life.
+    fn life(&self) -> u64 {
+        self.ground.earlier + self.learners.k
+    }
+
     fn record(&self, position: Cursor, heritage: &Heritage) -> Result<LearnerRecord, LearnError> {
         let Learners { fast, slow, moments, k } = &self.learners;
         let mut record = LearnerRecord {
@@ -379,10 +389,12 @@ impl Job<'_, '_> {
             slow: slow.values.clone(),
             first_moment: moments.first.clone(),
             second_moment: moments.second.clone(),
-            step: *k,
+            step: self.life(),
             shapes: crate::state::shapes(&self.spec),
             base: self.engines.base.hash(),
             settings: self.settings.identity()?,
+            global: self.ground.global,
+            since: self.ground.since(*k),
             ..LearnerRecord::default()
         };
         record.cursor.dataset = self.material.hash;
@@ -404,7 +416,7 @@ impl Job<'_, '_> {
     fn decide(&mut self, verdict: &Verdict) -> Result<Option<u64>, LearnError> {
         let reason = verdict.to_string();
         if !verdict.keeps() {
-            self.state.reject(self.learners.k, &reason, self.reservoir.as_mut())?;
+            self.state.reject(self.life(), &reason, self.reservoir.as_mut())?;
             return Ok(self.state.current().map(|generation| generation.number));
         }
         let heritage = self.heritage.with(&self.domain, &self.material.valid);
@@ -412,9 +424,10 @@ impl Job<'_, '_> {
         let meta = Meta {
             base_hash: self.engines.base.hash(),
             generation: self.state.next_generation(),
-            steps: self.learners.k,
+            steps: self.life(),
             role: Role::Slow,
             retain: self.settings.retain as f32,
+            global: record.global.map(named),
         };
         let base_name = self.engines.model.display().to_string();
         let files = peft::write(&self.learners.slow, &meta, &base_name)?;
@@ -426,6 +439,12 @@ impl Job<'_, '_> {
         let commit = Commit { files: &files, learner, reservoir, domain, verdict };
         Ok(Some(self.state.commit(commit)?))
     }
+}
+
+/// A global adapter as an adapter's files name it.
+pub(super) fn named(global: Global) -> peft::Global {
+    let Global { ranks, artifact, sequence } = global;
+    peft::Global { ranks, artifact, sequence }
 }
 
 fn due(step: u64, every: u64) -> bool {

@@ -12,6 +12,7 @@ mod events;
 mod feed;
 mod fits;
 mod heritage;
+mod install;
 mod job;
 mod memory;
 mod plan;
@@ -27,6 +28,7 @@ pub use engines::{Engines, threads};
 pub use evaluate::{HeldOut, Pulse};
 pub use events::{Event, Score, Text, Who};
 pub use feed::Feed;
+pub use install::{Offered, install, look_again};
 pub use job::{Listener, Material, Outcome, adapt};
 pub use memory::{Memory, Tokens};
 pub use plan::{Plan, for_base, line as plan_line, retain_of};
@@ -109,6 +111,37 @@ pub enum LearnError {
     /// The listener said so between two batches of held-out text.
     #[error("the job was told to stop; its checkpoint, if it had one, is there")]
     Stopped,
+    /// A global adapter that the device cannot stand on.
+    #[error("the global adapter is another's: expected {expected}, got {got}; nothing was changed")]
+    Foreign {
+        /// What the device adapts.
+        expected: String,
+        /// What the global adapter does.
+        got: String,
+    },
+    /// The global adapter that is there already.
+    #[error(
+        "this global adapter is installed already, as sequence {sequence}; nothing was changed"
+    )]
+    Installed {
+        /// Of the one installed.
+        sequence: u64,
+    },
+    /// A job that was interrupted stands on what is there now.
+    #[error(
+        "a job that was interrupted at its step {step} stands on the adapter in use: expected it to \
+         end first (`sapwood adapt --resume`); nothing was changed"
+    )]
+    Interrupted {
+        /// Where it goes on.
+        step: u64,
+    },
+    /// An adapter that nobody could judge.
+    #[error(
+        "there is no text to judge the global adapter by: expected general text, or that of an earlier \
+         job; nothing was changed"
+    )]
+    Unjudged,
     /// No multiple choice among the examples.
     #[error("expected lines of {{\"prompt\", \"choices\", \"answer\"}}, found none")]
     NoChoices,

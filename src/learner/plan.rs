@@ -68,6 +68,7 @@ impl Plan {
         if let Some(checkpoint) = state.take_checkpoint()?.filter(|_| resumed) {
             said = said.or(Overrides::from_identity(&checkpoint.learner.settings)?);
         }
+        let ranks = state.ranks();
         if let Some(record) = state.learner()? {
             said = said.or(shape(&record, config));
         }
@@ -81,7 +82,7 @@ impl Plan {
         }
         let settings = Settings::default().merge(said.clone().or(by_base(config)));
         settings.check()?;
-        fits::check(config, &settings)?;
+        fits::check(config, &settings, ranks)?;
         if let Some(held) = held.filter(|_| settings.replay_batch_size > 0) {
             let wanted = geometry(config, &settings)?;
             // Of another vocabulary is of another base, which whoever opens it says by name.
@@ -140,7 +141,7 @@ pub fn for_base(config: &Config, wishes: Overrides) -> Result<Settings, LearnErr
     let mut settings = Settings::default().merge(wishes.or(by_base(config)));
     settings.retain = retain.unwrap_or_else(|| retain_of(&settings, settings.iters));
     settings.check()?;
-    fits::check(config, &settings)?;
+    fits::check(config, &settings, 0)?;
     Ok(settings)
 }
 
@@ -188,17 +189,20 @@ fn by_base(config: &Config) -> Overrides {
     }
 }
 
-/// The shape of the adapter that a state holds: a job on top of it has the same.
+/// The shape of the adapter that a state holds, without the ranks of a global one: a job on top of it has
+/// the same.
 fn shape(record: &LearnerRecord, config: &Config) -> Overrides {
     let Some(first) = record.shapes.first() else { return Overrides::default() };
+    let ranks = record.global.map_or(0, |global| global.ranks);
+    let own = first.rank.saturating_sub(ranks);
     let lowest = record.shapes.iter().map(|shape| shape.layer as usize).min().unwrap_or(0);
     let name = |target: &Target| target.name().to_owned();
     let has = |index: usize| record.shapes.iter().any(|shape| usize::from(shape.target) == index);
     let targets = Target::ALL.iter().enumerate().filter(|(index, _)| has(*index));
     Overrides {
         num_layers: i64::try_from(config.layers.saturating_sub(lowest)).ok(),
-        rank: Some(first.rank as usize),
-        alpha: Some(f64::from(first.scale) * f64::from(first.rank)),
+        rank: Some(own as usize),
+        alpha: Some(f64::from(first.scale) * f64::from(own)),
         target_modules: Some(targets.map(|(_, target)| name(target)).collect()),
         ..Overrides::default()
     }
@@ -353,6 +357,11 @@ mod tests {
         let settings = Settings::default().merge(shape(&record, &config).or(by_base(&config)));
         assert_eq!(super::super::spec(&config, &settings)?, old);
         assert_eq!(shape(&LearnerRecord::default(), &config), Overrides::default());
+        let global = Some(state::Global { ranks: 5, artifact: [0; 32], sequence: 1 });
+        let shapes = state::shapes(&old.over(5));
+        let record = LearnerRecord { shapes, global, ..LearnerRecord::default() };
+        let settings = Settings::default().merge(shape(&record, &config).or(by_base(&config)));
+        assert_eq!(super::super::spec(&config, &settings)?, old, "the own part keeps its shape");
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use super::heritage::Heritage;
 use super::job::{Listener, Material};
 use crate::adapter::{Adapter, Spec};
 use crate::settings::Settings;
-use crate::state::{Checkpoint, LearnerRecord, State};
+use crate::state::{Checkpoint, Global, LearnerRecord, Since, State};
 use crate::train::{Learners, Moments};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
@@ -25,8 +25,37 @@ pub(super) struct Start {
     /// The adapter in use, none for the bare base.
     pub(super) before: Option<Adapter>,
     pub(super) checkpoint: Option<Checkpoint>,
-    /// Whether nothing was learned before: the learners are made anew.
+    /// Whether nothing was learned before: the own ranks are made anew.
     pub(super) is_first: bool,
+    pub(super) ground: Ground,
+}
+
+/// What learners stand on: the global adapter, and the life before it was installed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ground {
+    pub(super) global: Option<Global>,
+    /// Optimiser steps of the life before.
+    pub(super) earlier: u64,
+    /// Tokens of text learned since.
+    pub(super) tokens: u64,
+}
+
+impl Ground {
+    /// As a record says.
+    pub(super) fn of(record: &LearnerRecord) -> Self {
+        let Since { steps, tokens } = record.since;
+        Self { global: record.global, earlier: record.step.saturating_sub(steps), tokens }
+    }
+
+    /// What was learned since, in so many steps.
+    pub(super) fn since(&self, steps: u64) -> Since {
+        Since { steps, tokens: self.tokens }
+    }
+
+    /// The first ranks of every module, which never move.
+    pub(super) fn still(&self) -> usize {
+        self.global.map_or(0, |global| global.ranks as usize)
+    }
 }
 
 impl Start {
@@ -68,7 +97,7 @@ impl Start {
             let cursor = &checkpoint.learner.cursor;
             Cursor { epoch: cursor.epoch, position: cursor.position as usize, step: cursor.step }
         });
-        let is_first = record.is_none();
+        let ground = record.map_or_else(Ground::default, Ground::of);
         let learners = match record {
             Some(record) => learners(spec, record),
             None => {
@@ -76,15 +105,25 @@ impl Start {
                 Learners::new(Adapter::fresh(spec.clone(), &mut chance))
             }
         };
-        Ok(Self { learners, heritage, cursor, before, checkpoint, is_first })
+        let is_begun = checkpoint.is_some() || learners.k > 0;
+        let is_first = !is_begun && is_fresh(&learners.slow, ground.still());
+        Ok(Self { learners, heritage, cursor, before, checkpoint, is_first, ground })
     }
 }
 
-fn adapter(spec: &Spec, values: &[f32]) -> Adapter {
+/// Whether the ranks from `still` on change nothing yet.
+fn is_fresh(adapter: &Adapter, still: usize) -> bool {
+    adapter.spec.modules.iter().all(|module| {
+        let rows = adapter.b(module).chunks_exact(module.rank);
+        rows.flat_map(|row| &row[still.min(row.len())..]).all(|number| *number == 0.0)
+    })
+}
+
+pub(super) fn adapter(spec: &Spec, values: &[f32]) -> Adapter {
     Adapter { spec: spec.clone(), values: values.to_vec() }
 }
 
-fn learners(spec: &Spec, record: &LearnerRecord) -> Learners {
+pub(super) fn learners(spec: &Spec, record: &LearnerRecord) -> Learners {
     Learners {
         fast: adapter(spec, &record.fast),
         slow: adapter(spec, &record.slow),
@@ -92,6 +131,7 @@ fn learners(spec: &Spec, record: &LearnerRecord) -> Learners {
             first: record.first_moment.clone(),
             second: record.second_moment.clone(),
         },
-        k: record.step,
+        // AdamW counts from the install on: its moments began again with it.
+        k: record.since.steps,
     }
 }

@@ -188,7 +188,7 @@ impl<'a> Stream<'a> {
         let strength = settings.whitening;
         let spec = learners.fast.spec.clone();
         let whitening = whitening(self.engines, &mut anchor, &spec, strength, &mut || Ok(()))?;
-        whitening.iter().for_each(|whitening| learners.whiten(whitening));
+        whitening.iter().for_each(|whitening| learners.whiten(whitening, 0));
         let whole = 0..self.spans.last().map_or(0, |span| span.end);
         let mut course = Course::new(whole, settings.seed, Cursor::default());
         let (before, general) = self.before.clone();

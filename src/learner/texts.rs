@@ -43,6 +43,11 @@ impl<'a> Texts<'a> {
         Ok(Self { new, old, general: read(general)? })
     }
 
+    /// Whether there is nothing to judge by.
+    pub(super) fn is_empty(&self) -> bool {
+        self.new.is_empty() && self.old.is_empty() && self.general.is_empty()
+    }
+
     /// What a learner makes of it: a score on each kind of text there is, then on each old domain.
     pub(super) fn score(
         &self,
@@ -59,7 +64,10 @@ impl<'a> Texts<'a> {
             bits_per_byte: tally.bits_per_byte(),
             perplexity: tally.perplexity(),
         };
-        let mut scores = vec![one(Text::New, None, &of(&self.new)?)];
+        let mut scores = Vec::new();
+        if !self.new.is_empty() {
+            scores.push(one(Text::New, None, &of(&self.new)?));
+        }
         let mut olds = Vec::new();
         for (name, held_out) in &self.old {
             olds.push(one(Text::Old, Some(name), &of(held_out)?));

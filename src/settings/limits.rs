@@ -31,6 +31,13 @@ pub const RETAIN_MAX: f64 = 0.999_999;
 /// Most that `whitening` may be: at 300 all that is to be had is had, and a root in f32 is exact far above.
 pub const WHITENING_MAX: f64 = 1e4;
 
+/// How much of a device's own text is left to a new global adapter, in the order in which the gate is
+/// asked: a large ridge keeps the own ranks to where the device has text.
+pub const REFIT_RIDGES: [f64; 3] = [1.0, 0.1, 0.01];
+/// Blocks of the reservoir that the own ranks are fitted again on.
+pub const REFIT_BLOCKS: usize = 16;
+
+const _: () = assert!(REFIT_BLOCKS <= DRAW_BLOCKS_MAX, "they are drawn at once");
 const _: () = assert!(LINE_BYTES_MAX < FILE_BYTES_MAX, "a longest line must fit a file");
 const _: () = assert!(FILE_BYTES_MAX < u32::MAX as u64, "the bytes of any block must fit its u32");
 const _: () = assert!(

@@ -200,8 +200,10 @@ impl LearnerRecord {
         if self.shapes == now {
             return Ok(());
         }
+        let ranks = self.global.map_or(0, |global| global.ranks);
+        let own = |shape: &Shape| Shape { rank: shape.rank.saturating_sub(ranks), ..*shape };
         match self.shapes.iter().zip(&now).find(|(was, now)| was != now) {
-            Some((was, now)) => differs("adapter", was, now),
+            Some((was, now)) => differs("adapter", own(was), own(now)),
             None => differs("number of adapted layers", self.shapes.len(), now.len()),
         }
     }

@@ -217,9 +217,20 @@ impl State {
     /// The learner of the generation in use, none before the first commit.
     ///
     /// # Errors
-    /// [`StateError::Damaged`], [`StateError::Record`], [`StateError::Storage`].
+    /// As [`State::learner_of`].
     pub fn learner(&self) -> Result<Option<LearnerRecord>, StateError> {
-        let Some(generation) = self.current() else { return Ok(None) };
+        self.learner_of(self.manifest.current)
+    }
+
+    /// The learner of a kept generation, none of the bare base, 0.
+    ///
+    /// # Errors
+    /// [`StateError::Unknown`], [`StateError::Damaged`], [`StateError::Record`], [`StateError::Storage`].
+    pub fn learner_of(&self, number: u64) -> Result<Option<LearnerRecord>, StateError> {
+        if number == 0 {
+            return Ok(None);
+        }
+        let generation = self.manifest.generation(number)?;
         let bytes = generation.learner.read(&*self.storage, "learner")?;
         let path = format!("learner/{}", generation.number);
         let learner = LearnerRecord::parse(&bytes);
@@ -285,7 +296,7 @@ impl State {
     /// [`StateError::Sync`] the next start may find the new one.
     pub fn commit(&mut self, commit: Commit<'_>) -> Result<u64, StateError> {
         self.usable()?;
-        self.check_no_trial()?;
+        self.may_commit()?;
         let through = self.through.unwrap_or(0);
         let result = self.try_commit(commit, |next| next.learned = through.max(next.learned));
         let number = self.note(result)?;

@@ -101,7 +101,7 @@ fn live(acts: &str, storage: Arc<dyn Storage>, mut done: impl FnMut()) -> Result
                 state.rollback(None)?;
                 learner = state.learner()?.unwrap();
             }
-            act => learner = trial::act(act, &mut state, learner)?,
+            act => learner = trial::act(act, &mut state, &learner)?,
         }
         done();
     }

@@ -78,6 +78,8 @@ pub enum InstallOutcome {
     Reverted,
     /// What was there stayed.
     Declined,
+    /// It could not be read, or its install failed again and again; what was there stayed.
+    Failed,
 }
 
 /// An install of a global adapter, as it is remembered.
@@ -111,12 +113,12 @@ fn short(reason: &str) -> String {
 }
 
 impl Manifest {
-    fn remember(&mut self, install: Install) {
+    fn remember(&mut self, mut install: Install) {
         if self.installs.len() >= INSTALLS_MAX {
             self.installs.remove(0);
         }
-        let reason = short(&install.reason);
-        self.installs.push(Install { reason, ..install });
+        install.reason = short(&install.reason);
+        self.installs.push(install);
     }
 
     /// Ends the trial where another generation is in use than the one on trial.
@@ -150,6 +152,16 @@ impl State {
         self.manifest.trial
     }
 
+    /// The global adapter that the generation in use stands on.
+    pub fn global(&self) -> Option<Global> {
+        self.current().and_then(|generation| generation.global)
+    }
+
+    /// Its rank, 0 without one: so many first ranks never move.
+    pub fn ranks(&self) -> usize {
+        self.global().map_or(0, |global| global.ranks as usize)
+    }
+
     /// The last installs of a global adapter, oldest first.
     pub fn installs(&self) -> &[Install] {
         &self.manifest.installs
@@ -165,12 +177,16 @@ impl State {
     /// # Errors
     /// [`StateError::OnTrial`], [`StateError::Taken`].
     pub fn may_install(&self, sequence: u64) -> Result<(), StateError> {
-        self.check_no_trial()?;
+        self.may_commit()?;
         let taken = self.taken();
         if sequence > taken { Ok(()) } else { Err(StateError::Taken { taken, got: sequence }) }
     }
 
-    pub(super) fn check_no_trial(&self) -> Result<(), StateError> {
+    /// Whether a job can be committed now.
+    ///
+    /// # Errors
+    /// [`StateError::OnTrial`].
+    pub fn may_commit(&self) -> Result<(), StateError> {
         match self.manifest.trial {
             Some(Trial { generation, .. }) => Err(StateError::OnTrial { generation }),
             None => Ok(()),

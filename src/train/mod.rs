@@ -13,7 +13,7 @@ mod refit;
 mod whitening;
 
 pub use optimiser::{AdamW, Moments, clip};
-pub use refit::refit;
+pub use refit::{refit, refit_while};
 pub use whitening::Whitening;
 
 use crate::adapter::{Adapter, Spec};
@@ -64,10 +64,16 @@ impl Learners {
         Self { slow: adapter.clone(), fast: adapter, moments, k: 0 }
     }
 
-    /// Lets learners that nothing was learned with begin in whitened inputs.
-    pub fn whiten(&mut self, whitening: &Whitening) {
-        whitening.apply(&mut self.fast.values);
-        whitening.apply(&mut self.slow.values);
+    /// Lets learners that nothing was learned with begin in whitened inputs, but for the first `still` ranks
+    /// of every module, which are another's.
+    pub fn whiten(&mut self, whitening: &Whitening, still: usize) {
+        for Adapter { spec, values } in [&mut self.fast, &mut self.slow] {
+            let mut whitened = values.clone();
+            whitening.apply(&mut whitened);
+            for moving in spec.moving(still) {
+                values[moving.clone()].copy_from_slice(&whitened[moving]);
+            }
+        }
     }
 }
 

@@ -39,10 +39,26 @@ pub fn refit(
     seen: &Seen,
     ridge: f64,
 ) -> Result<Learners, AdapterError> {
+    refit_while(learners, next, fresh, seen, ridge, &mut || Ok(()))
+}
+
+/// [`refit`] that asks `pulse` before every linear layer, and ends with its error.
+///
+/// # Errors
+/// As [`refit`], and what `pulse` returns.
+pub fn refit_while<E: From<AdapterError>>(
+    learners: &Learners,
+    next: &Adapter,
+    fresh: &Adapter,
+    seen: &Seen,
+    ridge: f64,
+    pulse: &mut dyn FnMut() -> Result<(), E>,
+) -> Result<Learners, E> {
     // Of use for its refusals.
     stack(next, fresh).and(stack(&learners.fast, fresh))?;
     let mut own = [fresh.clone(), fresh.clone()];
     for (at, module) in fresh.spec.modules.iter().enumerate() {
+        pulse()?;
         let (old, global) = (&learners.fast.spec.modules[at], &next.spec.modules[at]);
         let Some(moments) = seen.index(module).and_then(|index| seen.sums().nth(index)) else {
             continue;

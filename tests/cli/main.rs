@@ -6,6 +6,7 @@
 mod data;
 mod fixture;
 mod flags;
+mod install;
 mod journey;
 mod model;
 mod state;

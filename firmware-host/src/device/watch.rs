@@ -71,6 +71,10 @@ impl<'w> Watch<'w> {
             }
             Event::Best { step } => tracing::info!(step, "an earlier adapter of the job is judged"),
             Event::Checkpoint { step } => tracing::debug!(step, "checkpoint"),
+            Event::Refitted { ridge } => tracing::info!(ridge, "fitted again: it is judged"),
+            Event::Installing { sequence, blocks, .. } => {
+                tracing::info!(sequence, blocks, "a global adapter comes under what was learned");
+            }
             Event::Pulse | Event::Stopped { .. } | Event::Verdict { .. } => {}
         }
         if self.stop.is_none() {

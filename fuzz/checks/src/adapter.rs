@@ -13,8 +13,14 @@ use sapwood::base::Config;
 use std::sync::LazyLock;
 
 const HASH: [u8; 32] = [7; 32];
-const META: Meta =
-    Meta { base_hash: HASH, generation: 4, steps: 1234, role: Role::Slow, retain: 0.99 };
+const META: Meta = Meta {
+    base_hash: HASH,
+    generation: 4,
+    steps: 1234,
+    role: Role::Slow,
+    retain: 0.99,
+    global: None,
+};
 
 static BASE: LazyLock<Config> = LazyLock::new(|| {
     let json = r#"{"model_type": "llama", "hidden_size": 4, "num_hidden_layers": 2,

@@ -34,6 +34,33 @@ pub struct Meta {
     pub role: Role,
     /// Kept per step by the average, in `[0, 1)`.
     pub retain: f32,
+    /// The global adapter whose ranks come first in every module, if there is one.
+    pub global: Option<Global>,
+}
+
+/// A global adapter beside which an adapter was learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Global {
+    /// Its rank.
+    pub ranks: u32,
+    /// BLAKE3 of its file.
+    pub artifact: [u8; 32],
+    /// Of the statement that offered it.
+    pub sequence: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WrittenGlobal {
+    ranks: u32,
+    artifact: String,
+    sequence: u64,
+}
+
+impl Global {
+    fn written(self) -> WrittenGlobal {
+        let Self { ranks, artifact, sequence } = self;
+        WrittenGlobal { ranks, artifact: hex(&artifact), sequence }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -44,6 +71,8 @@ struct Written {
     steps: u64,
     role: Role,
     retain: f32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    global: Option<WrittenGlobal>,
     created_by: String,
 }
 
@@ -64,6 +93,7 @@ impl Meta {
             steps: self.steps,
             role: self.role,
             retain: self.retain,
+            global: self.global.map(Global::written),
             created_by: concat!("sapwood ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let mut json = serde_json::to_vec_pretty(&written).map_err(AdapterError::Meta)?;
@@ -86,8 +116,17 @@ impl Meta {
         let Some(base_hash) = unhex(&written.base_hash) else {
             return Err(field("base_hash", &written.base_hash, "64 hexadecimal digits"));
         };
-        let Written { generation, steps, role, retain, .. } = written;
-        Ok(Self { base_hash, generation, steps, role, retain })
+        let Written { generation, steps, role, retain, global, .. } = written;
+        let global = global.map(global_of).transpose()?;
+        Ok(Self { base_hash, generation, steps, role, retain, global })
+    }
+}
+
+fn global_of(written: WrittenGlobal) -> Result<Global, AdapterError> {
+    let WrittenGlobal { ranks, artifact, sequence } = written;
+    match unhex(&artifact) {
+        Some(artifact) => Ok(Global { ranks, artifact, sequence }),
+        None => Err(field("global.artifact", &artifact, "64 hexadecimal digits")),
     }
 }
 
@@ -112,4 +151,31 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
         text.chars().map(|digit| digit.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
     let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
     if digits.len() == 64 { bytes.try_into().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    /// What an adapter stands on is said in our file alone: one of before has no word of it.
+    #[test]
+    fn a_global_adapter_is_named_in_the_meta() {
+        let meta = |global| Meta {
+            base_hash: [7; 32],
+            generation: 4,
+            steps: 9,
+            role: Role::Slow,
+            retain: 0.5,
+            global,
+        };
+        let global = Some(Global { ranks: 16, artifact: [171; 32], sequence: 7 });
+        let json = meta(global).write().unwrap();
+        let text = String::from_utf8(json.clone()).unwrap();
+        assert!(text.contains(&format!("\"artifact\": \"{}\"", "ab".repeat(32))), "{text}");
+        assert_eq!(Meta::parse(&json).unwrap().global, global);
+        assert!(!String::from_utf8(meta(None).write().unwrap()).unwrap().contains("global"));
+        let said = Meta::parse(text.replace("abab", "xbab").as_bytes()).unwrap_err().to_string();
+        assert!(said.contains("global.artifact"), "{said}");
+    }
 }

@@ -13,7 +13,7 @@ mod meta;
 mod pattern;
 mod python;
 
-pub use meta::{Meta, Role};
+pub use meta::{Global, Meta, Role};
 
 use super::{Adapter, AdapterError, Spec, Strength, Target};
 use crate::base::Config;

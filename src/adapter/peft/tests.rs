@@ -17,7 +17,7 @@ fn config() -> Config {
 
 fn meta() -> Meta {
     let base_hash = std::array::from_fn(|place| place as u8 * 7);
-    Meta { base_hash, generation: 4, steps: 1234, role: Role::Slow, retain: 0.99 }
+    Meta { base_hash, generation: 4, steps: 1234, role: Role::Slow, retain: 0.99, global: None }
 }
 
 fn random(spec: Spec) -> Adapter {

@@ -11,10 +11,10 @@ const INSTALLS: &str = "ITVlllCllKITYllClKDlRITTTTlKIV<IY";
 pub(super) fn act(
     act: char,
     state: &mut State,
-    learner: LearnerRecord,
+    learner: &LearnerRecord,
 ) -> Result<LearnerRecord, StateError> {
     match act {
-        'I' => return install(state, &learner, state.taken() + 1),
+        'I' => return install(state, learner, state.taken() + 1),
         'T' => drop(state.take_try()?),
         'Y' => state.confirm("as good as before", Some(1.5))?,
         'V' => drop(state.revert("it was worse at the second look")?),
@@ -150,7 +150,7 @@ fn nothing_is_committed_or_installed_on_top_of_a_trial() {
         let said = refused.unwrap_err().to_string();
         assert!(said.starts_with("generation 3 is on trial"), "{said}");
     }
-    assert_eq!(look(disk.clone()).unwrap(), before);
+    assert_eq!(look(disk).unwrap(), before);
     state.confirm("as good as before", Some(1.25)).unwrap();
     assert_eq!(
         (last(&state).0, state.installs()[0].after),
@@ -187,7 +187,9 @@ fn whatever_takes_a_generation_on_trial_out_of_use_ends_its_trial() {
     disk.damage("learner/2", |bytes| bytes[70] ^= 1);
     assert_eq!(state.revert("worse").unwrap(), 1);
     let (disk, mut state) = on_trial(4);
-    ["learner/1", "learner/2"].map(|path| disk.damage(path, |bytes| bytes[70] ^= 1));
+    for path in ["learner/1", "learner/2"] {
+        disk.damage(path, |bytes| bytes[70] ^= 1);
+    }
     assert_eq!((state.revert("worse").unwrap(), number(&state)), (0, 0));
 }
 

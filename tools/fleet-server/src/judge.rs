@@ -214,8 +214,14 @@ impl Program {
     fn put(&self, adapter: &Adapter, base: Hash) -> Result<(), JudgeError> {
         let path = &self.scratch;
         let disk = |source| JudgeError::Disk { path: path.clone(), source };
-        let meta =
-            Meta { base_hash: base.0, generation: 0, steps: 0, role: Role::Slow, retain: 0.0 };
+        let meta = Meta {
+            base_hash: base.0,
+            generation: 0,
+            steps: 0,
+            role: Role::Slow,
+            retain: 0.0,
+            global: None,
+        };
         fs::create_dir_all(path).map_err(disk)?;
         for (name, bytes) in peft::write(adapter, &meta, "")? {
             fs::write(path.join(name), bytes).map_err(disk)?;
