@@ -13,6 +13,7 @@ use crate::log;
 use crate::probe::Readings;
 use heapless::HistoryBuf;
 use sapwood::inbox::Inbox;
+use sapwood::state::{Global, State, Trial};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -93,6 +94,17 @@ impl Ending {
     }
 }
 
+/// What a run did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobKind {
+    /// It learned samples.
+    #[default]
+    Learn,
+    /// It installed a global adapter.
+    Install,
+}
+
 /// Runs by how they ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Endings {
@@ -111,6 +123,9 @@ pub struct Endings {
 pub struct JobReport {
     /// Number of the run in the device's life, from 1.
     pub number: u64,
+    /// What it did.
+    #[serde(default)]
+    pub kind: JobKind,
     /// When it began, RFC 3339.
     pub started: String,
     /// How long it took, in seconds.
@@ -183,6 +198,43 @@ pub struct ReservoirStatus {
     pub seen: u64,
 }
 
+/// The global adapter that the generation in use stands on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GlobalStatus {
+    /// Of the statement that offered it.
+    pub sequence: u64,
+    /// BLAKE3 of its file, in hexadecimal digits.
+    pub artifact: String,
+    /// Its rank.
+    pub ranks: u32,
+}
+
+/// The trial of the generation in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TrialStatus {
+    /// The generation that returns if it is not confirmed, 0 for the bare base.
+    pub parent: u64,
+    /// Starts that it may still have.
+    pub tries_left: u32,
+}
+
+impl GlobalStatus {
+    /// What the generation in use of a state stands on.
+    pub fn of(state: &State) -> Option<Self> {
+        let Global { sequence, artifact, ranks } = state.global()?;
+        let artifact = artifact.iter().map(|byte| format!("{byte:02x}")).collect();
+        Some(Self { sequence, artifact, ranks })
+    }
+}
+
+impl TrialStatus {
+    /// The trial that it is on.
+    pub fn of(state: &State) -> Option<Self> {
+        let Trial { parent, tries_left, .. } = state.trial()?;
+        Some(Self { parent, tries_left })
+    }
+}
+
 /// What is served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ServingStatus {
@@ -221,6 +273,10 @@ pub struct Status {
     pub reservoir: Option<ReservoirStatus>,
     /// Serving.
     pub serving: ServingStatus,
+    /// The global adapter that the generation in use stands on; none without one.
+    pub global: Option<GlobalStatus>,
+    /// The trial that it is on; none when it is confirmed.
+    pub trial: Option<TrialStatus>,
     /// Resident memory of the process, in bytes.
     pub resident_bytes: Option<u64>,
     /// What the disk failed at, or which thread broke off, until the program starts again; none while it

@@ -10,7 +10,8 @@ use firmware_host::paused::OrderError;
 use firmware_host::probe::Readings;
 use firmware_host::serve::{Device, Draw, Given, Model, ModelError, ServeError, Server, start};
 use firmware_host::status::{
-    Board, Change, Ending, InboxStatus, JobReport, Phase, ReservoirStatus, ServingStatus, StepPoint,
+    Board, Change, Ending, InboxStatus, JobKind, JobReport, Phase, ReservoirStatus, ServingStatus,
+    StepPoint,
 };
 use firmware_host::supervise::Supervisor;
 use firmware_host::wire::{Prompt, Which};
@@ -208,6 +209,7 @@ fn job(number: u64) -> JobReport {
     };
     JobReport {
         number,
+        kind: JobKind::Learn,
         started: format!("2026-11-{:02}T02:15:00Z", number + 9),
         seconds: 40.0 * number as f64,
         joules: number.is_multiple_of(2).then_some(512.0 * number as f64),

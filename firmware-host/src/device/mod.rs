@@ -3,6 +3,7 @@
 //! ```text
 //! Handle::offer -> inbox --+
 //! Handle::order -> orders -+-> Worker::tick: look -> plan -> prepare -> run -> settle -> Served
+//!                                              \-> install -> on trial -> second look ----/
 //! ```
 //! - One [`Worker`] owns the state folder; everybody else holds a [`Handle`]. What reaches the worker from
 //!   outside is a sample, or one more [`Order`].
@@ -12,6 +13,7 @@
 //!   never before and never twice.
 
 mod served;
+mod fleet;
 mod plan;
 mod prepare;
 mod threads;
@@ -22,8 +24,10 @@ mod told;
 mod watch;
 mod run;
 mod settle;
+mod install;
 mod worker;
 
+pub use fleet::{FleetView, OwnPart};
 pub use served::{Current, Served};
 pub use worker::{Pace, Worker};
 
@@ -40,7 +44,8 @@ use sapwood::learner::LearnError;
 use sapwood::ports::{Storage, StorageError};
 use sapwood::state::StateError;
 use sapwood::tokenise::TokeniseError;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 /// Why the device cannot go on; what was committed and acknowledged is on disk.
@@ -131,8 +136,19 @@ pub struct World {
     pub probes: Box<dyn Probes>,
 }
 
-/// What an operator can order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A global adapter for the device: a file that is whole, and whose hash, statement and header were checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offered {
+    /// Of the statement that offers it.
+    pub sequence: u64,
+    /// BLAKE3 of the file.
+    pub artifact: [u8; 32],
+    /// The file, as it is sent.
+    pub path: PathBuf,
+}
+
+/// What the device can be ordered to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Learn now, whatever the number of samples and the constraints that are a matter of taste.
     JobNow,
@@ -142,6 +158,10 @@ pub enum Order {
     Resume,
     /// Stop at the next optimiser step and end.
     Stop,
+    /// Install a global adapter after the job under way, with constraints as for [`Order::JobNow`]. It does
+    /// not outlive the program: whoever gives it gives it again until [`FleetView::installs`] says how it
+    /// ended; what was taken before changes nothing.
+    Install(Arc<Offered>),
 }
 
 /// What the servers ask of the device; cheap to clone.
@@ -152,8 +172,9 @@ pub struct Handle {
     paused: Arc<Paused>,
     board: Arc<Board>,
     served: Arc<Served>,
+    fleet: Arc<Mutex<FleetView>>,
     /// Bytes of the disk that a job and its commit take.
-    job_disk_bytes: u64,
+    job_disk_bytes: Arc<AtomicU64>,
     /// Whether samples were refused for want of room on the disk the last time; told when it changes.
     disk_is_low: Arc<AtomicBool>,
 }
@@ -176,7 +197,7 @@ impl Handle {
 
     /// Refuses to fill the disk so far that no job could drain the inbox again.
     fn check_disk(&self) -> Result<(), InboxError> {
-        let needed = self.job_disk_bytes;
+        let needed = self.job_disk_bytes.load(Ordering::Relaxed);
         let free = self.board.look(|status| status.readings.storage_bytes);
         let low = free.filter(|free| *free < needed);
         if self.disk_is_low.swap(low.is_some(), Ordering::Relaxed) != low.is_some() {
@@ -259,6 +280,16 @@ impl Handle {
     /// The model that is served.
     pub fn served(&self) -> &Arc<Served> {
         &self.served
+    }
+
+    /// How the device is, for a fleet; from memory.
+    pub fn fleet_view(&self) -> FleetView {
+        self.fleet.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The own ranks of the slow adapter in use; none while nothing was learned since the install.
+    pub fn own_part(&self) -> Option<OwnPart> {
+        fleet::own_part(&self.served.current())
     }
 
     /// Where servers report.

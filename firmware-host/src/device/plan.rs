@@ -14,6 +14,7 @@ use crate::config::Config;
 use sapwood::inbox::Job;
 use sapwood::learner;
 use sapwood::settings::Settings;
+use std::time::Duration;
 
 /// How often one sample alone may bring a job down: a power cut may have been at the wrong moment.
 pub(super) const ALONE_MAX: u32 = 3;
@@ -80,6 +81,40 @@ pub(super) struct Made {
     pub(super) blocks: usize,
     /// Whether nothing was left to judge by beside them.
     pub(super) judged_by_itself: bool,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// A job, if samples give one.
+    Job,
+    /// The global adapter that was ordered.
+    Install,
+    /// The generation on trial has lived long enough for its second look.
+    Look,
+    /// It is on trial for so much longer: nothing is learned on top of it.
+    Trial(Duration),
+}
+
+/// What decides about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stand {
+    /// How long the generation on trial has lived, if one is.
+    pub(super) trial: Option<Duration>,
+    /// Whether a job was begun and has not ended.
+    pub(super) is_in_job: bool,
+    /// Whether a global adapter waits, and there is text to judge it by.
+    pub(super) is_offered: bool,
+}
+
+/// Decides: an install comes after the job under way and before the next one, and a trial before all.
+pub(super) fn turn(stand: Stand, trial: Duration) -> Turn {
+    match stand {
+        Stand { trial: Some(lived), .. } if lived >= trial => Turn::Look,
+        Stand { trial: Some(lived), .. } => Turn::Trial(trial.saturating_sub(lived)),
+        Stand { is_in_job: false, is_offered: true, .. } => Turn::Install,
+        _ => Turn::Job,
+    }
 }
 
 /// What they are worth.
@@ -204,6 +239,18 @@ mod tests {
             assert_eq!(worth(&begun, few, 3), Worth::Learning);
         }
         assert_eq!(worth(&fresh, Made { blocks: 0, ..few }, 3), Worth::Nothing);
+    }
+
+    #[test]
+    fn a_trial_comes_before_all_and_an_install_between_two_jobs() {
+        let ten = Duration::from_secs(600);
+        let all = Stand { trial: None, is_in_job: true, is_offered: true };
+        assert_eq!(turn(Stand::default(), ten), Turn::Job);
+        assert_eq!(turn(all, ten), Turn::Job, "the job under way ends first");
+        assert_eq!(turn(Stand { is_in_job: false, ..all }, ten), Turn::Install);
+        let lived = |seconds| Stand { trial: Some(Duration::from_secs(seconds)), ..all };
+        assert_eq!(turn(lived(599), ten), Turn::Trial(Duration::from_secs(1)));
+        assert_eq!(turn(lived(600), ten), Turn::Look);
     }
 
     #[test]

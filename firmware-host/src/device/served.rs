@@ -4,6 +4,7 @@
 
 use sapwood::adapter::Adapter;
 use sapwood::learner::Engines;
+use sapwood::state::{Global, Since};
 use sapwood::tokenise::Tokeniser;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -14,6 +15,10 @@ pub struct Current {
     pub generation: Option<u64>,
     /// Its slow adapter.
     pub adapter: Option<Adapter>,
+    /// The global adapter that it stands on: the first ranks.
+    pub global: Option<Global>,
+    /// What was learned since that was installed.
+    pub since: Since,
 }
 
 /// The resident base and what is in use on top of it.

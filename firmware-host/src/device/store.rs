@@ -7,11 +7,13 @@ use super::{DeviceError, lock};
 use crate::budget::{Meter, Starts};
 use crate::config::Intake;
 use crate::history::History;
-use crate::status::{Board, Ending, InboxStatus, JobReport, ReservoirStatus};
+use crate::status::{
+    Board, Ending, GlobalStatus, InboxStatus, JobReport, ReservoirStatus, TrialStatus,
+};
 use jiff::Timestamp;
 use sapwood::inbox::{Bounds, Inbox, InboxError, Job};
 use sapwood::ports::Storage;
-use sapwood::state::{Checkpoint, State};
+use sapwood::state::{Checkpoint, State, Trial};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What the worker owns on disk; the inbox it shares with whoever offers samples.
@@ -23,7 +25,7 @@ pub(super) struct Store {
     pub(super) starts: Starts,
 }
 
-/// Opens the state, and says what its recovery did.
+/// Opens the state, and says what its recovery did; a generation on trial has one try less then.
 ///
 /// # Errors
 /// [`DeviceError::State`]; [`DeviceError::Inbox`] for what a later version left;
@@ -36,7 +38,7 @@ pub(super) fn recovered(meter: &Arc<Meter>) -> Result<State, DeviceError> {
     if let Some(generation) = remembered.filter(|_| !has_manifest) {
         return Err(DeviceError::ManifestLost { generation });
     }
-    let state = State::open(meter.clone())?;
+    let mut state = State::open(meter.clone())?;
     let recovery = state.recovery();
     for reason in &recovery.fell_back {
         tracing::warn!(reason, "the state folder is damaged");
@@ -46,6 +48,22 @@ pub(super) fn recovered(meter: &Arc<Meter>) -> Result<State, DeviceError> {
     }
     for path in &recovery.swept {
         tracing::info!(path, "removed what an interrupted job left");
+    }
+    // Before anything is loaded: what brings the program down now has had its try.
+    if let Some(Trial { generation, .. }) = state.trial() {
+        match state.take_try()? {
+            Some(Trial { tries_left, .. }) => {
+                tracing::info!(generation, tries_left, "this start tries a new global adapter");
+            }
+            None => {
+                let now = state.current().map(|generation| generation.number);
+                tracing::warn!(
+                    generation,
+                    now,
+                    "never confirmed: the generation before it is back"
+                );
+            }
+        }
     }
     Ok(state)
 }
@@ -185,7 +203,10 @@ impl Store {
                 seen: stats.seen,
             }
         });
-        board.update(|status| status.reservoir = reservoir);
+        let (global, trial) = (GlobalStatus::of(&self.state), TrialStatus::of(&self.state));
+        board.update(|status| {
+            (status.reservoir, status.global, status.trial) = (reservoir, global, trial);
+        });
     }
 }
 

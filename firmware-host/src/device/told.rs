@@ -3,7 +3,7 @@
 //! - An order is noted here the moment it is heard, during a run too: none is lost with what it came into.
 //! - What is to be done between two runs is one more arm of [`Told::follow`], and one of the worker's tick.
 
-use super::Order;
+use super::{Offered, Order};
 use crate::paused::Paused;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -18,13 +18,15 @@ pub(super) struct Told {
     pub(super) ordered: bool,
     /// An operator asked for the end.
     pub(super) ending: bool,
+    /// The newest global adapter that is to be installed.
+    pub(super) install: Option<Arc<Offered>>,
 }
 
 impl Told {
     /// The next order that has come.
     pub(super) fn next(&mut self) -> Option<Order> {
         let order = self.orders.try_recv().ok()?;
-        self.follow(order);
+        self.follow(order.clone());
         Some(order)
     }
 
@@ -42,6 +44,12 @@ impl Told {
         match order {
             Order::JobNow => self.ordered = true,
             Order::Stop => self.ending = true,
+            Order::Install(offered) => {
+                let newer = self.install.as_ref().is_none_or(|was| was.sequence < offered.sequence);
+                if newer {
+                    self.install = Some(offered);
+                }
+            }
             // Whoever gave it has written it down: the next look sees it.
             Order::Pause | Order::Resume => {}
         }

@@ -31,7 +31,7 @@ pub(super) struct Tools {
     /// The threads that learn; they give way to those that serve.
     pub(super) pool: ThreadPool,
     /// General text that no job learns.
-    general: Vec<Block>,
+    pub(super) general: Vec<Block>,
 }
 
 impl Tools {
@@ -61,7 +61,11 @@ impl Tools {
         Ok(Self { config, served, pool, general })
     }
 
-    fn spec(&self) -> Result<Spec, LearnError> {
+    /// The own ranks of an adapter.
+    ///
+    /// # Errors
+    /// [`LearnError`] where settings do not fit the base.
+    pub(super) fn spec(&self) -> Result<Spec, LearnError> {
         learner::spec(self.served.engines.base.config(), &self.config.learn)
     }
 
@@ -71,23 +75,25 @@ impl Tools {
         learner::threads(&self.config.learn) as f32 / cores as f32
     }
 
-    /// Memory that a job takes beside the resident base.
-    pub(super) fn job_bytes(&self, samples: u64) -> u64 {
+    /// Memory that a job takes beside the resident base; `ranks` of a global adapter come first.
+    pub(super) fn job_bytes(&self, samples: u64, ranks: usize) -> u64 {
         let (base, settings) = (&self.served.engines.base, &self.config.learn);
         // Samples are about a block each, and an eighth of them is held out.
         let fresh = samples * settings.max_seq_length as u64;
         let tokens = Tokens { fresh, held_out: fresh / 8 }.with_old();
-        self.spec().map_or(0, |spec| Memory::estimate(base, &spec, settings, tokens).job())
+        let spec = self.spec().map(|own| own.over(ranks));
+        spec.map_or(0, |spec| Memory::estimate(base, &spec, settings, tokens).job())
     }
 
     /// Bytes of the disk that a job writes before it frees any: a checkpoint twice while one is replaced, the
-    /// commit's learner and adapter, and a reservoir that is not there yet.
+    /// commit's learner and adapter, and a reservoir that is not there yet; `ranks` of a global adapter come
+    /// first.
     ///
     /// # Errors
     /// [`DeviceError`].
-    pub(super) fn job_disk_bytes(&self, disk: &Meter) -> Result<u64, DeviceError> {
+    pub(super) fn job_disk_bytes(&self, disk: &Meter, ranks: usize) -> Result<u64, DeviceError> {
         let learn = &self.config.learn;
-        let adapter = self.spec()?.len() as u64 * size_of::<f32>() as u64;
+        let adapter = self.spec()?.over(ranks).len() as u64 * size_of::<f32>() as u64;
         // Fast, slow and the two moments.
         let record = 4 * adapter;
         let blocks = learn.replay_blocks * learn.max_seq_length as u64;
@@ -118,12 +124,14 @@ impl Tools {
     /// # Errors
     /// [`DeviceError`]: what was served before still is.
     pub(super) fn serve(&self, state: &State, board: &Board) -> Result<(), DeviceError> {
-        let spec = self.spec()?;
+        let spec = self.spec()?.over(state.ranks());
         let current = match (state.current(), state.learner()?) {
             (Some(generation), Some(record)) => {
                 record.belongs_to(&self.served.engines.base.hash(), &spec)?;
-                let adapter = Adapter { spec, values: record.slow };
-                Current { generation: Some(generation.number), adapter: Some(adapter) }
+                let adapter = Some(Adapter { spec, values: record.slow });
+                let (generation, global, since) =
+                    (Some(generation.number), record.global, record.since);
+                Current { generation, adapter, global, since }
             }
             _ => Current::default(),
         };

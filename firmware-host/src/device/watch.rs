@@ -94,7 +94,8 @@ impl<'w> Watch<'w> {
                 Order::Pause => return Some("paused by an operator".to_owned()),
                 Order::Stop => return Some("the program was told to end".to_owned()),
                 Order::JobNow => self.situation.ordered = true,
-                Order::Resume => {}
+                // An install waits for the end of what is under way.
+                Order::Resume | Order::Install(_) => {}
             }
         }
         let elapsed = self.sight.clock.elapsed();

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! tick: orders -> look -> step: plan -> prepare -> run -> settle
+//!                     |-> install, second look
 //! ```
 //! - [`Worker::tick`] is one look, and a step if one may be made; [`Worker::live`] is tick after tick until
 //!   it is told to end.
 //! - Why it waits is logged when it changes, so that the log explains every job and every pause.
 //! - Never here: what a step decides (`plan`, `settle`), what it does (`prepare`, `run`).
 
-use super::plan::{self, Next, Worth};
+use super::fleet::{self, FleetView};
+use super::install::{self, Done, FAILURES_MAX, TRIAL};
+use super::plan::{self, Next, Stand, Turn, Worth};
 use super::prepare::Source;
 use super::run::run;
 use super::settle::{self, End, Rest};
@@ -28,11 +31,12 @@ use crate::status::{BEAT, Board, Phase};
 use jiff::tz::TimeZone;
 use sapwood::inbox::{InboxError, Job};
 use sapwood::learner::Event;
-use sapwood::state::Checkpoint;
+use sapwood::state::{Checkpoint, InstallOutcome};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What to do after a tick.
@@ -58,6 +62,14 @@ pub struct Worker {
     told: Told,
     /// When it may run again.
     rest: Rest,
+    /// What a fleet may know.
+    view: Arc<Mutex<FleetView>>,
+    /// Bytes of the disk that a job takes.
+    disk_bytes: Arc<AtomicU64>,
+    /// When the generation on trial began to live, in this process.
+    trial_since: Duration,
+    /// Runs of the install that waits which failed.
+    failures: u32,
     /// Names of the constraints that stood in the way at the last look.
     waited_for: Option<String>,
 }
@@ -83,19 +95,37 @@ impl Worker {
         let sight = Sight { clock, probes, constraints, board: Arc::new(Board::default()) };
         let (sender, orders) = mpsc::channel();
         let paused = Arc::new(Paused::read(store.meter.clone())?);
-        let told = Told { orders, paused: paused.clone(), ordered: false, ending: false };
+        let (ordered, ending, install) = (false, false, None);
+        let told = Told { orders, paused: paused.clone(), ordered, ending, install };
         tools.serve(&store.state, &sight.board)?;
+        let facts = fleet::facts(tools.served.engines.base.hash(), &tools.spec()?);
+        let view = Arc::new(Mutex::new(FleetView::of(facts, &store.state)));
+        let disk_bytes = tools.job_disk_bytes(&store.meter, store.state.ranks())?;
+        let disk_bytes = Arc::new(AtomicU64::new(disk_bytes));
         let handle = Handle {
             inbox: store.inbox.clone(),
             orders: sender,
             paused,
             board: sight.board.clone(),
             served: tools.served.clone(),
-            job_disk_bytes: tools.job_disk_bytes(&store.meter)?,
+            fleet: view.clone(),
+            job_disk_bytes: disk_bytes.clone(),
             disk_is_low: Arc::default(),
         };
-        let (rest, waited_for) = (Rest::default(), None);
-        let worker = Self { tools, store, sight, told, rest, waited_for };
+        let (rest, failures, waited_for) = (Rest::default(), 0, None);
+        let trial_since = sight.clock.elapsed();
+        let worker = Self {
+            tools,
+            store,
+            sight,
+            told,
+            rest,
+            view,
+            disk_bytes,
+            trial_since,
+            failures,
+            waited_for,
+        };
         worker.first_board(&model);
         Ok((worker, handle))
     }
@@ -164,15 +194,23 @@ impl Worker {
         }
         // An order that would wait for samples could come true at any time.
         self.told.ordered &= self.store.inbox().reach(1).is_some();
-        let situation = self.situation();
+        let taken = self.store.state.taken();
+        self.told.install.take_if(|offered| offered.sequence <= taken);
         let elapsed = self.sight.clock.elapsed();
+        let turn = plan::turn(self.stand(elapsed), TRIAL);
+        let situation = self.situation(turn);
         let (readings, look) = self.sight.look(elapsed, &situation);
-        if let Err(why) = self.may_start(&look) {
+        if let Err(why) = self.may_start(&look, turn) {
             self.wait(&look, why);
             return Ok(Pace::Wait);
         }
         self.waited_for = None;
-        let again = match self.step(&readings, situation) {
+        let made = match turn {
+            Turn::Install => self.install(&readings, situation),
+            Turn::Look => self.second_look(&readings, situation),
+            Turn::Job | Turn::Trial(_) => self.step(&readings, situation),
+        };
+        let again = match made {
             Err(error) if !error.is_final() => {
                 tracing::error!(%error, "no job could begin");
                 self.sight.board.update(|status| status.endings.failed += 1);
@@ -181,7 +219,7 @@ impl Worker {
             }
             made => made?,
         };
-        self.store.show(&self.sight.board);
+        self.show();
         Ok(match (self.told.ending, again) {
             (true, _) => Pace::End,
             (false, true) => Pace::Again,
@@ -189,25 +227,59 @@ impl Worker {
         })
     }
 
-    fn situation(&self) -> Situation {
+    /// Shows what is there after it changed: to people, and to a fleet.
+    fn show(&self) {
+        self.store.show(&self.sight.board);
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        *view = FleetView::of(view.facts, &self.store.state);
+        // What cannot be told keeps the number of before.
+        if let Ok(bytes) = self.tools.job_disk_bytes(&self.store.meter, self.store.state.ranks()) {
+            self.disk_bytes.store(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn stand(&self, elapsed: Duration) -> Stand {
+        let Store { state, .. } = &self.store;
+        // A device that has learned nothing has text to judge by after its first job.
+        let is_judged = !self.tools.general.is_empty() || state.current().is_some();
+        Stand {
+            trial: state.trial().map(|_| elapsed.saturating_sub(self.trial_since)),
+            is_in_job: self.store.inbox().job().is_some(),
+            is_offered: self.told.install.is_some() && is_judged,
+        }
+    }
+
+    fn situation(&self, turn: Turn) -> Situation {
         let (waiting, job) = {
             let inbox = self.store.inbox();
             (inbox.waiting(), inbox.job())
         };
         Situation {
             samples: waiting.samples,
-            resumes: job.is_some(),
-            ordered: self.told.ordered,
+            // An install and a second look need no samples.
+            resumes: job.is_some() || turn != Turn::Job,
+            ordered: self.told.ordered || turn != Turn::Job || self.is_in_the_way(job.is_some()),
             paused: self.told.paused.is(),
             serving: self.sight.board.serving(),
             jobs_today: self.store.starts.in_a_day(self.sight.clock.now()),
             own_load: 0.0,
-            job_bytes: self.tools.job_bytes(waiting.samples),
+            job_bytes: self.tools.job_bytes(waiting.samples, self.store.state.ranks()),
         }
     }
 
-    fn may_start(&self, look: &Look) -> Result<(), String> {
+    /// Whether a job under way keeps an install waiting: then it is learned to its end as if it was ordered.
+    fn is_in_the_way(&self, is_in_job: bool) -> bool {
+        is_in_job && self.told.install.is_some()
+    }
+
+    fn may_start(&self, look: &Look, turn: Turn) -> Result<(), String> {
         look.start.clone()?;
+        if let Turn::Trial(left) = turn {
+            return Err(format!(
+                "a new global adapter is on trial for another {} s",
+                left.as_secs() + 1
+            ));
+        }
         let left = self.rest.left(self.sight.clock.elapsed());
         if left.is_zero() || self.told.ordered {
             return Ok(());
@@ -255,6 +327,48 @@ impl Worker {
         let situation = Situation { own_load: self.tools.own_load(), job_bytes: 0, ..situation };
         let end = self.learn(job, checkpoint.as_ref(), readings, situation)?;
         self.go_on(end)
+    }
+
+    /// Installs the global adapter that waits; false when nothing is to be done at once.
+    fn install(&mut self, readings: &Readings, situation: Situation) -> Result<bool, DeviceError> {
+        let Self { tools, store, sight, told, .. } = self;
+        let Some(offered) = told.install.clone() else { return Ok(false) };
+        let situation = Situation { own_load: tools.own_load(), job_bytes: 0, ..situation };
+        let (meter, config) = (store.meter.clone(), &tools.config);
+        let mut watch = Watch::begin((&mut *sight, told), meter, config, readings, situation, 0);
+        let done = install::install(tools, store, &mut watch, &offered)?;
+        self.trial_since = self.sight.clock.elapsed();
+        match done {
+            Done::Later => return Ok(true),
+            Done::Over => {}
+            Done::Failed(_, Some(error)) => return Err(error),
+            Done::Failed(why, None) => {
+                self.failures += 1;
+                self.rest.after_failure(self.sight.clock.elapsed(), why.clone());
+                if self.failures < FAILURES_MAX {
+                    return Ok(false);
+                }
+                // Whoever offers it must hear of an end.
+                install::remember(&mut self.store, &offered, InstallOutcome::Failed, &why)?;
+            }
+        }
+        self.failures = 0;
+        self.told.install.take_if(|newest| newest.sequence <= offered.sequence);
+        Ok(true)
+    }
+
+    /// Looks at the generation on trial once more; false when nothing is to be done at once.
+    fn second_look(
+        &mut self,
+        readings: &Readings,
+        situation: Situation,
+    ) -> Result<bool, DeviceError> {
+        let Self { tools, store, sight, told, .. } = self;
+        let situation = Situation { own_load: tools.own_load(), job_bytes: 0, ..situation };
+        let (meter, config) = (store.meter.clone(), &tools.config);
+        let mut watch = Watch::begin((&mut *sight, told), meter, config, readings, situation, 0);
+        install::second_look(tools, store, &mut watch)?;
+        Ok(true)
     }
 
     /// Reads the samples of a job, learns them, and settles what came of it.

@@ -52,6 +52,7 @@ pub(crate) fn table(value: &Value) -> String {
     rows.push(row("model", text(value, "/model").map(String::from)));
     let generation = whole(value, "/serving/generation").map(|number| number.to_string());
     rows.push(row("generation", Some(generation.unwrap_or("none: the bare base".into()))));
+    rows.push(row("global", global(value)));
     rows.push(row("uptime", real(value, "/uptime_seconds").map(span)));
     let damage = list(value, "/damage").iter().filter_map(Value::as_str);
     rows.extend(damage.map(|line| row("damage", Some(line.to_owned()))));
@@ -119,6 +120,17 @@ fn inbox(value: &Value) -> Option<String> {
     Some(line)
 }
 
+fn global(value: &Value) -> Option<String> {
+    let (sequence, ranks) = (whole(value, "/global/sequence")?, whole(value, "/global/ranks")?);
+    let artifact: String = text(value, "/global/artifact")?.chars().take(16).collect();
+    let trial = whole(value, "/trial/tries_left").zip(whole(value, "/trial/parent"));
+    let trial = trial.map(|(tries, parent)| {
+        format!(", on trial: {tries} more starts, else generation {parent} returns")
+    });
+    let trial = trial.unwrap_or_default();
+    Some(format!("sequence {sequence}, {artifact}, rank {ranks}{trial}"))
+}
+
 fn reservoir(value: &Value) -> Option<String> {
     let number = |name| whole(value, &format!("/reservoir/{name}"));
     let (held, capacity, seen) = (number("held")?, number("capacity")?, number("seen")?);
@@ -137,7 +149,10 @@ fn serving(value: &Value) -> Option<String> {
 fn job(report: &Value) -> String {
     let word = |name| text(report, name).unwrap_or("?");
     let (number, ending) = (&report["number"], word("/ending"));
-    let steps = format!("{} of {} steps", report["steps"][0], report["steps"][1]);
+    let steps = match text(report, "/kind") {
+        Some("install") => "install of a global adapter".to_owned(),
+        _ => format!("{} of {} steps", report["steps"][0], report["steps"][1]),
+    };
     let mut line = format!("{number}, {}: {ending}, {steps}", word("/started"));
     if let Some(seconds) = real(report, "/seconds") {
         line += &format!(" in {}", span(seconds));
@@ -188,12 +203,15 @@ fn bytes(count: f64) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
-    use firmware_host::status::{Change, Ending, JobReport, Phase, Status};
+    use firmware_host::status::{
+        Change, Ending, GlobalStatus, JobKind, JobReport, Phase, Status, TrialStatus,
+    };
     use serde_json::json;
 
     fn report() -> JobReport {
         JobReport {
             number: 7,
+            kind: JobKind::Learn,
             started: "2026-01-01T00:00:00Z".into(),
             seconds: 61.0,
             joules: None,
@@ -213,13 +231,17 @@ mod tests {
             model: "base".into(),
             phase: Phase::Waiting,
             waiting_for: "12 of 64 samples".into(),
-            jobs: vec![report()],
+            jobs: vec![report(), JobReport { kind: JobKind::Install, ..report() }],
+            global: Some(GlobalStatus { sequence: 7, artifact: "ab".repeat(32), ranks: 16 }),
+            trial: Some(TrialStatus { parent: 4, tries_left: 2 }),
             ..Status::default()
         };
         let table = table(&serde_json::to_value(&status).unwrap());
         for line in [
             "phase       waiting: 12 of 64 samples\n",
             "generation  none: the bare base\n",
+            "global      sequence 7, abababababababab, rank 16, on trial: 2 more starts, else generation 4",
+            "kept, install of a global adapter in 61 s",
             "inbox       0 samples wait, 0 B of 0 B\n",
             "kept, 40 of 40 steps in 61 s, new 1.920 -> 1.800 bits/byte; new text is better",
         ] {

@@ -11,6 +11,7 @@ use firmware_host::client::Client;
 use firmware_host::config::Config;
 use firmware_host::history::History;
 use firmware_host::paused::is_paused;
+use firmware_host::status::{GlobalStatus, TrialStatus};
 use sapwood::inbox::{Bounds, Inbox};
 use sapwood::ports::{Disk, Storage};
 use sapwood::state::State;
@@ -66,6 +67,8 @@ fn folder(config: &Config) -> anyhow::Result<Value> {
         "model": config.model.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy()),
         "damage": state.recovery().fell_back,
         "serving": { "generation": state.current().map(|current| current.number) },
+        "global": GlobalStatus::of(&state),
+        "trial": TrialStatus::of(&state),
         "generations": generations,
         "rejected": rejected,
         "reservoir": reservoir,

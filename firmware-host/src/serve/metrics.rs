@@ -221,6 +221,12 @@ fn serving(sheet: &mut Sheet<'_>, status: &Status) -> fmt::Result {
     let serving = status.serving;
     let help = "Generation in use; none for the bare base";
     sheet.gauge("generation", help, serving.generation.map(|number| number as f64))?;
+    let help = "Sequence of the global adapter that it stands on; none without one";
+    let sequence = status.global.as_ref().map(|global| global.sequence as f64);
+    sheet.gauge("global_sequence", help, sequence)?;
+    let help = "Starts that are left to it on trial; none when it is confirmed";
+    let tries = status.trial.map(|trial| f64::from(trial.tries_left));
+    sheet.gauge("trial_tries_left", help, tries)?;
     let help = "Texts that are being written";
     sheet.gauge("texts_active", help, Some(serving.active as f64))?;
     sheet.counter("texts", "Requests for text that were answered", serving.requests)?;

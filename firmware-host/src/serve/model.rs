@@ -186,7 +186,8 @@ mod tests {
         let mut each = |piece: &str| {
             pieces.push(piece.to_owned());
             if pieces.len() == 3 {
-                model.served.swap(Current { generation: Some(9), adapter: adapter.take() });
+                let (generation, adapter) = (Some(9), adapter.take());
+                model.served.swap(Current { generation, adapter, ..Current::default() });
             }
             ControlFlow::Continue(())
         };

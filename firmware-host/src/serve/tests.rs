@@ -8,7 +8,7 @@ use super::shared::Shared;
 use super::{Server, start};
 use crate::config::Serve;
 use crate::constraints::ConstraintState;
-use crate::status::{Change, Ending, JobReport, Phase, StepPoint};
+use crate::status::{Change, Ending, JobKind, JobReport, Phase, StepPoint};
 use crate::supervise::Supervisor;
 use axum::Router;
 use axum::body::Body;
@@ -390,6 +390,7 @@ async fn requests_are_counted_by_route_and_no_path_adds_a_label() {
 fn report(number: u64, ending: Ending) -> JobReport {
     JobReport {
         number,
+        kind: JobKind::Learn,
         started: String::new(),
         seconds: 1.0,
         joules: None,

@@ -4,7 +4,9 @@ use super::{report, routes, text};
 use crate::constraints::ConstraintState;
 use crate::probe::Readings;
 use crate::serve::fixture::{Cage, Parrot};
-use crate::status::{Change, Ending, JobReport, ReservoirStatus, StepPoint};
+use crate::status::{
+    Change, Ending, GlobalStatus, JobReport, ReservoirStatus, StepPoint, TrialStatus,
+};
 use axum::body::Body;
 use axum::http::Request;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +33,8 @@ fn full() -> Arc<Cage> {
         status.resident_bytes = Some(1 << 20);
         status.reservoir = Some(ReservoirStatus { held: 1, capacity: 2, seen: 3 });
         status.serving.generation = Some(7);
+        status.global = Some(GlobalStatus { sequence: 3, ..GlobalStatus::default() });
+        status.trial = Some(TrialStatus { parent: 6, tries_left: 2 });
         let (name, why) = ("charging", String::new());
         status.constraints.push(ConstraintState { name, met: false, why });
     });

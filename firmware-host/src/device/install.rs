@@ -1,0 +1,207 @@
+//! A global adapter that was ordered: read, installed under the watch of a job; and its second look.
+//!
+//! - In: an offer whose file was checked by whoever gives it, a state between two jobs. Out: what came of
+//!   it, in the state's `installs` and as a run in the history.
+//! - What can never be installed is remembered as such; what failed for now is tried again.
+//! - Never here: when it may run (`worker`), what a new adapter does to the own ranks (`learner::install`).
+
+use super::store::Store;
+use super::tools::Tools;
+use super::watch::Watch;
+use super::{DeviceError, Offered};
+use crate::status::{Board, Ending, JobKind, JobReport, Phase};
+use sapwood::learner::{self, Event, LearnError, Outcome};
+use sapwood::state::{Install, InstallOutcome};
+use sapwood_protocol::limits::FLEET_ADAPTER_BYTES_MAX;
+use std::fs::File;
+use std::io::{self, Read};
+use std::time::Duration;
+
+/// How long a generation is on trial before its second look.
+pub(super) const TRIAL: Duration = Duration::from_secs(600);
+/// Failures of one install after which it is given up.
+pub(super) const FAILURES_MAX: u32 = 3;
+
+/// What an install or a second look means for the worker.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// It is decided.
+    Over,
+    /// It was told to stop: again later.
+    Later,
+    /// It failed, and why; with what the device does not survive.
+    Failed(String, Option<DeviceError>),
+}
+
+/// Why there is no adapter to install.
+enum Unread {
+    /// The file cannot be read now.
+    Disk(io::Error),
+    /// It is not what was offered, or no global adapter of this base.
+    Other(String),
+}
+
+/// Installs what was offered, on trial, or remembers why not.
+///
+/// # Errors
+/// [`DeviceError`]: nothing has changed, or the state must be opened again.
+pub(super) fn install(
+    tools: &Tools,
+    store: &mut Store,
+    watch: &mut Watch<'_>,
+    offered: &Offered,
+) -> Result<Done, DeviceError> {
+    let started = watch.sight.clock.now();
+    let number = store.begin_run(started);
+    let sequence = offered.sequence;
+    tracing::info!(job = number, sequence, "install of a global adapter begins");
+    watch.sight.board.update(|status| {
+        (status.phase, status.waiting_for) = (Phase::Learning, String::new());
+    });
+    // No job is under way: what is left of one has nobody who goes on with it.
+    store.state.drop_checkpoint()?;
+    let (ending, reason, done) = match read(tools, offered) {
+        Err(Unread::Disk(error)) => failed(error.to_string(), None),
+        Err(Unread::Other(reason)) => refuse(store, offered, InstallOutcome::Failed, reason)?,
+        Ok(global) => put(tools, store, watch, (offered, &global))?,
+    };
+    let generation = store.state.current().map(|generation| generation.number);
+    let (kind, started) = (JobKind::Install, started.to_string());
+    let report = JobReport { number, kind, started, ending, reason, generation, ..watch.report() };
+    store.end_run(&watch.sight.board, report);
+    Ok(done)
+}
+
+type Ended = (Ending, String, Done);
+
+fn failed(reason: String, error: Option<DeviceError>) -> Ended {
+    (Ending::Failed, reason.clone(), Done::Failed(reason, error))
+}
+
+/// The adapter that lies in the offered file.
+fn read(tools: &Tools, offered: &Offered) -> Result<learner::Offered, Unread> {
+    let Offered { sequence, artifact, path } = offered;
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(Unread::Disk)?;
+    file.take(FLEET_ADAPTER_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(Unread::Disk)?;
+    if blake3::hash(&bytes).as_bytes() != artifact {
+        let why = "its file has another BLAKE3 than was offered".to_owned();
+        return Err(Unread::Other(why));
+    }
+    let base = tools.served.engines.base.hash();
+    learner::Offered::read(&bytes, base, *sequence)
+        .map_err(|error| Unread::Other(error.to_string()))
+}
+
+/// Has the learner judge it, and does what follows.
+fn put(
+    tools: &Tools,
+    store: &mut Store,
+    watch: &mut Watch<'_>,
+    (offered, global): (&Offered, &learner::Offered),
+) -> Result<Ended, DeviceError> {
+    let (engines, settings) = (&tools.served.engines, &tools.config.learn);
+    let outcome = tools.pool.install(|| {
+        let mut tell = |event: &Event| watch.hear(event);
+        learner::install(engines, &mut store.state, global, settings, &tools.general, &mut tell)
+    });
+    Ok(match outcome {
+        Ok(Outcome::Judged { verdict, .. }) => {
+            tools.serve(&store.state, &watch.sight.board)?;
+            let ending = if verdict.keeps() { Ending::Kept } else { Ending::Dropped };
+            (ending, verdict.to_string(), Done::Over)
+        }
+        Ok(Outcome::Stopped) => {
+            (Ending::Stopped, watch.stop.take().unwrap_or_default(), Done::Later)
+        }
+        Err(LearnError::Installed { .. }) => {
+            // Another offer of what is there: nothing is to be tried.
+            let reason = "it is installed already".to_owned();
+            remember(store, offered, InstallOutcome::Confirmed, &reason)?;
+            (Ending::Kept, reason, Done::Over)
+        }
+        Err(error @ LearnError::Foreign { .. }) => {
+            refuse(store, offered, InstallOutcome::Declined, error.to_string())?
+        }
+        Err(error) => {
+            let reason = error.to_string();
+            failed(reason, Some(DeviceError::from(error)).filter(DeviceError::is_final))
+        }
+    })
+}
+
+fn refuse(
+    store: &mut Store,
+    offered: &Offered,
+    outcome: InstallOutcome,
+    reason: String,
+) -> Result<Ended, DeviceError> {
+    remember(store, offered, outcome, &reason)?;
+    Ok((Ending::Failed, reason, Done::Over))
+}
+
+/// Remembers what became of an offer that changed nothing.
+///
+/// # Errors
+/// [`DeviceError::State`].
+pub(super) fn remember(
+    store: &mut Store,
+    offered: &Offered,
+    outcome: InstallOutcome,
+    reason: &str,
+) -> Result<(), DeviceError> {
+    let Offered { sequence, artifact, .. } = *offered;
+    let (reason, before, after) = (reason.to_owned(), None, None);
+    let install = Install { sequence, artifact, outcome, reason, before, after };
+    Ok(store.state.decline(install)?)
+}
+
+/// Scores the generation on trial once more, and confirms it or gives its parent back.
+///
+/// # Errors
+/// [`DeviceError`]: it is still on trial, or the state must be opened again.
+pub(super) fn second_look(
+    tools: &Tools,
+    store: &mut Store,
+    watch: &mut Watch<'_>,
+) -> Result<Done, DeviceError> {
+    let (engines, settings) = (&tools.served.engines, &tools.config.learn);
+    let looked = tools.pool.install(|| {
+        let mut tell = |event: &Event| watch.hear(event);
+        learner::look_again(engines, &store.state, settings, &tools.general, &mut tell)
+    });
+    match looked {
+        Ok((verdict, [_, after])) if verdict.keeps() => {
+            confirm(store, &verdict.to_string(), after)?;
+        }
+        Err(LearnError::Unjudged) => confirm(store, "it ran; no text for a second look", None)?,
+        Ok((verdict, _)) => revert(tools, store, &watch.sight.board, &verdict.to_string())?,
+        Err(LearnError::Stopped) => return Ok(Done::Later),
+        Err(error) => {
+            let reason = format!("no second look: {error}");
+            let error = DeviceError::from(error);
+            if error.is_final() {
+                return Err(error);
+            }
+            revert(tools, store, &watch.sight.board, &reason)?;
+        }
+    }
+    Ok(Done::Over)
+}
+
+fn confirm(store: &mut Store, reason: &str, after: Option<f64>) -> Result<(), DeviceError> {
+    store.state.confirm(reason, after)?;
+    tracing::info!(reason, "the generation on trial is confirmed");
+    Ok(())
+}
+
+fn revert(
+    tools: &Tools,
+    store: &mut Store,
+    board: &Board,
+    reason: &str,
+) -> Result<(), DeviceError> {
+    let generation = store.state.revert(reason)?;
+    tracing::warn!(generation, reason, "the generation before the one on trial is back");
+    tools.serve(&store.state, board)
+}

@@ -1,0 +1,408 @@
+//! A global adapter on a device in a simulated world: installed, tried, confirmed, taken back.
+//!
+//! - The real worker, state and learner over a base of seeded noise; time, weather and disk are played.
+//! - Held after every cut: the old generation or the new one is found, an order that is given again ends
+//!   the install as if nothing had been cut, and every sample that waited is learned once.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod world;
+
+use firmware_host::config::Config;
+use firmware_host::device::{FleetView, Handle, Offered, Order, Worker, World};
+use firmware_host::status::{Ending, JobKind};
+use jiff::tz::TimeZone;
+use sapwood::adapter::{Adapter, Spec, Strength, Target, wire};
+use sapwood::base::{Base, read_config};
+use sapwood::inbox::Inbox;
+use sapwood::ports::cut_disk::{CutDisk, Fault};
+use sapwood::state::{InstallOutcome, State};
+use sapwood_protocol::fleet::id::{CohortId, Hash};
+use sapwood_protocol::fleet::message::{Facts, Installed};
+use sapwood_protocol::fleet::update::{Kind, Meta};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use tempfile::TempDir;
+use world::{BOUNDS, MINUTE_MS, Sky, Weather, base, config, offer};
+
+/// Ranks of a global adapter.
+const RANKS: usize = 3;
+/// Samples that the device has learned at the beginning, and that wait then.
+const LEARNED: u64 = 14;
+const WAITING: u64 = 13;
+
+/// A base, files of global adapters, and a device that has learned and in whose inbox samples wait.
+struct Place {
+    folder: TempDir,
+    model: PathBuf,
+    learned: CutDisk,
+}
+
+fn place() -> &'static Place {
+    static PLACE: OnceLock<Place> = OnceLock::new();
+    PLACE.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let model = base(folder.path());
+        let disk = Arc::new(CutDisk::new());
+        let mut device = Device::open(&disk, config(&model));
+        (0..LEARNED).for_each(|number| device.offer(number));
+        device.until(|view| view.generation == 1);
+        assert_eq!(device.handle.status().inbox.samples, 0);
+        (LEARNED..LEARNED + WAITING).for_each(|number| device.offer(number));
+        drop(device);
+        let learned = disk.copy();
+        Place { folder, model, learned }
+    })
+}
+
+impl Place {
+    fn disk(&self) -> Arc<CutDisk> {
+        Arc::new(self.learned.copy())
+    }
+
+    fn config(&self) -> Config {
+        config(&self.model)
+    }
+
+    /// A device on a copy of the disk.
+    fn device(&self) -> Device {
+        Device::open(&self.disk(), self.config())
+    }
+
+    /// An order to install the global adapter of that number, which changes little; `targets` are its own.
+    fn offered(&self, number: u8, sequence: u64, targets: &[Target]) -> Arc<Offered> {
+        let path = self.folder.path().join(format!("{number}-{}.safetensors", targets.len()));
+        let config = read_config(&self.model).unwrap();
+        let strength = Strength { rank: RANKS, alpha: RANKS as f32 };
+        let spec = Spec::uniform(&config, config.layers - 2..config.layers, targets, strength);
+        let value = |at: usize| ((at * 31 + usize::from(number)) % 17) as f32 / 4096.0;
+        let values = (0..spec.len()).map(value).collect();
+        let meta = Meta {
+            kind: Kind::Global,
+            base: Hash(Base::open(&self.model).unwrap().hash()),
+            cohort: CohortId([1; 32]),
+            from: Hash([0; 32]),
+            generation: 1,
+            steps: 1,
+            tokens: 1,
+        };
+        let bytes = wire::encode(&Adapter { spec, values }, &meta).unwrap();
+        fs::write(&path, &bytes).unwrap();
+        Arc::new(Offered { sequence, artifact: *blake3::hash(&bytes).as_bytes(), path })
+    }
+}
+
+const TARGETS: [Target; 2] = [Target::Q, Target::V];
+
+/// A program that runs.
+struct Device {
+    sky: Arc<Sky>,
+    worker: Worker,
+    handle: Handle,
+}
+
+impl Device {
+    fn open(disk: &Arc<CutDisk>, config: Config) -> Self {
+        Self::try_open(disk, config).unwrap()
+    }
+
+    fn try_open(disk: &Arc<CutDisk>, config: Config) -> Option<Self> {
+        let sky: Arc<Sky> = Arc::default();
+        let probes = Box::new(Weather(sky.clone()));
+        let world = World { storage: disk.clone(), clock: sky.clone(), probes };
+        let (worker, handle) = Worker::open(config, world, TimeZone::UTC).ok()?;
+        Some(Self { sky, worker, handle })
+    }
+
+    fn offer(&self, number: u64) {
+        offer(&self.handle, &format!("pump {number} turns at {} rpm", number * 7_919 % 3_000))
+            .unwrap();
+    }
+
+    fn order(&self, offered: &Arc<Offered>) {
+        // A program that is on its way out takes none.
+        let _ = self.handle.order(Order::Install(offered.clone()));
+    }
+
+    /// A look of the worker, then half a minute; false when it ended with an error.
+    fn tick(&mut self) -> bool {
+        let lived = self.worker.tick().is_ok();
+        self.sky.0.fetch_add(MINUTE_MS / 2, Ordering::Relaxed);
+        lived
+    }
+
+    /// Looks of the worker until something is so, an hour at most.
+    fn until(&mut self, so: impl Fn(&FleetView) -> bool) {
+        for _ in 0..120 {
+            if so(&self.handle.fleet_view()) {
+                return;
+            }
+            assert!(self.tick(), "the worker ended");
+        }
+        let status = self.handle.status();
+        unreachable!("{:?} {}: {:?}", status.phase, status.waiting_for, status.jobs);
+    }
+
+    fn kinds(&self) -> Vec<(JobKind, Ending)> {
+        self.handle.status().jobs.iter().map(|job| (job.kind, job.ending)).collect()
+    }
+}
+
+fn outcome(view: &FleetView, sequence: u64) -> Option<InstallOutcome> {
+    let found = view.installs.iter().find(|install| install.sequence == sequence);
+    found.map(|install| install.outcome)
+}
+
+/// Goal: from the order to the confirmation, what the device says of itself is what is committed.
+#[test]
+fn an_install_is_on_trial_for_ten_minutes_and_then_confirmed() {
+    let (place, mut device) = (place(), place().device());
+    let offered = place.offered(1, 7, &TARGETS);
+    let view = device.handle.fleet_view();
+    let Facts { first_layer, targets, rank, .. } = view.facts;
+    let top = read_config(&place.model).unwrap().layers as u16 - 2;
+    assert_eq!((first_layer, targets, rank, view.installed), (top, 0b101, 2, None));
+    let own = device.handle.own_part().unwrap();
+    assert_eq!(
+        (own.from, own.generation, Some(own.steps)),
+        ([0; 32], 1, view.ready.map(|r| r.steps))
+    );
+    assert!(own.adapter.spec.modules.iter().all(|module| module.rank == 2));
+    device.order(&offered);
+    device.until(|view| view.trial);
+    let artifact = Hash(offered.artifact);
+    let view = device.handle.fleet_view();
+    assert_eq!(view.installed, Some(Installed { sequence: 7, artifact }));
+    assert_eq!((view.generation, view.ready), (2, None));
+    assert_eq!(
+        (device.handle.own_part(), outcome(&view, 7)),
+        (None, Some(InstallOutcome::Trialled))
+    );
+    let status = device.handle.status();
+    assert_eq!(
+        (status.serving.generation, status.trial.map(|trial| trial.tries_left)),
+        (Some(2), Some(3))
+    );
+    assert_eq!(
+        (status.global.map(|global| global.ranks), status.inbox.samples),
+        (Some(3), WAITING)
+    );
+    assert!(device.tick());
+    let why = device.handle.status().waiting_for;
+    assert!(why.starts_with("a new global adapter is on trial for another 5"), "{why}");
+    let begun = device.sky.milliseconds();
+    device.until(|view| !view.trial);
+    let lived = device.sky.milliseconds() - begun;
+    assert!((8 * MINUTE_MS..12 * MINUTE_MS).contains(&lived), "{lived} ms");
+    let install = device.handle.fleet_view().installs[0].clone();
+    assert_eq!(install.outcome, InstallOutcome::Confirmed);
+    assert!(install.before.is_some() && install.after.is_some());
+    device.until(|view| view.generation == 3);
+    let learned = (JobKind::Learn, Ending::Kept);
+    assert_eq!(device.kinds(), [learned, (JobKind::Install, Ending::Kept), learned]);
+    let own = device.handle.own_part().unwrap();
+    assert_eq!((own.from, own.generation), (offered.artifact, 3));
+    assert!(own.adapter.spec.modules.iter().all(|module| module.rank == 2));
+    let ready = device.handle.fleet_view().ready.unwrap();
+    assert_eq!((own.steps, own.tokens), (ready.steps, ready.tokens));
+    assert!(own.tokens > own.steps, "{own:?}");
+}
+
+/// The job under way ends first, however little it may spend at a time.
+#[test]
+fn a_job_under_way_when_the_order_comes_is_finished_first() {
+    let (place, mut config) = (place(), place().config());
+    config.budget.seconds = Some(1.0);
+    let mut device = Device::open(&place.disk(), config);
+    assert!(device.tick());
+    assert_eq!(device.kinds().last(), Some(&(JobKind::Learn, Ending::Stopped)));
+    device.order(&place.offered(1, 7, &TARGETS));
+    device.until(|view| view.trial);
+    let kinds = device.kinds();
+    let install = kinds.iter().position(|(kind, _)| *kind == JobKind::Install).unwrap();
+    assert_eq!(kinds[install - 1], (JobKind::Learn, Ending::Kept), "{kinds:?}");
+    assert_eq!((kinds.len(), device.handle.fleet_view().generation), (install + 1, 3));
+}
+
+/// A program that never lives ten minutes, whatever ends it.
+#[test]
+fn a_generation_that_is_never_confirmed_is_taken_back_before_anything_is_loaded() {
+    let place = place();
+    let disk = place.disk();
+    let mut device = Device::open(&disk, place.config());
+    device.order(&place.offered(1, 7, &TARGETS));
+    device.until(|view| view.trial);
+    drop(device);
+    for left in [2, 1, 0] {
+        let mut device = Device::open(&disk, place.config());
+        assert_eq!(device.handle.status().trial.map(|trial| trial.tries_left), Some(left));
+        assert!(device.tick() && device.handle.fleet_view().trial);
+    }
+    // Without a model nothing can be loaded, and still the parent is back.
+    let config = Config { model: Some(place.folder.path().join("none")), ..place.config() };
+    assert!(Device::try_open(&disk, config).is_none());
+    assert_eq!(State::look(disk.clone()).unwrap().current().unwrap().number, 1);
+    let mut device = Device::open(&disk, place.config());
+    let view = device.handle.fleet_view();
+    assert_eq!((view.generation, view.installed, view.trial), (1, None, false));
+    assert_eq!(outcome(&view, 7), Some(InstallOutcome::Reverted));
+    // It is not tried again, and learning goes on.
+    device.order(&place.offered(1, 7, &TARGETS));
+    device.until(|view| view.generation == 3);
+    assert_eq!(device.kinds().last(), Some(&(JobKind::Learn, Ending::Kept)));
+}
+
+/// Every install ends: what can never be one is remembered, what fails for now is tried again.
+#[test]
+fn an_offer_that_is_none_ends_with_its_reason() {
+    let (place, mut device) = (place(), place().device());
+    device.order(&place.offered(1, 1, &TARGETS[..1]));
+    device.until(|view| outcome(view, 1) == Some(InstallOutcome::Declined));
+    let other =
+        Offered { sequence: 2, artifact: [9; 32], ..(*place.offered(1, 2, &TARGETS)).clone() };
+    device.order(&Arc::new(other));
+    device.until(|view| outcome(view, 2) == Some(InstallOutcome::Failed));
+    let path = place.folder.path().join("gone");
+    device.order(&Arc::new(Offered { sequence: 3, artifact: [9; 32], path }));
+    device.until(|view| outcome(view, 3) == Some(InstallOutcome::Failed));
+    let reasons: Vec<String> =
+        device.handle.fleet_view().installs.into_iter().map(|install| install.reason).collect();
+    for (reason, word) in reasons.iter().zip(["another's", "BLAKE3", "No such file"]) {
+        assert!(reason.contains(word), "{reasons:?}");
+    }
+    // The same adapter under a later statement is what is there; an older statement is nothing.
+    device.order(&place.offered(1, 4, &TARGETS));
+    device.until(|view| outcome(view, 4) == Some(InstallOutcome::Confirmed));
+    device.order(&place.offered(1, 6, &TARGETS));
+    device.order(&place.offered(2, 5, &TARGETS));
+    device.until(|view| outcome(view, 6) == Some(InstallOutcome::Confirmed));
+    let view = device.handle.fleet_view();
+    assert_eq!(
+        (view.installed.map(|installed| installed.sequence), outcome(&view, 5)),
+        (Some(6), None)
+    );
+}
+
+/// What a fleet gives a device that has learned nothing waits until there is text to judge it by.
+#[test]
+fn without_any_text_to_judge_by_an_install_waits_for_the_first_job() {
+    let place = place();
+    let mut device = Device::open(&Arc::new(CutDisk::new()), place.config());
+    let view = device.handle.fleet_view();
+    assert_eq!((view.facts.rank, view.generation, view.ready), (2, 0, None));
+    assert!(device.handle.own_part().is_none());
+    device.order(&place.offered(1, 1, &TARGETS));
+    assert!(device.tick());
+    assert!(device.handle.fleet_view().installs.is_empty() && device.kinds().is_empty());
+    (0..LEARNED).for_each(|number| device.offer(number));
+    device.until(|view| view.trial);
+    assert_eq!(device.handle.fleet_view().generation, 2);
+}
+
+/// From the order to the last sample: an hour of a device that is told the same order until it has ended.
+/// Whether it came to its end; a cut ends it early.
+fn hour(device: &mut Device, offered: &Arc<Offered>) -> bool {
+    for _ in 0..120 {
+        device.order(offered);
+        let view = device.handle.fleet_view();
+        let is_over = matches!(
+            outcome(&view, offered.sequence),
+            Some(InstallOutcome::Confirmed | InstallOutcome::Reverted)
+        );
+        if is_over && device.handle.status().inbox.samples == 0 {
+            return true;
+        }
+        if !device.tick() {
+            return false;
+        }
+    }
+    false
+}
+
+/// What is found on a disk is one of the generations of the hour, whole; no sample is lost or doubled. Its
+/// number, samples that wait, and whether a job is under way.
+fn check(disk: &Arc<CutDisk>, when: &str) -> (Option<u64>, u64, bool) {
+    let state = State::look(disk.clone()).unwrap();
+    let number = state.current().map(|generation| generation.number);
+    assert!(state.recovery().fell_back.is_empty(), "{when}: {:?}", state.recovery());
+    assert!(state.verify(number.unwrap()).is_ok(), "{when}");
+    let trial = state.trial().map(|trial| (Some(trial.generation), trial.parent));
+    assert!(trial.is_none_or(|trial| trial == (number, 1)), "{when}: {trial:?}");
+    assert!(state.verify(1).is_ok() || state.trial().is_none(), "{when}: the parent is gone");
+    let inbox = Inbox::open(Arc::new(disk.copy()), BOUNDS, state.learned()).unwrap();
+    let waiting = inbox.take(u64::MAX).unwrap().samples.len() as u64;
+    assert_eq!(state.learned() + waiting, LEARNED + WAITING, "{when}");
+    (number, waiting, inbox.job().is_some())
+}
+
+/// Power fails at every operation of the hour: of install, trial, second look, confirmation, and the job
+/// after it. Each is one cut and one way for unsynced writes to end; then the device lives on to the end.
+#[test]
+fn a_power_cut_at_any_operation_of_an_install_ends_as_none() {
+    let place = place();
+    let offered = place.offered(1, 7, &TARGETS);
+    // What a job that was brought down leaves for the next is little.
+    let mut config = place.config();
+    config.job.samples_min = 1;
+    let whole = place.disk();
+    assert!(hour(&mut Device::open(&whole, config.clone()), &offered));
+    let operations = whole.operations();
+    let expected = State::look(whole).unwrap().learner().unwrap().unwrap();
+    let (mut olds, mut trials) = (0, 0);
+    for at in 0..operations {
+        let when = format!("cut at {at}");
+        let disk = place.disk();
+        disk.set(Some(Fault::Cut(at)));
+        if let Some(mut device) = Device::try_open(&disk, config.clone()) {
+            hour(&mut device, &offered);
+        }
+        let disk = Arc::new(disk.after_cut(at as u64));
+        let (number, _, is_in_job) = check(&disk, &when);
+        (olds, trials) =
+            (olds + u32::from(number == Some(1)), trials + u32::from(number == Some(2)));
+        assert!(hour(&mut Device::open(&disk, config.clone()), &offered), "{when}");
+        let (_, waiting, _) = check(&disk, &when);
+        let state = State::look(disk).unwrap();
+        assert_eq!((waiting, state.trial()), (0, None), "{when}");
+        let outcomes: Vec<_> = state.installs().iter().map(|install| install.outcome).collect();
+        assert_eq!(outcomes, [InstallOutcome::Confirmed], "{when}");
+        let learner = state.learner().unwrap().unwrap();
+        assert_eq!(learner.global, expected.global, "{when}");
+        // A job that was brought down may begin again with half of its samples.
+        let same = (learner.step, &learner.slow) == (expected.step, &expected.slow);
+        assert!(same || is_in_job, "{when}: what was learned is the same to the bit");
+    }
+    assert!(olds > 10 && trials > 10, "both are found: {olds} old, {trials} on trial");
+}
+
+/// The same where every start but the last is cut down: the parent returns once, and for good.
+#[test]
+fn a_power_cut_at_any_operation_of_a_start_under_trial_takes_a_try_or_none() {
+    let place = place();
+    let begun = place.disk();
+    let mut device = Device::open(&begun, place.config());
+    device.order(&place.offered(1, 7, &TARGETS));
+    device.until(|view| view.trial);
+    drop(device);
+    for tries in 0..=3_u32 {
+        let disk = Arc::new(begun.copy());
+        (0..tries).for_each(|_| drop(State::open(disk.clone()).unwrap().take_try()));
+        let left =
+            |disk: &Arc<CutDisk>| State::look(disk.clone()).unwrap().trial().map(|t| t.tries_left);
+        let before = left(&disk);
+        let started = Arc::new(disk.copy());
+        let _ = State::open(started.clone()).unwrap().take_try().unwrap();
+        let after = left(&started);
+        for at in 0..started.operations() {
+            let cut = Arc::new(disk.copy());
+            cut.set(Some(Fault::Cut(at)));
+            drop(Device::try_open(&cut, place.config()));
+            for luck in 0..4 {
+                let found = Arc::new(cut.after_cut(luck));
+                check(&found, &format!("{tries} tries, cut at {at}, luck {luck}"));
+                assert!([before, after].contains(&left(&found)), "{tries} tries, cut at {at}");
+            }
+        }
+    }
+}
