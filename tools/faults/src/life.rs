@@ -1,16 +1,20 @@
-//! A device's life: intake, learning, checkpoints, commits, rejections, rollbacks, restarts.
+//! A device's life: intake, learning, checkpoints, commits, rejections, rollbacks, restarts, installs of
+//! global adapters with their trials.
 //!
 //! - In: a disk and a plan. After every act that a restart could see, `done` is called.
 //! - A step's numbers depend on the sample, on what was replayed and on every step before.
 //! - Invariant: a life that is taken up in the round in which it was cut ends as one that was not.
 
-use crate::plan::Round;
+use crate::plan::{Offer, OfferEnd, Round};
 use sapwood::block::Block;
 use sapwood::inbox::{Bounds, Found, Inbox, InboxError, Job};
 use sapwood::intake::Example;
 use sapwood::ports::Storage;
 use sapwood::reservoir::{Geometry, Reservoir, ReservoirError};
-use sapwood::state::{Commit, LearnerRecord, Shape, State, StateError};
+use sapwood::state::{
+    Commit, Global, Install, InstallOutcome, LearnerRecord, Shape, Since, State, StateError,
+};
+use sapwood_protocol::limits::TRIES_MAX;
 use std::sync::Arc;
 
 /// Seed of the reservoir's chance.
@@ -118,6 +122,16 @@ pub enum Act {
     Forget,
     /// A rollback.
     Rollback,
+    /// A global adapter was installed on trial.
+    Install,
+    /// A start took a try of the trial, or found none and gave the parent back.
+    Try,
+    /// The generation on trial was confirmed.
+    Confirm,
+    /// Its parent returned.
+    Revert,
+    /// An offer was declined.
+    Decline,
 }
 
 /// Hears after each act what it was and in which round.
@@ -197,6 +211,66 @@ impl Device {
             self.learner = committed(&self.state)?;
             done(Act::Rollback);
         }
+        match &round.offer {
+            Some(offer) => self.offered(offer, done),
+            None => Ok(()),
+        }
+    }
+
+    /// Installs what is offered, starts under its trial and ends it; what was done before a cut is done once.
+    fn offered(&mut self, offer: &Offer, done: &mut dyn FnMut(Act)) -> Result<(), LifeError> {
+        if self.state.taken() < offer.sequence {
+            if offer.end == OfferEnd::Declined {
+                self.state.decline(install(offer, InstallOutcome::Declined))?;
+                done(Act::Decline);
+                return Ok(());
+            }
+            self.install(offer)?;
+            done(Act::Install);
+        }
+        while let Some(trial) = self.state.trial() {
+            let starts = u64::from(TRIES_MAX - trial.tries_left);
+            if starts < offer.starts {
+                self.state.take_try()?;
+                self.learner = committed(&self.state)?;
+                done(Act::Try);
+                continue;
+            }
+            match offer.end {
+                OfferEnd::Reverted => drop(self.state.revert("worse at the second look")?),
+                OfferEnd::RolledBack => drop(self.state.rollback(None)?),
+                _ => self.state.confirm("as good as before", Some(1.5))?,
+            }
+            self.learner = committed(&self.state)?;
+            let confirmed = offer.end == OfferEnd::Confirmed;
+            done(if confirmed { Act::Confirm } else { Act::Revert });
+        }
+        Ok(())
+    }
+
+    /// Over a global adapter of one rank, with one rank of its own.
+    fn install(&mut self, offer: &Offer) -> Result<(), LifeError> {
+        let numbers = |of: &[f32]| -> Vec<f32> {
+            (0..10).map(|at| of[at % of.len()] + offer.sequence as f32).collect()
+        };
+        let (artifact, sequence) = ([offer.sequence as u8; 32], offer.sequence);
+        let learner = LearnerRecord {
+            fast: numbers(&self.learner.fast),
+            slow: numbers(&self.learner.slow),
+            first_moment: vec![0.0; 10],
+            second_moment: vec![0.0; 10],
+            shapes: self.learner.shapes.iter().map(|shape| Shape { rank: 2, ..*shape }).collect(),
+            global: Some(Global { ranks: 1, artifact, sequence }),
+            since: Since::default(),
+            ..self.learner.clone()
+        };
+        let slow: Vec<u8> = learner.slow.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let files = [("adapter_model.safetensors", &slow[..])];
+        let verdict = format!("kept over {sequence}");
+        let (reservoir, domain, verdict) = (None, 0, verdict.as_str());
+        let commit = Commit { files: &files, learner: &learner, reservoir, domain, verdict };
+        self.state.install(commit, install(offer, InstallOutcome::Trialled))?;
+        self.learner = learner;
         Ok(())
     }
 
@@ -277,6 +351,7 @@ impl Device {
         let learner = &mut self.learner;
         learner.step += 1;
         learner.cursor.step += 1;
+        learner.since = Since { steps: learner.since.steps + 1, tokens: learner.since.tokens + 7 };
         for (at, fast) in learner.fast.iter_mut().enumerate() {
             *fast = *fast * 0.5 + (replayed + sample as u32) as f32 + at as f32;
             learner.slow[at] = 0.75 * learner.slow[at] + 0.25 * *fast;
@@ -300,6 +375,12 @@ impl Device {
         self.state.commit(Commit { files: &files, learner, reservoir, domain, verdict })?;
         Ok(())
     }
+}
+
+fn install(offer: &Offer, outcome: InstallOutcome) -> Install {
+    let (artifact, sequence) = ([offer.sequence as u8; 32], offer.sequence);
+    let reason = format!("offer {sequence}");
+    Install { sequence, artifact, outcome, reason, before: Some(2.0), after: Some(1.75) }
 }
 
 fn committed(state: &State) -> Result<LearnerRecord, LifeError> {

@@ -7,7 +7,7 @@ use sapwood::block::Block;
 use sapwood::inbox::{Inbox, Job};
 use sapwood::ports::Storage;
 use sapwood::reservoir::Reservoir;
-use sapwood::state::{LearnerRecord, State, StateError};
+use sapwood::state::{Global, Install, LearnerRecord, Since, State, StateError, Trial};
 use std::sync::Arc;
 
 /// How the report begins that a power cut may cause: of a batch that was not acknowledged.
@@ -24,6 +24,8 @@ pub struct Kept {
     pub verdict: String,
     /// Name and bytes of its files.
     pub adapter: Option<Vec<(String, Vec<u8>)>>,
+    /// The global adapter that it stands on, and what was learned since.
+    pub ground: (Option<Global>, Since),
 }
 
 /// A block of the reservoir with its offer number and its loss in bits.
@@ -43,6 +45,10 @@ pub struct Found {
     pub learner: Option<LearnerRecord>,
     /// Reasons of rejected jobs, with their step.
     pub rejections: Vec<(u64, String)>,
+    /// The trial of the generation in use.
+    pub trial: Option<Trial>,
+    /// What became of installs.
+    pub installs: Vec<Install>,
     /// Blocks ever offered, as of the last commit.
     pub seen: u64,
     /// The committed reservoir, by offer.
@@ -109,6 +115,8 @@ pub fn look(storage: &Arc<dyn Storage>) -> Result<Look, LifeError> {
         generations: generations(&state, &mut reports)?,
         learner: state.learner()?,
         rejections: state.rejections().iter().map(|r| (r.step, r.reason.clone())).collect(),
+        trial: state.trial(),
+        installs: state.installs().to_vec(),
         learned: state.learned(),
         next_domain: state.next_domain(),
         waiting,
@@ -140,6 +148,8 @@ impl Found {
             ("generations", self.generations == other.generations),
             ("learner", self.learner == other.learner),
             ("rejections", self.rejections == other.rejections),
+            ("trial", self.trial == other.trial),
+            ("installs", self.installs == other.installs),
             ("blocks offered", self.seen == other.seen),
             ("reservoir", self.held == other.held),
             ("pass", self.pass == other.pass),
@@ -173,6 +183,7 @@ fn generations(state: &State, reports: &mut Vec<String>) -> Result<Vec<Kept>, Li
             step: generation.step,
             verdict: generation.verdict.clone(),
             adapter,
+            ground: (generation.global, generation.since),
         });
     }
     Ok(kept)

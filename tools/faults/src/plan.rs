@@ -29,14 +29,40 @@ pub struct Round {
     pub generation: Option<u64>,
     /// The generation is rolled back after it was committed.
     pub rolls_back: bool,
+    /// A global adapter that is offered after the job.
+    pub offer: Option<Offer>,
     /// The job ends at all; otherwise it is left with its last checkpoint.
     pub ends: bool,
+}
+
+/// A global adapter that is offered to the device, and what becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Of its statement.
+    pub sequence: u64,
+    /// Starts under trial before it ends; more than there are tries, and its parent returns.
+    pub starts: u64,
+    /// How it ends.
+    pub end: OfferEnd,
+}
+
+/// How an offer ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OfferEnd {
+    /// It is as good at the second look.
+    Confirmed,
+    /// It is not.
+    Reverted,
+    /// An operator goes back by hand.
+    RolledBack,
+    /// The gate declines it: there is no trial.
+    Declined,
 }
 
 /// A plan of `rounds` rounds, the same for the same seed.
 pub fn plan(seed: u64, rounds: usize) -> Vec<Round> {
     let mut chance = ChaCha8Rng::seed_from_u64(seed);
-    let (mut given, mut commits, mut taken) = (0, 0, 0);
+    let (mut given, mut commits, mut taken, mut sequence) = (0, 0, 0, 0);
     let mut aside = BTreeSet::new();
     let mut round = |number: usize| {
         let mut draw = |bound| below(&mut chance, bound);
@@ -68,6 +94,15 @@ pub fn plan(seed: u64, rounds: usize) -> Vec<Round> {
         let kept = number == 0 || draw(4) > 0;
         commits += u64::from(kept);
         taken = through;
+        let generation = kept.then_some(commits);
+        let offer = (draw(2) == 0).then(|| {
+            sequence += 1;
+            let ends =
+                [OfferEnd::Confirmed, OfferEnd::Reverted, OfferEnd::RolledBack, OfferEnd::Declined];
+            let end = ends[draw(4) as usize];
+            commits += u64::from(end != OfferEnd::Declined);
+            Offer { sequence, starts: draw(5), end }
+        });
         Round {
             batches,
             late,
@@ -76,8 +111,9 @@ pub fn plan(seed: u64, rounds: usize) -> Vec<Round> {
             every: 1 + draw(3),
             restart: (draw(2) == 0).then(|| 1 + draw(4)),
             gives_up: draw(4) == 0,
-            generation: kept.then_some(commits),
+            generation,
             rolls_back: number > 0 && draw(4) == 0,
+            offer,
             ends: true,
         }
     };
@@ -101,6 +137,7 @@ pub fn unfinished(seed: u64, rounds: usize) -> Vec<Round> {
         gives_up: false,
         generation: None,
         rolls_back: false,
+        offer: None,
         ends: false,
     });
     plan
@@ -119,5 +156,13 @@ mod tests {
         assert!(some(&|round| round.generation.is_none()) && some(&|round| round.rolls_back));
         assert!(some(&|round| round.restart.is_some() && round.gives_up));
         assert!(some(&|round| round.aside.is_some()));
+        let offers: Vec<Offer> = all.iter().filter_map(|round| round.offer).collect();
+        let has = |is: &dyn Fn(&Offer) -> bool| offers.iter().any(is);
+        for end in
+            [OfferEnd::Confirmed, OfferEnd::Reverted, OfferEnd::RolledBack, OfferEnd::Declined]
+        {
+            assert!(has(&|offer| offer.end == end && offer.starts > 0), "{end:?}");
+        }
+        assert!(has(&|offer| offer.starts > 3 && offer.end != OfferEnd::Declined));
     }
 }
