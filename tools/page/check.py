@@ -1,8 +1,8 @@
-"""Looks at the status page through Chromium: what is drawn, what is asked for, what went wrong.
+"""Looks at the status pages through Chromium: what is drawn, what is asked for, what went wrong.
 
-    check.py CHROMIUM DEVICE [SCREENSHOTS]
+    check.py CHROMIUM DEVICE FLEET [SCREENSHOTS]
 
-CHROMIUM is a browser, DEVICE the program of device.rs, SCREENSHOTS a folder for pictures. Speaks the
+CHROMIUM is a browser, DEVICE and FLEET the programs of device.rs and fleet.rs, SCREENSHOTS a folder for pictures. Speaks the
 DevTools protocol over a pipe, so nothing but the standard library is needed.
 """
 
@@ -194,20 +194,21 @@ def empty(page, origin, pictures):
     page.picture(pictures, "empty")
 
 
-def locked(page, origin, pictures):
+def locked(page, origin, pictures, name, rows):
+    shown = f"document.querySelectorAll('{rows}').length > 0"
     page.open(f"http://{origin}/")
     page.until("!document.getElementById('door').hidden")
-    expect("without the token nothing is shown", page.value("document.getElementById('main').hidden"))
-    page.picture(pictures, "door")
+    expect(f"without the token {name} shows nothing", page.value("document.getElementById('main').hidden"))
+    page.picture(pictures, f"{name}-door")
     enter = "document.getElementById('token').value = '{}'; document.querySelector('#door button').click()"
     page.value(enter.format("not the token"))
     page.until("document.getElementById('notice').innerText.includes('not the token')")
     page.value(enter.format(TOKEN))
-    page.until("document.querySelectorAll('#jobs tbody tr').length > 0")
-    expect("with it all is", page.value("document.getElementById('door').hidden"))
+    page.until(shown)
+    expect(f"with it {name} shows all", page.value("document.getElementById('door').hidden"))
     page.open(f"http://{origin}/")
-    page.until("document.querySelectorAll('#jobs tbody tr').length > 0")
-    expect("it is kept for the tab", not page.troubles(), page.troubles())
+    page.until(shown)
+    expect(f"{name} keeps it for the tab", not page.troubles(), page.troubles())
 
 
 def gone(page, origin, device):
@@ -220,27 +221,67 @@ def gone(page, origin, device):
     expect("a device that is gone is said to be, and what was known stays", kept == 11, kept)
 
 
+def fleet(page, origin, pictures):
+    page.open(f"http://{origin}/", width=1300)
+    page.until("document.querySelectorAll('#cohorts tbody tr').length > 0")
+    rows = page.value("[...document.querySelectorAll('#cohorts tbody')].map((one) => one.rows.length).join()")
+    expect("releases and rounds have their rows", rows == "3,4", rows)
+    marks = page.value("document.querySelectorAll('#cohorts svg circle').length")
+    expect("three releases have bits per byte before and after", marks == 6, marks)
+    stages = page.value("[...document.querySelectorAll('.stages span')].map((one) => `${one.innerText} ${one.className}`).join(', ')")
+    expect("the rollout stands at 25 %", stages == "lab done, 1 % done, 5 % done, 25 % now, 50 % , 100 % ", stages)
+    text = page.value("document.body.innerText")
+    for part in ("3 devices take part, 1 of them silent, 1 with a release on trial; 1 wait, 1 are suspended", "85 %", "5 %",
+                 "2.500 → 2.300", "12 merged; 12.3 % of the energy left out; fewer than 50 devices", "12 of 20", "paused", "1 of 20 devices reverted it, expected at most 2 %", "open"):
+        expect(f"the fleet's page says `{part}`", part in text, text[:800])
+    hostile = page.value("[document.querySelectorAll('img, main script').length, window.hostile === undefined]")
+    expect("hostile text stays text there too", hostile == [0, True] and "onerror=" in text, hostile)
+    outside = [url for url in page.asked() if not url.startswith((f"http://{origin}/", "data:"))]
+    expect("nothing is asked of anybody else there", not outside, outside)
+    expect("nobody complains there", not page.troubles(), page.troubles())
+    page.picture(pictures, "fleet")
+    page.open(f"http://{origin}/", width=360, height=760, dark=True)
+    page.until("document.querySelectorAll('#cohorts tbody tr').length > 0")
+    width = page.value("document.documentElement.scrollWidth")
+    expect("a phone need not scroll sideways there", width <= 360, width)
+    page.picture(pictures, "fleet-phone")
+
+
+def without_devices(page, origin):
+    page.open(f"http://{origin}/")
+    page.until("!document.getElementById('main').hidden")
+    text = page.value("document.body.innerText")
+    expect("a fleet without devices says how they come", "enroll-link" in text, text[:400])
+    expect("nobody complains of a fleet without devices", not page.troubles(), page.troubles())
+
+
 def main():
-    chromium, program = sys.argv[1:3]
-    pictures = sys.argv[3] if len(sys.argv) > 3 else None
+    chromium, program, fleet_program = sys.argv[1:4]
+    pictures = sys.argv[4] if len(sys.argv) > 4 else None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         token = pathlib.Path(folder, "token")
         token.touch(mode=0o600)
         token.write_text(TOKEN)
         device = subprocess.Popen([program, token], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         addresses = json.loads(device.stdout.readline())
+        server = subprocess.Popen([fleet_program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        fleets = json.loads(server.stdout.readline())
         page = Browser(chromium, pathlib.Path(folder, "profile"))
         try:
             full(page, addresses["full"], pictures)
             narrow(page, addresses["full"], pictures)
             empty(page, addresses["empty"], pictures)
-            locked(page, addresses["token"], pictures)
+            locked(page, addresses["token"], pictures, "device", "#jobs tbody tr")
+            fleet(page, fleets["full"], pictures)
+            without_devices(page, fleets["empty"])
+            locked(page, fleets["token"], pictures, "fleet", "#cohorts tbody tr")
             gone(page, addresses["full"], device)
         finally:
             page.process.kill()
             page.process.wait()
-            device.kill()
-            device.wait()
+            for one in (device, server):
+                one.kill()
+                one.wait()
     if failures:
         raise SystemExit(f"{len(failures)} of the page's checks failed")
 

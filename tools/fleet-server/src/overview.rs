@@ -7,9 +7,9 @@
 use crate::cohorts::{self, Cohort};
 use crate::devices;
 use crate::home::Home;
-use crate::rollout::{self, Release, STAGES};
+use crate::rollout::{self, Release, SILENT_MS, STAGES};
 use crate::rounds::{self, Round};
-use crate::store::{Book, BookError, Columns};
+use crate::store::{Book, BookError, Columns, Row};
 use sapwood_protocol::fleet::id::CohortId;
 use sapwood_protocol::fleet::statement::Role;
 use serde_json::{Map, Value, json};
@@ -26,7 +26,7 @@ pub fn overview(home: &Home, now_ms: u64) -> Result<Value, BookError> {
     let rounds = rounds::all(book)?;
     let cohorts: Vec<Value> = cohorts::all(book)?
         .iter()
-        .map(|cohort| of_cohort(book, cohort, &rounds))
+        .map(|cohort| of_cohort(book, cohort, &rounds, now_ms))
         .collect::<Result<_, _>>()?;
     Ok(json!({
         "fleet": home.fleet,
@@ -37,7 +37,12 @@ pub fn overview(home: &Home, now_ms: u64) -> Result<Value, BookError> {
     }))
 }
 
-fn of_cohort(book: &dyn Book, cohort: &Cohort, rounds: &[Round]) -> Result<Value, BookError> {
+fn of_cohort(
+    book: &dyn Book,
+    cohort: &Cohort,
+    rounds: &[Round],
+    now_ms: u64,
+) -> Result<Value, BookError> {
     let own = rounds.iter().filter(|round| round.cohort == cohort.id);
     let releases = rollout::all(book, cohort.id)?;
     let releases: Vec<Value> = releases
@@ -54,6 +59,8 @@ fn of_cohort(book: &dyn Book, cohort: &Cohort, rounds: &[Round]) -> Result<Value
         "sequence": cohort.sequence,
         "policy": cohort.policy,
         "devices": states(book, Some(cohort.id))?,
+        "silent": silent(book, cohort.id, now_ms)?,
+        "trial": on_trial(book, cohort.id)?,
         "rounds": own.take(SHOWN_MAX).map(of_round).collect::<Vec<_>>(),
         "releases": releases,
     }))
@@ -75,6 +82,23 @@ fn states(book: &dyn Book, cohort: Option<CohortId>) -> Result<Value, BookError>
         states.insert(json!(state).as_str().unwrap_or_default().to_owned(), json!(count));
     }
     Ok(states.into())
+}
+
+/// Devices that take part and were not heard of for as long as makes them silent.
+fn silent(book: &dyn Book, cohort: CohortId, now_ms: u64) -> Result<u64, BookError> {
+    let sql = "select count(*) from device where cohort = $1 and seen < $2 and state = 1";
+    one(book.read(sql, &[cohort.into(), now_ms.saturating_sub(SILENT_MS).into()])?)
+}
+
+/// Devices that have not confirmed yet what they installed.
+fn on_trial(book: &dyn Book, cohort: CohortId) -> Result<u64, BookError> {
+    let sql = "select count(*) from device where cohort = $1 and trial = 1 and state = 1";
+    one(book.read(sql, &[cohort.into()])?)
+}
+
+/// The number of a query for one.
+fn one(rows: Vec<Row>) -> Result<u64, BookError> {
+    Columns::of(rows.into_iter().next().unwrap_or_default()).number()
 }
 
 /// A round as it is shown.

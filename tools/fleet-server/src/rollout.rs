@@ -29,7 +29,7 @@ pub const FIRST_STAGE: u64 = 1;
 /// How often an offer counts.
 const OFFERS_MAX: u64 = 5;
 /// After so long without an outcome a device is silent.
-const SILENT_MS: u64 = 7 * 24 * 3_600_000;
+pub const SILENT_MS: u64 = 7 * 24 * 3_600_000;
 /// Of the outcomes, this part may be other than good, and this part may be reverted.
 const BAD_MAX: f64 = 0.1;
 const REVERTED_MAX: f64 = 0.02;

@@ -5,6 +5,7 @@
 //!   is none, to programs of this machine: a web page that somebody looks at names another host.
 
 use super::answer::{self, Answer};
+use super::page;
 use super::shared::Shared;
 use crate::door::Refused;
 use crate::overview;
@@ -44,7 +45,8 @@ async fn dispatch(shared: &Arc<Shared>, request: &Request<Incoming>) -> Result<A
             let numbers = |shared: &Shared| Ok(shared.metrics.text(&shared.home.book)?);
             Ok(answer::bytes(StatusCode::OK, OPEN_METRICS, shared.blocking(numbers).await?))
         }
-        "/" | "/v1/admin/overview" => {
+        "/" => page::page(&*shared.chance),
+        "/v1/admin/overview" => {
             is_operator(shared, request.headers())?;
             let told = |shared: &Shared| Ok(overview::overview(&shared.home, shared.now_ms())?);
             let json = shared.blocking(told).await?.to_string();

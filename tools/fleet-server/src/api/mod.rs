@@ -14,6 +14,7 @@ mod incoming; // an adapter on its way, checked as it comes
 mod upload; //   PUT /v1/rounds/N/upload
 mod artifact; // GET /v1/artifacts/HASH
 pub(crate) mod metrics; // numbers
+mod page; //     what an operator looks at
 pub(crate) mod health; //  the other listener
 pub(crate) mod routes; //  which path does what
 
