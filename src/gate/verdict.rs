@@ -106,6 +106,17 @@ impl Judge {
         }
     }
 
+    /// That of the install of a global adapter, which may lose half of what a job may: it brings nothing
+    /// that the device has learned, and comes again with every release.
+    pub fn of_install(settings: &Settings) -> Self {
+        let job = Self::of(settings);
+        Self {
+            old_loss_max: job.old_loss_max / 2.0,
+            general_loss_max: job.general_loss_max / 2.0,
+            ..job
+        }
+    }
+
     /// The verdict on an adapter. A score that is NaN, infinite or not above 0 drops it.
     pub fn judge(&self, scores: Scores) -> Verdict {
         let loss = |change: Option<Change>| change.map(|change| -scores.gain(change));
@@ -240,10 +251,23 @@ mod tests {
     }
 
     fn reason(scores: Scores) -> Option<Reason> {
-        match Judge::of(&Settings::default()).judge(scores) {
+        reason_of(Judge::of(&Settings::default()), scores)
+    }
+
+    fn reason_of(judge: Judge, scores: Scores) -> Option<Reason> {
+        match judge.judge(scores) {
             Verdict::Keep { .. } => None,
             Verdict::Drop { reason, .. } => Some(reason),
         }
+    }
+
+    #[test]
+    fn an_install_may_lose_half_of_what_a_job_may() {
+        let judge = Judge::of_install(&Settings::default());
+        let nothing_new = |old, general| Scores { new: None, ..scores(0.0, old, general) };
+        assert_eq!(reason_of(judge, nothing_new(2.019, 2.049)), None);
+        assert_eq!(reason_of(judge, nothing_new(2.021, 2.0)), Some(Reason::Old));
+        assert_eq!(reason_of(judge, nothing_new(2.0, 2.051)), Some(Reason::General));
     }
 
     #[test]

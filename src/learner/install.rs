@@ -128,7 +128,7 @@ pub fn look_again(
         scores.extend(texts.score(&engines.head, who, adapter, &mut || pulse(tell))?);
     }
     let _ = tell(&Event::Scores { step: 0, scores: scores.clone() });
-    Ok((Judge::of(settings).judge(judged(&scores)), change(&scores)))
+    Ok((Judge::of_install(settings).judge(judged(&scores)), change(&scores)))
 }
 
 /// Bits per byte before and after, of old text or, where there is none, of general text.
@@ -215,7 +215,7 @@ impl<'i> Installing<'i> {
             let after = score(Who::Slow, Some(&learners.slow), tell)?;
             let scores = [&before[..], &after].concat();
             let _ = tell(&Event::Scores { step: 0, scores: scores.clone() });
-            let verdict = Judge::of(settings).judge(judged(&scores));
+            let verdict = Judge::of_install(settings).judge(judged(&scores));
             let keeps = verdict.keeps();
             last = Some((verdict, learners, scores));
             if keeps {

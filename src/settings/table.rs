@@ -194,11 +194,11 @@ settings! {
     as_published: bool = false, in Any, Learning Numbers;
     /// Least relative gain on new text for an adapter to be kept; below 0 allows a loss.
     gate_new: f64 = 0.0, in -1.0..=1.0, Jobs Ways;
-    /// Most relative loss on old text, the mean over its domains.
+    /// Most relative loss on old text, the mean over its domains; half of it for a global adapter.
     gate_old: f64 = 0.02, in 0.0..=10.0, Jobs Ways;
     /// Most relative loss on any one old domain.
     gate_worst: f64 = 0.1, in 0.0..=10.0, Jobs Ways;
-    /// Most relative loss on general text.
+    /// Most relative loss on general text; half of it for a global adapter.
     gate_general: f64 = 0.05, in 0.0..=10.0, Jobs Ways;
     /// Adapters that stay on disk for a rollback, the current one included.
     keep_generations: usize = 4, in 2..=GENERATIONS_KEPT_MAX, Jobs Ways;
