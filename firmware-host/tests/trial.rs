@@ -253,6 +253,44 @@ fn a_generation_that_is_never_confirmed_is_taken_back_before_anything_is_loaded(
     assert_eq!(device.kinds().last(), Some(&(JobKind::Learn, Ending::Kept)));
 }
 
+/// What is worse at the second look goes, by whatever limits the configuration names then; cut anywhere on
+/// the way, it goes all the same.
+#[test]
+fn a_worse_second_look_gives_the_parent_back_wherever_it_is_cut() {
+    let place = place();
+    let begun = place.disk();
+    let mut device = Device::open(&begun, place.config());
+    device.order(&place.offered(1, 7, &TARGETS));
+    device.until(|view| view.trial);
+    drop(device);
+    let mut strict = place.config();
+    strict.learn.gate_old = -0.9;
+    let looked = |disk: &Arc<CutDisk>| {
+        let mut device = Device::open(disk, strict.clone());
+        device.until(|view| !view.trial);
+        let (view, status) = (device.handle.fleet_view(), device.handle.status());
+        assert_eq!((view.generation, status.serving.generation, status.trial), (1, Some(1), None));
+        assert_eq!((view.installs.len(), view.installs[0].outcome), (1, InstallOutcome::Reverted));
+        let reason = &view.installs[0].reason;
+        assert!(reason.starts_with("dropped, old text lost more"), "{reason}");
+    };
+    let whole = Arc::new(begun.copy());
+    looked(&whole);
+    for at in 0..whole.operations() {
+        let disk = Arc::new(begun.copy());
+        disk.set(Some(Fault::Cut(at)));
+        if let Some(mut device) = Device::try_open(&disk, strict.clone()) {
+            // What met the cut may be tried again for ever.
+            while device.handle.fleet_view().trial && !disk.is_off() && device.tick() {}
+        }
+        let disk = Arc::new(disk.after_cut(at as u64));
+        check(&disk, &format!("cut at {at}"));
+        let is_over = State::look(disk.clone()).unwrap().trial().is_none();
+        assert!(is_over || State::look(disk.clone()).unwrap().trial().unwrap().tries_left >= 2);
+        looked(&disk);
+    }
+}
+
 /// Every install ends: what can never be one is remembered, what fails for now is tried again.
 #[test]
 fn an_offer_that_is_none_ends_with_its_reason() {
