@@ -6,6 +6,7 @@
 
 use super::record::Record;
 use super::report::mean;
+use super::rule::Rule;
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 520.0;
@@ -13,6 +14,9 @@ const HEIGHT: f64 = 520.0;
 const AREA: [f64; 4] = [80.0, 60.0, 700.0, 440.0];
 /// Of Okabe and Ito: the ridges, the other rules.
 const COLOURS: [&str; 2] = ["#0072b2", "#d55e00"];
+
+/// What the ridge that devices choose is called here.
+const CHOSEN: &str = "chosen";
 
 struct Point {
     name: String,
@@ -43,8 +47,8 @@ pub(crate) fn plot(record: &Record) -> String {
     for point in &points {
         let (x, y) = place(point);
         let colour = COLOURS[usize::from(!point.joined)];
-        // Names beyond the middle stand to the left of their mark.
-        let left = x > f64::midpoint(AREA[0], AREA[2]);
+        // Names beyond the middle stand to the left of their mark, and one that is among the ridges.
+        let left = x > f64::midpoint(AREA[0], AREA[2]) || point.name == CHOSEN;
         let (away, anchor) = if left { (-9.0, "end") } else { (9.0, "start") };
         svg.push_str(&format!(
             "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\" fill=\"{colour}\"/>\
@@ -66,8 +70,10 @@ fn point(record: &Record, rule: &str) -> Option<Point> {
         (!figures.is_empty()).then(|| sum / figures.len() as f64)
     };
     let (x, y) = (figures(|it| it.own)?, figures(|it| it.others)?);
-    let ridge = rule.strip_prefix("refit ");
-    Some(Point { name: ridge.unwrap_or(rule).to_owned(), x, y, joined: ridge.is_some() })
+    let ridge = Rule::ridge_of(rule);
+    let simple = if rule == Rule::Chosen(vec![]).title() { CHOSEN } else { rule };
+    let name = ridge.map_or_else(|| simple.to_owned(), |ridge| ridge.to_string());
+    Some(Point { name, x, y, joined: ridge.is_some() })
 }
 
 fn head() -> String {

@@ -16,7 +16,7 @@ mod front; //  lines           -> a plot
 #[cfg(test)]
 mod tests;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use device::Shared;
 use play::{Event, Fleet};
 use record::{Record, Setup};
@@ -54,10 +54,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 40)]
     iters: u64,
     /// How often, each time with other starts and other parts of the domains.
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     seeds: u64,
     /// The first of them.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     seed: u64,
     /// Rank of a device's own part.
     #[arg(long, value_name = "N", default_value_t = 16)]
@@ -87,11 +87,15 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     fn check(&self) -> Result<()> {
-        let counts = [self.devices, self.rounds, self.eval_blocks, self.rank, self.global_rank];
-        ensure!(
-            counts.iter().all(|&count| count > 0) && self.iters > 0 && self.seeds > 0,
-            "--devices, --rounds, --iters, --seeds, --rank, --global-rank and --eval-blocks are at least 1"
-        );
+        let counts = [
+            ("devices", self.devices),
+            ("rounds", self.rounds),
+            ("eval-blocks", self.eval_blocks),
+            ("global-rank", self.global_rank),
+        ];
+        for (flag, count) in counts {
+            ensure!((1..=1_024).contains(&count), "--{flag}: expected 1 to 1024, got {count}");
+        }
         ensure!(self.domains.len() > 1, "--domains: expected at least two, got one");
         let above_0 = |number: &f64| number.is_finite() && *number > 0.0;
         let all = self.ridge.iter().chain([&self.eta]).all(above_0);
@@ -145,7 +149,35 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let settings = arguments.settings(&config)?;
     let engines = Engines::load(&arguments.model, &settings)?;
     let mut record = Record::open(&arguments.out, arguments.setup(engines.base.hash()))?;
-    let tokeniser = Tokeniser::open(&arguments.model, config.vocab)?;
+    let open = |record: &Record, seed: u64| -> Vec<Rule> {
+        let open = |rule: &Rule| !record.has(seed, &rule.title());
+        arguments.rules().into_iter().filter(open).collect()
+    };
+    let todo: Vec<(u64, Vec<Rule>)> = (arguments.seed..arguments.seed + arguments.seeds)
+        .map(|seed| (seed, open(&record, seed)))
+        .filter(|(_, rules)| !rules.is_empty())
+        .collect();
+    if !todo.is_empty() {
+        play(arguments, &engines, &settings, &todo, &mut record)?;
+    }
+    let text = report::tables(&record);
+    record.write("table.md", &text)?;
+    record.write("front.svg", &front::plot(&record))?;
+    if !arguments.json {
+        write!(std::io::stdout(), "{text}")?;
+    }
+    Ok(())
+}
+
+/// Plays the rules that are open, seed by seed.
+fn play(
+    arguments: &Arguments,
+    engines: &Engines,
+    settings: &Settings,
+    todo: &[(u64, Vec<Rule>)],
+    record: &mut Record,
+) -> Result<()> {
+    let tokeniser = Tokeniser::open(&arguments.model, engines.base.config().vocab)?;
     let cut = Cut {
         tokeniser: &tokeniser,
         tokens: settings.max_seq_length,
@@ -153,26 +185,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let domains = texts::domains(&cut, &arguments.domains)?;
     let general = cut.general(&arguments.general)?;
-    let own = own_texts(&engines, &tokeniser.opening(), &settings, &mut || Ok(()))?;
-    let last = arguments.seed.checked_add(arguments.seeds).context("--seed: too large")?;
-    for seed in arguments.seed..last {
-        let shape = [arguments.devices, arguments.rounds];
-        let texts = Texts::deal(&domains, &general, shape, seed)?;
-        let open = |rule: &Rule| !record.has(seed, &rule.title());
-        let rules: Vec<Rule> = arguments.rules().into_iter().filter(open).collect();
-        if rules.is_empty() {
-            continue;
-        }
-        let rank = arguments.global_rank;
-        let shared = Shared::new(&engines, &settings, rank, &texts.blocks, &own)?;
+    let own = own_texts(engines, &tokeniser.opening(), settings, &mut || Ok(()))?;
+    let (shape, rank) = ([arguments.devices, arguments.rounds], arguments.global_rank);
+    for (seed, rules) in todo {
+        let texts = Texts::deal(&domains, &general, shape, *seed)?;
+        let shared = Shared::new(engines, settings, rank, &texts.blocks, &own)?;
         let mut tell = |event: Event| record.add(event, arguments.json);
-        Fleet::new(shared, &texts, seed, arguments.eta)?.play(&rules, &mut tell)?;
-    }
-    let text = report::tables(&record);
-    record.write("table.md", &text)?;
-    record.write("front.svg", &front::plot(&record))?;
-    if !arguments.json {
-        write!(std::io::stdout(), "{text}")?;
+        Fleet::new(shared, &texts, *seed, arguments.eta)?.play(rules, &mut tell)?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! - Invariant: a rule of a seed counts when all of its rounds are there; a part of it is played again.
 
 use super::play::{Event, Recall, Round};
+use super::rule::Rule;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -112,7 +113,7 @@ impl Record {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// The rules, in the order in which they were played first.
+    /// The rules, in the order of [`Rule::order`].
     pub(crate) fn rules(&self) -> Vec<String> {
         let mut rules: Vec<String> = Vec::new();
         for round in &self.rounds {
@@ -120,6 +121,11 @@ impl Record {
                 rules.push(round.rule.clone());
             }
         }
+        let key = |rule: &String| Rule::order(rule);
+        rules.sort_by(|one, two| {
+            let ((one, ridge), (two, other)) = (key(one), key(two));
+            one.cmp(&two).then(ridge.total_cmp(&other))
+        });
         rules
     }
 

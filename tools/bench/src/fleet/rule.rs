@@ -77,6 +77,21 @@ impl Rule {
         }
     }
 
+    /// The ridge in a title, where it has one.
+    pub(crate) fn ridge_of(title: &str) -> Option<f64> {
+        title.strip_prefix("refit ")?.parse().ok()
+    }
+
+    /// Where the rule of a title stands in tables: as [`Word`] has them, ridges rising.
+    pub(crate) fn order(title: &str) -> (usize, f64) {
+        let simple = [Self::Local, Self::Replace, Self::Keep, Self::Factors];
+        match (Self::ridge_of(title), simple.iter().position(|rule| rule.title() == title)) {
+            (Some(ridge), _) => (simple.len(), ridge),
+            (None, Some(at)) => (at, 0.0),
+            (None, None) => (simple.len() + 1, 0.0),
+        }
+    }
+
     /// Puts `next` under the device's own part; the ridge, where one was used.
     pub(crate) fn install(
         &self,
@@ -163,6 +178,7 @@ fn seen(shared: &Shared<'_>, device: &Device) -> Result<Seen> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
 
     #[test]
@@ -171,6 +187,9 @@ mod tests {
         let expected =
             [Rule::Local, Rule::Refit(0.1), Rule::Refit(10.0), Rule::Chosen(vec![10.0, 0.1])];
         assert_eq!(rules, expected);
+        let mut titles: Vec<String> = rules.iter().rev().map(Rule::title).collect();
+        titles.sort_by(|a, b| Rule::order(a).partial_cmp(&Rule::order(b)).unwrap());
+        assert!(titles.iter().eq(&rules.iter().map(Rule::title).collect::<Vec<_>>()));
         assert!(passes((2.0, 1.0), (2.019, 1.019)));
         assert!(!passes((2.0, 1.0), (2.021, 1.0)) && !passes((2.0, 1.0), (1.0, 1.021)));
     }
