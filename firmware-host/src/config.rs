@@ -7,10 +7,12 @@
 mod path;
 pub mod relations;
 mod window;
+mod fleet;
 mod check;
 #[cfg(test)]
 mod tests;
 
+pub use fleet::Fleet;
 pub use path::plain;
 pub use window::{Window, WindowError};
 
@@ -51,6 +53,8 @@ pub struct Config {
     pub budget: Budget,
     /// Where the readings come from.
     pub probes: Probes,
+    /// What is shared with others.
+    pub fleet: Fleet,
 }
 
 /// How much a job takes and when it is worth one.

@@ -1,9 +1,9 @@
-//! The ranges of `[job]`, `[intake]`, `[serve]`, `[constraints]`, `[budget]` and `[probes]`, each refused by name.
+//! The ranges of `[job]`, `[intake]`, `[serve]`, `[constraints]`, `[budget]`, `[probes]` and `[fleet]`, each refused by name.
 //!
 //! - Invariant: a range holds no NaN, so a comparison by range refuses that too.
 
 use super::{
-    Budget, Config, ConfigError, Constraints, Intake, JOBS_PER_DAY_MAX, Job, Probes, Serve,
+    Budget, Config, ConfigError, Constraints, Fleet, Intake, JOBS_PER_DAY_MAX, Job, Probes, Serve,
 };
 use sapwood_protocol::limits::{INBOX_BATCH_BYTES_MAX, INBOX_BYTES_MAX, INBOX_SAMPLES_MAX};
 use std::fmt::Display;
@@ -13,6 +13,8 @@ use std::ops::RangeInclusive;
 const DAY_SECONDS: f64 = 86_400.0;
 const YEAR_SECONDS: f64 = 366.0 * DAY_SECONDS;
 const BYTES_MAX: u64 = 1 << 50;
+/// A gigabit line that is busy for a day.
+const MB_A_DAY_MAX: u64 = 10_000_000;
 
 /// One value of a section within its bounds, both included.
 fn within<T: PartialOrd + Display>(
@@ -35,7 +37,8 @@ impl Config {
         self.serve.check()?;
         self.constraints.check()?;
         self.budget.check()?;
-        self.probes.check()
+        self.probes.check()?;
+        self.fleet.check()
     }
 }
 
@@ -122,6 +125,13 @@ impl Probes {
     }
 }
 
+impl Fleet {
+    fn check(&self) -> Result<(), ConfigError> {
+        within("fleet.up-mb-a-day", self.up_mb_a_day, 0..=MB_A_DAY_MAX)?;
+        within("fleet.down-mb-a-day", self.down_mb_a_day, 0..=MB_A_DAY_MAX)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
@@ -160,6 +170,8 @@ mod tests {
             ("[budget]\nbytes-written = 0", "budget.bytes-written"),
             ("[budget]\njobs-per-day = 0", "budget.jobs-per-day"),
             ("[budget]\njobs-per-day = 100000", "budget.jobs-per-day"),
+            ("[fleet]\nup-mb-a-day = 10000001", "fleet.up-mb-a-day"),
+            ("[fleet]\ndown-mb-a-day = 10000001", "fleet.down-mb-a-day"),
             ("[probes]\nthermal-types = [\"cpu\", \"\"]", "probes.thermal-types"),
             ("[probes]\nrail = \" \"", "probes.rail"),
         ];

@@ -53,6 +53,7 @@ pub fn check_paths(config: &Config, file: Option<&Path>) -> Result<(), ConfigErr
         return Err(ConfigError::range("state", expected, shown(config.state.as_deref())));
     }
     check_watch(config, file, state.as_deref(), model.as_deref())?;
+    check_fleet(config, state.as_deref(), model.as_deref())?;
     let lines: Vec<PathBuf> = config.intake.serial.iter().map(|line| real(&line.path)).collect();
     let twice = (1..lines.len()).find(|&at| lines[..at].contains(&lines[at]));
     match twice.and_then(|at| config.intake.serial.get(at)) {
@@ -71,6 +72,26 @@ fn check_socket(config: &Config) -> Result<(), ConfigError> {
         return Err(ConfigError::range("serve.socket", expected, path.display()));
     }
     Ok(())
+}
+
+/// The fleet's folder is nobody else's: what it does not know there it removes.
+fn check_fleet(
+    config: &Config,
+    state: Option<&Path>,
+    model: Option<&Path>,
+) -> Result<(), ConfigError> {
+    let Some(folder) = config.fleet_folder() else { return Ok(()) };
+    let own = real(&folder);
+    let watch = config.intake.watch.as_deref().map(real);
+    let others = [("state", state), ("model", model), ("intake.watch", watch.as_deref())];
+    let shared = |other: &Path| own.starts_with(other) || other.starts_with(&own);
+    match others.into_iter().find(|(_, other)| other.is_some_and(shared)) {
+        Some((key, _)) => {
+            let expected = format!("a folder of its own, no part of `{key}` nor around it");
+            Err(ConfigError::range("fleet.folder", expected, folder.display()))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Refuses to watch a file, the state or the model, or a folder whose files are not samples: they would
@@ -133,6 +154,22 @@ fn shown(path: Option<&Path>) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
+
+    #[test]
+    fn the_fleet_s_folder_is_no_part_of_another_s() {
+        let config = |folder: &str| Config {
+            state: Some("/srv/state".into()),
+            model: Some("/srv/model".into()),
+            fleet: crate::config::Fleet { folder: Some(folder.into()), ..Default::default() },
+            ..Config::default()
+        };
+        for folder in ["/srv/state", "/srv/state/fleet", "/srv", "/srv/model/x", "/srv/a/../model"]
+        {
+            let error = check_paths(&config(folder), None).unwrap_err().to_string();
+            assert!(error.starts_with("fleet.folder: expected a folder of its own"), "{error}");
+        }
+        assert!(check_paths(&config("/srv/state-fleet"), None).is_ok());
+    }
 
     #[test]
     fn a_socket_has_the_length_that_the_system_takes() {

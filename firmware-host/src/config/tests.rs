@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 const MANUAL: &str = include_str!("../../CONFIG.md");
 
 /// The sections of the file, each with the heading under which the manual has it.
-const SECTIONS: [(&str, &str); 9] = [
+const SECTIONS: [(&str, &str); 10] = [
     ("", "At the top"),
     ("learn", "[learn]"),
     ("job", "[job]"),
@@ -18,6 +18,7 @@ const SECTIONS: [(&str, &str); 9] = [
     ("constraints", "[constraints]"),
     ("budget", "[budget]"),
     ("probes", "[probes]"),
+    ("fleet", "[fleet]"),
 ];
 
 /// Keys and defaults of the manual's table under a heading.
@@ -159,7 +160,7 @@ fn every_key_takes_the_bounds_of_the_manual_and_nothing_beyond() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 29, "keys with bounds");
+    assert_eq!(tried, 31, "keys with bounds");
 }
 
 #[test]

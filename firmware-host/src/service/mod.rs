@@ -121,6 +121,8 @@ impl Manager {
 pub struct Service {
     options: Options,
     state: PathBuf,
+    /// The fleet's folder, where it may join one.
+    fleet: Option<PathBuf>,
     /// Files and folders that are only read.
     reads: Vec<PathBuf>,
     /// Folders that are written to, beside the state folder.
@@ -128,7 +130,7 @@ pub struct Service {
     /// Serial lines.
     devices: Vec<PathBuf>,
     token: Option<PathBuf>,
-    /// Only this machine can reach it.
+    /// Only this machine can reach it, and it reaches no other.
     local: bool,
     /// Its port is one that not everybody may have.
     low_port: Option<u16>,
@@ -161,6 +163,11 @@ impl Service {
         {
             writes.push(folder.to_path_buf());
         }
+        let fleet = config.fleet.enabled.then(|| config.fleet_folder()).flatten();
+        let fleet = fleet.as_deref().map(absolute).transpose()?;
+        if let Some(path) = config.fleet.ca_file.as_deref().filter(|_| config.fleet.enabled) {
+            reads.push(absolute(path)?);
+        }
         let (mut devices, mut pipes) = (Vec::new(), Vec::new());
         for line in &config.intake.serial {
             let path = absolute(&line.path)?;
@@ -175,11 +182,12 @@ impl Service {
         Ok(Self {
             options,
             state,
+            fleet,
             reads,
             writes,
             devices,
             token,
-            local: config.serve.is_local(),
+            local: config.serve.is_local() && !config.fleet.enabled,
             low_port: Some(config.serve.listen.port())
                 .filter(|port| (1..PORTS_FROM).contains(port)),
             gpu,

@@ -94,6 +94,21 @@ fn a_unit_opens_what_its_configuration_names_and_no_more() {
 }
 
 #[test]
+fn a_device_of_a_fleet_reaches_others_and_has_the_fleet_s_folder() {
+    let mut config = config();
+    config.fleet.ca_file = Some("/etc/ssl/certs/ca-certificates.crt".into());
+    let off = unit(&config, options());
+    assert!(has(&off, "IPAddressDeny=any") && !off.contains("fleet"), "{off}");
+    config.fleet.enabled = true;
+    let on = unit(&config, options());
+    assert_lines(&on, &["StateDirectory=sapwood", "StateDirectory=sapwood-fleet"]);
+    assert!(!on.contains("IPAddressDeny"), "{on}");
+    config.fleet.folder = Some("/srv/fleet".into());
+    let account = Options { account: Some("ann".into()), ..options() };
+    assert_lines(&unit(&config, account), &["ReadWritePaths=\"/srv/fleet\""]);
+}
+
+#[test]
 fn what_lies_in_a_home_is_shown_alone() {
     let home = ["", "home", "ann"].join("/");
     let mut config = config();

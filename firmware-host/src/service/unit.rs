@@ -42,7 +42,7 @@ fn head(service: &Service) -> Result<String, ServiceError> {
     let mut unit = "[Unit]\nDescription=Sapwood, a language model that learns on this device\n\
                     After=network.target\n"
         .to_owned();
-    for path in service.reads.iter().chain([&service.state]) {
+    for path in service.reads.iter().chain(own(service)) {
         let _ = writeln!(unit, "RequiresMountsFor={}", word(path)?);
     }
     // With the growing pause this many starts never fit into an hour; without it a program that
@@ -93,16 +93,18 @@ fn owner(service: &Service) -> Result<String, ServiceError> {
         Some(account) => format!("\nUser={account}\n"),
         None => "\nDynamicUser=yes\n".into(),
     };
-    match below(&service.state, "/var/lib") {
-        Some(name) => {
-            let _ = writeln!(unit, "StateDirectory={name}\nStateDirectoryMode=0700");
+    for folder in own(service) {
+        match below(folder, "/var/lib") {
+            Some(name) => {
+                let _ = writeln!(unit, "StateDirectory={name}\nStateDirectoryMode=0700");
+            }
+            None if service.options.account.is_none() => {
+                let expected =
+                    "a state folder below /var/lib with a plain name, or --account for its owner";
+                return Err(ServiceError::Path { path: folder.clone(), expected });
+            }
+            None => {}
         }
-        None if service.options.account.is_none() => {
-            let expected =
-                "a state folder below /var/lib with a plain name, or --account for its owner";
-            return Err(ServiceError::Path { path: service.state.clone(), expected });
-        }
-        None => {}
     }
     if let Some(name) = service
         .options
@@ -156,7 +158,7 @@ fn view(service: &Service) -> Result<String, ServiceError> {
          ProtectHostname=yes\nProtectKernelLogs=yes\nProtectKernelModules=yes\n\
          ProtectKernelTunables=yes\nProtectControlGroups=yes\nRemoveIPC=yes\n"
     );
-    let writes = || service.writes.iter().chain([&service.state]);
+    let writes = || service.writes.iter().chain(own(service));
     let all = || service.reads.iter().chain(writes());
     own_folders(all())?;
     let at_home = all().any(|path| is_below(&real(path), &HOMES));
@@ -168,13 +170,18 @@ fn view(service: &Service) -> Result<String, ServiceError> {
         let _ = writeln!(unit, "BindPaths={}", word(&path)?);
     }
     let made = |path: &&PathBuf| {
-        *path == &service.state && below(path, "/var/lib").is_some()
+        own(service).any(|own| own == *path) && below(path, "/var/lib").is_some()
             || below(path, "/run").is_some()
     };
     for path in writes().filter(|path| !made(path) && !is_hidden(&real(path))) {
         let _ = writeln!(unit, "ReadWritePaths={}", word(path)?);
     }
     Ok(unit)
+}
+
+/// The folders that are the program's own: its state, and what it keeps for its fleet.
+fn own(service: &Service) -> impl Iterator<Item = &PathBuf> {
+    [&service.state].into_iter().chain(&service.fleet)
 }
 
 /// Refuses what all services share: what is hidden there cannot be shown, and nobody may write there.
