@@ -20,12 +20,14 @@ const KNOWS_ALL: &str = "learner";
 const DEVICE: &str = "firmware-host/src/";
 
 /// What only some places may name, and those places (beginnings of paths).
-const DOORS: [(&str, &[&str]); 10] = [
+const DOORS: [(&str, &[&str]); 12] = [
     ("tract_onnx", &["src/trunk"]),
     ("tract_linalg", &["src/trunk"]),
     ("candle_core", &["src/head/", "src/train/"]),
     ("candle_metal_kernels", &["src/head/backend.rs"]),
     ("ed25519_dalek", &["protocol/src/fleet/key.rs"]),
+    ("rustls", &["firmware-host/src/sync/tls.rs", "tools/fleet-server/src/serve/"]),
+    ("tokio_rustls", &["firmware-host/src/sync/tls.rs", "tools/fleet-server/src/serve/"]),
     ("tokenizers", &["src/tokenise"]),
     ("rkyv", &["src/reservoir/", "src/state/"]),
     ("prost", &["src/base/", "src/trunk", "fuzz/"]),

@@ -5,7 +5,7 @@
 //! - Bounded: every request has a time, every answer a size.
 //! - Never here: what the answers mean, TCP, tokens: who may open the socket may give orders.
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{Method, Request};
@@ -145,15 +145,30 @@ impl Client {
         self.ask(&Method::DELETE, &format!("/v1/aside/{number}"))
     }
 
-    /// One request over a connection of its own.
+    /// Gives an order about the fleet: `join` with a body, `leave`, `sync`, `rotate-key`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn fleet(&self, order: &str, body: Option<&Value>) -> Result<Value, ClientError> {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        self.send(&Method::POST, &format!("/v1/fleet/{order}"), body.into())
+    }
+
     fn ask(&self, method: &Method, route: &str) -> Result<Value, ClientError> {
+        self.send(method, route, Bytes::new())
+    }
+
+    /// One request over a connection of its own.
+    fn send(&self, method: &Method, route: &str, body: Bytes) -> Result<Value, ClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| self.socket_error(&error))?;
         let limit = Duration::from_secs(ANSWER_SECONDS);
         let (status, body) = runtime
-            .block_on(async { tokio::time::timeout(limit, self.exchange(method, route)).await })
+            .block_on(async {
+                tokio::time::timeout(limit, self.exchange(method, route, body)).await
+            })
             .map_err(|_| ClientError::Time {
                 path: self.socket.clone(),
                 seconds: ANSWER_SECONDS,
@@ -170,7 +185,12 @@ impl Client {
         })
     }
 
-    async fn exchange(&self, method: &Method, route: &str) -> Result<(u16, Bytes), ClientError> {
+    async fn exchange(
+        &self,
+        method: &Method,
+        route: &str,
+        body: Bytes,
+    ) -> Result<(u16, Bytes), ClientError> {
         let stream =
             UnixStream::connect(&self.socket).await.map_err(|error| self.no_stream(&error))?;
         let failed = |error: hyper::Error| self.socket_error(&error);
@@ -182,7 +202,7 @@ impl Client {
             .method(method)
             .uri(route)
             .header("host", "localhost")
-            .body(Empty::<Bytes>::new())
+            .body(Full::new(body))
             .map_err(|error| self.socket_error(&error))?;
         let answer = sender.send_request(request).await.map_err(failed)?;
         let status = answer.status().as_u16();

@@ -19,6 +19,7 @@ pub mod status; //      what the device says of itself
 pub mod history; //     the last runs, kept across restarts
 pub mod intake; //      folder, serial line       -> inbox
 pub mod wire; //        request and response bodies of the HTTP interface
+pub mod sync; //        the fleet: what goes to its server, what comes from it
 #[cfg(feature = "engine")]
 pub mod device; //      the worker: one job at a time, the resident base
 pub mod serve; //       HTTP over TCP and a Unix socket

@@ -5,8 +5,10 @@
 //! - Never here: how it is served.
 
 mod counters;
+mod fleet;
 
 pub use counters::Counters;
+pub use fleet::FleetStatus;
 
 use crate::constraints::ConstraintState;
 use crate::log;
@@ -294,6 +296,8 @@ pub struct Status {
     pub steps: Vec<StepPoint>,
     /// The last runs, oldest first.
     pub jobs: Vec<JobReport>,
+    /// The device in its fleet; none while it is in none.
+    pub fleet: Option<FleetStatus>,
 }
 
 /// Where the parts of the program report, and where a snapshot comes from.

@@ -148,7 +148,7 @@ fn part(kind: &str, folder: &Path, file: &str) -> Finding {
 }
 
 /// Bytes that this user may still write to the disk of a folder.
-fn free_bytes(folder: &Path) -> Option<u64> {
+pub fn free_bytes(folder: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(folder).ok()?;
     disk.f_bavail.checked_mul(disk.f_frsize)
 }

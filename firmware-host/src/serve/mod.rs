@@ -17,6 +17,7 @@ mod metrics;
 mod shared;
 mod text;
 mod door;
+mod fleet;
 mod routes;
 mod listen;
 #[cfg(feature = "engine")]
@@ -31,6 +32,7 @@ use crate::config::Serve;
 use crate::paused::OrderError;
 use crate::status::Board;
 use crate::supervise::Supervisor;
+use crate::sync::Fleet;
 use crate::wire::{Prompt, Which};
 use axum::serve::ListenerExt;
 use door::Door;
@@ -91,6 +93,10 @@ pub trait Device: Send + Sync + 'static {
     fn resume(&self) -> Result<(), OrderError>;
     /// Where servers report, and what is shown.
     fn board(&self) -> &Board;
+    /// Who follows orders about the fleet; none where the configuration has none.
+    fn fleet(&self) -> Option<&Fleet> {
+        None
+    }
     /// A model as it is now; a text that was begun with it stays with it.
     fn model(&self, which: Which) -> Arc<dyn Model>;
 }

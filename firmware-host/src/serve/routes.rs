@@ -5,7 +5,7 @@
 use super::door::Door;
 use super::refusal::Refusal;
 use super::shared::Shared;
-use super::{Device, text};
+use super::{Device, fleet, text};
 use crate::paused::OrderError;
 use crate::status::{Phase, Status};
 use crate::wire::{self, Which};
@@ -35,11 +35,13 @@ pub(super) struct Route {
     pub(super) is_open: bool,
     /// Whether it is answered where there is room for nothing else.
     pub(super) is_health: bool,
+    /// Whether it is there over the Unix socket alone.
+    is_owner_s: bool,
 }
 
 /// One that needs the token, and room.
 const fn route(path: &'static str, methods: fn() -> MethodRouter<Arc<Shared>>) -> Route {
-    Route { path, methods, is_open: false, is_health: false }
+    Route { path, methods, is_open: false, is_health: false, is_owner_s: false }
 }
 
 impl Route {
@@ -50,10 +52,14 @@ impl Route {
     const fn health(self) -> Self {
         Self { is_health: true, ..self }
     }
+
+    const fn owner_s(self) -> Self {
+        Self { is_owner_s: true, ..self }
+    }
 }
 
 /// Every route; a path stands once. The time of its answers is counted under the path by itself.
-static ROUTES: [Route; 16] = [
+static ROUTES: [Route; 20] = [
     // The status page, empty: it asks for the status.
     route("/", || get(page)).open(),
     // What the device says of itself.
@@ -76,6 +82,11 @@ static ROUTES: [Route; 16] = [
     route("/v1/job", || post(job)),
     route("/v1/pause", || post(pause)),
     route("/v1/resume", || post(resume)),
+    // Orders about the fleet.
+    route("/v1/fleet/join", || post(fleet::join)).owner_s(),
+    route("/v1/fleet/leave", || post(fleet::leave)).owner_s(),
+    route("/v1/fleet/sync", || post(fleet::now)).owner_s(),
+    route("/v1/fleet/rotate-key", || post(fleet::rotate_key)).owner_s(),
 ];
 
 /// The route of a path without parts that vary.
@@ -85,10 +96,10 @@ pub(super) fn at(path: &str) -> Option<&'static Route> {
 
 /// All routes, for whoever can reach the socket.
 pub(super) fn open(shared: &Arc<Shared>) -> Router {
-    routes(shared).layer(middleware::from_fn_with_state(shared.clone(), watched))
+    routes(shared, true).layer(middleware::from_fn_with_state(shared.clone(), watched))
 }
 
-/// All routes behind a door.
+/// The routes behind a door; what is the owner's is not there.
 pub(super) fn guarded(shared: &Arc<Shared>, door: Door) -> Router {
     let door = Arc::new(door);
     let guard = move |request: Request, next: Next| {
@@ -102,13 +113,14 @@ pub(super) fn guarded(shared: &Arc<Shared>, door: Door) -> Router {
         }
     };
     let watched = middleware::from_fn_with_state(shared.clone(), watched);
-    routes(shared).layer(middleware::from_fn(guard)).layer(watched)
+    routes(shared, false).layer(middleware::from_fn(guard)).layer(watched)
 }
 
-fn routes(shared: &Arc<Shared>) -> Router {
+fn routes(shared: &Arc<Shared>, is_owner: bool) -> Router {
     let add = |router: Router<_>, one: &Route| router.route(one.path, (one.methods)());
     ROUTES
         .iter()
+        .filter(|route| is_owner || !route.is_owner_s)
         .fold(Router::new(), add)
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "not_found", "no such path"))
         .method_not_allowed_fallback(async || {
@@ -336,6 +348,8 @@ mod tests {
         };
         assert_eq!(paths(|route| route.is_open), ["/", "/healthz"]);
         assert_eq!(paths(|route| route.is_health), ["/healthz", "/readyz", "/metrics"]);
+        assert!(paths(|route| route.is_owner_s).iter().all(|path| path.starts_with("/v1/fleet/")));
+        assert_eq!(paths(|route| route.is_owner_s).len(), 4);
         let twice = |one: &&Route| ROUTES.iter().filter(|other| other.path == one.path).count() > 1;
         assert!(ROUTES.iter().find(twice).is_none());
         // Both are asked of a path as it came, which none of them may take apart.

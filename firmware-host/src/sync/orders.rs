@@ -1,0 +1,292 @@
+//! The thread of the sync, and what an operator may ask of it.
+//!
+//! - In: orders over a channel, a flag that ends it. Out: what is shown of the fleet.
+//! - An order is followed between two acts, and an operator's word needs no pace.
+//! - The flag ends it within a tenth of a second, also in the middle of a call: nothing is half done on
+//!   the disk, and the server has or has not what was on its way.
+
+use super::book::Book;
+use super::error::{ExchangeError, StoreError};
+use super::exchange::Exchange;
+use super::store::Store;
+use super::time::ServerTime;
+use super::trouble::Trouble;
+use super::turn::{Turn, World, shown};
+use crate::clock::Clock;
+use crate::config::Fleet as Config;
+use crate::status::{Board, FleetStatus};
+use crate::supervise::Supervisor;
+use sapwood_protocol::fleet::id::FleetId;
+use sapwood_protocol::fleet::link::{Link, LinkError};
+use sapwood_protocol::limits::FLEET_NAME_BYTES_MAX;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Orders that may wait.
+const ORDERS_MAX: usize = 4;
+/// Longest wait without a look at the flag.
+const STOP_LATENCY: Duration = Duration::from_millis(100);
+/// How long who gives an order waits for its end: less than its own client does.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// What an operator may ask.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Join the fleet of a link, or go on in it by another link.
+    Join {
+        /// The link.
+        link: Link,
+        /// What people call the device; the name of its system when nothing is said.
+        name: Option<String>,
+    },
+    /// Forget the fleet.
+    Leave,
+    /// Check in now.
+    Now,
+    /// Make another key, and have the server know it.
+    RotateKey,
+}
+
+/// Why an order is not followed.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// The configuration does not allow it.
+    #[error("fleet.enabled is false: expected true; nothing was done")]
+    Off,
+    /// In no fleet.
+    #[error("this device is in no fleet: expected `firmware-host fleet join LINK` before")]
+    Alone,
+    /// In another fleet.
+    #[error(
+        "this device is in fleet {own}, the link is of {other}: `firmware-host fleet leave` first"
+    )]
+    Other {
+        /// The own one.
+        own: FleetId,
+        /// The link's.
+        other: FleetId,
+    },
+    /// A link that is none.
+    #[error("{0}; nothing was done")]
+    Link(#[from] LinkError),
+    /// A name that no server takes.
+    #[error(
+        "name: expected 1 to {FLEET_NAME_BYTES_MAX} bytes in one line, got {got:?}; nothing was done"
+    )]
+    Name {
+        /// What was said.
+        got: String,
+    },
+    /// The folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No server can be known by what the link and the configuration say.
+    #[error("{0}; nothing was done")]
+    Server(ExchangeError),
+    /// What the server says, or the way to it.
+    #[error("{0}")]
+    Failed(String),
+    /// It has too much to do.
+    #[error("the fleet's thread is in the middle of a call: the order may still be followed")]
+    Busy,
+    /// The program is on its way out.
+    #[error("the device program is stopping: nothing was done")]
+    Stopping,
+}
+
+type Answer = Result<Option<FleetStatus>, FleetError>;
+
+/// Gives orders to the sync; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Fleet(mpsc::Sender<(Order, SyncSender<Answer>)>);
+
+impl Fleet {
+    /// Gives an order, and waits for what comes of it; may take half a minute.
+    ///
+    /// # Errors
+    /// [`FleetError`].
+    pub fn order(&self, order: Order) -> Answer {
+        let (reply, answer) = sync_channel(1);
+        self.0.try_send((order, reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => FleetError::Busy,
+            mpsc::error::TrySendError::Closed(_) => FleetError::Stopping,
+        })?;
+        answer.recv_timeout(PATIENCE).map_err(|_| FleetError::Busy)?
+    }
+}
+
+/// Notes that the device is of the fleet of a link; its server hears of it at the next check-in.
+///
+/// # Errors
+/// [`FleetError`]: nothing was noted.
+pub fn enlist(
+    store: &Store,
+    link: &Link,
+    name: Option<&str>,
+    ca_file: Option<&Path>,
+    clock: &Arc<dyn Clock>,
+) -> Result<FleetStatus, FleetError> {
+    let host = (link.host.as_str(), link.fleet);
+    let time = Arc::new(ServerTime::new(clock.clone()));
+    Exchange::new(host, link.pin, ca_file, time).map_err(FleetError::Server)?;
+    let old = store.book()?;
+    let named = |book: &Book| book.name.clone();
+    let name = match name {
+        Some(name) => name.to_owned(),
+        None => old.as_ref().map_or_else(own_name, named),
+    };
+    let fits = (1..=FLEET_NAME_BYTES_MAX).contains(&name.len());
+    if !fits || name.contains(char::is_control) {
+        return Err(FleetError::Name { got: name.chars().take(80).collect() });
+    }
+    let book = match old {
+        Some(old) if old.fleet != link.fleet => {
+            return Err(FleetError::Other { own: old.fleet, other: link.fleet });
+        }
+        Some(old) => old.again(link, name),
+        None => Book::new(link, name, store.key_or_new()?.public().device()),
+    };
+    store.keep(&book)?;
+    Ok(shown(&book))
+}
+
+/// Forgets the fleet; whether there was one.
+///
+/// # Errors
+/// [`FleetError::Store`]: what is left goes with the next try.
+pub fn leave(store: &Store) -> Result<bool, FleetError> {
+    // A book that cannot be believed is forgotten too.
+    let was = store.book().map_or(true, |book| book.is_some());
+    store.forget()?;
+    Ok(was)
+}
+
+/// What a folder says while no program has it.
+///
+/// # Errors
+/// [`FleetError::Store`].
+pub fn look(folder: &Path) -> Result<Option<FleetStatus>, FleetError> {
+    let book = Store::look(folder)?.map(|store| store.book()).transpose()?.flatten();
+    Ok(book.map(|book| shown(&book)))
+}
+
+/// What this system is called.
+fn own_name() -> String {
+    let name = rustix::system::uname();
+    let name: String = name.nodename().to_string_lossy().chars().take(32).collect();
+    let name = name.trim().replace(char::is_control, "");
+    if name.is_empty() { "device".into() } else { name }
+}
+
+/// Starts the sync on a thread of its own.
+///
+/// # Errors
+/// The system gives no thread, or no runtime.
+pub fn start(
+    (store, config): (Store, Config),
+    world: World,
+    board: Arc<Board>,
+    stop: Arc<AtomicBool>,
+    supervisor: &Supervisor,
+) -> io::Result<(Fleet, JoinHandle<Option<()>>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (sender, orders) = mpsc::channel(ORDERS_MAX);
+    let live = move || {
+        let life = Life { turn: Turn::new(store, config.clone(), world.clone()), config, world };
+        runtime.block_on(life.live(orders, &board, &stop));
+        // A name that is still being looked up keeps nobody waiting.
+        runtime.shutdown_background();
+    };
+    Ok((Fleet(sender), supervisor.start("fleet", live)?))
+}
+
+struct Life {
+    turn: Turn,
+    config: Config,
+    world: World,
+}
+
+/// Comes back when the flag is set.
+async fn stopped(stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(STOP_LATENCY).await;
+    }
+}
+
+impl Life {
+    async fn live(
+        mut self,
+        mut orders: mpsc::Receiver<(Order, SyncSender<Answer>)>,
+        board: &Board,
+        stop: &AtomicBool,
+    ) {
+        loop {
+            let wait = tokio::select! {
+                biased;
+                () = stopped(stop) => return,
+                wait = self.turn.step() => wait,
+            };
+            let status = self.turn.status();
+            board.update(|shown| shown.fleet = status);
+            tokio::select! {
+                biased;
+                () = stopped(stop) => return,
+                Some((order, reply)) = orders.recv() => {
+                    let answer = tokio::select! {
+                        biased;
+                        () = stopped(stop) => Err(FleetError::Stopping),
+                        answer = self.follow(order) => answer,
+                    };
+                    // Who asked may have stopped waiting.
+                    let _ = reply.try_send(answer);
+                }
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn follow(&mut self, order: Order) -> Answer {
+        match order {
+            Order::Join { link, name } => {
+                let (store, ca_file) = (&self.turn.store, self.config.ca_file.as_deref());
+                enlist(store, &link, name.as_deref(), ca_file, &self.world.clock)?;
+                self.anew();
+                self.now().await
+            }
+            Order::Leave => {
+                leave(&self.turn.store)?;
+                self.anew();
+                Ok(None)
+            }
+            Order::Now => self.now().await,
+            Order::RotateKey => {
+                let member = self.turn.member.as_mut().ok_or(FleetError::Alone)?;
+                let rotated = member.rotate().await;
+                rotated.map_err(|error: Trouble| FleetError::Failed(error.to_string()))?;
+                Ok(self.turn.status())
+            }
+        }
+    }
+
+    /// Forgets what was in memory: the folder says what holds.
+    fn anew(&mut self) {
+        let store = self.turn.store.clone();
+        self.turn = Turn::new(store, self.config.clone(), self.world.clone());
+    }
+
+    async fn now(&mut self) -> Answer {
+        self.turn.open().map_err(|error| FleetError::Failed(error.to_string()))?;
+        if self.turn.member.is_none() {
+            return Err(FleetError::Alone);
+        }
+        self.turn.pace.ask();
+        self.turn.step().await;
+        Ok(self.turn.status())
+    }
+}

@@ -1,0 +1,10 @@
+//! The sync against a server that speaks the protocol, and misbehaves where a test says so.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod files;
+mod server;
+mod rig;
+mod round;
+mod wrong;
+mod cuts;
+mod real;

@@ -1,0 +1,201 @@
+//! A device of memory on a disk that loses power, with a clock that is wound and a learner that obeys.
+
+use super::files::{FACTS, adapter};
+use super::server::{NOW_MS, Server};
+use crate::clock::Clock;
+use crate::config::Fleet as Config;
+use crate::sync::orders::enlist;
+use crate::sync::turn::{Turn, World};
+use crate::sync::{Install, Learner, Offered, Part, Store, View};
+use jiff::Timestamp;
+use sapwood::ports::Storage;
+use sapwood::ports::cut_disk::CutDisk;
+use sapwood_protocol::fleet::id::{CohortId, Hash};
+use sapwood_protocol::fleet::message::{Installed, Outcome, Ready};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A clock that goes on as it is wound; what it shows first may be far off.
+pub(super) struct Wound {
+    elapsed_ms: AtomicU64,
+    start_ms: u64,
+}
+
+impl Wound {
+    pub(super) fn at(start_ms: u64) -> Arc<Self> {
+        Arc::new(Self { elapsed_ms: AtomicU64::new(0), start_ms })
+    }
+
+    pub(super) fn elapsed_s(&self) -> u64 {
+        self.elapsed_ms.load(Ordering::Relaxed) / 1000
+    }
+
+    pub(super) fn wind(&self, more: Duration) {
+        self.elapsed_ms.fetch_add(more.as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+impl Clock for Wound {
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.elapsed_ms.load(Ordering::Relaxed))
+    }
+
+    fn now(&self) -> Timestamp {
+        let now = self.start_ms + self.elapsed_ms.load(Ordering::Relaxed);
+        Timestamp::from_millisecond(now as i64).unwrap()
+    }
+}
+
+/// A learner that commits when it is told, and installs what it is given at once.
+pub(super) struct Pupil {
+    pub(super) view: Mutex<View>,
+    disk: Mutex<Arc<CutDisk>>,
+    /// How installs end; none: never.
+    pub(super) ends: Mutex<Option<Outcome>>,
+    pub(super) given: Mutex<Vec<Offered>>,
+}
+
+impl Pupil {
+    fn new() -> Arc<Self> {
+        let ready = Some(Ready { steps: 3, tokens: 300 });
+        let view = View {
+            facts: FACTS,
+            generation: 1,
+            installed: None,
+            trial: false,
+            ready,
+            installs: Vec::new(),
+        };
+        Arc::new(Self {
+            view: Mutex::new(view),
+            disk: Mutex::new(Arc::new(CutDisk::new())),
+            ends: Mutex::new(Some(Outcome::Confirmed)),
+            given: Mutex::default(),
+        })
+    }
+
+    pub(super) fn commit(&self) {
+        self.view.lock().unwrap().generation += 1;
+    }
+}
+
+impl Learner for Pupil {
+    fn view(&self) -> Option<View> {
+        Some(self.view.lock().unwrap().clone())
+    }
+
+    fn own_part(&self, _: CohortId) -> Result<Option<Part>, String> {
+        let view = self.view.lock().unwrap();
+        let from = view.installed.map_or(Hash([0; 32]), |installed| installed.artifact);
+        let bytes = adapter("sapwood-update/1", from, view.generation);
+        Ok(Some(Part { from, rank: 2, bytes }))
+    }
+
+    fn install(&self, offered: Offered) {
+        let name = offered.path.strip_prefix("/srv/fleet").unwrap().to_str().unwrap().to_owned();
+        // What cannot be read now is given again.
+        let Ok(bytes) = self.disk.lock().unwrap().read(&name) else { return };
+        assert_eq!(Hash::of(&bytes), offered.artifact, "half a file was given to the learner");
+        let mut view = self.view.lock().unwrap();
+        let known = view.installs.iter().any(|install| install.sequence == offered.sequence);
+        let Offered { sequence, artifact, .. } = offered;
+        self.given.lock().unwrap().push(offered);
+        let ends = *self.ends.lock().unwrap();
+        if let (Some(outcome), false) = (ends, known) {
+            let reason = "it was tried".to_owned();
+            let outcome = Some(outcome);
+            let (before, after) = (Some(1.5), Some(1.25));
+            view.installs.push(Install { sequence, artifact, outcome, reason, before, after });
+            view.installed = Some(Installed { sequence, artifact });
+            view.generation += 1;
+        }
+    }
+}
+
+/// The device.
+pub(super) struct Rig {
+    pub(super) disk: Arc<CutDisk>,
+    pub(super) clock: Arc<Wound>,
+    pub(super) pupil: Arc<Pupil>,
+    pub(super) config: Config,
+    pub(super) turn: Turn,
+    free: fn(&Path) -> Option<u64>,
+}
+
+impl Rig {
+    /// One that has joined nothing.
+    pub(super) fn new() -> Self {
+        Self::with(Config { enabled: true, ..Config::default() }, NOW_MS, |_| Some(u64::MAX))
+    }
+
+    pub(super) fn with(config: Config, start_ms: u64, free: fn(&Path) -> Option<u64>) -> Self {
+        let (disk, clock, pupil) = (Arc::new(CutDisk::new()), Wound::at(start_ms), Pupil::new());
+        let turn = Self::turn(&disk, &clock, &pupil, &config, free);
+        Self { disk, clock, pupil, config, turn, free }
+    }
+
+    fn turn(
+        disk: &Arc<CutDisk>,
+        clock: &Arc<Wound>,
+        pupil: &Arc<Pupil>,
+        config: &Config,
+        free: fn(&Path) -> Option<u64>,
+    ) -> Turn {
+        *pupil.disk.lock().unwrap() = disk.clone();
+        let store = Store::on(disk.clone(), Path::new("/srv/fleet"));
+        let world = World { learner: pupil.clone(), clock: clock.clone(), chance: || 0, free };
+        Turn::new(store, config.clone(), world)
+    }
+
+    /// The program starts again, on the disk as it is after a power cut.
+    pub(super) fn restart(&mut self, luck: u64) {
+        self.disk = Arc::new(self.disk.after_cut(luck));
+        let Self { disk, clock, pupil, config, free, .. } = self;
+        self.turn = Self::turn(disk, clock, pupil, config, *free);
+    }
+
+    /// Joins by the server's link.
+    pub(super) fn join(&mut self, server: &Server) {
+        let link = server.link().parse().unwrap();
+        let clock: Arc<dyn Clock> = self.clock.clone();
+        let ca_file = self.config.ca_file.clone();
+        // A disk without power joins nothing.
+        let store = &self.turn.store;
+        let _ = enlist(store, &link, Some("kiosk"), ca_file.as_deref(), &clock);
+        let _ = self.turn.open();
+    }
+
+    /// One step, and as much time as it asks for.
+    pub(super) async fn step(&mut self) {
+        let wait = self.turn.step().await;
+        self.clock.wind(wait.max(Duration::from_millis(1)));
+    }
+
+    /// So many steps.
+    pub(super) async fn steps(&mut self, count: usize) {
+        for _ in 0..count {
+            self.step().await;
+        }
+    }
+
+    /// Steps until the book says so.
+    pub(super) async fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
+        for _ in 0..20_000 {
+            if holds(self) {
+                return;
+            }
+            self.step().await;
+        }
+        panic!("waited for {what}: {:?}", self.turn.status());
+    }
+
+    pub(super) fn book(&self) -> crate::sync::Book {
+        self.turn.member.as_ref().unwrap().book().clone()
+    }
+
+    pub(super) fn amiss(&self) -> String {
+        self.turn.status().map(|status| status.waiting_for).unwrap_or_default()
+    }
+}

@@ -1,0 +1,450 @@
+//! One turn of the sync: look at the learner, do at most one thing, say how it is.
+//!
+//! - In: the fleet's folder, the learner, the time. Out: how long to rest; what is shown.
+//! - Every act may fail and be tried again; none of them stops the device.
+//! - Never here: threads, orders.
+
+use super::book::Book;
+use super::decide::{Follow, Pace, Retry, is_ended, reports};
+use super::errand::{Budget, Done};
+use super::learner::{Learner, Offered, View};
+use super::member::Member;
+use super::store::Store;
+use super::time::ServerTime;
+use super::trouble::Trouble;
+use crate::clock::Clock;
+use crate::config::Fleet;
+use crate::status::FleetStatus;
+use jiff::Timestamp;
+use sapwood_protocol::fleet::message::{CheckedIn, DeviceState, Invite};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Between two looks at the learner.
+const LOOK: Duration = Duration::from_secs(2);
+/// Between two times that the learner is given the same file.
+const AGAIN: Duration = Duration::from_secs(600);
+/// Between two looks whether another day has begun.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What the sync stands on; tests bring their own.
+#[derive(Clone)]
+pub struct World {
+    /// The learner.
+    pub learner: Arc<dyn Learner>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// 64 bits of chance.
+    pub chance: fn() -> u64,
+    /// Free bytes of the folder's disk, where that can be told.
+    pub free: fn(&std::path::Path) -> Option<u64>,
+}
+
+impl World {
+    /// A learner, and what the system has.
+    pub fn new(learner: Arc<dyn Learner>, clock: Arc<dyn Clock>) -> Self {
+        // Without chance a device waits as the others do, no more.
+        let chance = || getrandom::u64().unwrap_or(0);
+        Self { learner, clock, chance, free: crate::probe::free_bytes }
+    }
+}
+
+/// What was counted since the program began.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    check_ins: [u64; 2],
+    uploads: u64,
+    downloads: u64,
+    bytes: [u64; 2],
+}
+
+/// The sync.
+pub(super) struct Turn {
+    pub(super) store: Store,
+    world: World,
+    config: Fleet,
+    pub(super) time: Arc<ServerTime>,
+    pub(super) member: Option<Member>,
+    pub(super) pace: Pace,
+    send: Retry,
+    bring: Retry,
+    /// Until when the invite holds.
+    invite: Option<(Invite, Duration)>,
+    /// The round of the last invite: another one is tried at once.
+    round: Option<u64>,
+    /// What the learner was given, and when.
+    given: Option<(u64, Duration)>,
+    /// What the server was told of: the commit, and how many reports waited.
+    told: Option<(u64, usize)>,
+    counted: Counted,
+    /// Whether the folder was read, and no fleet stands in it.
+    is_alone: bool,
+    /// What is amiss with the way to the server, with what it offers, with an upload, with a
+    /// download.
+    amiss: [String; 4],
+    last: Option<u64>,
+}
+
+/// Which act something is amiss with.
+#[derive(Clone, Copy)]
+enum Act {
+    Talk,
+    Take,
+    Send,
+    Bring,
+}
+
+impl Turn {
+    pub(super) fn new(store: Store, config: Fleet, world: World) -> Self {
+        let time = Arc::new(ServerTime::new(world.clock.clone()));
+        let pace = Pace::new(world.clock.elapsed(), (world.chance)());
+        Self {
+            store,
+            world,
+            config,
+            time,
+            member: None,
+            pace,
+            send: Retry::default(),
+            bring: Retry::default(),
+            invite: None,
+            round: None,
+            given: None,
+            told: None,
+            counted: Counted::default(),
+            is_alone: false,
+            amiss: Default::default(),
+            last: None,
+        }
+    }
+
+    fn budget(&self) -> Budget {
+        let bytes = |megabytes: u64| megabytes.saturating_mul(1_000_000);
+        Budget { up: bytes(self.config.up_mb_a_day), down: bytes(self.config.down_mb_a_day) }
+    }
+
+    /// Reads the folder, where that has not been done.
+    pub(super) fn open(&mut self) -> Result<(), Trouble> {
+        if self.member.is_none() {
+            let ca_file = self.config.ca_file.as_deref();
+            self.member = Member::open(&self.store, ca_file, &self.time)?;
+            self.is_alone = self.member.is_none();
+        }
+        Ok(())
+    }
+
+    /// Does what is to be done now; how long nothing more is.
+    pub(super) async fn step(&mut self) -> Duration {
+        let now = self.world.clock.elapsed();
+        if self.member.is_none() {
+            let due = self.pace.due();
+            if !self.is_alone
+                && (now >= due || self.amiss[Act::Talk as usize].is_empty())
+                && let Err(error) = self.open()
+            {
+                self.failed(Act::Talk, &error);
+            }
+            return LOOK;
+        }
+        let Some(view) = self.world.learner.view() else { return LOOK };
+        if let Err(error) = self.look(&view) {
+            self.failed(Act::Talk, &error);
+        }
+        if now >= self.pace.due() {
+            self.talk(&view).await;
+        } else if self.wants_to_send(now) {
+            self.upload(&view).await;
+        } else if self.wants_to_bring(now) {
+            self.fetch(&view).await;
+        }
+        let now = self.world.clock.elapsed();
+        let busy = self.wants_to_send(now) || self.wants_to_bring(now);
+        if busy { Duration::ZERO } else { self.pace.due().saturating_sub(now).min(LOOK) }
+    }
+
+    fn wants_to_send(&self, now: Duration) -> bool {
+        // Before a server has said what day it is, none can be counted.
+        let invited = self.invite.as_ref().is_some_and(|(_, until)| now < *until);
+        self.time.is_heard() && invited && self.send.is_due(now)
+    }
+
+    fn wants_to_bring(&self, now: Duration) -> bool {
+        let book = self.member.as_ref().map(Member::book);
+        let accepted = book.is_some_and(|book| book.state == Some(DeviceState::Accepted));
+        let waits = |book: &Book| book.pending.as_ref().is_some_and(|one| !one.fetched);
+        self.time.is_heard() && accepted && book.is_some_and(waits) && self.bring.is_due(now)
+    }
+
+    /// What the learner's view changes before anybody is asked.
+    fn look(&mut self, view: &View) -> Result<(), Trouble> {
+        let (now, random) = (self.world.clock.elapsed(), (self.world.chance)());
+        let Some(member) = &mut self.member else { return Ok(()) };
+        if let Some(cohort) = member.cohort(&view.facts)
+            && member.book().cohort != Some(cohort)
+        {
+            member.note(|book| book.belong(cohort))?;
+            (self.invite, self.given) = (None, None);
+        }
+        if let Some(statement) = member.pending()
+            && is_ended(view, statement.sequence)
+        {
+            tracing::info!(sequence = statement.sequence, "the learner is done with it");
+            member.end()?;
+        }
+        let waiting = reports(member.book(), view).len();
+        let is_news = |(generation, told)| view.generation != generation || waiting > told;
+        // The first check-in tells of it in any case.
+        if self.told.is_some_and(is_news) {
+            self.pace.news(now, random);
+        }
+        self.hand_over(now)
+    }
+
+    /// Gives the learner what is whole, and again now and then until it has told the end.
+    fn hand_over(&mut self, now: Duration) -> Result<(), Trouble> {
+        let Some(member) = &mut self.member else { return Ok(()) };
+        let fetched = member.book().pending.as_ref().is_some_and(|one| one.fetched);
+        let Some(statement) = member.pending().filter(|_| fetched) else { return Ok(()) };
+        let sequence = statement.sequence;
+        match self.given {
+            Some((given, at)) if given == sequence && now < at.saturating_add(AGAIN) => {
+                return Ok(());
+            }
+            // What lay on the disk while the program did not run is looked at again.
+            None => {
+                let got = member.store.look_through(statement.artifact, &mut |_| {})?;
+                if got != statement.artifact {
+                    member.store.drop_incoming(statement.artifact)?;
+                    let anew = |book: &mut Book| {
+                        book.pending.iter_mut().for_each(|one| one.fetched = false);
+                    };
+                    member.note(anew)?;
+                    return Ok(());
+                }
+            }
+            Some(_) => {}
+        }
+        let (artifact, path) = (statement.artifact, member.store.path(statement.artifact));
+        tracing::info!(sequence, "a global adapter is given to the learner");
+        self.world.learner.install(Offered { sequence, artifact, path });
+        self.given = Some((sequence, now));
+        Ok(())
+    }
+
+    /// Enrols if need be, and checks in.
+    async fn talk(&mut self, view: &View) {
+        let talked = self.talked(view).await;
+        let (now, random) = (self.world.clock.elapsed(), (self.world.chance)());
+        match talked {
+            Ok(check_in_s) => {
+                self.counted.check_ins[0] += 1;
+                self.pace.worked(now, check_in_s, random);
+                let left = self.member.as_ref().map(|member| reports(member.book(), view).len());
+                self.told = Some((view.generation, left.unwrap_or(0)));
+                self.last = Some(self.time.now_ms());
+                self.clear(Act::Talk);
+            }
+            Err(error) => {
+                self.counted.check_ins[1] += 1;
+                self.failed(Act::Talk, &error);
+                let noted = self.member.as_mut().map(|member| member.note_refusal(&error));
+                if let Some(Err(error)) = noted {
+                    self.set(Act::Talk, error.to_string());
+                }
+            }
+        }
+    }
+
+    async fn talked(&mut self, view: &View) -> Result<u64, Trouble> {
+        let Some(member) = &mut self.member else { return Ok(self.pace.check_in_s) };
+        if member.is_new() {
+            let check_in_s = member.enrol(view).await?;
+            tracing::info!(device = %member.book().device, "the fleet's server knows this device");
+            if member.book().state != Some(DeviceState::Accepted) {
+                return Ok(check_in_s);
+            }
+        }
+        let answer = member.check_in(view).await?;
+        let check_in_s = answer.check_in_s;
+        self.pace.check_in_s = check_in_s;
+        // What is wrong with an offer makes no check-in fail.
+        match self.answered(view, answer).await {
+            Ok(()) => self.clear(Act::Take),
+            Err(error) => self.set(Act::Take, error.to_string()),
+        }
+        Ok(check_in_s)
+    }
+
+    /// What the answer to a check-in asks for.
+    async fn answered(&mut self, view: &View, answer: CheckedIn) -> Result<(), Trouble> {
+        let CheckedIn { trust_epoch, release, invite, state, .. } = answer;
+        let accepted = state == DeviceState::Accepted;
+        let invited = |invite: Invite| {
+            let until = self.world.clock.elapsed() + Duration::from_secs(invite.deadline_s);
+            (invite, until)
+        };
+        self.invite = invite.filter(|_| accepted).map(invited);
+        let round = self.invite.map(|(invite, _)| invite.round);
+        if round.is_some() && round != self.round {
+            (self.round, self.send) = (round, Retry::default());
+        }
+        let Some(member) = self.member.as_mut().filter(|_| accepted) else { return Ok(()) };
+        member.follow_to(trust_epoch).await?;
+        if let Some(cohort) = member.cohort(&view.facts) {
+            member.note(|book| book.belong(cohort))?;
+            if let Some(offer) = release
+                && member.take(offer, cohort, self.config.lab)?
+            {
+                tracing::info!(sequence = member.book().taken(), "a global adapter is offered");
+                self.bring.worked();
+            }
+        }
+        Ok(())
+    }
+
+    async fn upload(&mut self, view: &View) {
+        let (budget, learner) = (self.budget(), self.world.learner.clone());
+        let (Some(member), Some((invite, _))) = (&mut self.member, self.invite) else { return };
+        let Some(cohort) = member.cohort(&view.facts) else {
+            self.invite = None;
+            return;
+        };
+        let done = member.upload((&*learner, view), cohort, &invite, budget).await;
+        match done {
+            Ok(Done::Over(bytes)) => {
+                tracing::info!(round = invite.round, bytes, "lent what was learned");
+                self.counted.uploads += 1;
+                self.counted.bytes[0] += bytes;
+                (self.invite, self.send) = (None, Retry::default());
+                self.clear(Act::Send);
+            }
+            Ok(Done::Nothing(why)) => {
+                tracing::debug!(round = invite.round, reason = why, "nothing is lent");
+                self.invite = None;
+                self.clear(Act::Send);
+            }
+            Ok(Done::Tomorrow(why)) => {
+                self.send.rest(self.world.clock.elapsed() + HOUR);
+                self.set(Act::Send, why.to_owned());
+            }
+            Err(error) => self.failed(Act::Send, &error),
+        }
+    }
+
+    async fn fetch(&mut self, view: &View) {
+        let (budget, free) = (self.budget(), (self.world.free)(self.store.root()));
+        let Some(member) = &mut self.member else { return };
+        match member.fetch(view, budget, free).await {
+            Ok(Done::Over(bytes)) => {
+                self.counted.downloads += 1;
+                self.counted.bytes[1] += bytes;
+                self.bring.worked();
+                self.clear(Act::Bring);
+            }
+            Ok(Done::Nothing(_)) => self.clear(Act::Bring),
+            Ok(Done::Tomorrow(why)) => {
+                self.bring.rest(self.world.clock.elapsed() + HOUR);
+                self.set(Act::Bring, why.to_owned());
+            }
+            Err(error) => self.failed(Act::Bring, &error),
+        }
+    }
+
+    fn failed(&mut self, act: Act, error: &Trouble) {
+        let (now, random) = (self.world.clock.elapsed(), (self.world.chance)());
+        let follow = match error {
+            Trouble::Exchange(error) => Follow::of(error, self.pace.check_in_s),
+            _ => Follow::Again,
+        };
+        match act {
+            Act::Talk => self.pace.failed(now, follow, random),
+            // The next check-in offers it again.
+            Act::Take => {}
+            Act::Send => self.send.failed(now, follow, random),
+            Act::Bring => self.bring.failed(now, follow, random),
+        }
+        self.set(act, error.to_string());
+    }
+
+    fn clear(&mut self, act: Act) {
+        if !std::mem::take(&mut self.amiss[act as usize]).is_empty() {
+            tracing::info!("the fleet: it goes on");
+        }
+    }
+
+    /// Told in the log when it changes.
+    fn set(&mut self, act: Act, line: String) {
+        let known = &mut self.amiss[act as usize];
+        if *known != line {
+            tracing::warn!(reason = line, "the fleet waits");
+            *known = line;
+        }
+    }
+
+    /// What is shown; none while the device is in no fleet.
+    pub(super) fn status(&self) -> Option<FleetStatus> {
+        let Some(member) = &self.member else {
+            let waiting_for = self.amiss.iter().find(|line| !line.is_empty())?.clone();
+            return Some(FleetStatus { state: "unknown", waiting_for, ..FleetStatus::default() });
+        };
+        let (book, now_ms) = (member.book(), self.time.now_ms());
+        let (day, budget, now) = (book.day.at(now_ms), self.budget(), self.world.clock.elapsed());
+        let wait = u64::try_from(self.pace.due().saturating_sub(now).as_millis()).unwrap_or(0);
+        let view = self.world.learner.view();
+        let have = |artifact| member.store.have(artifact).unwrap_or(0);
+        let Counted { check_ins, uploads, downloads, bytes } = self.counted;
+        Some(FleetStatus {
+            waiting_for: self
+                .amiss
+                .iter()
+                .find(|line| !line.is_empty())
+                .cloned()
+                .unwrap_or_default(),
+            installed: view.as_ref().and_then(|view| Some(view.installed?.sequence)),
+            trial: view.as_ref().is_some_and(|view| view.trial),
+            pending: member.pending().map(|one| one.sequence),
+            pending_bytes: member.pending().map(|one| match member.book().pending.as_ref() {
+                Some(pending) if pending.fetched => [one.artifact_bytes; 2],
+                _ => [have(one.artifact), one.artifact_bytes],
+            }),
+            reports: view.map_or(0, |view| reports(book, &view).len() as u64),
+            last_check_in: self.last.map(told),
+            next_check_in: Some(told(now_ms.saturating_add(wait))),
+            up_today: [day.up, budget.up],
+            down_today: [day.down, budget.down],
+            check_ins,
+            uploads,
+            downloads,
+            bytes,
+            ..shown(book)
+        })
+    }
+}
+
+/// What a book alone says.
+pub(super) fn shown(book: &Book) -> FleetStatus {
+    FleetStatus {
+        fleet: book.fleet.to_string(),
+        server: book.host.clone(),
+        device: book.device.to_string(),
+        name: book.name.clone(),
+        label: book.label.clone(),
+        state: match book.state {
+            None => "joining",
+            Some(DeviceState::Pending) => "pending",
+            Some(DeviceState::Accepted) => "accepted",
+            Some(DeviceState::Suspended) => "suspended",
+            Some(DeviceState::Rejected) => "rejected",
+            Some(DeviceState::Retired) => "retired",
+        },
+        taken: book.taken(),
+        reports: book.failures.len() as u64,
+        ..FleetStatus::default()
+    }
+}
+
+/// A time for people.
+fn told(time_ms: u64) -> String {
+    let time = i64::try_from(time_ms / 1000).ok().and_then(|s| Timestamp::from_second(s).ok());
+    time.map(|time| time.to_string()).unwrap_or_default()
+}
