@@ -416,3 +416,48 @@ fn a_refused_configuration_has_an_exit_code_of_its_own() {
     assert_eq!(refused.status.code(), Some(EXIT_CONFIG), "{}", said(&refused));
     assert_eq!(said(&refused).matches("modle").count(), 1, "said twice: {}", said(&refused));
 }
+
+/// Joining needs a word of the configuration; what it keeps is the owner's alone, and goes with leaving.
+#[test]
+fn a_fleet_is_joined_and_left_without_a_program() {
+    let folder = folder();
+    let hash = "0".repeat(64);
+    let link = |fleet: &str| {
+        let fleet = fleet.repeat(32);
+        format!("sapwood+https://127.0.0.1:1/#fleet={fleet}&token=t&trust={hash}&pin={hash}")
+    };
+    let join = |link: &str| run(folder.path(), &["fleet", "join", link, "--name", "kiosk"]);
+    let refused = join(&link("a"));
+    assert!(said(&refused).contains("fleet.enabled"), "{}", said(&refused));
+    assert!(!folder.path().join("state-fleet").exists());
+    let config = folder.path().join("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}[fleet]\nenabled = true\n")).unwrap();
+    let unpinned = link("a").split("&pin=").next().unwrap().to_owned();
+    for (wrong, why) in [("https://127.0.0.1/", "enrolment link"), (&unpinned, "fleet.ca-file")] {
+        let refused = join(wrong);
+        assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+        assert!(said(&refused).contains(why), "{}", said(&refused));
+    }
+    let joined = join(&link("a"));
+    assert!(said(&joined).contains("the next one joins"), "{}", said(&joined));
+    for name in ["key", "book"] {
+        let mode = fs::metadata(folder.path().join("state-fleet").join(name)).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    let key = || fs::read(folder.path().join("state-fleet/key")).unwrap();
+    let before = key();
+    assert!(join(&link("a")).status.success());
+    assert_eq!(key(), before, "joining again is the same device");
+    let other = said(&join(&link("b")));
+    assert!(other.contains("fleet leave"), "{other}");
+    let status = run(folder.path(), &["fleet", "status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!((&status["state"], &status["name"]), (&"joining".into(), &"kiosk".into()));
+    assert!(!status.to_string().contains("token"), "{status}");
+    let sync = said(&run(folder.path(), &["fleet", "sync"]));
+    assert!(sync.contains("no program runs"), "{sync}");
+    assert!(said(&run(folder.path(), &["fleet", "leave"])).contains("in no fleet any more"));
+    assert!(!folder.path().join("state-fleet/key").exists());
+    assert!(said(&run(folder.path(), &["fleet", "status"])).contains("in no fleet"));
+}

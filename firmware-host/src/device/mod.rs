@@ -26,6 +26,7 @@ mod run;
 mod settle;
 mod install;
 mod worker;
+mod lend;
 
 pub use fleet::{FleetView, OwnPart};
 pub use served::{Current, Served};
@@ -37,6 +38,7 @@ use crate::history;
 use crate::paused::{OrderError, Paused};
 use crate::probe::Probes;
 use crate::status::{Board, InboxStatus, Status};
+use crate::sync::Fleet;
 use sapwood::base::BaseError;
 use sapwood::inbox::{Aside, Inbox, InboxError, Receipt};
 use sapwood::intake::{Example, IntakeError, Sample};
@@ -46,7 +48,7 @@ use sapwood::state::StateError;
 use sapwood::tokenise::TokeniseError;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 
 /// Why the device cannot go on; what was committed and acknowledged is on disk.
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +175,8 @@ pub struct Handle {
     board: Arc<Board>,
     served: Arc<Served>,
     fleet: Arc<Mutex<FleetView>>,
+    /// Who follows orders about the fleet, once it is started.
+    sync: Arc<OnceLock<Fleet>>,
     /// Bytes of the disk that a job and its commit take.
     job_disk_bytes: Arc<AtomicU64>,
     /// Whether samples were refused for want of room on the disk the last time; told when it changes.
@@ -290,6 +294,17 @@ impl Handle {
     /// The own ranks of the slow adapter in use; none while nothing was learned since the install.
     pub fn own_part(&self) -> Option<OwnPart> {
         fleet::own_part(&self.served.current())
+    }
+
+    /// Hands orders about the fleet on to its sync from now on.
+    pub fn follow(&self, sync: Fleet) {
+        // There is one sync a program; a second would find its folder taken.
+        let _ = self.sync.set(sync);
+    }
+
+    /// Who follows orders about the fleet; none where the configuration has none.
+    pub fn sync(&self) -> Option<&Fleet> {
+        self.sync.get()
     }
 
     /// Where servers report.

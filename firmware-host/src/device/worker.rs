@@ -108,6 +108,7 @@ impl Worker {
             paused,
             board: sight.board.clone(),
             served: tools.served.clone(),
+            sync: Arc::default(),
             fleet: view.clone(),
             job_disk_bytes: disk_bytes.clone(),
             disk_is_low: Arc::default(),

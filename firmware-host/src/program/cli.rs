@@ -121,6 +121,9 @@ pub(crate) enum Action {
     /// Samples that no job could take in: they are kept until you decide.
     #[command(subcommand)]
     Aside(Aside),
+    /// The fleet: lend others what was learned here, and take what they learned.
+    #[command(subcommand)]
+    Fleet(Fleet),
     /// Go on with a state folder whose manifests are lost.
     Recover(Recover),
     /// Stop learning at the next optimiser step, until `resume`; serving goes on.
@@ -153,6 +156,27 @@ pub(crate) enum Aside {
     Retry(Numbers),
     /// Let go of them for good.
     Drop(Numbers),
+}
+
+/// The device in a fleet.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Fleet {
+    /// Join the fleet of an enrolment link; again, with another link of the same fleet, to go on by it.
+    Join {
+        /// The link that the fleet's operator gave, `sapwood+https://..`.
+        link: String,
+        /// What people call this device; else the name of its system.
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// How this device is in its fleet.
+    Status,
+    /// Forget the fleet, its key and what was on its way; what is installed stays.
+    Leave,
+    /// Check in now.
+    Sync,
+    /// Make another key and have the fleet's server know it; the device stays the same.
+    RotateKey,
 }
 
 /// Which samples.
@@ -363,6 +387,8 @@ fn anchored(mut config: Config, folder: &Path) -> Config {
         &mut config.intake.watch,
         &mut config.serve.socket,
         &mut config.serve.token_file,
+        &mut config.fleet.folder,
+        &mut config.fleet.ca_file,
     ];
     let serial = config.intake.serial.iter_mut().map(|line| &mut line.path);
     let probes = [&mut config.probes.sys, &mut config.probes.proc];

@@ -14,6 +14,7 @@ mod stop;
 mod run;
 mod commands;
 mod aside;
+mod fleet;
 mod recover;
 
 use cli::{Action, Command, Job};
@@ -38,6 +39,7 @@ pub(crate) fn act(command: &Command) -> anyhow::Result<()> {
             commands::job(&config()?, json)
         }
         Action::Aside(aside) => aside::run(&config()?, aside, json),
+        Action::Fleet(fleet) => fleet::run(&config()?, fleet, json),
         Action::Recover(_) => recover::run(&config()?, json),
         Action::Pause => commands::pause(&config()?, true, json),
         Action::Resume => commands::pause(&config()?, false, json),

@@ -51,8 +51,14 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
 /// The names in the folder that the configuration's other paths lead through.
 fn named(config: &Config, folder: &Path) -> Vec<String> {
     let (intake, serve) = (&config.intake, &config.serve);
-    let paths =
-        [&config.model, &intake.watch, &serve.socket, &serve.token_file, &config.job.general];
+    let paths = [
+        &config.model,
+        &intake.watch,
+        &serve.socket,
+        &serve.token_file,
+        &config.job.general,
+        &config.fleet.ca_file,
+    ];
     let below = |path: &PathBuf| {
         let first = path.strip_prefix(folder).ok()?.components().next()?;
         Some(first.as_os_str().to_string_lossy().into_owned())

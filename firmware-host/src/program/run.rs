@@ -18,6 +18,7 @@ use firmware_host::serve;
 use firmware_host::service::Notifier;
 use firmware_host::status::{JobReport, Phase, Status};
 use firmware_host::supervise::Supervisor;
+use firmware_host::sync::{self, Store};
 use jiff::tz::TimeZone;
 use sapwood::intake::Sample;
 use sapwood::ports::Storage;
@@ -45,8 +46,9 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     end_when_broken(&supervisor, &handle);
     obey(&stop, &handle, &supervisor)?;
     let settings = Serve { socket: Some(cli::socket(config)?), ..config.serve.clone() };
-    let server = serve::start(&settings, handle.clone(), clock.clone(), &supervisor)?;
     let ended = Arc::new(AtomicBool::new(false));
+    let fleet = fleet(config, &handle, &clock, &supervisor, &ended)?;
+    let server = serve::start(&settings, handle.clone(), clock.clone(), &supervisor)?;
     let ways = ways_in(config, (&handle, storage), &clock, &supervisor, &ended)?;
     let addresses = server.addresses();
     let socket = addresses.socket.as_ref().map(|path| path.display().to_string());
@@ -58,7 +60,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     handle.board().update(|status| status.phase = Phase::Stopping);
     ended.store(true, Ordering::Relaxed);
     server.stop();
-    for way in ways {
+    for way in ways.into_iter().chain(fleet) {
         // What it could say it has logged.
         let _ = way.join();
     }
@@ -110,6 +112,27 @@ fn obey(stop: &Stop, handle: &Handle, supervisor: &Supervisor) -> anyhow::Result
     };
     supervisor.start("obey", wait).context("cannot wait for signals")?;
     Ok(())
+}
+
+/// Starts the device's side of a fleet, where the configuration lets it have one.
+fn fleet(
+    config: &Config,
+    handle: &Handle,
+    clock: &Arc<dyn Clock>,
+    supervisor: &Supervisor,
+    stop: &Arc<AtomicBool>,
+) -> anyhow::Result<Option<JoinHandle<Option<()>>>> {
+    let Some(folder) = config.fleet_folder().filter(|_| config.fleet.enabled) else {
+        return Ok(None);
+    };
+    let store = Store::exclusive(&folder)?;
+    let world = sync::World::new(Arc::new(handle.clone()), clock.clone());
+    let (board, stop) = (handle.board().clone(), stop.clone());
+    let (fleet, thread) =
+        sync::start((store, config.fleet.clone()), world, board, stop, supervisor)
+            .context("cannot start the fleet's thread")?;
+    handle.follow(fleet);
+    Ok(Some(thread))
 }
 
 /// Starts the ways in besides HTTP.

@@ -60,6 +60,9 @@ pub(crate) fn table(value: &Value) -> String {
     rows.push(row("reservoir", reservoir(value)));
     rows.push(row("serving", serving(value)));
     rows.push(row("memory", real(value, "/resident_bytes").map(bytes)));
+    if value["fleet"].is_object() {
+        rows.push(row("fleet", Some(member(&value["fleet"]))));
+    }
     for constraint in list(value, "/constraints") {
         let met = if constraint["met"] == true { "holds" } else { "does not hold" };
         let name = text(constraint, "/name").unwrap_or("?");
@@ -70,6 +73,51 @@ pub(crate) fn table(value: &Value) -> String {
     let last = jobs.get(jobs.len().saturating_sub(JOBS_SHOWN)..).unwrap_or_default();
     rows.extend(last.iter().map(|report| row("job", Some(job(report)))));
     rows.concat()
+}
+
+/// The fleet for people.
+pub(crate) fn fleet(value: &Value) -> String {
+    if !value.is_object() {
+        return "this device is in no fleet".into();
+    }
+    let word = |name: &str| text(value, &format!("/{name}")).map(String::from);
+    let pair =
+        |name: &str| match (real(value, &format!("/{name}/0")), real(value, &format!("/{name}/1")))
+        {
+            (Some(some), Some(all)) => Some(format!("{} of {}", bytes(some), bytes(all))),
+            _ => None,
+        };
+    let number = |name: &str| whole(value, &format!("/{name}")).map(|number| number.to_string());
+    let trial = if value["trial"] == true { ", on trial" } else { "" };
+    [
+        row("state", Some(member(value))),
+        row("fleet", word("fleet")),
+        row("server", word("server")),
+        row("device", word("device")),
+        row("name", word("name")),
+        row("label", word("label")),
+        row("installed", number("installed").map(|sequence| format!("sequence {sequence}{trial}"))),
+        row(
+            "under way",
+            number("pending").map(|sequence| {
+                format!("sequence {sequence}, {}", pair("pending_bytes").unwrap_or_default())
+            }),
+        ),
+        row("last", word("last_check_in")),
+        row("next", word("next_check_in")),
+        row("sent today", pair("up_today").filter(|_| value["check_ins"].is_array())),
+        row("came today", pair("down_today").filter(|_| value["check_ins"].is_array())),
+    ]
+    .concat()
+}
+
+/// A device in its fleet, in a line.
+fn member(fleet: &Value) -> String {
+    let state = text(fleet, "/state").unwrap_or("?");
+    let installed = whole(fleet, "/installed").map(|sequence| format!(", sequence {sequence}"));
+    let why = text(fleet, "/waiting_for").filter(|why| !why.is_empty());
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    format!("{state}{}{why}", installed.unwrap_or_default())
 }
 
 fn row(name: &str, value: Option<String>) -> String {
@@ -248,6 +296,26 @@ mod tests {
             assert!(table.contains(line), "{line:?} is not in\n{table}");
         }
         assert!(!table.replace('\n', "").contains(char::is_control), "{table}");
+    }
+
+    #[test]
+    fn a_fleet_is_shown_in_lines_and_none_in_words() {
+        let fleet = json!({
+            "state": "accepted", "fleet": "0102", "server": "h:1", "device": "07", "name": "kiosk\n",
+            "label": null, "installed": 7, "trial": true, "waiting_for": "a download waits", "pending": 8,
+            "pending_bytes": [512, 2048], "up_today": [0, 100_000_000], "check_ins": [3, 1],
+        });
+        let lines = super::fleet(&fleet);
+        for line in [
+            "state       accepted, sequence 7: a download waits\n",
+            "under way   sequence 8, 512 B of 2.0 KiB\n",
+            "installed   sequence 7, on trial\n",
+            "sent today  0 B of 95.4 MiB\n",
+        ] {
+            assert!(lines.contains(line), "{line:?} is not in\n{lines}");
+        }
+        assert!(table(&json!({ "fleet": fleet })).contains("fleet       accepted, sequence 7"));
+        assert_eq!(super::fleet(&Value::Null), "this device is in no fleet");
     }
 
     #[test]

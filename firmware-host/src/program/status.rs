@@ -60,6 +60,7 @@ fn folder(config: &Config) -> anyhow::Result<Value> {
         .map(|stats| json!({ "held": stats.held, "capacity": stats.capacity, "seen": stats.seen }));
     let jobs = History::read(&*disk).jobs;
     let inbox = inbox_of(config, disk, state.learned());
+    let fleet = super::fleet::look(config).unwrap_or_default();
     let paused = is_paused(path).with_context(|| format!("cannot look into {}", path.display()))?;
     Ok(json!({
         "running": false,
@@ -74,6 +75,7 @@ fn folder(config: &Config) -> anyhow::Result<Value> {
         "reservoir": reservoir,
         "inbox": inbox,
         "jobs": jobs,
+        "fleet": fleet,
     }))
 }
 

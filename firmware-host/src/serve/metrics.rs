@@ -116,6 +116,7 @@ impl Collector for Numbers {
         intake(&mut sheet, &status)?;
         learning(&mut sheet, &status)?;
         serving(&mut sheet, &status)?;
+        fleet(&mut sheet, &status)?;
         program(&mut sheet, &status)?;
         readings(&mut sheet, &status)
     }
@@ -233,6 +234,20 @@ fn serving(sheet: &mut Sheet<'_>, status: &Status) -> fmt::Result {
     let help = "Requests for text that were refused for want of room";
     sheet.counter("texts_refused", help, serving.refused)?;
     sheet.counter("tokens_written", "Tokens written", serving.tokens)
+}
+
+fn fleet(sheet: &mut Sheet<'_>, status: &Status) -> fmt::Result {
+    let Some(fleet) = &status.fleet else { return Ok(()) };
+    let [answered, failed] = fleet.check_ins;
+    let rows = [("result", "answered", answered), ("result", "failed", failed)];
+    sheet.counters("fleet_check_ins", "Check-ins at the fleet's server", &rows)?;
+    let [up, down] = fleet.bytes;
+    let rows = [("direction", "up", up), ("direction", "down", down)];
+    sheet.counters("fleet_bytes", "Bytes of updates lent and of artifacts fetched", &rows)?;
+    sheet.counter("fleet_uploads", "Updates that the fleet's server has", fleet.uploads)?;
+    sheet.counter("fleet_downloads", "Artifacts that came whole", fleet.downloads)?;
+    let accepted = f64::from(u8::from(fleet.state == "accepted"));
+    sheet.gauge("fleet_accepted", "Whether the fleet takes this device, 0 or 1", Some(accepted))
 }
 
 fn program(sheet: &mut Sheet<'_>, status: &Status) -> fmt::Result {

@@ -6,6 +6,7 @@ use super::{Device, Draw, Given, Model, ModelError};
 use crate::device::{Current, Handle, Order, Served};
 use crate::paused::OrderError;
 use crate::status::Board;
+use crate::sync::Fleet;
 use crate::wire::{Prompt, Which};
 use sapwood::generate::{GenerateError, Sampling};
 use sapwood::inbox::{Aside, InboxError, Receipt};
@@ -48,6 +49,10 @@ impl Device for Handle {
 
     fn resume(&self) -> Result<(), OrderError> {
         self.order(Order::Resume)
+    }
+
+    fn fleet(&self) -> Option<&Fleet> {
+        self.sync()
     }
 
     fn board(&self) -> &Board {

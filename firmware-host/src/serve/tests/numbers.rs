@@ -5,7 +5,7 @@ use crate::constraints::ConstraintState;
 use crate::probe::Readings;
 use crate::serve::fixture::{Cage, Parrot};
 use crate::status::{
-    Change, Ending, GlobalStatus, JobReport, ReservoirStatus, StepPoint, TrialStatus,
+    Change, Ending, FleetStatus, GlobalStatus, JobReport, ReservoirStatus, StepPoint, TrialStatus,
 };
 use axum::body::Body;
 use axum::http::Request;
@@ -31,6 +31,7 @@ fn full() -> Arc<Cage> {
             ..Readings::default()
         };
         status.resident_bytes = Some(1 << 20);
+        status.fleet = Some(FleetStatus { installed: Some(7), ..FleetStatus::default() });
         status.reservoir = Some(ReservoirStatus { held: 1, capacity: 2, seen: 3 });
         status.serving.generation = Some(7);
         status.global = Some(GlobalStatus { sequence: 3, ..GlobalStatus::default() });

@@ -1,0 +1,114 @@
+//! `fleet join|status|leave|sync|rotate-key`: the device in a fleet.
+//!
+//! - The program that has the state folder is told; where none has it, `join` and `leave` change the
+//!   fleet's folder themselves, and the next program goes on from there.
+//! - Never here: calls to the server, which the program makes.
+
+use super::cli::Fleet as Command;
+use super::found::Program;
+use super::show;
+use anyhow::Context;
+use firmware_host::clock::{Clock, SystemClock};
+use firmware_host::config::Config;
+use firmware_host::sync::{self, FleetError, Store};
+use rustix::process::geteuid;
+use sapwood_protocol::fleet::link::Link;
+use serde_json::{Value, json};
+use std::os::unix::fs::{MetadataExt, lchown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub(crate) fn run(config: &Config, command: &Command, json: bool) -> anyhow::Result<()> {
+    if matches!(command, Command::Status) {
+        return status(config, json);
+    }
+    if !config.fleet.enabled {
+        return Err(FleetError::Off.into());
+    }
+    let program = Program::find(config)?;
+    match (command, program) {
+        (Command::Join { link, name }, program) => {
+            let link: Link = link.parse().map_err(FleetError::Link)?;
+            join(config, program, &link, name.as_deref(), json)
+        }
+        (Command::Leave, Some(program)) => {
+            let answer = program.ask(|client| client.fleet("leave", None))?;
+            show::result(json, &answer, &left(true))
+        }
+        (Command::Leave, None) => {
+            let was = sync::leave(&Store::exclusive(&folder(config)?)?)?;
+            show::result(json, &Value::Null, &left(was))
+        }
+        (Command::Sync, Some(program)) => told(&program, "sync", json),
+        (Command::RotateKey, Some(program)) => told(&program, "rotate-key", json),
+        (Command::Sync | Command::RotateKey | Command::Status, None) => {
+            anyhow::bail!("no program runs that could talk to the fleet's server")
+        }
+        (Command::Status, Some(_)) => Ok(()),
+    }
+}
+
+fn folder(config: &Config) -> anyhow::Result<PathBuf> {
+    config.fleet_folder().context("expected --state, or fleet.folder in the file of --config")
+}
+
+fn told(program: &Program, order: &str, json: bool) -> anyhow::Result<()> {
+    let answer = program.ask(|client| client.fleet(order, None))?;
+    show::result(json, &answer, &show::fleet(&answer))
+}
+
+fn join(
+    config: &Config,
+    program: Option<Program>,
+    link: &Link,
+    name: Option<&str>,
+    json: bool,
+) -> anyhow::Result<()> {
+    if let Some(program) = program {
+        let body = json!({ "link": link.to_string(), "name": name });
+        let answer = program.ask(|client| client.fleet("join", Some(&body)))?;
+        return show::result(json, &answer, &show::fleet(&answer));
+    }
+    let folder = folder(config)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let ca_file = config.fleet.ca_file.as_deref();
+    let status = sync::enlist(&Store::exclusive(&folder)?, link, name, ca_file, &clock)?;
+    let state = config.state.as_deref();
+    hand_over(&folder, state)
+        .with_context(|| format!("cannot give its owner what {} has", folder.display()))?;
+    let value = serde_json::to_value(&status)?;
+    let text = "no program runs; the next one joins the fleet";
+    show::result(json, &value, text)
+}
+
+/// What root makes beside another account's state folder is that account's.
+fn hand_over(folder: &Path, state: Option<&Path>) -> std::io::Result<()> {
+    let owner = state.and_then(|state| std::fs::metadata(state).ok());
+    let Some(owner) = owner.filter(|_| geteuid().is_root()) else { return Ok(()) };
+    let names = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let all = names.chain([Ok(folder.to_path_buf())]).collect::<std::io::Result<Vec<_>>>()?;
+    // Never what a link leads to.
+    all.iter().try_for_each(|path| lchown(path, Some(owner.uid()), Some(owner.gid())))
+}
+
+fn left(was: bool) -> String {
+    match was {
+        true => "this device is in no fleet any more; its operator may retire it there".into(),
+        false => "this device was in no fleet".into(),
+    }
+}
+
+/// How the device is in its fleet, as the program says, or as its folder does.
+fn status(config: &Config, json: bool) -> anyhow::Result<()> {
+    let value = match Program::find(config)? {
+        Some(program) => program.ask(|client| client.status())?["fleet"].clone(),
+        None => look(config)?,
+    };
+    show::result(json, &value, &show::fleet(&value))
+}
+
+/// What the folder says; null where the device is in no fleet.
+pub(crate) fn look(config: &Config) -> anyhow::Result<Value> {
+    let found = config.fleet_folder().map(|folder| sync::look(&folder)).transpose()?.flatten();
+    Ok(serde_json::to_value(found)?)
+}
