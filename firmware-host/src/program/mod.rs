@@ -7,6 +7,7 @@ pub(crate) mod cli;
 mod show;
 mod own;
 mod found;
+mod fleet;
 mod status;
 #[cfg(feature = "engine")]
 mod stop;
@@ -14,7 +15,6 @@ mod stop;
 mod run;
 mod commands;
 mod aside;
-mod fleet;
 mod recover;
 
 use cli::{Action, Command, Job};

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 /// Scores a merged round on the operator's texts, and makes a candidate of it or refuses it.
 ///
-/// The cohort's text must be better, general text at most 1 % worse; a smaller step towards the mean is
-/// tried where the whole one is too far.
+/// The cohort's text must be better, general text at most 1 % worse. One, two and four times the mean are
+/// looked at and the best is taken; where none holds, a half and a quarter.
 #[derive(clap::Args)]
 pub(super) struct Judge {
     #[command(flatten)]
