@@ -3,9 +3,10 @@
 
 mod common;
 
-use common::{Fleet, adapter, fleet, open, until};
+use common::{DAY_ONE_MS, Fleet, adapter, fleet, open, until};
 use fleet_server::aggregate::{self, Clip};
-use fleet_server::cohorts;
+use fleet_server::cohorts::{self, Cohort};
+use fleet_server::judge::{self, JudgeError, Score, Scores};
 use fleet_server::operator::rounds::{self as orders, Verdict};
 use fleet_server::overview;
 use fleet_server::rounds::{self, NONE, State};
@@ -17,7 +18,7 @@ use sapwood_protocol::fleet::statement::{Role, Standing};
 use sapwood_protocol::fleet::trust::Trust;
 use sapwood_protocol::fleet::update::{Expected, Kind};
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// `B A` of every module, row by row.
 fn products(adapter: &Adapter) -> Vec<f64> {
@@ -185,6 +186,99 @@ fn a_round_is_merged_again_without_a_device_and_the_same_again_is_the_same() {
     error.unwrap();
     let failed = until(&fleet, round, State::Failed);
     assert!(failed.report.unwrap().contains("expected at least 2"));
+}
+
+/// A learner's program that finds general text worse by so much at the whole step, and the cohort's
+/// better by so much.
+struct Learner {
+    worse: f64,
+    better: f64,
+    whole: Option<f64>,
+}
+
+impl Score for Learner {
+    fn score(&mut self, adapter: Option<&Adapter>, _: &Cohort) -> Result<Scores, JudgeError> {
+        let Some(adapter) = adapter else { return Ok(Scores { general: 1.0, cohort: 2.0 }) };
+        let norm = aggregate::norm(adapter).unwrap();
+        let part = norm / *self.whole.get_or_insert(norm);
+        Ok(Scores { general: 1.0 + self.worse * part, cohort: 2.0 - self.better * part })
+    }
+}
+
+#[test]
+fn a_judge_takes_the_largest_step_that_holds_or_refuses() {
+    let (fleet, mut devices) = fleet(3);
+    let home = fleet.home();
+    let mut merged = |seed: u64| {
+        let round = open(&fleet);
+        for (n, device) in devices.iter_mut().enumerate() {
+            device.check_in().unwrap();
+            assert_eq!(device.upload(round, &device.update(NONE, seed + n as u64)).status, 201);
+        }
+        until(&fleet, round, State::Merged)
+    };
+    let judged = |round, worse, better| {
+        let mut learner = Learner { worse, better, whole: None };
+        judge::judge(&home, round, &mut learner, || fleet.now_ms()).unwrap()
+    };
+    let round = merged(0);
+    assert_eq!(judged(round.id, 0.0, -0.1).sequence, None, "worse on the cohort's own text");
+    assert_eq!(rounds::find(&home.book, round.id).unwrap().unwrap().state, State::Failed);
+    let round = merged(0);
+    let found = judged(round.id, 0.015, 0.1);
+    assert_eq!((found.sequence, &found.report["eta"]), (Some(1), &json!(0.5)), "{}", found.report);
+    let candidate = rounds::find(&home.book, round.id).unwrap().unwrap();
+    let (whole, half) = (round.result.unwrap().0, candidate.result.unwrap().0);
+    assert_eq!(candidate.state, State::Candidate);
+    for (whole, half) in
+        products(&global(&fleet, whole)).iter().zip(products(&global(&fleet, half)))
+    {
+        // f16 keeps eleven bits of a factor.
+        assert!((whole / 2.0 - half).abs() < 2e-3, "{whole} {half}");
+    }
+    let again =
+        judge::judge(&home, round.id, &mut Learner { worse: 0.0, better: 1.0, whole: None }, || 0);
+    assert!(again.unwrap_err().to_string().contains("is candidate, expected merged"));
+}
+
+#[test]
+fn what_nobody_needs_any_more_goes_and_what_is_named_stays() {
+    let (fleet, mut devices) = fleet(2);
+    let round = open(&fleet);
+    let mut files = Vec::new();
+    for (n, device) in devices.iter_mut().enumerate() {
+        device.check_in().unwrap();
+        files.push(device.update(NONE, n as u64));
+        assert_eq!(device.upload(round, &files[n]).status, 201);
+    }
+    let (result, _) = until(&fleet, round, State::Merged).result.unwrap();
+    let blobs = &fleet.home().blobs;
+    let orphan = blobs.put(b"left by a server that died").unwrap();
+    let name = orphan.to_string();
+    let file =
+        std::fs::File::open(fleet.folder().join("blobs").join(&name[..2]).join(&name)).unwrap();
+    file.set_modified(UNIX_EPOCH + Duration::from_millis(DAY_ONE_MS)).unwrap();
+    let there = |hash| blobs.open_blob(hash).unwrap().is_some();
+    let goes = |hash| {
+        for _ in 0..3000 {
+            // Each folder has its turn once an hour.
+            fleet.wind(Duration::from_secs(7));
+            std::thread::park_timeout(Duration::from_millis(12));
+            if !there(hash) {
+                return true;
+            }
+        }
+        false
+    };
+    fleet.wind(Duration::from_secs(31 * 86_400));
+    assert!(goes(orphan), "no row names it");
+    assert!(files.iter().all(|file| goes(Hash::of(file))), "a month is over");
+    assert!(there(result));
+    assert_eq!(devices[0].upload(round, &files[0]).status, 401, "the clock went on");
+    devices[0].time_ms = fleet.now_ms();
+    assert_eq!(devices[0].upload(round, &files[0]).status, 200, "its row is there");
+    let gone = orders::redo(&fleet.home().book, round, &[], fleet.now_ms());
+    assert!(gone.unwrap_err().to_string().contains("its uploads are gone"));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
 
 const DRAFTS: &str = "tmp";
 
@@ -227,6 +228,56 @@ impl Blobs {
         }
     }
 
+    /// Blobs that were written before a time, ms since 1970, of those whose hash begins with a byte.
+    ///
+    /// # Errors
+    /// [`BlobError::Disk`].
+    pub fn older(&self, first: u8, until_ms: u64) -> Result<Vec<Hash>, BlobError> {
+        let folder = self.root.join(format!("{first:02x}"));
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(disk(&folder))?,
+        };
+        let mut older = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(disk(&folder))?;
+            // What is no blob is somebody else's, and one that is gone is nobody's.
+            let name = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            let (Some(hash), Ok(found)) = (name, entry.metadata()) else { continue };
+            let written = found.modified().map_err(disk(&folder))?.duration_since(UNIX_EPOCH);
+            let written_ms = written.map_or(0, |written| written.as_millis() as u64);
+            if written_ms < until_ms {
+                older.push(hash);
+            }
+        }
+        Ok(older)
+    }
+
+    /// Lets go of a blob that no row names, unless one does before it is gone.
+    ///
+    /// # Errors
+    /// [`BlobError::Disk`]; those of `is_named`, then the blob is where it was.
+    pub fn sweep<E: From<BlobError>>(
+        &self,
+        hash: Hash,
+        is_named: impl Fn() -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let place = self.place(hash);
+        let aside =
+            Draft { file: File::open(&place).map_err(disk(&place))?, path: self.aside(hash) };
+        fs::rename(&place, &aside.path).map_err(disk(&place))?;
+        let stays = is_named();
+        if !matches!(stays, Ok(false)) {
+            // Another may have brought it again in between.
+            self.keep(&aside, hash)?;
+        }
+        stays.map(drop)
+    }
+
+    fn aside(&self, hash: Hash) -> PathBuf {
+        self.root.join(DRAFTS).join(format!("{}-{hash}", std::process::id()))
+    }
+
     fn place(&self, hash: Hash) -> PathBuf {
         let name = hash.to_string();
         self.root.join(name.get(..2).unwrap_or_default()).join(&name)
@@ -258,6 +309,22 @@ mod tests {
         blobs.remove(hash).unwrap();
         assert!(matches!(blobs.read(hash), Err(BlobError::Gone { .. })));
         assert!(blobs.open_blob(hash).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_nobody_names_goes_and_what_somebody_names_meanwhile_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path()).unwrap();
+        let hash = blobs.put(b"an adapter").unwrap();
+        assert_eq!(blobs.older(hash.0[0], u64::MAX).unwrap(), [hash]);
+        assert!(blobs.older(hash.0[0], 0).unwrap().is_empty());
+        assert!(blobs.older(!hash.0[0], u64::MAX).unwrap().is_empty());
+        blobs.sweep(hash, || Ok::<_, BlobError>(true)).unwrap();
+        let failed = blobs.sweep(hash, || Err::<bool, _>(BlobError::Gone { name: hash }));
+        assert!(failed.is_err() && blobs.read(hash).unwrap() == b"an adapter");
+        blobs.sweep(hash, || Ok::<_, BlobError>(false)).unwrap();
+        assert!(blobs.open_blob(hash).unwrap().is_none());
+        assert_eq!(fs::read_dir(folder.path().join(DRAFTS)).unwrap().count(), 0);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub fn turn(home: &Home, now_ms: impl Fn() -> u64, stops: impl Fn() -> bool) {
     told("rounds", close(&home.book, now_ms()));
     told("merges", merge_closed(home, &now_ms, &stops));
     told("releases", roll_out(&home.book, now_ms()));
-    told("sweep", sweep::sweep(home, now_ms()));
+    sweep::sweep(home, now_ms());
 }
 
 /// Closes rounds whose time has come.
