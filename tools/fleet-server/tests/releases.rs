@@ -67,6 +67,11 @@ fn offered(fleet: &Fleet, device: &mut Device) -> Option<(Statement, Offer)> {
     Some((Statement::decode(&offer.statement.0).unwrap(), offer))
 }
 
+/// The statement of a release.
+fn own(fleet: &Fleet, sequence: u64) -> Statement {
+    Statement::decode(&release(fleet, sequence).statement).unwrap()
+}
+
 /// The next check-in tells how the install of a statement ended.
 fn ends(fleet: &Fleet, device: &mut Device, statement: &Statement, outcome: Outcome) {
     if outcome == Outcome::Confirmed {
@@ -87,7 +92,7 @@ fn ends(fleet: &Fleet, device: &mut Device, statement: &Statement, outcome: Outc
         ..device.check_in_with()
     };
     assert_eq!(device.tell(&told).unwrap().acked, [statement.sequence]);
-    device.tell(&told).unwrap();
+    assert_eq!(device.tell(&told).unwrap().acked, [statement.sequence], "the answer was lost");
 }
 
 #[test]
@@ -141,6 +146,10 @@ fn a_bad_release_pauses_and_is_back_within_a_check_in() {
     let sequence = promote(&fleet, sequence, "release.key").unwrap();
     let home = fleet.home();
     let cohort = || round_orders::cohort(&home.book, None).unwrap();
+    let outsider = devices.iter_mut().find_map(|one| offered(&fleet, one).is_none().then_some(one));
+    ends(&fleet, outsider.unwrap(), &own(&fleet, sequence), Outcome::Reverted);
+    let nobody = rollout::total(&home.book, &release(&fleet, sequence)).unwrap();
+    assert_eq!(nobody.outcomes(), 0, "who was not offered it does not stop it");
     for stage in 2..=5 {
         orders::say(&home.book, cohort().id, sequence, Word::Advance, fleet.now_ms()).unwrap();
         assert_eq!(release(&fleet, sequence).stage, stage);

@@ -105,13 +105,18 @@ fn decide(
                 });
             }
             let (invite, asked) = invite(shared, cohort, &now, message, now_ms)?;
-            answer.invite = invite;
+            // An invitation holds once its row is there, which a replay does not write.
+            answer.invite = invite.filter(|_| counts || asked.is_empty());
             transaction.extend(asked);
         }
         transaction.extend(reported);
     }
-    if counts {
+    // Also where the answer was lost and the same comes again.
+    let is_last = (message.counter, told.time_ms) == (device.counter, device.told_ms);
+    if counts || is_last {
         answer.acked = message.reports.iter().map(|report| report.sequence).collect();
+    }
+    if counts {
         // First the cohort, then who is in it.
         let at = usize::from(
             matches!(transaction.first(), Some(first) if first.sql.starts_with("insert into cohort")),
@@ -201,6 +206,10 @@ fn reports(
 ) -> Result<Vec<Statement>, BookError> {
     let mut statements = Vec::new();
     for (at, report) in message.reports.iter().enumerate() {
+        // Only who was offered it says how it ended: nobody else stops a release.
+        if device.offer.sequence != report.sequence {
+            continue;
+        }
         let again = message.reports[..at].iter().any(|other| other.sequence == report.sequence);
         if again || rollout::ended(book, cohort, report.sequence, device.id)?.is_some() {
             continue;

@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     rate: Rate,
     buckets: Mutex<Buckets>,
     uploads: Arc<Semaphore>,
+    /// Held while an upload is in memory whole: one at a time.
+    pub(crate) whole: Mutex<()>,
     blocking: Arc<Semaphore>,
     /// Of a cohort: devices that checked in within a day, and when that was counted.
     devices: Mutex<BTreeMap<[u8; 32], (u64, u64)>>,
@@ -53,6 +55,7 @@ impl Shared {
             rate,
             buckets: Mutex::default(),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            whole: Mutex::default(),
             blocking: Arc::new(Semaphore::new(BLOCKING_MAX)),
             devices: Mutex::default(),
         }

@@ -22,7 +22,7 @@ use sapwood_protocol::fleet::message::Receipt;
 use sapwood_protocol::fleet::request::{Claim, RequestError};
 use sapwood_protocol::fleet::update::{Expected, Header, Kind, Shape};
 use sapwood_protocol::limits::{FLEET_ADAPTER_BYTES_MAX, FLEET_INTEGER_MAX};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 /// Bytes that are gathered before they are checked and written.
 const PIECE_BYTES: usize = 256 << 10;
@@ -94,11 +94,19 @@ pub(super) async fn upload(
         if hash != claim.digest {
             return Err(other_file(&claim, body_bytes, hash).into());
         }
+        let one = shared.whole.lock().unwrap_or_else(PoisonError::into_inner);
         let sent = looked_at(&draft.read()?, &wanted, &header, hash, body_bytes)?;
+        drop(one);
         shared.home.blobs.keep(&draft, hash)?;
         let stored = rounds::stored(number, device.id, &sent, shared.now_ms());
         let lost = match shared.home.book.write(stored) {
-            Ok(_) => return Ok(true),
+            Ok(_) => {
+                // Where it lay for long without a row, a sweep may have passed in between.
+                if shared.home.blobs.open_blob(hash)?.is_none() {
+                    shared.home.blobs.keep(&draft, hash)?;
+                }
+                return Ok(true);
+            }
             Err(error) if error.is_lost() => error,
             Err(error) => return Err(error.into()),
         };
