@@ -6,6 +6,7 @@
     reason = "each test uses a part of it"
 )]
 
+use fleet_server::door::Rate;
 use fleet_server::home::{self, Home, Wish};
 use fleet_server::operator::Invitation;
 use fleet_server::operator::rounds as orders;
@@ -141,7 +142,11 @@ impl Fleet {
 
 /// A fleet whose rounds take so many devices, and that looks after them often.
 pub(crate) fn fleet(devices: u8) -> (Fleet, Vec<Device>) {
-    let fleet = Fleet::with(|settings| settings.look = Duration::from_millis(10));
+    let fleet = Fleet::with(|settings| {
+        settings.look = Duration::from_millis(10);
+        // The clock stands still: nobody's bucket fills up.
+        settings.rate = Rate { per_s: 1.0, burst: 1e9 };
+    });
     let all: Vec<Device> = (0..devices).map(|n| fleet.enrolled(n)).collect();
     let home = fleet.home();
     let cohort = orders::cohort(&home.book, None).unwrap();
@@ -320,6 +325,23 @@ impl Device {
         }
     }
 
+    /// Whether it is enrolled; false when nobody answers.
+    pub(crate) fn try_enrol(&mut self, token: &str) -> bool {
+        let (public_key, name) = (self.key.public(), "valve".into());
+        let asks = Enroll { public_key, token: Some(token.into()), name, facts: self.facts };
+        let reply = self.call("POST", "/v1/enroll", &message::write(&asks).unwrap());
+        reply.is_some_and(|reply| {
+            reply.status == 200 && message::read::<Enrolled>(&reply.body).is_ok()
+        })
+    }
+
+    /// The answer to a check-in; none when nobody answers.
+    pub(crate) fn try_check_in(&self) -> Option<CheckedIn> {
+        let reply =
+            self.call("POST", "/v1/checkin", &message::write(&self.check_in_with()).unwrap())?;
+        (reply.status == 200).then(|| message::read(&reply.body).ok())?
+    }
+
     pub(crate) fn check_in_with(&self) -> CheckIn {
         CheckIn {
             counter: self.counter,
@@ -355,6 +377,56 @@ impl Device {
 
     pub(crate) fn upload(&self, round: u64, file: &[u8]) -> Reply {
         self.call("PUT", &format!("/v1/rounds/{round}/upload"), file).unwrap()
+    }
+}
+
+type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+/// A connection that is kept from call to call.
+pub(crate) struct Line<'a> {
+    device: &'a Device,
+    stream: Option<Stream>,
+}
+
+impl<'a> Line<'a> {
+    pub(crate) fn new(device: &'a Device) -> Self {
+        Self { device, stream: None }
+    }
+
+    pub(crate) fn upload(&mut self, round: u64, file: &[u8]) -> Reply {
+        let path = format!("/v1/rounds/{round}/upload");
+        let head = self.device.head("PUT", &path, file, self.device.time_ms);
+        self.send("PUT", &path, &head, file)
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        head: &[(String, String)],
+        body: &[u8],
+    ) -> Reply {
+        let mut stream = self.stream.take().unwrap_or_else(|| self.device.stream().unwrap());
+        let mut text = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n");
+        head.iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\r\n")));
+        stream.write_all(&[text.as_bytes(), b"\r\n", body].concat()).unwrap();
+        stream.flush().unwrap();
+        let (mut all, mut piece) = (Vec::new(), [0; 16 << 10]);
+        let reply = loop {
+            let count = stream.read(&mut piece).unwrap();
+            assert!(count > 0, "the connection ended: {}", String::from_utf8_lossy(&all));
+            all.extend_from_slice(&piece[..count]);
+            let Some(end) = all.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+            let head = String::from_utf8_lossy(&all[..end]).into_owned();
+            let length = head.split("content-length: ").nth(1).unwrap().split('\r').next().unwrap();
+            let length: usize = length.parse().unwrap();
+            if all.len() >= end + 4 + length {
+                let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+                break Reply { status, head, body: all[end + 4..].to_vec() };
+            }
+        };
+        self.stream = Some(stream).filter(|_| !reply.head.contains("connection: close"));
+        reply
     }
 }
 
