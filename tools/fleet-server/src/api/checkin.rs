@@ -112,8 +112,7 @@ fn decide(
         transaction.extend(reported);
     }
     // Also where the answer was lost and the same comes again.
-    let is_last = (message.counter, told.time_ms) == (device.counter, device.told_ms);
-    if counts || is_last {
+    if counts || message.counter == device.counter {
         answer.acked = message.reports.iter().map(|report| report.sequence).collect();
     }
     if counts {
