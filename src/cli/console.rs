@@ -127,7 +127,10 @@ impl Console {
                     held_out[0], held_out[1]
                 ))
             }
-            Event::Refitted { ridge } => self.line(&format!("fitted again with ridge {ridge}")),
+            Event::Refitted { ridge: None } => self.line("own ranks as they were"),
+            Event::Refitted { ridge: Some(ridge) } => {
+                self.line(&format!("own ranks fitted again with ridge {ridge}"))
+            }
             Event::Checkpoint { .. } | Event::Pulse => Ok(()),
             Event::Stopped { step } => {
                 self.end();

@@ -2,8 +2,8 @@
 //!
 //! - In: loaded engines, a state between two jobs, the global adapter as it was offered, general text.
 //!   Out: the verdict; with it a generation on trial, or the reason and nothing else.
-//! - The own ranks are derived again from what the device reads on blocks of its own (`train::refit`), one
-//!   ridge after the other until the gate keeps one. A device that has learned nothing begins with fresh
+//! - The own ranks stay as they were, if the gate keeps that; else they are derived again from what the
+//!   device reads on blocks of its own (`train::refit`), one ridge after the other until it keeps one. A device that has learned nothing begins with fresh
 //!   ones.
 //! - The gate looks at earlier domains and general text: nothing may get worse than its limits say.
 //! - Reservoir, inbox and the steps of the device's life are untouched; AdamW and its warm-up begin again.
@@ -29,7 +29,7 @@ use crate::settings::{REFIT_BLOCKS, REFIT_RIDGES, Settings};
 use crate::state::{
     Commit, Global, Install, InstallOutcome, LearnerRecord, Since, State, StateError, shapes,
 };
-use crate::train::{Learners, refit_while};
+use crate::train::{Learners, keep, refit_while};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use sapwood_protocol::fleet::id::Hash;
@@ -208,9 +208,9 @@ impl<'i> Installing<'i> {
         let held_out = [old, general.len()];
         let _ = tell(&Event::Installing { sequence, ranks, blocks, held_out });
         let fitted = was.zip(seen.map(|(seen, _)| seen));
-        let tries = if fitted.is_some() { REFIT_RIDGES.len() } else { 1 };
+        let ridges = REFIT_RIDGES.into_iter().filter(|_| fitted.is_some()).map(Some);
         let mut last = None;
-        for ridge in REFIT_RIDGES.into_iter().take(tries) {
+        for ridge in std::iter::once(None).chain(ridges) {
             let learners = self.candidate(fitted.as_ref(), ridge, tell)?;
             let after = score(Who::Slow, Some(&learners.slow), tell)?;
             let scores = [&before[..], &after].concat();
@@ -264,18 +264,23 @@ impl<'i> Installing<'i> {
         Ok((seen, held_out.len()))
     }
 
-    /// Learners over the new global adapter: fitted again, or with fresh ranks where nothing was learned.
+    /// Learners over the new global adapter: as they were without a ridge, fitted again with one, or with
+    /// fresh ranks where nothing was learned.
     fn candidate(
         &self,
         fitted: Option<&(Learners, Seen)>,
-        ridge: f64,
+        ridge: Option<f64>,
         tell: &mut Listener<'_>,
     ) -> Result<Learners, LearnError> {
         let mut chance = ChaCha8Rng::seed_from_u64(self.settings.seed);
         let fresh = Adapter::fresh(self.own.clone(), &mut chance);
         let global = &self.offered.global;
         let Some((was, seen)) = fitted else { return Ok(Learners::new(stack(global, &fresh)?)) };
-        let learners = refit_while(was, global, &fresh, seen, ridge, &mut || pulse(tell))?;
+        let still = self.record.as_ref().map_or(0, |record| Ground::of(record).still());
+        let learners = match ridge {
+            None => keep(was, global, still)?,
+            Some(ridge) => refit_while(was, global, &fresh, seen, ridge, &mut || pulse(tell))?,
+        };
         let _ = tell(&Event::Refitted { ridge });
         Ok(learners)
     }

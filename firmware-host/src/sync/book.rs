@@ -227,9 +227,10 @@ impl Book {
 
     /// Notes what goes out from now on for its artifact.
     pub(super) fn contribute(&mut self, sent: Sent) {
-        let before = self.sent.replace(sent.clone());
+        let artifact = sent.artifact;
+        let before = self.sent.replace(sent);
         self.given.extend(before.map(|before| before.artifact));
-        self.given.retain(|given| *given != sent.artifact);
+        self.given.retain(|given| *given != artifact);
         self.given.drain(..self.given.len().saturating_sub(GIVEN_MAX));
     }
 

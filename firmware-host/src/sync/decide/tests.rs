@@ -1,5 +1,4 @@
 //! What is decided, for times and chance of every kind.
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use super::*;
 use sapwood_protocol::limits::FLEET_CHECK_IN_S_MAX;

@@ -188,7 +188,7 @@ impl Rig {
             }
             self.step().await;
         }
-        panic!("waited for {what}: {:?}", self.turn.status());
+        unreachable!("waited for {what}: {:?}", self.turn.status());
     }
 
     pub(super) fn book(&self) -> crate::sync::Book {

@@ -13,6 +13,7 @@ mod rounds; //  collections of updates
 mod judge; //   whether a merge is offered
 mod releases; // what devices are offered
 mod serve; //   the server
+mod demo; //    all of it on one machine
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -43,6 +44,7 @@ enum Command {
     Audit(releases::Audit),
     Serve(serve::Serve),
     Merge(merge::Merge),
+    Demo(demo::Demo),
 }
 
 /// Runs the command that the program was called with.
@@ -59,5 +61,6 @@ pub(super) fn run() -> Result<()> {
         Command::Audit(audit) => audit.run(),
         Command::Serve(serve) => serve.run(),
         Command::Merge(merge) => merge.run(),
+        Command::Demo(demo) => demo.run(),
     }
 }
