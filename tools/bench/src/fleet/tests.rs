@@ -154,7 +154,8 @@ fn the_merge_of_one_device_is_what_it_sent() {
         let off = diff(&slow, &half.adapter).unwrap().total.relative.unwrap();
         assert!((off - 0.5).abs() < 1e-5, "{off}");
     }
-    let next = merge::products(&[slow.clone()], None, &shared.global, 1.0).unwrap().adapter;
+    let next =
+        merge::products(std::slice::from_ref(&slow), None, &shared.global, 1.0).unwrap().adapter;
     install(&Rule::Replace, &mut shared, &mut device, &next);
     let off = diff(&slow, &device.learners.slow).unwrap().total.relative.unwrap();
     assert!(off < 1e-5, "a fresh part changes nothing yet: {off}");

@@ -2,7 +2,7 @@
 
 use super::PATIENCE;
 use super::programs::{Programs, Running, until};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::fs;
