@@ -32,6 +32,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEADER: Duration = Duration::from_secs(15);
 /// Time without a byte taken by a client that has bytes to take.
 const STUCK: Duration = Duration::from_secs(20);
+/// How long a connection that is closed reads on.
+const LINGER: Duration = Duration::from_secs(2);
 /// Bytes of a request's headers, and of what is read ahead.
 const BUFFER_BYTES: usize = 64 << 10;
 /// After an accept that failed for want of handles.
@@ -127,7 +129,7 @@ async fn connection<F: Future<Output = Answer>>(
             Ok::<_, Infallible>(answer.map(|body| Busy { body, _asks: asks }))
         }
     });
-    let io = TokioIo::new(Paced { io, stuck: None });
+    let io = TokioIo::new(Paced { io, stuck: None, lingers: None });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER)
@@ -169,10 +171,13 @@ impl<B: Body + Unpin> Body for Busy<B> {
     }
 }
 
-/// A connection that ends when its client does not take what is written for [`STUCK`].
+/// A connection that ends when its client does not take what is written for [`STUCK`], and reads on for
+/// [`LINGER`] when it is closed: where bytes lie unread, the system takes back the answer on its way.
 struct Paced<Io> {
     io: Io,
     stuck: Option<Pin<Box<Sleep>>>,
+    /// From the moment that all is written and said to be.
+    lingers: Option<Pin<Box<Sleep>>>,
 }
 
 impl<Io: AsyncWrite + Unpin> Paced<Io> {
@@ -201,7 +206,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Paced<Io> {
     }
 }
 
-impl<Io: AsyncWrite + Unpin> AsyncWrite for Paced<Io> {
+impl<Io: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<Io> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -215,6 +220,26 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Paced<Io> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
+        let Self { io, lingers, .. } = &mut *self;
+        let lingers = match lingers {
+            Some(lingers) => lingers,
+            None => {
+                ready!(Pin::new(&mut *io).poll_shutdown(context))?;
+                lingers.insert(Box::pin(sleep(LINGER)))
+            }
+        };
+        let mut bytes = [0; 8 << 10];
+        loop {
+            let mut unread = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut *io).poll_read(context, &mut unread) {
+                Poll::Ready(Ok(())) if !unread.filled().is_empty() => {}
+                // Its end, or that of the whole connection.
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return lingers.as_mut().poll(context).map(Ok),
+            }
+            if lingers.is_elapsed() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }
