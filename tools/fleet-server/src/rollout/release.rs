@@ -54,7 +54,7 @@ pub struct Release {
     pub signatures: Vec<u8>,
     /// How far it is.
     pub state: State,
-    /// Its stage, a place in [`STAGES`].
+    /// Its stage, a place in [`STAGES`](super::STAGES).
     pub stage: u64,
     /// Since when it is in that stage.
     pub since_ms: u64,
