@@ -32,7 +32,7 @@ pub const RETAIN_MAX: f64 = 0.999_999;
 pub const WHITENING_MAX: f64 = 1e4;
 
 /// How much of a device's own text is left to a new global adapter, in the order in which the gate is
-/// asked: a large ridge keeps the own ranks to where the device has text.
+/// asked where it does not keep the own ranks as they were: a large ridge keeps the own ranks to where the device has text.
 pub const REFIT_RIDGES: [f64; 4] = [1.0, 0.1, 0.03, 0.01];
 /// Blocks of the reservoir that the own ranks are fitted again on.
 pub const REFIT_BLOCKS: usize = 16;
