@@ -127,9 +127,11 @@ impl Console {
                     held_out[0], held_out[1]
                 ))
             }
-            Event::Refitted { ridge: None } => self.line("own ranks as they were"),
-            Event::Refitted { ridge: Some(ridge) } => {
+            Event::Refitted { ridge, steps: 0 } => {
                 self.line(&format!("own ranks fitted again with ridge {ridge}"))
+            }
+            Event::Refitted { steps, .. } => {
+                self.line(&format!("and {steps} steps on the reservoir"))
             }
             Event::Checkpoint { .. } | Event::Pulse => Ok(()),
             Event::Stopped { step } => {

@@ -37,7 +37,8 @@ pub(crate) fn run(args: &Install, console: &mut Console) -> anyhow::Result<()> {
     };
     let plan = Plan::new(base.config(), &state, wishes, false)?;
     let settings = plan.settings().clone();
-    let general = general(args, &base, &settings, console)?;
+    let tokeniser = Tokeniser::open(&args.model, base.config().vocab)?;
+    let (general, start) = (general(args, &tokeniser, &settings, console)?, tokeniser.opening());
     let engines =
         Engines::of(base, &args.model, &settings, Tokens::default(), host::available_bytes())?;
     let mut failed = None;
@@ -49,7 +50,8 @@ pub(crate) fn run(args: &Install, console: &mut Console) -> anyhow::Result<()> {
             ControlFlow::Break(())
         }
     };
-    let outcome = learner::install(&engines, &mut state, &offered, &settings, &general, &mut tell)?;
+    let outcome =
+        learner::install(&engines, &mut state, &offered, &settings, &general, &start, &mut tell)?;
     match (outcome, failed) {
         (Outcome::Judged { verdict, .. }, _) if verdict.keeps() => tell_trial(&state, console),
         (Outcome::Judged { .. }, _) => Ok(()),
@@ -86,17 +88,16 @@ fn shape(shape: &sapwood_protocol::fleet::update::Shape, layers: usize) -> Overr
 
 fn general(
     args: &Install,
-    base: &Base,
+    tokeniser: &Tokeniser,
     settings: &Settings,
     console: &Console,
 ) -> anyhow::Result<Vec<Block>> {
     let Some(path) = adapt::general(args.general.as_deref(), &args.model) else {
         return Ok(Vec::new());
     };
-    let tokeniser = Tokeniser::open(&args.model, base.config().vocab)?;
     let data = chosen::data(&path)?;
     let examples = [data.train, data.valid, data.test].concat();
-    chosen::blocks(&tokeniser, &examples, settings, 0, |text| console.warn(text))
+    chosen::blocks(tokeniser, &examples, settings, 0, |text| console.warn(text))
 }
 
 fn tell_trial(state: &State, console: &Console) -> anyhow::Result<()> {

@@ -231,7 +231,10 @@ impl Course {
 }
 
 /// The text of the base's own whose turn it is, one after the other; none where there are none.
-fn own_text<'a>(anchor: &mut Feed<'a>, turn: usize) -> Result<Option<Owned<'a>>, LearnError> {
+pub(super) fn own_text<'a>(
+    anchor: &mut Feed<'a>,
+    turn: usize,
+) -> Result<Option<Owned<'a>>, LearnError> {
     let count = anchor.blocks().len();
     if count == 0 {
         return Ok(None);

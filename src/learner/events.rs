@@ -146,11 +146,12 @@ pub enum Event {
         /// Held-out blocks of earlier domains, and of general text.
         held_out: [usize; 2],
     },
-    /// The own ranks stand over a new global adapter, as they were or fitted again: their scores follow.
+    /// The own ranks stand over a new global adapter: their scores follow.
     Refitted {
-        /// How much was left to the new global adapter, in parts of the mean eigenvalue of the moments; none
-        /// where the own ranks are as they were.
-        ridge: Option<f64>,
+        /// How much the fit left to the new global adapter, in parts of the mean eigenvalue of the moments.
+        ridge: f64,
+        /// Steps on the reservoir after it.
+        steps: u64,
     },
     /// The gate's word.
     Verdict {

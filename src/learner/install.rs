@@ -2,20 +2,22 @@
 //!
 //! - In: loaded engines, a state between two jobs, the global adapter as it was offered, general text.
 //!   Out: the verdict; with it a generation on trial, or the reason and nothing else.
-//! - The own ranks stay as they were, if the gate keeps that; else they are derived again from what the
-//!   device reads on blocks of its own (`train::refit`), one ridge after the other until it keeps one. A device that has learned nothing begins with fresh
-//!   ones.
+//! - The own ranks are derived again from what the device reads on blocks of its own, and rehearsed on its
+//!   reservoir (`settle`), until the gate keeps one. A device that has learned nothing begins with fresh ones.
 //! - The gate looks at earlier domains and general text: nothing may get worse than its limits say.
 //! - Reservoir, inbox and the steps of the device's life are untouched; AdamW and its warm-up begin again.
 //! - Invariant: until the commit nothing changes, and the listener may end it at any point before.
 
 use super::LearnError;
+use super::anchor::{own_texts, whitening};
 use super::course::replayed;
 use super::engines::Engines;
-use super::events::{Event, Score, Text, Who, judged, of};
-use super::feed::hidden;
+use super::events::{self, Event, Score, Text, Who, of};
+use super::feed::{Feed, hidden};
 use super::heritage::Heritage;
 use super::job::{Listener, Outcome, named, pulse};
+use super::memory::HIDDEN_BYTES_MAX;
+use super::settle::{Candidate, Fit, Rehearsal, Settling};
 use super::spec;
 use super::start::{Ground, adapter, learners};
 use super::texts::Texts;
@@ -23,13 +25,14 @@ use crate::adapter::peft::{self, Meta, Role};
 use crate::adapter::stacked::stack;
 use crate::adapter::{Adapter, Module, Spec, wire};
 use crate::block::Block;
-use crate::gate::{Judge, Verdict};
+use crate::gate::{Judge, Reason, Verdict};
 use crate::head::{Group, Seen};
-use crate::settings::{REFIT_BLOCKS, REFIT_RIDGES, Settings};
+use crate::reservoir::Reservoir;
+use crate::settings::{REFIT_BLOCKS, Settings};
 use crate::state::{
     Commit, Global, Install, InstallOutcome, LearnerRecord, Since, State, StateError, shapes,
 };
-use crate::train::{Learners, keep, refit_while};
+use crate::train::Learners;
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use sapwood_protocol::fleet::id::Hash;
@@ -69,7 +72,9 @@ impl Offered {
 
 /// Installs `offered` on trial, or declines it with the reason.
 ///
-/// `general`: text that no job learns.
+/// - `general`: text that no job learns.
+/// - `start`: how a text of the base's own begins, as in [`Material`](super::Material).
+///
 /// # Errors
 /// [`LearnError::Foreign`], [`LearnError::Installed`], [`LearnError::Interrupted`],
 /// [`LearnError::Unjudged`], [`StateError::OnTrial`], [`StateError::Taken`], and what engines and disk
@@ -80,10 +85,11 @@ pub fn install(
     offered: &Offered,
     settings: &Settings,
     general: &[Block],
+    start: &[u32],
     tell: &mut Listener<'_>,
 ) -> Result<Outcome, LearnError> {
     let install = Installing::begin(engines, state, offered, settings)?;
-    match install.judge(state, general, tell) {
+    match install.judge(state, general, start, tell) {
         Err(LearnError::Stopped) => Ok(Outcome::Stopped),
         Ok((verdict, learners, scores)) => {
             let generation = install.decide(state, &verdict, &learners, &scores)?;
@@ -128,7 +134,7 @@ pub fn look_again(
         scores.extend(texts.score(&engines.head, who, adapter, &mut || pulse(tell))?);
     }
     let _ = tell(&Event::Scores { step: 0, scores: scores.clone() });
-    Ok((Judge::of_install(settings).judge(judged(&scores)), change(&scores)))
+    Ok((Judge::of_install(settings).judge(events::judged(&scores)), change(&scores)))
 }
 
 /// Bits per byte before and after, of old text or, where there is none, of general text.
@@ -136,6 +142,9 @@ fn change(scores: &[Score]) -> [Option<f64>; 2] {
     let one = |who| of(scores, Text::Old, who).or_else(|| of(scores, Text::General, who));
     [one(Who::Before), one(Who::Slow)].map(|score| score.filter(|bits| bits.is_finite()))
 }
+
+/// What the gate says of learners, those, and their scores.
+type Judged = (Verdict, Learners, Vec<Score>);
 
 /// An install under way.
 struct Installing<'i> {
@@ -184,9 +193,10 @@ impl<'i> Installing<'i> {
         &self,
         state: &State,
         general: &[Block],
+        start: &[u32],
         tell: &mut Listener<'_>,
-    ) -> Result<(Verdict, Learners, Vec<Score>), LearnError> {
-        let Self { engines, settings, .. } = self;
+    ) -> Result<Judged, LearnError> {
+        let Self { engines, settings, offered, .. } = self;
         let groups = self.heritage.groups();
         let texts = Texts::new(&engines.trunk, &[], &groups, general, &mut || pulse(tell))?;
         if texts.is_empty() {
@@ -196,50 +206,81 @@ impl<'i> Installing<'i> {
             .record
             .as_ref()
             .map(|record| learners(&self.own.over(Ground::of(record).still()), record));
-        let old = groups.iter().map(|group| group.blocks.len()).sum();
+        let slow = was.as_ref().map(|was| &was.slow);
         let score = |who, adapter: Option<&Adapter>, tell: &mut Listener<'_>| {
             texts.score(&engines.head, who, adapter, &mut || pulse(tell))
         };
-        let before = score(Who::Before, was.as_ref().map(|was| &was.slow), tell)?;
-        let seen = was.as_ref().map(|was| self.see(state, &was.slow, tell)).transpose()?;
-        let blocks = seen.as_ref().map_or(0, |(_, blocks)| *blocks);
-        let ranks = [self.ranks as usize, self.settings.rank];
-        let sequence = self.offered.sequence;
-        let held_out = [old, general.len()];
-        let _ = tell(&Event::Installing { sequence, ranks, blocks, held_out });
-        let fitted = was.zip(seen.map(|(seen, _)| seen));
-        let ridges = REFIT_RIDGES.into_iter().filter(|_| fitted.is_some()).map(Some);
-        let mut last = None;
-        for ridge in std::iter::once(None).chain(ridges) {
-            let learners = self.candidate(fitted.as_ref(), ridge, tell)?;
+        let before = score(Who::Before, slow, tell)?;
+        let mut reservoir = state.committed_reservoir()?;
+        let seen = slow.map(|slow| self.see(reservoir.as_mut(), slow, tell)).transpose()?;
+        let _ = tell(&Event::Installing {
+            sequence: offered.sequence,
+            ranks: [self.ranks as usize, settings.rank],
+            blocks: seen.as_ref().map_or(0, |(_, blocks)| *blocks),
+            held_out: [groups.iter().map(|group| group.blocks.len()).sum(), general.len()],
+        });
+        let judged = |learners: Learners, tell: &mut Listener<'_>| {
             let after = score(Who::Slow, Some(&learners.slow), tell)?;
             let scores = [&before[..], &after].concat();
             let _ = tell(&Event::Scores { step: 0, scores: scores.clone() });
-            let verdict = Judge::of_install(settings).judge(judged(&scores));
-            let keeps = verdict.keeps();
-            last = Some((verdict, learners, scores));
-            if keeps {
-                break;
-            }
-        }
+            let verdict = Judge::of_install(settings).judge(events::judged(&scores));
+            Ok((verdict, learners, scores))
+        };
+        let mut chance = ChaCha8Rng::seed_from_u64(settings.seed);
+        let (next, fresh) = (&offered.global, Adapter::fresh(self.own.clone(), &mut chance));
+        let Some((was, (seen, _))) = was.as_ref().zip(seen) else {
+            return judged(Learners::new(stack(next, &fresh)?), tell);
+        };
+        let fit = Fit { was, next, fresh: &fresh, seen: &seen };
+        let last = self.settle(fit, reservoir.as_mut(), start, &judged, tell)?;
         pulse(tell)?;
         last.ok_or(LearnError::Unjudged)
     }
 
+    /// What the gate says of the first candidate of a fit that it keeps, or of the last.
+    fn settle(
+        &self,
+        fit: Fit<'_>,
+        reservoir: Option<&mut Reservoir>,
+        start: &[u32],
+        judged: &dyn Fn(Learners, &mut Listener<'_>) -> Result<Judged, LearnError>,
+        tell: &mut Listener<'_>,
+    ) -> Result<Option<Judged>, LearnError> {
+        let (engines, still) = (self.engines, self.ranks as usize);
+        let own = own_texts(engines, start, self.settings, &mut || pulse(tell))?;
+        let mut anchor = Feed::new(&engines.trunk, &own, HIDDEN_BYTES_MAX as usize);
+        let (spec, strength) = (self.own.over(still), self.settings.whitening);
+        let whitening = whitening(engines, &mut anchor, &spec, strength, &mut || pulse(tell))?;
+        let whitening = whitening.as_deref();
+        let rehearsal = Rehearsal { engines, reservoir, anchor: &mut anchor, whitening, still };
+        let mut settling = Settling::new(fit, rehearsal, self.settings);
+        let (mut last, mut further) = (None, false);
+        while let Some(candidate) = settling.next(further, &mut || pulse(tell))? {
+            let Candidate { learners, ridge, steps } = candidate;
+            let _ = tell(&Event::Refitted { ridge, steps });
+            let (verdict, ..) = last.insert(judged(learners, tell)?);
+            further = match verdict {
+                Verdict::Keep { .. } => break,
+                // Steps on the device's own text bring back that alone.
+                Verdict::Drop { reason, .. } => matches!(reason, Reason::Old | Reason::Worst),
+            };
+        }
+        Ok(last)
+    }
+
     /// What the adapted layers read on blocks of the device's own under its slow adapter, and how many.
     ///
-    /// Of the reservoir, or of the held-out text where there is none. The pass of the reservoir goes on as
-    /// if nobody had looked.
+    /// Of the reservoir, whose committed pass does not notice, or of the held-out text where there is none.
     fn see(
         &self,
-        state: &State,
+        reservoir: Option<&mut Reservoir>,
         slow: &Adapter,
         tell: &mut Listener<'_>,
     ) -> Result<(Seen, usize), LearnError> {
         let Engines { trunk, head, .. } = self.engines;
         let mut seen = Seen::new(&slow.spec);
-        let drawn = match state.committed_reservoir()? {
-            Some(mut reservoir) => {
+        let drawn = match reservoir {
+            Some(reservoir) => {
                 let held = reservoir.held() as usize;
                 reservoir.draw(REFIT_BLOCKS.min(held))?
             }
@@ -262,27 +303,6 @@ impl<'i> Installing<'i> {
             head.see(&Group { blocks: &blocks, hidden: &hidden }, Some(slow), &mut seen)?;
         }
         Ok((seen, held_out.len()))
-    }
-
-    /// Learners over the new global adapter: as they were without a ridge, fitted again with one, or with
-    /// fresh ranks where nothing was learned.
-    fn candidate(
-        &self,
-        fitted: Option<&(Learners, Seen)>,
-        ridge: Option<f64>,
-        tell: &mut Listener<'_>,
-    ) -> Result<Learners, LearnError> {
-        let mut chance = ChaCha8Rng::seed_from_u64(self.settings.seed);
-        let fresh = Adapter::fresh(self.own.clone(), &mut chance);
-        let global = &self.offered.global;
-        let Some((was, seen)) = fitted else { return Ok(Learners::new(stack(global, &fresh)?)) };
-        let still = self.record.as_ref().map_or(0, |record| Ground::of(record).still());
-        let learners = match ridge {
-            None => keep(was, global, still)?,
-            Some(ridge) => refit_while(was, global, &fresh, seen, ridge, &mut || pulse(tell))?,
-        };
-        let _ = tell(&Event::Refitted { ridge });
-        Ok(learners)
     }
 
     /// Commits on trial, or remembers the reason; the generation in use afterwards.

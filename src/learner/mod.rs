@@ -17,6 +17,7 @@ mod job;
 mod memory;
 mod plan;
 mod since;
+mod settle;
 mod start;
 mod stream;
 mod texts;
@@ -32,6 +33,7 @@ pub use install::{Offered, install, look_again};
 pub use job::{Listener, Material, Outcome, adapt};
 pub use memory::{Memory, Tokens};
 pub use plan::{Plan, for_base, line as plan_line, retain_of};
+pub use settle::{Candidate, Fit, Rehearsal, Settling};
 pub use stream::{Domains, Stream};
 
 use crate::adapter::{AdapterError, Spec, Strength, Target};

@@ -32,8 +32,12 @@ pub const RETAIN_MAX: f64 = 0.999_999;
 pub const WHITENING_MAX: f64 = 1e4;
 
 /// How much of a device's own text is left to a new global adapter, in the order in which the gate is
-/// asked where it does not keep the own ranks as they were: a large ridge keeps the own ranks to where the device has text.
-pub const REFIT_RIDGES: [f64; 4] = [1.0, 0.1, 0.03, 0.01];
+/// asked: a large ridge keeps the own ranks to where the device has text.
+pub const REFIT_RIDGES: [f64; 3] = [1.0, 0.1, 0.01];
+/// Steps on the reservoir after a fit, rising: after each the gate is asked again.
+pub const REHEARSED_STEPS: [u64; 6] = [4, 8, 12, 16, 24, 32];
+/// Their rate, in parts of a job's: they bring back what was learned.
+pub const REHEARSED_RATE: f64 = 0.5;
 /// Blocks of the reservoir that the own ranks are fitted again on.
 pub const REFIT_BLOCKS: usize = 16;
 

@@ -13,7 +13,7 @@ mod refit;
 mod whitening;
 
 pub use optimiser::{AdamW, Moments, clip};
-pub use refit::{keep, refit, refit_while};
+pub use refit::{refit, refit_while};
 pub use whitening::Whitening;
 
 use crate::adapter::{Adapter, Spec};

@@ -15,7 +15,7 @@
 
 use super::whitening::inverse_root;
 use super::{Learners, Moments};
-use crate::adapter::stacked::{part, stack};
+use crate::adapter::stacked::stack;
 use crate::adapter::{Adapter, AdapterError, Module};
 use crate::head::{Seen, tiles};
 use crate::products::gemm::{Into, Threads, View, matmul};
@@ -23,17 +23,6 @@ use nalgebra::{DMatrix, SymmetricEigen};
 
 /// Energy below which a direction is rounding: f32 has 24 bits, a square of it 48.
 const ROUNDING: f64 = 1e-12;
-
-/// Learners over `next` whose own ranks are as they were, those after the first `still`. Moments and k begin
-/// again.
-///
-/// # Errors
-/// [`AdapterError::Alone`], [`AdapterError::Fans`]: both do not adapt the same layers of one base.
-pub fn keep(learners: &Learners, next: &Adapter, still: usize) -> Result<Learners, AdapterError> {
-    let over = |one: &Adapter| stack(next, &part(one, &(still..usize::MAX)));
-    let (fast, slow) = (over(&learners.fast)?, over(&learners.slow)?);
-    Ok(Learners { moments: Moments::zeros(fast.values.len()), fast, slow, k: 0 })
-}
 
 /// Learners over `next` whose own ranks are those of `fresh`, a new adapter.
 ///

@@ -103,7 +103,8 @@ fn put(
     let (engines, settings) = (&tools.served.engines, &tools.config.learn);
     let outcome = tools.pool.install(|| {
         let mut tell = |event: &Event| watch.hear(event);
-        learner::install(engines, &mut store.state, global, settings, &tools.general, &mut tell)
+        let (state, start) = (&mut store.state, tools.served.tokeniser.opening());
+        learner::install(engines, state, global, settings, &tools.general, &start, &mut tell)
     });
     Ok(match outcome {
         Ok(Outcome::Judged { verdict, .. }) => {

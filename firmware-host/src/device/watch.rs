@@ -71,7 +71,9 @@ impl<'w> Watch<'w> {
             }
             Event::Best { step } => tracing::info!(step, "an earlier adapter of the job is judged"),
             Event::Checkpoint { step } => tracing::debug!(step, "checkpoint"),
-            Event::Refitted { ridge } => tracing::info!(ridge, "own ranks over it are judged"),
+            Event::Refitted { ridge, steps } => {
+                tracing::info!(ridge, steps, "own ranks over it are judged")
+            }
             Event::Installing { sequence, blocks, .. } => {
                 tracing::info!(sequence, blocks, "a global adapter comes under what was learned");
             }

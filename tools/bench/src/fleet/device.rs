@@ -11,7 +11,9 @@ use rand_core::SeedableRng;
 use sapwood::adapter::stacked::part;
 use sapwood::adapter::{Adapter, Spec};
 use sapwood::block::Block;
-use sapwood::learner::{Bench, Course, Cursor, Engines, Feed, geometry, spec, whitening};
+use sapwood::learner::{
+    Bench, Course, Cursor, Engines, Feed, Rehearsal, geometry, spec, whitening,
+};
 use sapwood::ports::Memory;
 use sapwood::reservoir::Reservoir;
 use sapwood::settings::{Method, Settings};
@@ -36,6 +38,8 @@ pub(crate) struct Shared<'a> {
     pub(crate) own: Spec,
     /// Of the merged one, at scale 1.
     pub(crate) global: Spec,
+    /// Steps of a round after what is sent.
+    pub(crate) late: u64,
     feed: Feed<'a>,
     anchor: Feed<'a>,
     /// By the ranks before the own ones.
@@ -59,6 +63,7 @@ impl<'a> Shared<'a> {
             own: spec(config, &settings)?,
             global: spec(config, &Settings { rank, alpha: rank as f64, ..settings.clone() })?,
             settings,
+            late: 0,
             feed: Feed::new(&engines.trunk, blocks, HIDDEN_BYTES_MAX),
             anchor: Feed::new(&engines.trunk, texts, OWN_BYTES_MAX),
             whitenings: BTreeMap::new(),
@@ -66,7 +71,11 @@ impl<'a> Shared<'a> {
     }
 
     /// What whitens an adapter of `spec`, made once for each rank.
-    fn whitening(&mut self, spec: &Spec, still: usize) -> Result<Option<Arc<Whitening>>> {
+    pub(crate) fn whitening(
+        &mut self,
+        spec: &Spec,
+        still: usize,
+    ) -> Result<Option<Arc<Whitening>>> {
         if let Some(known) = self.whitenings.get(&still) {
             return Ok(known.clone());
         }
@@ -74,6 +83,17 @@ impl<'a> Shared<'a> {
         let made = whitening(self.engines, &mut self.anchor, spec, strength, &mut || Ok(()))?;
         self.whitenings.insert(still, made.clone());
         Ok(made)
+    }
+
+    /// What steps over `still` ranks of a global adapter are rehearsed with, from `reservoir`.
+    pub(crate) fn rehearsal<'r>(
+        &'r mut self,
+        reservoir: &'r mut Reservoir,
+        whitening: Option<&'r Whitening>,
+        still: usize,
+    ) -> Rehearsal<'r, 'a> {
+        let (engines, anchor) = (self.engines, &mut self.anchor);
+        Rehearsal { engines, reservoir: Some(reservoir), anchor, whitening, still }
     }
 
     /// An own part that nothing was learned with.
@@ -97,6 +117,8 @@ pub(crate) struct Device {
     pub(crate) reservoir: Reservoir,
     /// Ranks of the global adapter under its own; 0 before the first.
     pub(crate) still: usize,
+    /// What it sends.
+    pub(crate) sent: Adapter,
     /// Installs so far.
     pub(crate) installs: u64,
 }
@@ -114,7 +136,8 @@ impl Device {
         secret[..8].copy_from_slice(&seed.to_le_bytes());
         let reservoir = Reservoir::create(Arc::new(Memory::default()), geometry, secret)?;
         let learners = Learners::new(shared.fresh(seed)?);
-        Ok(Self { home, seed, pieces, learners, reservoir, still: 0, installs: 0 })
+        let sent = learners.slow.clone();
+        Ok(Self { sent, home, seed, pieces, learners, reservoir, still: 0, installs: 0 })
     }
 
     /// The same device, to go another way from here.
@@ -123,13 +146,14 @@ impl Device {
             reservoir: self.reservoir.copy(Arc::new(Memory::default()))?,
             pieces: self.pieces.clone(),
             learners: self.learners.clone(),
+            sent: self.sent.clone(),
             ..*self
         })
     }
 
-    /// What it would send: its own part of the slow learner.
+    /// What it sends: its own part of the slow learner, as it was then.
     pub(crate) fn own_part(&self) -> Adapter {
-        part(&self.learners.slow, &(self.still..usize::MAX))
+        self.sent.clone()
     }
 
     /// Learns the piece of a round; `look` sees the learners after the first steps. Gives the mean loss of
@@ -159,6 +183,9 @@ impl Device {
             let report = course.step(bench, &shared.settings)?;
             if step <= first {
                 lost += f64::from(report.step.losses.fresh) / first as f64;
+            }
+            if step == shared.settings.iters - shared.late {
+                self.sent = part(&self.learners.slow, &(self.still..usize::MAX));
             }
             if step == first {
                 look(&self.learners)?;

@@ -16,7 +16,7 @@ const AREA: [f64; 4] = [80.0, 60.0, 700.0, 440.0];
 const COLOURS: [&str; 2] = ["#0072b2", "#d55e00"];
 
 /// What the ridge that devices choose is called here.
-const CHOSEN: &str = "chosen";
+const CHOSEN: &str = "and rehearsal";
 
 struct Point {
     name: String,
@@ -71,7 +71,7 @@ fn point(record: &Record, rule: &str) -> Option<Point> {
     };
     let (x, y) = (figures(|it| it.own)?, figures(|it| it.others)?);
     let ridge = Rule::ridge_of(rule);
-    let simple = if rule == Rule::Chosen(vec![]).title() { CHOSEN } else { rule };
+    let simple = if rule == Rule::Settle.title() { CHOSEN } else { rule };
     let name = ridge.map_or_else(|| simple.to_owned(), |ridge| ridge.to_string());
     Some(Point { name, x, y, joined: ridge.is_some() })
 }

@@ -59,6 +59,9 @@ pub(crate) struct Arguments {
     /// The first of them.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     seed: u64,
+    /// How many of them come after what is sent.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    late: u64,
     /// Rank of a device's own part.
     #[arg(long, value_name = "N", default_value_t = 16)]
     rank: usize,
@@ -98,6 +101,7 @@ impl Arguments {
         }
         ensure!(self.domains.len() > 1, "--domains: expected at least two, got one");
         let above_0 = |number: &f64| number.is_finite() && *number > 0.0;
+        ensure!(self.late < self.iters, "--late: expected less than --iters, got {}", self.late);
         let all = self.ridge.iter().chain([&self.eta]).all(above_0);
         ensure!(all, "--ridge and --eta: expected numbers above 0");
         Ok(())
@@ -132,6 +136,7 @@ impl Arguments {
             devices: self.devices,
             rounds: self.rounds,
             iters: self.iters,
+            late: self.late,
             ranks: [self.rank, self.global_rank],
             eta: self.eta,
             eval_blocks: self.eval_blocks,
@@ -189,7 +194,8 @@ fn play(
     let (shape, rank) = ([arguments.devices, arguments.rounds], arguments.global_rank);
     for (seed, rules) in todo {
         let texts = Texts::deal(&domains, &general, shape, *seed)?;
-        let shared = Shared::new(engines, settings, rank, &texts.blocks, &own)?;
+        let mut shared = Shared::new(engines, settings, rank, &texts.blocks, &own)?;
+        shared.late = arguments.late;
         let mut tell = |event: Event| record.add(event, arguments.json);
         Fleet::new(shared, &texts, *seed, arguments.eta)?.play(rules, &mut tell)?;
     }

@@ -21,6 +21,9 @@ pub(crate) struct Setup {
     pub(crate) devices: usize,
     pub(crate) rounds: usize,
     pub(crate) iters: u64,
+    /// Of them after what is sent.
+    #[serde(default)]
+    pub(crate) late: u64,
     /// Of an own part, and of the merged adapter.
     pub(crate) ranks: [usize; 2],
     pub(crate) eta: f64,

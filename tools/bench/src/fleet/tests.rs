@@ -215,6 +215,7 @@ fn a_fleet_is_played_recorded_and_shown() {
         devices: 2,
         rounds: 2,
         iters: 20,
+        late: 0,
         ranks: RANKS,
         eta: 1.0,
         eval_blocks: 6,
