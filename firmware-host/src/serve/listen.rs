@@ -1,13 +1,12 @@
 //! Sockets, and one connection after the other with its limits.
 //!
 //! - Headers must come within [`HEADER`], which also ends connections that lie idle between requests.
-//! - A client that does not read what it asked for is cut off after [`STUCK`].
+//! - A client that does not read what it asked for is cut off, one that is refused hears it ([`Paced`]).
 //! - A client that has ended its half is answered; one that has gone is not (`peer`).
-//! - Beyond the most connections one that is not being answered leaves for the next (`room`).
+//! - Beyond the most connections one that is not being answered leaves for the next ([`Room`]).
 
 use super::peer::Peer;
 use super::refusal::Refusal;
-use super::room::{Guest, Room};
 use super::{ServeError, routes};
 use crate::config::relations::SOCKET_BYTES_MAX;
 use axum::Router;
@@ -20,29 +19,23 @@ use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use sapwood_connections::{BUFFER_BYTES, Guest, HEADER, Paced, Room};
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::{Sleep, sleep};
 use tower::ServiceExt;
 
-/// Time for the headers of a request, and between two requests of a connection.
-const HEADER: Duration = Duration::from_secs(15);
-/// Time without a byte taken by a client that has bytes to take.
-const STUCK: Duration = Duration::from_secs(20);
+/// Connections beyond the most, for questions about health.
+const SPARE: usize = 4;
 /// Whether a client that ends its half is told from one that goes: elsewhere than on Linux it is not.
 const HALF: bool = cfg!(target_os = "linux");
-/// Bytes of a request's headers, and of what is read ahead.
-const BUFFER_BYTES: usize = 64 << 10;
 
 /// Listens on a TCP address.
 ///
@@ -118,7 +111,7 @@ pub(super) async fn accept<L: Listener<Io: AsFd>>(
     connections_max: usize,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let room = Room::new(connections_max);
+    let room = Room::new(connections_max, SPARE);
     loop {
         let next = async {
             let io = listener.accept().await.0;
@@ -148,7 +141,7 @@ async fn connection(
             Err(_) => pending().await,
         }
     };
-    let io = TokioIo::new(Paced { io, stuck: None });
+    let io = TokioIo::new(Paced::new(io));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER)
@@ -194,73 +187,10 @@ async fn answer(
     }))
 }
 
-/// A connection that ends when its client does not take what is written for [`STUCK`].
-struct Paced<Io> {
-    io: Io,
-    stuck: Option<Pin<Box<Sleep>>>,
-}
-
-impl<Io: AsyncWrite + Unpin> Paced<Io> {
-    fn write_with(
-        &mut self,
-        context: &mut Context<'_>,
-        write: impl FnOnce(Pin<&mut Io>, &mut Context<'_>) -> Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(written) = write(Pin::new(&mut self.io), context) {
-            self.stuck = None;
-            return Poll::Ready(written);
-        }
-        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(STUCK)));
-        ready!(stuck.as_mut().poll(context));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl<Io: AsyncRead + Unpin> AsyncRead for Paced<Io> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(context, buffer)
-    }
-}
-
-impl<Io: AsyncWrite + Unpin> AsyncWrite for Paced<Io> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.write_with(context, |io, context| io.poll_write(context, bytes))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.write_with(context, |io, context| io.poll_write_vectored(context, slices))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
     async fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
@@ -297,19 +227,5 @@ mod tests {
             std::os::unix::net::UnixListener::bind(folder.path().join("s".repeat(room + 1)))
                 .is_err()
         );
-    }
-
-    #[tokio::test]
-    async fn a_client_that_takes_nothing_is_cut_off_and_one_that_does_is_not() {
-        let (near, mut far) = tokio::io::duplex(4);
-        let soon = Box::pin(sleep(Duration::from_millis(1)));
-        let mut stuck = Paced { io: near, stuck: None };
-        stuck.write_all(b"full").await.unwrap();
-        far.read_exact(&mut [0; 4]).await.unwrap();
-        stuck.write_all(b"full").await.unwrap();
-        assert!(stuck.stuck.is_none());
-        stuck.stuck = Some(soon);
-        let error = stuck.write_all(b"more").await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -9,7 +9,6 @@
 mod chance;
 mod refusal;
 mod turns;
-mod room;
 mod peer;
 mod stops;
 mod writing;

@@ -5,7 +5,6 @@
 use super::chance::Chance;
 use super::metrics::Metrics;
 use super::refusal::Refusal;
-use super::room::Guest;
 use super::turns::Turns;
 use super::{Device, OFFERS_MAX, ServeError};
 use crate::clock::Clock;
@@ -15,6 +14,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::StatusCode;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use sapwood_connections::Guest;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

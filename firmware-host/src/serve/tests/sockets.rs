@@ -201,6 +201,19 @@ fn large_bodies_that_stall_do_not_keep_an_honest_one_waiting_for_ever() {
     }
 }
 
+/// A refusal goes out before the body has come: who writes first and reads then still hears it.
+#[test]
+fn a_client_that_sends_more_than_is_taken_hears_why() {
+    let cage = Cage::with(Parrot::default());
+    let server = served(&cage, &config());
+    for bytes in [5_000, 300_000, 30_000_000] {
+        let body = "x".repeat(bytes);
+        let answer = said(connect(server.addresses().tcp), &request("/v1/samples", &body));
+        assert_eq!(status(&answer), "413", "{answer}");
+        assert!(answer.contains("expected at most 4096 bytes"), "{answer}");
+    }
+}
+
 #[test]
 fn a_request_under_way_may_end_when_the_server_stops() {
     let (parrot, letters) = Parrot::held();

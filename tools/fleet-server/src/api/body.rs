@@ -6,7 +6,9 @@
 use crate::door::Refused;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Bytes, Incoming};
+use sapwood_connections::Guest;
 use sapwood_protocol::fleet::code::Code;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -19,24 +21,29 @@ const GRACE: Duration = Duration::from_secs(30);
 /// How long a refused body is read on.
 const HEARD: Duration = Duration::from_secs(60);
 
+/// Bytes with which a body has got on.
+const STRIDE_BYTES: u64 = 16 << 10;
+
 /// A request's body on its way.
 pub(crate) struct Coming {
     body: Incoming,
+    guest: Arc<Guest>,
     begun: Option<Instant>,
     length: u64,
     read: u64,
 }
 
 impl Coming {
-    /// The body of a request, whose length its headers say.
+    /// The body of a guest's request, whose length its headers say.
     ///
     /// # Errors
     /// [`Refused`] for one in chunks.
-    pub(crate) fn new(body: Incoming) -> (Self, Result<u64, Refused>) {
-        let length = body.size_hint().exact();
-        let coming = Self { body, begun: None, length: length.unwrap_or(u64::MAX), read: 0 };
+    pub(crate) fn new(body: Incoming, guest: Arc<Guest>) -> (Self, Result<u64, Refused>) {
+        let said = body.size_hint().exact();
+        let length = said.unwrap_or(u64::MAX);
+        let coming = Self { body, guest, begun: None, length, read: 0 };
         let message = "the request has no Content-Length, expected it before a body";
-        (coming, length.ok_or_else(|| Refused::new(Code::Malformed, message)))
+        (coming, said.ok_or_else(|| Refused::new(Code::Malformed, message)))
     }
 
     /// The next bytes; none at the end.
@@ -59,7 +66,7 @@ impl Coming {
                 None => return Ok(None),
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
-                        self.read += data.len() as u64;
+                        self.has_read(data.len() as u64);
                         return Ok(Some(data));
                     }
                 }
@@ -68,6 +75,17 @@ impl Coming {
                     return Err(Refused::new(Code::Malformed, message));
                 }
             }
+        }
+    }
+
+    /// Counts bytes; whoever has room for connections hears how far they are.
+    fn has_read(&mut self, bytes: u64) {
+        let strides = self.read / STRIDE_BYTES;
+        self.read += bytes;
+        if self.read >= self.length {
+            self.guest.has_asked();
+        } else if self.read / STRIDE_BYTES > strides {
+            self.guest.gets_on();
         }
     }
 

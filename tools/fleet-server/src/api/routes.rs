@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
+use sapwood_connections::Guest;
 use sapwood_protocol::fleet::code::Code;
 use sapwood_protocol::fleet::id::{FleetId, Hash};
 use sapwood_protocol::fleet::request::{Call, Claim};
@@ -129,10 +130,11 @@ pub(crate) async fn answer(
     shared: &Arc<Shared>,
     request: Request<Incoming>,
     from: IpAddr,
+    guest: Arc<Guest>,
 ) -> Answer {
     let begun = shared.clock.elapsed();
     let (parts, body) = request.into_parts();
-    let (mut body, length) = Coming::new(body);
+    let (mut body, length) = Coming::new(body, guest);
     let name = route(parts.uri.path()).map_or("other", Route::name);
     let answered = match shared.may_ask(from).and(length) {
         Ok(length) => dispatch(shared, parts, length, &mut body).await,

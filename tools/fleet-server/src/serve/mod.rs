@@ -4,7 +4,6 @@
 //! - One server a folder: a lock that a process cannot leave behind.
 //! - Never here: what a call means (`api`), what follows from what.
 
-mod room; //   who has a connection
 mod listen; // one connection after the other
 mod tls; //    certificate and key
 

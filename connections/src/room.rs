@@ -3,16 +3,14 @@
 //! - A connection is idle until a request begins, receives until the request has come whole, and is busy
 //!   until the last byte of its answer is taken.
 //! - Where there is no room, the connection that has been idle longest leaves for the next one, then the
-//!   one that has received longest: who opens connections and says nothing keeps nobody out.
-//! - Where all are busy, [`SPARE`] more come in, for questions about health alone.
+//!   one that has received longest without getting on: who opens connections and says nothing, or little
+//!   at a time, keeps nobody out.
+//! - Where all are busy, a few more come in where a server has places for questions about health alone.
 //! - Never here: sockets, HTTP.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
-
-/// Connections beyond the most, for questions about health.
-const SPARE: usize = 4;
 
 /// What a connection does, in the order in which they leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,8 +22,10 @@ enum Doing {
 
 /// All connections of a listener.
 #[derive(Debug)]
-pub(super) struct Room {
+pub struct Room {
     most: usize,
+    /// Places beyond the most, for questions about health.
+    spare: usize,
     inner: Mutex<Inner>,
     freed: Notify,
 }
@@ -48,7 +48,7 @@ struct Place {
 
 /// A connection's place; given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Guest {
+pub struct Guest {
     room: Arc<Room>,
     id: u64,
     leave: Arc<Notify>,
@@ -57,16 +57,16 @@ pub(super) struct Guest {
 
 /// A request of a guest; it is idle again when this is dropped.
 #[derive(Debug)]
-pub(super) struct Asking(Arc<Guest>);
+pub struct Asking(Arc<Guest>);
 
 impl Room {
-    /// For so many connections.
-    pub(super) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, inner: Mutex::default(), freed: Notify::new() })
+    /// For so many connections, and so many beyond them that ask about health alone.
+    pub fn new(most: usize, spare: usize) -> Arc<Self> {
+        Arc::new(Self { most, spare, inner: Mutex::default(), freed: Notify::new() })
     }
 
     /// A place, as soon as there is one.
-    pub(super) async fn enter(self: &Arc<Self>) -> Arc<Guest> {
+    pub async fn enter(self: &Arc<Self>) -> Arc<Guest> {
         loop {
             let freed = self.freed.notified();
             if let Some(guest) = self.try_enter() {
@@ -76,10 +76,11 @@ impl Room {
         }
     }
 
-    fn try_enter(self: &Arc<Self>) -> Option<Arc<Guest>> {
+    /// A place, if there is one or somebody gives his.
+    pub fn try_enter(self: &Arc<Self>) -> Option<Arc<Guest>> {
         let mut inner = self.lock();
         let spare = [false, true].into_iter().find(|spare| {
-            let most = if *spare { SPARE } else { self.most };
+            let most = if *spare { self.spare } else { self.most };
             inner.count(*spare) < most || inner.make_room(*spare)
         })?;
         let (id, leave) = (inner.tick(), Arc::new(Notify::new()));
@@ -116,23 +117,28 @@ impl Inner {
 
 impl Guest {
     /// Comes back when the connection must leave for another.
-    pub(super) async fn told_to_leave(&self) {
+    pub async fn told_to_leave(&self) {
         self.leave.notified().await;
     }
 
     /// Whether it may ask about health alone.
-    pub(super) fn is_spare(&self) -> bool {
+    pub fn is_spare(&self) -> bool {
         self.spare
     }
 
     /// A request begins; `whole` when it has no body to come.
-    pub(super) fn asks(self: &Arc<Self>, whole: bool) -> Asking {
+    pub fn asks(self: &Arc<Self>, whole: bool) -> Asking {
         self.does(if whole { Doing::Busy } else { Doing::Receives });
         Asking(self.clone())
     }
 
+    /// More of its request has come.
+    pub fn gets_on(&self) {
+        self.does(Doing::Receives);
+    }
+
     /// The body of its request has come.
-    pub(super) fn has_asked(&self) {
+    pub fn has_asked(&self) {
         self.does(Doing::Busy);
     }
 
@@ -167,13 +173,15 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
 
+    const SPARE: usize = 4;
+
     fn left(guest: &Guest) -> bool {
         !guest.room.lock().guests.contains_key(&guest.id)
     }
 
     #[test]
     fn who_says_nothing_leaves_first_and_who_is_answered_never() {
-        let room = Room::new(3);
+        let room = Room::new(3, SPARE);
         let [silent, slow, busy] = [(); 3].map(|()| room.try_enter().unwrap());
         let (_sends, _asks) = (slow.asks(false), busy.asks(true));
         let next = room.try_enter().unwrap();
@@ -191,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_few_may_ask_for_health_where_all_are_busy_and_then_nobody() {
-        let room = Room::new(1);
+        let room = Room::new(1, SPARE);
         let busy = room.try_enter().unwrap();
         let _asks = busy.asks(true);
         let spare: Vec<_> = (0..SPARE).map(|_| room.try_enter().unwrap()).collect();
@@ -203,9 +211,24 @@ mod tests {
         assert!(room.try_enter().is_none());
     }
 
+    #[test]
+    fn of_those_who_send_the_one_that_does_not_get_on_leaves_first() {
+        let room = Room::new(2, 0);
+        let [slow, drips] = [(); 2].map(|()| room.try_enter().unwrap());
+        let asks = [slow.asks(false), drips.asks(false)];
+        slow.gets_on();
+        let next = room.try_enter().unwrap();
+        assert!(left(&drips) && !left(&slow));
+        drips.gets_on();
+        assert!(left(&drips), "it does not come back by sending on");
+        let _all = [slow.asks(true), next.asks(true)];
+        assert!(room.try_enter().is_none(), "no place beyond, and all are being answered");
+        drop(asks);
+    }
+
     #[tokio::test]
     async fn who_waits_comes_in_when_another_has_been_answered() {
-        let room = Room::new(1);
+        let room = Room::new(1, SPARE);
         let busy = room.try_enter().unwrap();
         let asks = busy.asks(true);
         let spare: Vec<_> = (0..SPARE).map(|_| room.try_enter().unwrap()).collect();
