@@ -1,6 +1,9 @@
 //! The commands as an operator runs them: what they print, and that what they refuse changes nothing.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod common;
+
+use common::{json, refused, run, said};
 use fleet_server::devices;
 use fleet_server::home::Home;
 use fleet_server::store::{Book, Statement};
@@ -8,39 +11,7 @@ use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::fleet::key::SecretKey;
 use sapwood_protocol::fleet::link::Link;
 use sapwood_protocol::fleet::message::{Enroll, Facts};
-use serde_json::Value;
 use std::path::Path;
-use std::process::{Command, Output};
-
-fn run(folder: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fleet-server"));
-    let (first, rest) = arguments.split_first().unwrap();
-    // What has commands of its own takes its options behind them.
-    let (second, rest) = match rest.split_first() {
-        Some((second, rest)) if ["devices", "rounds", "releases", "rollout"].contains(first) => {
-            (Some(second), rest)
-        }
-        _ => (None, rest),
-    };
-    command.arg(first).args(second).arg("--folder").arg(folder).args(rest).output().unwrap()
-}
-
-fn said(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_str(&said(output)).unwrap()
-}
-
-/// The one line in which a command refuses.
-fn refused(output: &Output) -> String {
-    let line = String::from_utf8(output.stderr.clone()).unwrap();
-    assert!(!output.status.success() && output.stdout.is_empty(), "{line}");
-    assert_eq!(line.lines().count(), 1, "{line}");
-    line
-}
 
 /// A device of its own for each seed, enrolled as the server enrols it.
 fn enrol(folder: &Path, seed: u8, token: Option<String>) -> String {

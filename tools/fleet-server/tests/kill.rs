@@ -9,11 +9,10 @@
 
 mod common;
 
-use common::{DAY_ONE_MS, Device, LABEL, client_tls};
+use common::{DAY_ONE_MS, Device, Served, client_tls, link, made};
 use fleet_server::devices;
-use fleet_server::home::{self, Home, Wish};
+use fleet_server::home::Home;
 use fleet_server::operator::rounds as orders;
-use fleet_server::operator::{self, Invitation};
 use fleet_server::ports::{Clock, SystemChance, SystemClock};
 use fleet_server::rounds::{self, NONE, State, UploadState};
 use fleet_server::store::{Book, Columns};
@@ -23,11 +22,10 @@ use rustls::ClientConfig;
 use sapwood_protocol::fleet::id::{DeviceId, FleetId, Hash};
 use sapwood_protocol::fleet::key::SecretKey;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -72,37 +70,11 @@ struct Campaign {
 
 fn campaign(place: &Path) -> Campaign {
     let folder = place.join("fleet");
-    let names = ["localhost".to_owned()];
     let now_ms = SystemClock::start().now_ms();
-    let wish = Wish { folder: &folder, name: "valves", tls: Some(&names), now_ms };
-    let fleet = home::init(&wish, &SystemChance).unwrap();
-    let invitation = Invitation {
-        host: "localhost".into(),
-        label: LABEL.into(),
-        uses: 1_000_000,
-        expires_ms: now_ms + 86_400_000,
-        auto: true,
-        lab: false,
-        pinned: true,
-    };
+    let fleet = made(&folder, now_ms);
     let home = Home::open(&folder).unwrap();
-    let token = operator::invite(&home, &invitation, &SystemChance, now_ms).unwrap().token.unwrap();
+    let token = link(&home, 8443, 1_000_000, false, now_ms).token.unwrap();
     Campaign { tls: client_tls(&folder), folder, fleet, token }
-}
-
-fn start(folder: &Path) -> (Child, Option<SocketAddr>) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_fleet-server"))
-        .args(["serve", "--json", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"])
-        .args(["--rate", "1000000", "--folder"])
-        .arg(folder)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let said: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-    (child, said["listen"].as_str().and_then(|listen| listen.parse().ok()))
 }
 
 impl Life {
@@ -216,7 +188,8 @@ fn server(kills: u32, seed: u64) -> [u64; 3] {
     let (mut all, mut acknowledged): (BTreeMap<u64, Life>, u64) = (BTreeMap::new(), 0);
     let next = std::sync::atomic::AtomicU64::new(0);
     for kill in 0..kills {
-        let (mut child, address) = start(&campaign.folder);
+        let mut served = Served::start(&campaign.folder);
+        let address = served.address;
         let life = Duration::from_millis(chance.next_u64() % LIFE_MS_MAX);
         let over = AtomicBool::new(false);
         let mut waiting: Vec<Vec<(u64, Life)>> = (0..CALLERS).map(|_| Vec::new()).collect();
@@ -243,11 +216,11 @@ fn server(kills: u32, seed: u64) -> [u64; 3] {
                 })
                 .collect();
             wait(life);
-            child.kill().unwrap();
+            served.child.kill().unwrap();
             over.store(true, Ordering::SeqCst);
             callers.into_iter().flat_map(|one| one.join().unwrap()).collect::<Vec<_>>()
         });
-        assert_eq!(child.wait().unwrap().signal(), Some(9), "the server ended by itself");
+        assert_eq!(served.child.wait().unwrap().signal(), Some(9), "the server ended by itself");
         all.extend(came);
         let home = Home::open(&campaign.folder).unwrap();
         acknowledged = check(&home, &all);

@@ -1,15 +1,14 @@
 //! A release from the lab to all devices, and back: over TLS, with stages that go on by themselves.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod common;
 
-use common::{Device, Fleet, fleet, open, until};
+use common::{Device, Fleet, candidate, cohort, fleet, own, promote, release, so_far};
 use fleet_server::home;
 use fleet_server::operator::releases::{self as orders, Word};
-use fleet_server::operator::rounds::{self as round_orders, Verdict};
 use fleet_server::overview;
-use fleet_server::rollout::{self, Release, State};
-use fleet_server::rounds::{NONE, State as RoundState};
+use fleet_server::rollout::{self, State};
+use fleet_server::rounds::NONE;
 use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::fleet::message::{Installed, Offer, Outcome, Report};
 use sapwood_protocol::fleet::statement::{Role, Statement};
@@ -18,58 +17,11 @@ use std::time::Duration;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// A candidate of all devices' updates: its sequence and artifact.
-fn candidate(fleet: &Fleet, devices: &mut [Device], from: Hash, seed: u64) -> (u64, Hash) {
-    let round = open(fleet);
-    for (n, device) in devices.iter_mut().enumerate() {
-        let invite = device.check_in().unwrap().invite.unwrap();
-        assert_eq!(invite.artifact, from);
-        let file = device.update(from, seed + n as u64);
-        let reply = device.upload(round, &file);
-        assert_eq!(reply.status, 201, "{}", reply.text());
-    }
-    let (artifact, bytes) = until(fleet, round, RoundState::Merged).result.unwrap();
-    let verdict = Verdict { who: "operator", artifact, bytes, report: json!({}) };
-    let sequence = round_orders::approve(&fleet.home(), round, &verdict, fleet.now_ms()).unwrap();
-    (sequence, artifact)
-}
-
-fn promote(fleet: &Fleet, sequence: u64, key: &str) -> Result<u64, String> {
-    let home = fleet.home();
-    let cohort = round_orders::cohort(&home.book, None).unwrap();
-    let keys = [home::key(&fleet.folder().join("keys").join(key)).unwrap()];
-    let promoted = orders::promote(&home, &cohort, sequence, &keys, fleet.now_ms());
-    promoted.map_err(|error| error.to_string())
-}
-
-fn release(fleet: &Fleet, sequence: u64) -> Release {
-    let home = fleet.home();
-    let cohort = round_orders::cohort(&home.book, None).unwrap();
-    orders::release(&home.book, cohort.id, sequence).unwrap()
-}
-
-/// Waits until a release is so.
-fn so_far(fleet: &Fleet, sequence: u64, so: impl Fn(&Release) -> bool) -> Release {
-    for _ in 0..1000 {
-        let release = release(fleet, sequence);
-        if so(&release) {
-            return release;
-        }
-        std::thread::park_timeout(Duration::from_millis(10));
-    }
-    panic!("{:?}", release(fleet, sequence));
-}
-
 /// A check-in today, and the statement that is offered.
 fn offered(fleet: &Fleet, device: &mut Device) -> Option<(Statement, Offer)> {
     device.time_ms = fleet.now_ms();
     let offer = device.check_in().unwrap().release?;
     Some((Statement::decode(&offer.statement.0).unwrap(), offer))
-}
-
-/// The statement of a release.
-fn own(fleet: &Fleet, sequence: u64) -> Statement {
-    Statement::decode(&release(fleet, sequence).statement).unwrap()
 }
 
 /// The next check-in tells how the install of a statement ended.
@@ -145,16 +97,15 @@ fn a_bad_release_pauses_and_is_back_within_a_check_in() {
     let (sequence, artifact) = candidate(&fleet, &mut devices, NONE, 0);
     let sequence = promote(&fleet, sequence, "release.key").unwrap();
     let home = fleet.home();
-    let cohort = || round_orders::cohort(&home.book, None).unwrap();
     let outsider = devices.iter_mut().find_map(|one| offered(&fleet, one).is_none().then_some(one));
     ends(&fleet, outsider.unwrap(), &own(&fleet, sequence), Outcome::Reverted);
     let nobody = rollout::total(&home.book, &release(&fleet, sequence)).unwrap();
     assert_eq!(nobody.outcomes(), 0, "who was not offered it does not stop it");
     for stage in 2..=5 {
-        orders::say(&home.book, cohort().id, sequence, Word::Advance, fleet.now_ms()).unwrap();
+        orders::say(&home.book, cohort(&home).id, sequence, Word::Advance, fleet.now_ms()).unwrap();
         assert_eq!(release(&fleet, sequence).stage, stage);
     }
-    let last = orders::say(&home.book, cohort().id, sequence, Word::Advance, fleet.now_ms());
+    let last = orders::say(&home.book, cohort(&home).id, sequence, Word::Advance, fleet.now_ms());
     assert!(
         last.unwrap_err()
             .to_string()
@@ -169,7 +120,7 @@ fn a_bad_release_pauses_and_is_back_within_a_check_in() {
     let paused = so_far(&fleet, sequence, |release| release.state == State::Paused);
     assert!(paused.reason.unwrap().contains("1 of 7 devices reverted it"));
     assert!(offered(&fleet, &mut devices[7]).is_none(), "nobody else");
-    orders::say(&home.book, cohort().id, sequence, Word::Resume, fleet.now_ms()).unwrap();
+    orders::say(&home.book, cohort(&home).id, sequence, Word::Resume, fleet.now_ms()).unwrap();
     std::thread::park_timeout(Duration::from_millis(100));
     assert_eq!(
         release(&fleet, sequence).state,
@@ -180,7 +131,8 @@ fn a_bad_release_pauses_and_is_back_within_a_check_in() {
     assert!(offered(&fleet, &mut devices[6]).is_none(), "it has said no");
 
     let keys = [home::key(&fleet.folder().join("keys/release.key")).unwrap()];
-    let (back, zeros) = orders::rollback(&home, &cohort(), None, &keys, fleet.now_ms()).unwrap();
+    let (back, zeros) =
+        orders::rollback(&home, &cohort(&home), None, &keys, fleet.now_ms()).unwrap();
     assert_eq!((release(&fleet, sequence).state, back), (State::Aborted, sequence + 1));
     for device in &mut devices[..6] {
         let (statement, offer) = offered(&fleet, device).unwrap();
@@ -195,7 +147,7 @@ fn a_bad_release_pauses_and_is_back_within_a_check_in() {
     let (sequence, _) = candidate(&fleet, &mut devices, zeros, 50);
     let sequence = promote(&fleet, sequence, "release.key").unwrap();
     let keys = [home::key(&fleet.folder().join("keys/release.key")).unwrap()];
-    let again = orders::rollback(&home, &cohort(), None, &keys, fleet.now_ms()).unwrap();
+    let again = orders::rollback(&home, &cohort(&home), None, &keys, fleet.now_ms()).unwrap();
     assert_eq!(again, (sequence + 1, zeros), "what stood before, not the one that was taken back");
     assert_ne!(artifact, zeros);
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{DAY_ONE_MS, Fleet, adapter, fleet, open, until};
+use common::{DAY_ONE_MS, Fleet, adapter, cohort, fleet, given, open, until};
 use fleet_server::aggregate::{self, Clip};
 use fleet_server::cohorts::{self, Cohort};
 use fleet_server::judge::{self, JudgeError, Score, Scores};
@@ -39,7 +39,7 @@ fn products(adapter: &Adapter) -> Vec<f64> {
 
 fn global(fleet: &Fleet, hash: Hash) -> Adapter {
     let home = fleet.home();
-    let cohort = orders::cohort(&home.book, None).unwrap();
+    let cohort = cohort(&home);
     let shape = cohort.shape.unwrap();
     let expected = Expected {
         kind: Kind::Global,
@@ -167,11 +167,7 @@ fn a_round_with_too_few_fails_and_its_updates_may_come_again() {
 #[test]
 fn a_round_is_merged_again_without_a_device_and_the_same_again_is_the_same() {
     let (fleet, mut devices) = fleet(3);
-    let round = open(&fleet);
-    for (n, device) in devices.iter_mut().enumerate() {
-        device.check_in().unwrap();
-        assert_eq!(device.upload(round, &device.update(NONE, n as u64)).status, 201);
-    }
+    let (round, _) = given(&fleet, &mut devices, 0);
     let first = until(&fleet, round, State::Merged).result.unwrap();
     let book = &fleet.home().book;
     orders::redo(book, round, &[], fleet.now_ms()).unwrap();
@@ -210,11 +206,7 @@ fn a_judge_takes_the_largest_step_that_holds_or_refuses() {
     let (fleet, mut devices) = fleet(3);
     let home = fleet.home();
     let mut merged = |seed: u64| {
-        let round = open(&fleet);
-        for (n, device) in devices.iter_mut().enumerate() {
-            device.check_in().unwrap();
-            assert_eq!(device.upload(round, &device.update(NONE, seed + n as u64)).status, 201);
-        }
+        let (round, _) = given(&fleet, &mut devices, seed);
         until(&fleet, round, State::Merged)
     };
     let judged = |round, worse, better| {
@@ -244,13 +236,7 @@ fn a_judge_takes_the_largest_step_that_holds_or_refuses() {
 #[test]
 fn what_nobody_needs_any_more_goes_and_what_is_named_stays() {
     let (fleet, mut devices) = fleet(2);
-    let round = open(&fleet);
-    let mut files = Vec::new();
-    for (n, device) in devices.iter_mut().enumerate() {
-        device.check_in().unwrap();
-        files.push(device.update(NONE, n as u64));
-        assert_eq!(device.upload(round, &files[n]).status, 201);
-    }
+    let (round, files) = given(&fleet, &mut devices, 0);
     let (result, _) = until(&fleet, round, State::Merged).result.unwrap();
     let blobs = &fleet.home().blobs;
     let orphan = blobs.put(b"left by a server that died").unwrap();

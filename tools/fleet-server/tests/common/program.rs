@@ -1,0 +1,71 @@
+//! The program: its orders, and its server as a process of its own.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+pub(crate) fn run(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fleet-server"));
+    let (first, rest) = arguments.split_first().unwrap();
+    // What has commands of its own takes its options behind them.
+    let (second, rest) = match rest.split_first() {
+        Some((second, rest))
+            if ["devices", "rounds", "releases", "rollout", "trust"].contains(first) =>
+        {
+            (Some(second), rest)
+        }
+        _ => (None, rest),
+    };
+    command.arg(first).args(second).arg("--folder").arg(folder).args(rest).output().unwrap()
+}
+
+pub(crate) fn said(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+pub(crate) fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_str(&said(output)).unwrap()
+}
+
+/// The one line in which a command refuses.
+pub(crate) fn refused(output: &Output) -> String {
+    let line = String::from_utf8(output.stderr.clone()).unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty(), "{line}");
+    assert_eq!(line.lines().count(), 1, "{line}");
+    line
+}
+
+/// The server as a process; it is killed with this.
+pub(crate) struct Served {
+    pub(crate) child: Child,
+    /// Where it listens, if it came so far.
+    pub(crate) address: Option<SocketAddr>,
+}
+
+impl Served {
+    pub(crate) fn start(folder: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_fleet-server"))
+            .args(["serve", "--json", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"])
+            .args(["--rate", "1000000", "--folder"])
+            .arg(folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+        let address = said["listen"].as_str().and_then(|listen| listen.parse().ok());
+        Self { child, address }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // One that has ended already cannot be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
