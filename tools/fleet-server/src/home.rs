@@ -1,9 +1,10 @@
 //! The folder of a fleet: keys, certificate, book, blobs.
 //!
 //! ```text
-//! fleet.db   blobs/   keys/{online,root,release}.key   tls/{cert,key}.pem
+//! fleet.db   blobs/   keys/{online,root,release}.key   keys/online-EPOCH.key   tls/{cert,key}.pem
 //! ```
 //! - `root.key` and `release.key` are meant to be moved away: a server needs neither.
+//! - The online key is the one that the newest trust statement names, in whichever file it lies.
 //! - In: a path. Out: a new folder, there whole or not at all; or what an older one holds.
 //! - Keys are seeds in hexadecimal digits, in files that nobody else may read.
 
@@ -12,7 +13,7 @@ use crate::store::blobs::{BlobError, Blobs};
 use crate::store::sqlite::{OpenError, Sqlite};
 use crate::store::{Book, BookError, Columns, Statement, schema};
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
-use sapwood_protocol::fleet::id::{FleetId, Hash};
+use sapwood_protocol::fleet::id::{FleetId, Hash, PublicKey};
 use sapwood_protocol::fleet::key::SecretKey;
 use sapwood_protocol::fleet::signatures::Signatures;
 use sapwood_protocol::fleet::trust::Trust;
@@ -96,6 +97,16 @@ pub enum HomeError {
         /// The file.
         path: PathBuf,
     },
+    /// No file has the key that the server signs with.
+    #[error("no file in {path} has the online key of epoch {epoch}, {key}", path = path.display())]
+    Online {
+        /// The folder of keys.
+        path: PathBuf,
+        /// The newest epoch.
+        epoch: u64,
+        /// Its online key.
+        key: PublicKey,
+    },
     /// Not a token.
     #[error("{path}: expected one word of at least {TOKEN_BYTES_MIN} visible ASCII characters", path = path.display())]
     Token {
@@ -173,12 +184,8 @@ fn fill(folder: &Path, wish: &Wish<'_>, chance: &dyn Chance) -> Result<FleetId, 
         fs::DirBuilder::new().mode(0o700).create(&path).map_err(disk(&path))?;
     }
     let fleet = FleetId(draw(chance)?);
-    let [online, root, release] =
-        ["online", "root", "release"].map(|name| -> Result<_, HomeError> {
-            let seed: [u8; 32] = draw(chance)?;
-            secret(&folder.join("keys").join(format!("{name}.key")), &format!("{}\n", Hash(seed)))?;
-            Ok(SecretKey::from_seed(&seed))
-        });
+    let [online, root, release] = ["online", "root", "release"]
+        .map(|name| new_key(&folder.join("keys").join(format!("{name}.key")), chance));
     let (online, root, release) = (online?, root?, release?);
     let trust = Trust {
         fleet,
@@ -256,14 +263,39 @@ fn private(path: &Path) -> Result<String, HomeError> {
     fs::read_to_string(path).map_err(disk(path))
 }
 
-/// The key in a file.
+/// The seed of the key in a file.
 ///
 /// # Errors
 /// [`HomeError::Mode`], [`HomeError::Key`], [`HomeError::Disk`].
+pub fn seed(path: &Path) -> Result<[u8; 32], HomeError> {
+    let seed: Result<Hash, _> = private(path)?.trim().parse();
+    seed.map(|seed| seed.0).map_err(|_| HomeError::Key { path: path.to_owned() })
+}
+
+/// The key in a file.
+///
+/// # Errors
+/// As [`seed`].
 pub fn key(path: &Path) -> Result<SecretKey, HomeError> {
-    let seed: Hash =
-        private(path)?.trim().parse().map_err(|_| HomeError::Key { path: path.to_owned() })?;
-    Ok(SecretKey::from_seed(&seed.0))
+    Ok(SecretKey::from_seed(&seed(path)?))
+}
+
+/// Keeps the seed of a key in a file that is not there yet.
+///
+/// # Errors
+/// [`HomeError::Disk`]; what lies there is as it was.
+pub fn keep_key(path: &Path, seed: &[u8; 32]) -> Result<(), HomeError> {
+    secret(path, &format!("{}\n", Hash(*seed)))
+}
+
+/// Makes a key in a file that is not there yet.
+///
+/// # Errors
+/// [`HomeError`]; what lies there is as it was.
+pub fn new_key(path: &Path, chance: &dyn Chance) -> Result<SecretKey, HomeError> {
+    let seed = draw(chance)?;
+    keep_key(path, &seed)?;
+    Ok(SecretKey::from_seed(&seed))
 }
 
 /// The token in a file that nobody else may read.
@@ -298,12 +330,39 @@ impl Home {
         Ok(Self { folder: folder.to_owned(), fleet, name, book, blobs })
     }
 
+    /// The newest trust statement.
+    ///
+    /// # Errors
+    /// [`HomeError`].
+    pub fn trust(&self) -> Result<Trust, HomeError> {
+        let rows =
+            self.book.read("select statement from trust order by epoch desc limit 1", &[])?;
+        let statement = Columns::of(rows.into_iter().next().unwrap_or_default()).bytes()?;
+        Ok(Trust::decode(&statement)?)
+    }
+
+    /// Where the online key of an epoch lies that has one of its own.
+    pub fn online_path(&self, epoch: u64) -> PathBuf {
+        let name = if epoch > 1 { format!("online-{epoch}.key") } else { "online.key".to_owned() };
+        self.folder.join("keys").join(name)
+    }
+
     /// The key that signs candidates.
     ///
     /// # Errors
     /// [`HomeError`].
     pub fn online(&self) -> Result<SecretKey, HomeError> {
-        key(&self.folder.join("keys/online.key"))
+        let trust = self.trust()?;
+        for path in (1..=trust.epoch).rev().map(|epoch| self.online_path(epoch)) {
+            if path.exists() {
+                let key = key(&path)?;
+                if key.public() == trust.online {
+                    return Ok(key);
+                }
+            }
+        }
+        let path = self.folder.join("keys");
+        Err(HomeError::Online { path, epoch: trust.epoch, key: trust.online })
     }
 
     /// Certificate and key in PEM.

@@ -11,7 +11,8 @@
 mod release;
 
 pub use release::{
-    Release, State, active, advanced, all, find, moved, offered, published, replaced, standing,
+    Release, State, active, advanced, all, find, moved, offered, published, replaced, signed_again,
+    standing, unended,
 };
 
 use crate::cohorts::Policy;

@@ -4,6 +4,7 @@
 //! - The program and a test give the same orders; a server may run beside them.
 
 mod devices;
+pub mod trust;
 pub mod releases;
 pub mod rounds;
 

@@ -4,19 +4,19 @@
 //!   fleet's trust asks for.
 //! - Taking back is a release of what stood before under a new sequence, offered to all at once.
 
+use super::trust::still;
 use super::{OrderError, WHO};
 use crate::cohorts::{self, Cohort};
 use crate::devices;
 use crate::home::Home;
 use crate::rollout::{self, FIRST_STAGE, Release, STAGES, State};
 use crate::rounds::NONE;
-use crate::store::{Book, Columns, Statement};
+use crate::store::{Book, Statement};
 use sapwood::adapter::{Adapter, Spec, Strength, Target, wire};
 use sapwood_protocol::fleet::id::{CohortId, Hash};
 use sapwood_protocol::fleet::key::SecretKey;
 use sapwood_protocol::fleet::signatures::Signatures;
 use sapwood_protocol::fleet::statement::{Role, Statement as Offer};
-use sapwood_protocol::fleet::trust::Trust;
 use sapwood_protocol::fleet::update::{Kind, Meta};
 
 /// The statement of a cohort with that sequence.
@@ -96,19 +96,14 @@ fn publish(
     for key in keys {
         signatures.sign(key, &offer.encode())?;
     }
-    offer.signed(&signatures, &trust(home)?, now_ms)?;
+    let trust = home.trust()?;
+    offer.signed(&signatures, &trust, now_ms)?;
+    statements.push(still(trust.epoch));
     statements.extend(rollout::published(&offer, &signatures.encode(), stage, file.round, now_ms));
     let detail = format!("{}: sequence {}, artifact {}", cohort.id, offer.sequence, file.hash);
     statements.push(devices::audit(now_ms, WHO, what, detail));
     home.book.write(statements)?;
     Ok(offer.sequence)
-}
-
-/// The newest trust statement.
-fn trust(home: &Home) -> Result<Trust, OrderError> {
-    let rows = home.book.read("select statement from trust order by epoch desc limit 1", &[])?;
-    let statement = Columns::of(rows.into_iter().next().unwrap_or_default()).bytes()?;
-    Ok(Trust::decode(&statement)?)
 }
 
 /// Takes the newest release of a cohort back: what stood before it, or `to`, is offered to all at once.

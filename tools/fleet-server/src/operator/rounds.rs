@@ -1,5 +1,6 @@
 //! Orders about rounds and cohorts: open, close, approve, merge again without a device.
 
+use super::trust::still;
 use super::{OrderError, WHO};
 use crate::cohorts::{self, Cohort, Policy, PolicyError};
 use crate::devices;
@@ -203,6 +204,8 @@ pub fn approve(home: &Home, id: u64, verdict: &Verdict, now_ms: u64) -> Result<u
     offer.check()?;
     let mut signatures = Signatures::default();
     signatures.sign(&home.online()?, &offer.encode())?;
+    let trust = home.trust()?;
+    offer.signed(&signatures, &trust, now_ms)?;
     let mut report: Value = round
         .report
         .as_deref()
@@ -213,7 +216,7 @@ pub fn approve(home: &Home, id: u64, verdict: &Verdict, now_ms: u64) -> Result<u
     let sql = "update round set state = 5, result = $2, bytes = $3, report = $4 where id = $1 and state = 3";
     let values =
         [id.into(), verdict.artifact.into(), verdict.bytes.into(), report.to_string().into()];
-    let mut all = vec![Statement::one(sql, values)];
+    let mut all = vec![Statement::one(sql, values), still(trust.epoch)];
     // A newer candidate takes the place of an older one.
     let older = "update release set state = 6 where cohort = $1 and role = 1 and state in (2, 3)";
     all.push(Statement::any(older, [cohort.id.into()]));

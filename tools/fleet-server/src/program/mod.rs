@@ -7,6 +7,7 @@ mod merge; //   folders -> a folder
 mod shown; //   lines and JSON
 mod init; //    a new fleet
 mod link; //    how devices are told of it
+mod trust; //   which keys speak for the fleet
 mod devices; // who takes part
 mod cohorts; // whose adapters add up
 mod rounds; //  collections of updates
@@ -31,6 +32,8 @@ enum Command {
     Init(init::Init),
     EnrollLink(link::EnrollLink),
     #[command(subcommand)]
+    Trust(trust::Trust),
+    #[command(subcommand)]
     Devices(devices::Devices),
     #[command(subcommand)]
     Cohorts(cohorts::Cohorts),
@@ -52,6 +55,7 @@ pub(super) fn run() -> Result<()> {
     match Arguments::parse().command {
         Command::Init(init) => init.run(),
         Command::EnrollLink(link) => link.run(),
+        Command::Trust(trust) => trust.run(),
         Command::Devices(devices) => devices.run(),
         Command::Cohorts(cohorts) => cohorts.run(),
         Command::Rounds(rounds) => rounds.run(),

@@ -160,6 +160,30 @@ pub fn active(book: &dyn Book) -> Result<Vec<Release>, BookError> {
     rows.into_iter().map(read).collect()
 }
 
+/// Statements of all cohorts that are offered, or may be again.
+///
+/// # Errors
+/// [`BookError`].
+pub fn unended(book: &dyn Book) -> Result<Vec<Release>, BookError> {
+    let rows =
+        book.read(release_rows!("where state in (2, 3, 4) order by cohort, sequence"), &[])?;
+    rows.into_iter().map(read).collect()
+}
+
+/// Keeps other signatures of a statement.
+pub fn signed_again(release: &Release, signatures: &[u8]) -> Statement {
+    let sql = "update release set signatures = $4 where cohort = $1 and sequence = $2 and signatures = $3";
+    Statement::one(
+        sql,
+        [
+            release.cohort.into(),
+            release.sequence.into(),
+            release.signatures.clone().into(),
+            signatures.to_vec().into(),
+        ],
+    )
+}
+
 /// The newest release of a cohort that stands: its global adapter.
 ///
 /// # Errors
