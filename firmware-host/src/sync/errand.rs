@@ -138,8 +138,8 @@ impl Member {
         budget: Budget,
         free: Option<u64>,
     ) -> Result<Done, Trouble> {
-        let Some(statement) = self.pending() else {
-            return Ok(Done::Nothing("nothing is offered"));
+        let Some(statement) = self.trusted() else {
+            return Ok(Done::Nothing("nothing is offered by keys that are believed"));
         };
         let Statement { artifact, artifact_bytes: total, .. } = statement;
         if self.exchange.time.now_ms() / 1000 >= statement.expires_s {

@@ -112,6 +112,20 @@ impl Member {
         statement(&self.book.pending.as_ref()?.signed)
     }
 
+    /// The statement under way, as long as who signed it is believed.
+    pub(super) fn trusted(&self) -> Option<Statement> {
+        let signed = &self.book.pending.as_ref()?.signed;
+        statement(signed).filter(|_| self.believes(signed))
+    }
+
+    /// Whether the keys of the newest epoch that is known signed a statement.
+    pub(super) fn believes(&self, signed: &Signed) -> bool {
+        let Some((trust, statement)) = self.trust().zip(statement(signed)) else { return false };
+        let signatures = Signatures::decode(&signed.signatures.0);
+        // Until when they are believed was asked when it was taken.
+        signatures.is_ok_and(|signatures| statement.signed(&signatures, trust, 0).is_ok())
+    }
+
     /// The next key is the key from now on.
     ///
     /// # Errors

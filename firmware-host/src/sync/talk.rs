@@ -4,7 +4,7 @@
 //! - Invariant: the number of a check-in is on the disk before it goes out; a statement is in the book
 //!   as taken before anything follows from it.
 
-use super::book::{Book, Pending};
+use super::book::Pending;
 use super::decide::{reports, state_of};
 use super::error::ExchangeError;
 use super::exchange::{AGENT, Ask, Signer};
@@ -188,15 +188,10 @@ impl Member {
         let taken = self.book().taken();
         let offered = Statement::decode(&offer.statement.0)?;
         if offered.sequence == taken {
-            // It is under way, or its end is not acknowledged yet; where it lies may have changed.
+            // It is under way, or its end is not acknowledged yet.
             let is_pending = |pending: &Pending| pending.signed.statement == offer.statement;
             if self.book().pending.as_ref().is_some_and(is_pending) {
-                let again = |book: &mut Book| {
-                    if let Some(pending) = &mut book.pending {
-                        pending.url = offer.url;
-                    }
-                };
-                self.note(again)?;
+                self.offered_again(offer)?;
             }
             return Ok(false);
         }
@@ -210,6 +205,20 @@ impl Member {
         let pending = Pending { signed, url: offer.url, spoiled: 0, fetched: false };
         self.note(|book| book.take(cohort, statement.sequence, pending))?;
         Ok(true)
+    }
+
+    /// What is under way may lie elsewhere since, and other keys may have signed it again.
+    fn offered_again(&mut self, offer: Offer) -> Result<(), Trouble> {
+        let signed = Signed { statement: offer.statement, signatures: offer.signatures };
+        let believed = self.believes(&signed);
+        Ok(self.note(|book| {
+            if let Some(pending) = &mut book.pending {
+                pending.url = offer.url;
+                if believed {
+                    pending.signed = signed;
+                }
+            }
+        })?)
     }
 }
 

@@ -172,7 +172,10 @@ impl Turn {
         let book = self.member.as_ref().map(Member::book);
         let accepted = book.is_some_and(|book| book.state == Some(DeviceState::Accepted));
         let waits = |book: &Book| book.pending.as_ref().is_some_and(|one| !one.fetched);
-        self.time.is_heard() && accepted && book.is_some_and(waits) && self.bring.is_due(now)
+        let may = self.time.is_heard() && accepted && book.is_some_and(waits);
+        // Under way stays what other keys may still sign again; whose keys are gone is not fetched.
+        let trusted = || self.member.as_ref().is_some_and(|member| member.trusted().is_some());
+        may && self.bring.is_due(now) && trusted()
     }
 
     /// What the learner's view changes before anybody is asked.
@@ -204,7 +207,7 @@ impl Turn {
     fn hand_over(&mut self, now: Duration) -> Result<(), Trouble> {
         let Some(member) = &mut self.member else { return Ok(()) };
         let fetched = member.book().pending.as_ref().is_some_and(|one| one.fetched);
-        let Some(statement) = member.pending().filter(|_| fetched) else { return Ok(()) };
+        let Some(statement) = member.trusted().filter(|_| fetched) else { return Ok(()) };
         let sequence = statement.sequence;
         match self.given {
             Some((given, at)) if given == sequence && now < at.saturating_add(AGAIN) => {

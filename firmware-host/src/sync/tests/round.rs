@@ -121,6 +121,42 @@ async fn a_pending_device_waits_for_an_operator_and_learns_its_label_then() {
     rig.until("a label", |rig| rig.book().label.is_some()).await;
 }
 
+/// A key that leaked is taken out of trust: what it signed goes no further, however far it came.
+#[tokio::test]
+async fn what_is_under_way_stops_when_its_signers_are_believed_no_more_and_goes_on_signed_again() {
+    for fetched in [false, true] {
+        let (server, mut rig) = (Server::start().await, Rig::new());
+        let keys = [Keys::new(0), Keys::new(1)];
+        let artifact = global(1);
+        server.offer(keys[0].release(1, &artifact, Role::Release), &artifact);
+        let files =
+            if fetched { None } else { Some(std::mem::take(&mut server.inner().artifacts)) };
+        // A learner that has begun, and has not told how it ended.
+        *rig.pupil.ends.lock().unwrap() = None;
+        rig.join(&server);
+        let given = |rig: &Rig| rig.pupil.given.lock().unwrap().len();
+        let before = usize::from(fetched);
+        rig.until("a statement", |rig| {
+            let taken = rig.book().pending.is_some_and(|one| one.fetched == fetched);
+            taken && given(rig) == before
+        })
+        .await;
+        server.inner().trust.push(keys[1].trust(2, Some(&keys[0])));
+        server.inner().artifacts.extend(files.into_iter().flatten());
+        rig.turn.pace.ask();
+        rig.until("the trust", |rig| {
+            rig.turn.member.as_ref().is_some_and(|member| member.trust().unwrap().epoch == 2)
+        })
+        .await;
+        rig.clock.wind(Duration::from_secs(7 * 3600));
+        rig.steps(20).await;
+        assert_eq!((given(&rig), rig.book().taken()), (before, 1), "fetched: {fetched}");
+        server.offer(keys[1].release(1, &artifact, Role::Release), &artifact);
+        rig.turn.pace.ask();
+        rig.until("an install", |rig| given(rig) > before).await;
+    }
+}
+
 #[tokio::test]
 async fn trust_is_followed_from_the_first_statement_to_the_newest() {
     let (server, mut rig) = (Server::start().await, Rig::new());
