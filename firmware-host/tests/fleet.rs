@@ -5,11 +5,17 @@
 use firmware_host::clock::{Clock, SystemClock};
 use fleet_server::home::{self, Home, Wish};
 use fleet_server::operator::Invitation;
+use fleet_server::operator::releases;
 use fleet_server::operator::rounds::{self as orders, Verdict};
+use fleet_server::operator::trust::{Change, rotate};
 use fleet_server::ports::{Clock as _, SystemChance};
+use fleet_server::rollout;
 use fleet_server::rounds::{self, State};
 use fleet_server::serve::{self, Server, Settings};
+use fleet_server::store::Book as _;
 use sapwood::base::{ExportOptions, export};
+use sapwood_protocol::fleet::signatures::Signatures;
+use sapwood_protocol::fleet::statement::{Role, Statement};
 use sapwood_tiny as tiny;
 use serde_json::Value;
 use std::fs;
@@ -112,6 +118,44 @@ fn server(folder: &Path) -> Server {
     serve::start(settings).unwrap()
 }
 
+/// The fleet gets another release key. What the one of before signs is refused by the device; the
+/// sequence of what the new one signs, for all devices.
+fn other_keys(home: &Home, device: &Device, verdict: &Verdict, round: u64) -> u64 {
+    let key = |name: &str| home::key(&home.folder.join("keys").join(name)).unwrap();
+    let now_ms = fleet_server::ports::SystemClock::start().now_ms();
+    let second = home::new_key(&home.folder.join("keys/second.key"), &SystemChance).unwrap();
+    let change = Change { release: vec![second], seconds: 86_400, ..Change::default() };
+    rotate(home, &[key("root.key")], &change, &SystemChance, now_ms).unwrap();
+    let cohort = || orders::cohort(&home.book, None).unwrap();
+    let offer = Statement {
+        role: Role::Release,
+        fleet: home.fleet,
+        cohort: cohort().id,
+        sequence: 1,
+        issued_s: now_ms / 1000,
+        expires_s: now_ms / 1000 + 86_400,
+        artifact_bytes: verdict.bytes,
+        artifact: verdict.artifact,
+    };
+    let mut revoked = Signatures::default();
+    revoked.sign(&key("release.key"), &offer.encode()).unwrap();
+    let rows = rollout::published(&offer, &revoked.encode(), 5, None, now_ms);
+    home.book.write(rows.to_vec()).unwrap();
+    device.command(&["fleet", "sync"]);
+    device.until("a refusal", || {
+        device.said(&["fleet", "status"]).contains("0 signatures of a Release hold")
+    });
+    assert_eq!(device.fleet()["taken"], 0);
+    let candidate = orders::approve(home, round, verdict, now_ms).unwrap();
+    let promoted = releases::promote(home, &cohort(), candidate, &[key("second.key")], now_ms);
+    let sequence = promoted.unwrap();
+    for _ in 1..rollout::STAGES.len() - 1 {
+        let word = releases::Word::Advance;
+        releases::say(&home.book, cohort().id, sequence, word, now_ms).unwrap();
+    }
+    sequence
+}
+
 #[test]
 fn a_running_device_joins_lends_what_it_learned_and_tries_what_was_merged() {
     let place = tempfile::tempdir().unwrap();
@@ -157,7 +201,7 @@ fn a_running_device_joins_lends_what_it_learned_and_tries_what_was_merged() {
     let (artifact, bytes) = merged().result.unwrap();
     let report = serde_json::json!({});
     let verdict = Verdict { who: "operator", artifact, bytes, report };
-    let sequence = orders::approve(&home, round, &verdict, now_ms()).unwrap();
+    let sequence = other_keys(&home, &devices[0], &verdict, round);
     for device in &devices {
         assert!(device.command(&["fleet", "sync"]).1);
         device.until("an install", || {
