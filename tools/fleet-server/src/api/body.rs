@@ -29,6 +29,8 @@ pub(crate) struct Coming {
     body: Incoming,
     guest: Arc<Guest>,
     begun: Option<Instant>,
+    /// It was too slow, or broke off: nothing more of it is waited for.
+    is_over: bool,
     length: u64,
     read: u64,
 }
@@ -41,7 +43,7 @@ impl Coming {
     pub(crate) fn new(body: Incoming, guest: Arc<Guest>) -> (Self, Result<u64, Refused>) {
         let said = body.size_hint().exact();
         let length = said.unwrap_or(u64::MAX);
-        let coming = Self { body, guest, begun: None, length, read: 0 };
+        let coming = Self { body, guest, begun: None, is_over: false, length, read: 0 };
         let message = "the request has no Content-Length, expected it before a body";
         (coming, said.ok_or_else(|| Refused::new(Code::Malformed, message)))
     }
@@ -51,6 +53,12 @@ impl Coming {
     /// # Errors
     /// [`Refused`] when it breaks off or does not move.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Refused> {
+        let next = self.try_next().await;
+        self.is_over |= next.is_err();
+        next
+    }
+
+    async fn try_next(&mut self) -> Result<Option<Bytes>, Refused> {
         let begun = *self.begun.get_or_insert_with(Instant::now);
         loop {
             let slow = || {
@@ -109,7 +117,7 @@ impl Coming {
     /// Reads a body that was refused on, up to so many bytes; whether it came to its end.
     pub(crate) async fn heard(&mut self, bytes_max: u64) -> bool {
         let to_the_end = async {
-            while self.read < self.length.min(bytes_max) {
+            while !self.is_over && self.read < self.length.min(bytes_max) {
                 match self.next().await {
                     Ok(Some(_)) => {}
                     _ => return false,
