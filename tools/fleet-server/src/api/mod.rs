@@ -7,6 +7,7 @@
 
 mod answer; //   bytes of an answer
 mod body; //     bodies, with their limits
+pub(crate) mod places; // uploads at the same time
 pub(crate) mod shared; // what all calls share
 mod enrol; //    POST /v1/enroll, POST /v1/key, GET /v1/trust
 mod checkin; //  POST /v1/checkin

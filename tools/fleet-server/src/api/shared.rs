@@ -1,19 +1,18 @@
 //! What all calls share: the fleet, the limits, who asked how often.
 
 use super::metrics::Metrics;
+use super::places::{Place, Places};
 use crate::door::{Buckets, Rate, Refused};
 use crate::home::Home;
 use crate::ports::{Chance, Clock};
 use crate::store::{Book, BookError};
 use sapwood_protocol::fleet::code::Code;
-use sapwood_protocol::fleet::id::Hash;
+use sapwood_protocol::fleet::id::{DeviceId, Hash};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
-/// Uploads that come in at the same time.
-pub(crate) const UPLOADS_MAX: usize = 16;
 /// Calls at the disk or the book at the same time: as many as one commit takes.
 pub(crate) const BLOCKING_MAX: usize = 256;
 /// How long a count of devices is believed.
@@ -30,7 +29,7 @@ pub(crate) struct Shared {
     pub(crate) token: Option<Hash>,
     rate: Rate,
     buckets: Mutex<Buckets>,
-    uploads: Arc<Semaphore>,
+    places: Arc<Places>,
     /// Held while an upload is in memory whole: one at a time.
     pub(crate) whole: Mutex<()>,
     blocking: Arc<Semaphore>,
@@ -54,7 +53,7 @@ impl Shared {
             token,
             rate,
             buckets: Mutex::default(),
-            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            places: Arc::default(),
             whole: Mutex::default(),
             blocking: Arc::new(Semaphore::new(BLOCKING_MAX)),
             devices: Mutex::default(),
@@ -74,12 +73,8 @@ impl Shared {
     }
 
     /// A place among the uploads.
-    pub(crate) fn upload(&self) -> Result<OwnedSemaphorePermit, Refused> {
-        self.uploads.clone().try_acquire_owned().map_err(|_| {
-            let message =
-                format!("{UPLOADS_MAX} uploads are coming in, expected one of them to end first");
-            Refused::new(Code::Unavailable, message)
-        })
+    pub(crate) fn place(&self, device: DeviceId) -> Result<Place, Refused> {
+        self.places.enter(device, self.clock.elapsed())
     }
 
     /// Work at the disk or the book, away from the threads that carry connections.

@@ -6,6 +6,7 @@
 use super::answer::{self, Answer};
 use super::body::Coming;
 use super::incoming::{Incoming, IncomingError};
+use super::places::Place;
 use super::routes::Asked;
 use super::shared::Shared;
 use crate::aggregate;
@@ -85,9 +86,9 @@ pub(super) async fn upload(
     let Receive::Take(artifact) = receive else {
         return answer::message(StatusCode::OK, &Receipt { receipt: digest });
     };
-    let place = shared.upload()?;
+    let place = shared.place(id)?;
     let wanted = Arc::new(Wanted { cohort, artifact });
-    let incoming = received(shared, asked.body_bytes, &wanted, body).await?;
+    let incoming = received(shared, asked.body_bytes, &wanted, body, &place).await?;
     let (body_bytes, device) = (asked.body_bytes, device.clone());
     let kept = shared.blocking(move |shared| {
         let (draft, hash, header) = incoming.end().map_err(refused)?;
@@ -160,13 +161,19 @@ async fn received(
     file_bytes: u64,
     wanted: &Arc<Wanted>,
     body: &mut Coming,
+    place: &Place,
 ) -> Result<Incoming, Refused> {
     let mut incoming = Incoming::new(&shared.home.blobs, file_bytes).map_err(refused)?;
     let mut piece = Vec::new();
     loop {
-        let next = body.next().await?;
+        let next = tokio::select! {
+            next = body.next() => next?,
+            refused = place.given_away() => return Err(refused),
+        };
         let is_end = next.is_none();
-        piece.extend_from_slice(&next.unwrap_or_default());
+        let bytes = next.unwrap_or_default();
+        place.gets_on(bytes.len() as u64);
+        piece.extend_from_slice(&bytes);
         if piece.len() >= PIECE_BYTES || is_end {
             let (bytes, wanted) = (std::mem::take(&mut piece), wanted.clone());
             incoming = shared

@@ -4,10 +4,12 @@
 //! - One server a folder: a lock that a process cannot leave behind.
 //! - Never here: what a call means (`api`), what follows from what.
 
+mod files; //  how many may be open
 mod listen; // one connection after the other
 mod tls; //    certificate and key
 
-use crate::api::shared::{BLOCKING_MAX, Shared, UPLOADS_MAX};
+use crate::api::places::UPLOADS_MAX;
+use crate::api::shared::{BLOCKING_MAX, Shared};
 use crate::door::Rate;
 use crate::home::{Home, HomeError};
 use crate::operator::{self, Invitation, OrderError};
@@ -44,7 +46,7 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Where health and numbers are told; nowhere when none.
     pub health: Option<SocketAddr>,
-    /// Connections at the same time.
+    /// Connections at the same time; fewer where the system lets the process open fewer files.
     pub connections_max: usize,
     /// How often an address may ask.
     pub rate: Rate,
@@ -144,17 +146,9 @@ pub struct Server {
 /// # Errors
 /// [`ServeError`]; nothing listens then.
 pub fn start(settings: Settings) -> Result<Server, ServeError> {
-    let Settings {
-        folder,
-        listen,
-        health,
-        connections_max,
-        rate,
-        clock,
-        chance,
-        look,
-        operator_token,
-    } = settings;
+    let connections_max = files::connections(settings.connections_max);
+    let Settings { folder, listen, health, rate, clock, chance, look, operator_token, .. } =
+        settings;
     let home = Home::open(&folder)?;
     let lock = locked(&folder)?;
     home.blobs.clear_drafts()?;

@@ -46,7 +46,19 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn start(folder: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_fleet-server"))
+        Self::with(Command::new(env!("CARGO_BIN_EXE_fleet-server")), folder)
+    }
+
+    /// One that may open so many files at most.
+    pub(crate) fn with_files(folder: &Path, files: u64) -> Self {
+        let mut shell = Command::new("sh");
+        let program = env!("CARGO_BIN_EXE_fleet-server");
+        shell.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), program]);
+        Self::with(shell, folder)
+    }
+
+    fn with(mut command: Command, folder: &Path) -> Self {
+        let mut child = command
             .args(["serve", "--json", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"])
             .args(["--rate", "1000000", "--folder"])
             .arg(folder)
