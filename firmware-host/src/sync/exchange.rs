@@ -7,7 +7,7 @@
 
 use super::error::ExchangeError;
 use super::time::ServerTime;
-use super::tls::Known;
+use super::tls::{Known, TlsStream};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1;
@@ -23,6 +23,7 @@ use sapwood_protocol::limits::{FLEET_BODY_BYTES_MAX, FLEET_CHECK_IN_S_MAX};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -73,8 +74,20 @@ pub(super) async fn within<T>(
     timeout(limit, work).await.map_err(slow)?
 }
 
+/// How a server is reached.
+#[derive(Clone, Default)]
+pub enum Network {
+    /// By TCP, and TLS over it.
+    #[default]
+    System,
+    /// By a pipe to a server in memory; no device has it.
+    #[cfg(any(test, feature = "faults"))]
+    Pipe(Arc<dyn Fn() -> tokio::io::DuplexStream + Send + Sync>),
+}
+
 /// The fleet's server, and how to know it and others.
 pub(super) struct Exchange {
+    network: Network,
     host: String,
     fleet: FleetId,
     own: Known,
@@ -116,6 +129,7 @@ impl Exchange {
         pin: Option<Hash>,
         ca_file: Option<&Path>,
         time: Arc<ServerTime>,
+        network: Network,
     ) -> Result<Self, ExchangeError> {
         authority(host)?;
         let others = ca_file.map(|file| Known::by_authorities(file, &time)).transpose()?;
@@ -125,7 +139,7 @@ impl Exchange {
             None => others.clone().ok_or_else(unknown)?,
         };
         let (host, patience) = (host.to_owned(), Patience::default());
-        Ok(Self { host, fleet, own, others, time, patience })
+        Ok(Self { network, host, fleet, own, others, time, patience })
     }
 
     /// Makes a call whose answer is a message.
@@ -193,7 +207,22 @@ impl Exchange {
         ask: &Ask<'_>,
         signature: Option<&[String; 4]>,
     ) -> Result<Response<Incoming>, ExchangeError> {
-        let broke = |error: hyper::Error| ExchangeError::Broke { problem: causes(&error) };
+        match &self.network {
+            Network::System => {
+                let stream = self.reach(host, known).await?;
+                over(stream, host, ask, signature).await
+            }
+            #[cfg(any(test, feature = "faults"))]
+            Network::Pipe(pipe) => over(pipe(), host, ask, signature).await,
+        }
+    }
+
+    /// A connection to a server that is who it should be.
+    async fn reach(
+        &self,
+        host: &str,
+        known: &Known,
+    ) -> Result<TlsStream<TcpStream>, ExchangeError> {
         let (name, port) = authority(host)?;
         let connect = within(self.patience.connect, "connecting", async {
             let failed = |error: std::io::Error| ExchangeError::Connect {
@@ -205,26 +234,35 @@ impl Exchange {
         });
         let stream = connect.await?;
         let greet = known.greet(&name, stream);
-        let stream = within(self.patience.connect, "greeting the server", greet).await?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
-        // What fails there fails the request too.
-        tokio::spawn(connection);
-        let mut request = Request::builder()
-            .method(ask.method.clone())
-            .uri(ask.path)
-            .header(header::HOST, host)
-            .header(header::USER_AGENT, AGENT);
-        for (name, value) in HEADERS.iter().zip(signature.into_iter().flatten()) {
-            request = request.header(*name, value);
-        }
-        if let Some(from) = ask.from {
-            request = request.header(header::RANGE, format!("bytes={from}-"));
-        }
-        let unfit = |error: hyper::http::Error| ExchangeError::Broke { problem: error.to_string() };
-        let request = request.body(Full::new(ask.body.clone())).map_err(unfit)?;
-        sender.send_request(request).await.map_err(broke)
+        within(self.patience.connect, "greeting the server", greet).await
     }
+}
+
+/// One request over a connection.
+async fn over(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    host: &str,
+    ask: &Ask<'_>,
+    signature: Option<&[String; 4]>,
+) -> Result<Response<Incoming>, ExchangeError> {
+    let broke = |error: hyper::Error| ExchangeError::Broke { problem: causes(&error) };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
+    // What fails there fails the request too.
+    tokio::spawn(connection);
+    let mut request = Request::builder()
+        .method(ask.method.clone())
+        .uri(ask.path)
+        .header(header::HOST, host)
+        .header(header::USER_AGENT, AGENT);
+    for (name, value) in HEADERS.iter().zip(signature.into_iter().flatten()) {
+        request = request.header(*name, value);
+    }
+    if let Some(from) = ask.from {
+        request = request.header(header::RANGE, format!("bytes={from}-"));
+    }
+    let unfit = |error: hyper::http::Error| ExchangeError::Broke { problem: error.to_string() };
+    let request = request.body(Full::new(ask.body.clone())).map_err(unfit)?;
+    sender.send_request(request).await.map_err(broke)
 }
 
 /// The name and the port of a host as it stands in an address.

@@ -5,7 +5,7 @@
 
 use super::book::Book;
 use super::error::{ExchangeError, StoreError};
-use super::exchange::{Exchange, Signer};
+use super::exchange::{Exchange, Network, Signer};
 use super::store::Store;
 use super::time::ServerTime;
 use super::trouble::Trouble;
@@ -38,11 +38,13 @@ impl Member {
         store: &Store,
         ca_file: Option<&Path>,
         time: &Arc<ServerTime>,
+        network: &Network,
     ) -> Result<Option<Self>, Trouble> {
         let Some(book) = store.book()? else { return Ok(None) };
         let missing = StoreError::Damaged { file: "key", problem: "it is not there" };
         let key = store.key()?.ok_or(missing)?;
-        let exchange = Exchange::new((&book.host, book.fleet), book.pin, ca_file, time.clone())?;
+        let host = (book.host.as_str(), book.fleet);
+        let exchange = Exchange::new(host, book.pin, ca_file, time.clone(), network.clone())?;
         let trust = book.trust.as_ref().map(|signed| held(&book, signed)).transpose()?;
         let pending = book.pending.as_ref().and_then(|pending| statement(&pending.signed));
         store

@@ -31,12 +31,15 @@ mod talk;
 mod errand;
 mod turn;
 mod orders;
+#[cfg(any(test, feature = "faults"))]
+pub mod memory;
 #[cfg(test)]
 mod tests;
 
 pub use book::{Book, Day, Pending, Refused, Sent};
 pub use error::{ExchangeError, StoreError};
+pub use exchange::Network;
 pub use learner::{Install, Learner, Offered, Part, View};
-pub use orders::{Fleet, FleetError, Order, enlist, leave, look, start};
+pub use orders::{Fleet, FleetError, Life, Order, enlist, leave, look, start};
 pub use store::Store;
 pub use turn::World;

@@ -7,7 +7,7 @@
 
 use super::book::Book;
 use super::error::{ExchangeError, StoreError};
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Network};
 use super::store::Store;
 use super::time::ServerTime;
 use super::trouble::Trouble;
@@ -134,7 +134,7 @@ pub fn enlist(
 ) -> Result<FleetStatus, FleetError> {
     let host = (link.host.as_str(), link.fleet);
     let time = Arc::new(ServerTime::new(clock.clone()));
-    Exchange::new(host, link.pin, ca_file, time).map_err(FleetError::Server)?;
+    Exchange::new(host, link.pin, ca_file, time, Network::System).map_err(FleetError::Server)?;
     let old = store.book()?;
     let named = |book: &Book| book.name.clone();
     let name = match name {
@@ -198,7 +198,7 @@ pub fn start(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (sender, orders) = mpsc::channel(ORDERS_MAX);
     let live = move || {
-        let life = Life { turn: Turn::new(store, config.clone(), world.clone()), config, world };
+        let life = Life::new(store, config, world);
         runtime.block_on(life.live(orders, &board, &stop));
         // A name that is still being looked up keeps nobody waiting.
         runtime.shutdown_background();
@@ -206,7 +206,8 @@ pub fn start(
     Ok((Fleet(sender), supervisor.start("fleet", live)?))
 }
 
-struct Life {
+/// The sync without its thread: what it does now, and what it is asked to do.
+pub struct Life {
     turn: Turn,
     config: Config,
     world: World,
@@ -220,6 +221,21 @@ async fn stopped(stop: &AtomicBool) {
 }
 
 impl Life {
+    /// One that has read nothing yet.
+    pub fn new(store: Store, config: Config, world: World) -> Self {
+        Self { turn: Turn::new(store, config.clone(), world.clone()), config, world }
+    }
+
+    /// Does what is to be done now; how long nothing more is.
+    pub async fn step(&mut self) -> Duration {
+        self.turn.step().await
+    }
+
+    /// What is shown; none while the device is in no fleet.
+    pub fn status(&self) -> Option<FleetStatus> {
+        self.turn.status()
+    }
+
     async fn live(
         mut self,
         mut orders: mpsc::Receiver<(Order, SyncSender<Answer>)>,
@@ -230,9 +246,9 @@ impl Life {
             let wait = tokio::select! {
                 biased;
                 () = stopped(stop) => return,
-                wait = self.turn.step() => wait,
+                wait = self.step() => wait,
             };
-            let status = self.turn.status();
+            let status = self.status();
             board.update(|shown| shown.fleet = status);
             tokio::select! {
                 biased;
@@ -251,7 +267,11 @@ impl Life {
         }
     }
 
-    async fn follow(&mut self, order: Order) -> Answer {
+    /// Follows an order.
+    ///
+    /// # Errors
+    /// [`FleetError`].
+    pub async fn follow(&mut self, order: Order) -> Result<Option<FleetStatus>, FleetError> {
         match order {
             Order::Join { link, name } => {
                 let (store, ca_file) = (&self.turn.store, self.config.ca_file.as_deref());

@@ -22,11 +22,15 @@ const NEXT_KEY: &str = "key.next";
 /// Bytes that are read at once of a file that is checked.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// Where the bytes of a new key come from.
+type Seed = Arc<dyn Fn() -> Result<[u8; 32], StoreError> + Send + Sync>;
+
 /// The folder.
 #[derive(Clone)]
 pub struct Store {
     disk: Arc<dyn Storage>,
     root: PathBuf,
+    seed: Seed,
 }
 
 impl Store {
@@ -52,7 +56,13 @@ impl Store {
 
     /// A folder on any disk, where `root` leads to it.
     pub fn on(disk: Arc<dyn Storage>, root: &Path) -> Self {
-        Self { disk, root: root.to_path_buf() }
+        Self { disk, root: root.to_path_buf(), seed: Arc::new(key::seed) }
+    }
+
+    /// The same, with keys that are the same in every run.
+    #[cfg(any(test, feature = "faults"))]
+    pub fn drawing(self, seed: impl Fn() -> [u8; 32] + Send + Sync + 'static) -> Self {
+        Self { seed: Arc::new(move || Ok(seed())), ..self }
     }
 
     /// The folder's path.
@@ -124,7 +134,7 @@ impl Store {
     }
 
     fn make_key(&self, name: &str) -> Result<SecretKey, StoreError> {
-        let seed = key::seed()?;
+        let seed = (self.seed)()?;
         self.publish(name, &KEY.seal(&seed))?;
         Ok(SecretKey::from_seed(&seed))
     }

@@ -1,7 +1,8 @@
 //! The sync against a server that speaks the protocol, and misbehaves where a test says so.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-mod files;
+use super::memory::files;
+
 mod server;
 mod rig;
 mod round;

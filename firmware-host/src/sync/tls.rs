@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+pub(super) use tokio_rustls::client::TlsStream;
 
 /// How servers are known: whoever connects has one of these.
 #[derive(Clone)]

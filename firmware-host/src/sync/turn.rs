@@ -7,6 +7,7 @@
 use super::book::Book;
 use super::decide::{Follow, Pace, Retry, is_ended, reports};
 use super::errand::{Budget, Done};
+use super::exchange::Network;
 use super::learner::{Learner, Offered, View};
 use super::member::Member;
 use super::store::Store;
@@ -38,6 +39,8 @@ pub struct World {
     pub chance: fn() -> u64,
     /// Free bytes of the folder's disk, where that can be told.
     pub free: fn(&std::path::Path) -> Option<u64>,
+    /// The way to the server.
+    pub network: Network,
 }
 
 impl World {
@@ -45,7 +48,8 @@ impl World {
     pub fn new(learner: Arc<dyn Learner>, clock: Arc<dyn Clock>) -> Self {
         // Without chance a device waits as the others do, no more.
         let chance = || getrandom::u64().unwrap_or(0);
-        Self { learner, clock, chance, free: crate::probe::free_bytes }
+        let (free, network) = (crate::probe::free_bytes, Network::System);
+        Self { learner, clock, chance, free, network }
     }
 }
 
@@ -127,7 +131,7 @@ impl Turn {
     pub(super) fn open(&mut self) -> Result<(), Trouble> {
         if self.member.is_none() {
             let ca_file = self.config.ca_file.as_deref();
-            self.member = Member::open(&self.store, ca_file, &self.time)?;
+            self.member = Member::open(&self.store, ca_file, &self.time, &self.world.network)?;
             self.is_alone = self.member.is_none();
         }
         Ok(())

@@ -4,49 +4,17 @@ use super::files::{FACTS, adapter};
 use super::server::{NOW_MS, Server};
 use crate::clock::Clock;
 use crate::config::Fleet as Config;
+use crate::sync::memory::Wound;
 use crate::sync::orders::enlist;
 use crate::sync::turn::{Turn, World};
-use crate::sync::{Install, Learner, Offered, Part, Store, View};
-use jiff::Timestamp;
+use crate::sync::{Install, Learner, Life, Network, Offered, Part, Store, View};
 use sapwood::ports::Storage;
 use sapwood::ports::cut_disk::CutDisk;
 use sapwood_protocol::fleet::id::{CohortId, Hash};
 use sapwood_protocol::fleet::message::{Installed, Outcome, Ready};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-/// A clock that goes on as it is wound; what it shows first may be far off.
-pub(super) struct Wound {
-    elapsed_ms: AtomicU64,
-    start_ms: u64,
-}
-
-impl Wound {
-    pub(super) fn at(start_ms: u64) -> Arc<Self> {
-        Arc::new(Self { elapsed_ms: AtomicU64::new(0), start_ms })
-    }
-
-    pub(super) fn elapsed_s(&self) -> u64 {
-        self.elapsed_ms.load(Ordering::Relaxed) / 1000
-    }
-
-    pub(super) fn wind(&self, more: Duration) {
-        self.elapsed_ms.fetch_add(more.as_millis() as u64, Ordering::Relaxed);
-    }
-}
-
-impl Clock for Wound {
-    fn elapsed(&self) -> Duration {
-        Duration::from_millis(self.elapsed_ms.load(Ordering::Relaxed))
-    }
-
-    fn now(&self) -> Timestamp {
-        let now = self.start_ms + self.elapsed_ms.load(Ordering::Relaxed);
-        Timestamp::from_millisecond(now as i64).unwrap()
-    }
-}
 
 /// A learner that commits when it is told, and installs what it is given at once.
 pub(super) struct Pupil {
@@ -145,8 +113,18 @@ impl Rig {
     ) -> Turn {
         *pupil.disk.lock().unwrap() = disk.clone();
         let store = Store::on(disk.clone(), Path::new("/srv/fleet"));
-        let world = World { learner: pupil.clone(), clock: clock.clone(), chance: || 0, free };
-        Turn::new(store, config.clone(), world)
+        Turn::new(store, config.clone(), Self::world(clock, pupil, free))
+    }
+
+    fn world(clock: &Arc<Wound>, pupil: &Arc<Pupil>, free: fn(&Path) -> Option<u64>) -> World {
+        let (learner, network) = (pupil.clone(), Network::System);
+        World { learner, clock: clock.clone(), chance: || 0, free, network }
+    }
+
+    /// The same device, as an owner's orders reach it.
+    pub(super) fn life(&self) -> Life {
+        let world = Self::world(&self.clock, &self.pupil, self.free);
+        Life::new(self.turn.store.clone(), self.config.clone(), world)
     }
 
     /// The program starts again, on the disk as it is after a power cut.

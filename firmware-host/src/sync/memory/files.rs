@@ -1,4 +1,4 @@
-//! Adapters, statements and trust of a small fleet, for the tests.
+//! Adapters, statements and trust of a small fleet.
 
 use sapwood_protocol::fleet::id::{Bytes, CohortId, FleetId, Hash};
 use sapwood_protocol::fleet::key::SecretKey;
@@ -8,20 +8,25 @@ use sapwood_protocol::fleet::statement::{Role, Statement};
 use sapwood_protocol::fleet::trust::Trust;
 use serde_json::json;
 
-pub(super) const FLEET: FleetId = FleetId([5; 16]);
-pub(super) const LABEL: &str = "kiosks";
-pub(super) const FACTS: Facts = Facts { base: Hash([7; 32]), first_layer: 3, targets: 1, rank: 2 };
+/// The fleet.
+pub const FLEET: FleetId = FleetId([5; 16]);
+/// Its operator's label.
+pub const LABEL: &str = "kiosks";
+/// What its devices adapt.
+pub const FACTS: Facts = Facts { base: Hash([7; 32]), first_layer: 3, targets: 1, rank: 2 };
 
-pub(super) fn cohort() -> CohortId {
+/// The cohort of its devices.
+pub fn cohort() -> CohortId {
     FACTS.cohort(LABEL).unwrap()
 }
 
 /// An adapter's file: q_proj of one layer, rank 2.
-pub(super) fn adapter(format: &str, from: Hash, generation: u64) -> Vec<u8> {
+pub fn adapter(format: &str, from: Hash, generation: u64) -> Vec<u8> {
     with(format, from, generation, |_| {})
 }
 
-pub(super) fn with(
+/// The same, with a header that was changed.
+pub fn with(
     format: &str,
     from: Hash,
     generation: u64,
@@ -46,25 +51,30 @@ pub(super) fn with(
     bytes
 }
 
-pub(super) fn global(generation: u64) -> Vec<u8> {
+/// A global adapter; another number, another file.
+pub fn global(generation: u64) -> Vec<u8> {
     adapter("sapwood-global/1", Hash([0; 32]), generation)
 }
 
 /// The keys of the fleet, by epoch.
-pub(super) struct Keys {
-    pub(super) root: [SecretKey; 3],
-    pub(super) release: [SecretKey; 3],
-    pub(super) online: SecretKey,
+pub struct Keys {
+    /// Of trust.
+    pub root: [SecretKey; 3],
+    /// Of releases.
+    pub release: [SecretKey; 3],
+    /// Of candidates.
+    pub online: SecretKey,
 }
 
 impl Keys {
-    pub(super) fn new(epoch: u8) -> Self {
+    /// The keys of this epoch.
+    pub fn new(epoch: u8) -> Self {
         let key = |number: u8| SecretKey::from_seed(&[100 + 10 * epoch + number; 32]);
         Self { root: [0, 1, 2].map(key), release: [3, 4, 5].map(key), online: key(6) }
     }
 
     /// A trust statement of these keys, signed by them and by the roots before.
-    pub(super) fn trust(&self, epoch: u64, before: Option<&Self>) -> Signed {
+    pub fn trust(&self, epoch: u64, before: Option<&Self>) -> Signed {
         let public = |keys: &[SecretKey; 3]| keys.iter().map(SecretKey::public).collect();
         let trust = Trust {
             fleet: FLEET,
@@ -85,7 +95,7 @@ impl Keys {
     }
 
     /// A statement that offers an artifact, signed by who may.
-    pub(super) fn release(&self, sequence: u64, artifact: &[u8], role: Role) -> Signed {
+    pub fn release(&self, sequence: u64, artifact: &[u8], role: Role) -> Signed {
         let statement = statement(sequence, artifact, role);
         let keys = match role {
             Role::Candidate => std::slice::from_ref(&self.online),
@@ -95,7 +105,8 @@ impl Keys {
     }
 }
 
-pub(super) fn statement(sequence: u64, artifact: &[u8], role: Role) -> Statement {
+/// What offers an artifact.
+pub fn statement(sequence: u64, artifact: &[u8], role: Role) -> Statement {
     Statement {
         role,
         fleet: FLEET,
@@ -108,10 +119,8 @@ pub(super) fn statement(sequence: u64, artifact: &[u8], role: Role) -> Statement
     }
 }
 
-pub(super) fn sign<'a>(
-    statement: &Statement,
-    keys: impl IntoIterator<Item = &'a SecretKey>,
-) -> Signed {
+/// A statement with these signatures.
+pub fn sign<'a>(statement: &Statement, keys: impl IntoIterator<Item = &'a SecretKey>) -> Signed {
     let (bytes, mut signatures) = (statement.encode(), Signatures::default());
     keys.into_iter().for_each(|key| signatures.sign(key, &bytes).unwrap());
     signed(bytes.to_vec(), &signatures)
