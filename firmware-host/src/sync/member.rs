@@ -40,7 +40,11 @@ impl Member {
         time: &Arc<ServerTime>,
         network: &Network,
     ) -> Result<Option<Self>, Trouble> {
-        let Some(book) = store.book()? else { return Ok(None) };
+        let Some(book) = store.book()? else {
+            // A leave that was cut ends here.
+            store.forget()?;
+            return Ok(None);
+        };
         let missing = StoreError::Damaged { file: "key", problem: "it is not there" };
         let key = store.key()?.ok_or(missing)?;
         let host = (book.host.as_str(), book.fleet);
@@ -128,14 +132,13 @@ impl Member {
         signatures.is_ok_and(|signatures| statement.signed(&signatures, trust, 0).is_ok())
     }
 
-    /// The next key is the key from now on.
+    /// The next key, which the server has, is the key from now on.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]: it signs all the same, and is on the disk under one name or the other.
     pub(super) fn promote(&mut self, key: SecretKey) -> Result<(), StoreError> {
-        self.store.promote_key()?;
         self.key = key;
-        Ok(())
+        self.store.promote_key()
     }
 }
 

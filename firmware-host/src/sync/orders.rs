@@ -150,7 +150,11 @@ pub fn enlist(
             return Err(FleetError::Other { own: old.fleet, other: link.fleet });
         }
         Some(old) => old.again(link, name),
-        None => Book::new(link, name, store.key_or_new()?.public().device()),
+        None => {
+            // A key that a leave left behind has numbers that the new book would begin anew.
+            store.forget()?;
+            Book::new(link, name, store.key_or_new()?.public().device())
+        }
     };
     store.keep(&book)?;
     Ok(shown(&book))
@@ -275,13 +279,16 @@ impl Life {
         match order {
             Order::Join { link, name } => {
                 let (store, ca_file) = (&self.turn.store, self.config.ca_file.as_deref());
-                enlist(store, &link, name.as_deref(), ca_file, &self.world.clock)?;
+                let listed = enlist(store, &link, name.as_deref(), ca_file, &self.world.clock);
                 self.anew();
+                listed?;
                 self.now().await
             }
             Order::Leave => {
-                leave(&self.turn.store)?;
+                let left = leave(&self.turn.store);
+                // What is in memory would be written back.
                 self.anew();
+                left?;
                 Ok(None)
             }
             Order::Now => self.now().await,

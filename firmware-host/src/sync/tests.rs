@@ -6,6 +6,7 @@ use super::memory::files;
 mod server;
 mod rig;
 mod round;
+mod owner;
 mod wrong;
 mod cuts;
 mod real;
