@@ -65,13 +65,14 @@ pub fn only(reference: &Reference, place: Place, tally: &mut Tally) -> bool {
 }
 
 /// The numbers of the disks that a cut may leave.
-fn lucks(cut: &Cut) -> Vec<u64> {
+pub(crate) fn lucks(cut: &Cut) -> Vec<u64> {
     let all = 1_u64.checked_shl(cut.pending() as u32).unwrap_or(u64::MAX).min(SUBSETS);
     let torn = if cut.tearable() > 0 { TEARS } else { 0 };
     (0..all).chain(SUBSETS..SUBSETS + torn).collect()
 }
 
-fn fates(cut: &Cut, luck: u64) -> Vec<Fate> {
+/// What becomes of each change of a cut, by such a number.
+pub(crate) fn fates(cut: &Cut, luck: u64) -> Vec<Fate> {
     let all = 1_u64.checked_shl(cut.pending() as u32).unwrap_or(u64::MAX);
     match luck {
         luck if luck < SUBSETS && all <= SUBSETS => cut.subset(luck),

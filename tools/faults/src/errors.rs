@@ -20,7 +20,8 @@ pub const KINDS: [&str; 5] =
 /// Power cuts after a failed run.
 const LUCKS: u64 = 4;
 
-fn fault(kind: usize, at: usize) -> Fault {
+/// The failure of a kind at an operation.
+pub(crate) fn fault(kind: usize, at: usize) -> Fault {
     let full = Failure::Kind(ErrorKind::StorageFull);
     match kind {
         0 => Fault::Once(at, Failure::Eio),

@@ -10,6 +10,7 @@
 pub mod cuts; //    power cuts, at every step, in recovery too
 pub mod errors; //  EIO and ENOSPC at every operation
 pub mod flawed; //  disks that break their promise, which the campaign must find
+pub mod fleet; //   the same for a life in a fleet
 pub mod flips; //   flipped bits, files cut short, made longer, exchanged
 pub mod life; //    what a device does to its disk
 pub mod look; //    what a restart finds

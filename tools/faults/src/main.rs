@@ -4,6 +4,8 @@ use anyhow::bail;
 use clap::Parser;
 use sapwood_faults::cuts;
 use sapwood_faults::errors;
+use sapwood_faults::fleet::record::Record;
+use sapwood_faults::fleet::{cuts as fleet_cuts, errors as fleet_errors};
 use sapwood_faults::flips::{OTHER_EVERY, Rich};
 use sapwood_faults::place::Place;
 use sapwood_faults::reference::Reference;
@@ -14,6 +16,8 @@ use std::time::Instant;
 
 /// Rounds of a life.
 const ROUNDS: usize = 5;
+/// Rounds of a life in a fleet.
+const FLEET_ROUNDS: u64 = 3;
 /// Damages between two lines of progress.
 const FLIPS_A_LINE: u64 = 10_000;
 
@@ -31,6 +35,12 @@ struct Arguments {
     /// Runs on a disk that fails.
     #[arg(long, default_value_t = 20_000)]
     failures: u64,
+    /// Distinct disks that power cuts leave of lives in a fleet.
+    #[arg(long, default_value_t = 20_000)]
+    fleet_states: u64,
+    /// Runs of lives in a fleet on a disk that fails.
+    #[arg(long, default_value_t = 2_000)]
+    fleet_failures: u64,
     /// Seed of the first life; the next has the next.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -48,9 +58,46 @@ fn main() -> anyhow::Result<ExitCode> {
         Some(place) => only(place, &mut tally)?,
         None => campaign(&arguments, &mut tally, &began)?,
     }
-    let seconds = began.elapsed().as_secs();
-    writeln!(std::io::stdout().lock(), "{tally}{:<48}{seconds:>12}", "seconds")?;
-    Ok(if tally.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let mut fleet = Tally::default();
+    if arguments.only.is_none() {
+        in_a_fleet(&arguments, &mut fleet, &began)?;
+    }
+    let (seconds, mut out) = (began.elapsed().as_secs(), std::io::stdout().lock());
+    if arguments.only.is_some() || tally.states > 0 || !tally.failures.is_empty() {
+        write!(out, "{tally}")?;
+    }
+    if fleet.states > 0 || !fleet.failures.is_empty() {
+        write!(out, "in a fleet\n{fleet}")?;
+    }
+    writeln!(out, "{:<48}{seconds:>12}", "seconds")?;
+    let is_well = tally.violations.is_empty() && fleet.violations.is_empty();
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn fleet_life(seed: u64) -> anyhow::Result<Record> {
+    Record::new(seed, FLEET_ROUNDS).map_err(|what| anyhow::anyhow!("fleet {seed}: {what}"))
+}
+
+/// The same under lives in a fleet.
+fn in_a_fleet(arguments: &Arguments, tally: &mut Tally, began: &Instant) -> anyhow::Result<()> {
+    let Arguments { fleet_states: states, fleet_failures: failures, seed, .. } = *arguments;
+    let mut next = seed;
+    while tally.distinct() < states && !tally.is_full() {
+        fleet_cuts::campaign(&fleet_life(next)?, states, tally);
+        (tally.lives, next) = (tally.lives + 1, next + 1);
+        let (distinct, seconds) = (tally.distinct(), began.elapsed().as_secs());
+        eprintln!("{distinct} of {states} states after {} lives, {seconds} s", tally.lives);
+    }
+    next = seed;
+    while tally.failures.values().sum::<u64>() < failures && !tally.is_full() {
+        let record = fleet_life(next)?;
+        let left = failures - tally.failures.values().sum::<u64>();
+        let all = (record.operations * errors::KINDS.len()) as u64;
+        fleet_errors::campaign(&record, all.div_ceil(left).max(1) as usize, tally);
+        next += 1;
+        eprintln!("{} of {failures} failures", tally.failures.values().sum::<u64>());
+    }
+    Ok(())
 }
 
 fn life(seed: u64) -> anyhow::Result<Reference> {
@@ -92,6 +139,13 @@ fn only(place: Place, tally: &mut Tally) -> anyhow::Result<()> {
         Place::Cut { life: seed, .. } => cuts::only(&life(seed)?, place, tally),
         Place::Error { life: seed, kind, at } => {
             errors::one(&life(seed)?, kind, at, tally);
+            true
+        }
+        Place::Fleet { life: seed, cut, luck } => {
+            fleet_cuts::only(&fleet_life(seed)?, (cut, luck), tally)
+        }
+        Place::FleetError { life: seed, kind, at } => {
+            fleet_errors::one(&fleet_life(seed)?, kind, at, tally);
             true
         }
         Place::Flip { life: seed, flip } => {

@@ -26,6 +26,24 @@ pub enum Place {
         /// At which operation.
         at: usize,
     },
+    /// Of a life in a fleet, cut after so many steps, with so much luck.
+    Fleet {
+        /// Seed of the life.
+        life: u64,
+        /// Steps before the cut.
+        cut: usize,
+        /// Which of the legal disks.
+        luck: u64,
+    },
+    /// Of a life in a fleet, a failure of this kind at this operation.
+    FleetError {
+        /// Seed of the life.
+        life: u64,
+        /// Which kind of failure.
+        kind: usize,
+        /// At which operation.
+        at: usize,
+    },
     /// Damage of that number.
     Flip {
         /// Seed of the life.
@@ -43,6 +61,8 @@ impl fmt::Display for Place {
                 again.map_or(Ok(()), |(cut, luck)| write!(to, ":again:{cut}:luck:{luck}"))
             }
             Self::Error { life, kind, at } => write!(to, "life:{life}:error:{kind}:at:{at}"),
+            Self::Fleet { life, cut, luck } => write!(to, "fleet:{life}:cut:{cut}:luck:{luck}"),
+            Self::FleetError { life, kind, at } => write!(to, "fleet:{life}:error:{kind}:at:{at}"),
             Self::Flip { life, flip } => write!(to, "life:{life}:flip:{flip}"),
         }
     }
@@ -52,7 +72,7 @@ impl fmt::Display for Place {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{0:?} is no state of the campaign: expected life:N:cut:N:luck:N, with :again:N:luck:N after \
-     it or not, life:N:error:N:at:N, or life:N:flip:N"
+     it or not, life:N:error:N:at:N, life:N:flip:N, fleet:N:cut:N:luck:N, or fleet:N:error:N:at:N"
 )]
 pub struct PlaceError(String);
 
@@ -79,6 +99,12 @@ impl FromStr for Place {
             [("life", life), ("error", kind), ("at", at)] => {
                 Ok(Self::Error { life, kind: kind as usize, at: at as usize })
             }
+            [("fleet", life), ("cut", cut), ("luck", luck)] => {
+                Ok(Self::Fleet { life, cut: cut as usize, luck })
+            }
+            [("fleet", life), ("error", kind), ("at", at)] => {
+                Ok(Self::FleetError { life, kind: kind as usize, at: at as usize })
+            }
             [("life", life), ("flip", flip)] => Ok(Self::Flip { life, flip }),
             _ => Err(refused()),
         }
@@ -96,6 +122,8 @@ mod tests {
             Place::Cut { life: 1, cut: 2, luck: 3, again: Some((4, 5)) },
             Place::Error { life: 1, kind: 2, at: 3 },
             Place::Flip { life: 1, flip: 2 },
+            Place::Fleet { life: 1, cut: 2, luck: 3 },
+            Place::FleetError { life: 1, kind: 2, at: 3 },
         ];
         for place in places {
             assert_eq!(place.to_string().parse::<Place>()?, place);

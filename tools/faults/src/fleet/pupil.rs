@@ -1,0 +1,179 @@
+//! A learner that does what it is told, and looks at what it is given.
+//!
+//! - In: files of the sync. Out: what it holds, which outlives the program, and what was wrong.
+//! - What it was given and has not begun is forgotten when the program ends, as the worker forgets it.
+
+use super::life::ROOT;
+use firmware_host::clock::Clock;
+use firmware_host::sync::memory::{Wound, files};
+use firmware_host::sync::{Install, Learner, Offered, Part, View};
+use sapwood::ports::Storage;
+use sapwood_protocol::fleet::id::{CohortId, Hash};
+use sapwood_protocol::fleet::message::{Installed, Outcome, Ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Installs that a learner tells of.
+const INSTALLS_MAX: usize = 16;
+/// The learner is not given the same file twice within this.
+const AGAIN: Duration = Duration::from_secs(600);
+
+/// What is in the state folder, as far as the sync asks.
+#[derive(Clone, Debug)]
+pub struct Learned {
+    /// What it tells.
+    pub view: View,
+    /// What was installed before what is on trial.
+    before: Option<Installed>,
+}
+
+impl Default for Learned {
+    fn default() -> Self {
+        let view = View {
+            facts: files::FACTS,
+            generation: 1,
+            installed: None,
+            trial: false,
+            ready: Some(Ready { steps: 3, tokens: 300 }),
+            installs: Vec::new(),
+        };
+        Self { view, before: None }
+    }
+}
+
+/// Hears what is known before anything changes.
+pub type Hook = Box<dyn Fn(Learned) + Send + Sync>;
+
+/// The learner of one start of the program.
+pub struct Pupil {
+    disk: Arc<dyn Storage>,
+    clock: Arc<Wound>,
+    learned: Mutex<Learned>,
+    given: Mutex<Vec<(u64, Duration)>>,
+    waits: Mutex<Option<Offered>>,
+    wrong: Arc<Mutex<Vec<String>>>,
+    hook: Hook,
+}
+
+fn open<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pupil {
+    /// One that has learned this; what is wrong goes to `wrong`.
+    pub fn new(
+        disk: Arc<dyn Storage>,
+        clock: Arc<Wound>,
+        learned: Learned,
+        wrong: Arc<Mutex<Vec<String>>>,
+        hook: Hook,
+    ) -> Self {
+        let learned = Mutex::new(learned);
+        Self { disk, clock, learned, given: Mutex::default(), waits: Mutex::default(), wrong, hook }
+    }
+
+    /// What it has learned.
+    pub fn learned(&self) -> Learned {
+        open(&self.learned).clone()
+    }
+
+    /// It forgets what it was given, not what it holds.
+    pub fn forget(&self) {
+        open(&self.given).clear();
+    }
+
+    /// It commits.
+    pub fn commit(&self) {
+        open(&self.learned).view.generation += 1;
+    }
+
+    /// It installs what it was given, on trial.
+    pub fn try_it(&self) {
+        let mut learned = open(&self.learned);
+        let Some(Offered { sequence, artifact, .. }) = open(&self.waits).take() else { return };
+        learned.before = learned.view.installed;
+        learned.view.installed = Some(Installed { sequence, artifact });
+        learned.view.trial = true;
+        learned.tell(sequence, artifact, None);
+    }
+
+    /// A trial ends so; or what was given is not taken, or is at once.
+    pub fn end(&self, outcome: Outcome) {
+        let mut learned = open(&self.learned);
+        if learned.view.trial {
+            let outcome = match outcome {
+                Outcome::Confirmed => Outcome::Confirmed,
+                _ => Outcome::Reverted,
+            };
+            if outcome == Outcome::Reverted {
+                learned.view.installed = learned.before;
+            }
+            learned.view.trial = false;
+            learned.view.generation += 1;
+            let last = learned.view.installs.last_mut();
+            last.into_iter().for_each(|install| install.outcome = Some(outcome));
+        } else if let Some(Offered { sequence, artifact, .. }) = open(&self.waits).take() {
+            if outcome == Outcome::Confirmed {
+                learned.view.installed = Some(Installed { sequence, artifact });
+            }
+            learned.tell(sequence, artifact, Some(outcome));
+        }
+    }
+}
+
+impl Learned {
+    fn tell(&mut self, sequence: u64, artifact: Hash, outcome: Option<Outcome>) {
+        let reason = "it was tried".to_owned();
+        let (before, after) = (Some(1.5), Some(1.25));
+        self.view.generation += 1;
+        let installs = &mut self.view.installs;
+        installs.push(Install { sequence, artifact, outcome, reason, before, after });
+        installs.drain(..installs.len().saturating_sub(INSTALLS_MAX));
+    }
+
+    fn has_told(&self, sequence: u64) -> bool {
+        let told = |install: &Install| install.sequence == sequence && install.outcome.is_some();
+        self.view.installs.iter().any(told)
+    }
+}
+
+impl Learner for Pupil {
+    fn view(&self) -> Option<View> {
+        Some(self.learned().view)
+    }
+
+    fn own_part(&self, _: CohortId) -> Result<Option<Part>, String> {
+        let view = self.learned().view;
+        let from = view.installed.map_or(Hash([0; 32]), |installed| installed.artifact);
+        let bytes = files::adapter("sapwood-update/1", from, view.generation);
+        Ok(Some(Part { from, rank: 2, bytes }))
+    }
+
+    fn install(&self, offered: Offered) {
+        (self.hook)(self.learned());
+        let wrong = |what: String| open(&self.wrong).push(what);
+        let name = offered.path.strip_prefix(ROOT).ok().and_then(|name| name.to_str());
+        let Some(name) = name else {
+            return wrong(format!("{} is given to the learner", offered.path.display()));
+        };
+        // What cannot be read now is given again.
+        let Ok(bytes) = self.disk.read(name) else { return };
+        if Hash::of(&bytes) != offered.artifact {
+            wrong(format!("half of {name} is given to the learner"));
+        }
+        let sequence = offered.sequence;
+        if self.learned().has_told(sequence) {
+            wrong(format!("{sequence} is given after its end was told"));
+        }
+        let now = self.clock.elapsed();
+        let mut given = open(&self.given);
+        if given.iter().any(|(other, at)| *other == sequence && now < *at + AGAIN) {
+            wrong(format!("{sequence} is given twice within ten minutes"));
+        }
+        given.push((sequence, now));
+        let trial = self.learned().view.installs.iter().any(|one| one.sequence == sequence);
+        if !trial {
+            *open(&self.waits) = Some(offered);
+        }
+    }
+}
