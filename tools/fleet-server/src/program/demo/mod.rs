@@ -14,7 +14,7 @@ mod table; //    bits per byte
 use super::shown::show;
 use anyhow::{Context, Result, bail, ensure};
 use device::Device;
-use programs::{Programs, Running, until};
+use programs::{Programs, Running, heed_signals, until};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -50,6 +50,7 @@ impl Demo {
         let models = models.with_context(|| format!("--models {}", self.models.display()))?;
         let own = std::env::temp_dir().join(format!("sapwood-fleet-{}", std::process::id()));
         let folder = self.folder.as_ref().unwrap_or(&own);
+        heed_signals()?;
         ensure!(!folder.exists(), "{} is there already: name another --folder", folder.display());
         let played = std::fs::create_dir_all(folder)
             .with_context(|| folder.display().to_string())
