@@ -8,6 +8,10 @@
 //! - What the judge read is in the round's report: bits per byte before and after.
 //! - Never here: who may say that a candidate is released.
 
+mod program; // the learner's program
+
+pub use program::Program;
+
 use crate::cohorts::{self, Cohort};
 use crate::home::Home;
 use crate::operator::OrderError;
@@ -15,16 +19,12 @@ use crate::operator::rounds::{self as orders, Verdict};
 use crate::rounds::{NONE, Round};
 use crate::store::blobs::BlobError;
 use crate::work::{self, MergeError};
-use sapwood::adapter::peft::{self, Meta, Role};
 use sapwood::adapter::{Adapter, AdapterError, wire};
-use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::fleet::update::{Expected, Kind};
 use sapwood_protocol::limits::FLEET_RANK_MAX;
 use serde_json::{Value, json};
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 /// Steps from G along the mean: the best of these,
 const ETAS: [f64; 3] = [1.0, 2.0, 4.0];
@@ -131,7 +131,8 @@ pub fn judge(
     score: &mut dyn Score,
     now_ms: impl Fn() -> u64,
 ) -> Result<Found, JudgeError> {
-    let round = orders::round(&home.book, id)?;
+    // Before anything is scored, which takes long.
+    let round = orders::merged(&home.book, id)?;
     let cohort = orders::cohort(&home.book, Some(round.cohort))?;
     let global = match round.artifact == NONE {
         true => None,
@@ -207,87 +208,10 @@ fn read(cohort: &Cohort, file: &[u8]) -> Result<Adapter, JudgeError> {
     Ok(wire::decode(file, &expected)?.0)
 }
 
-/// The learner's program and the operator's texts.
-#[derive(Clone, Debug)]
-pub struct Program {
-    /// `sapwood`.
-    pub sapwood: PathBuf,
-    /// The base's model folder.
-    pub model: PathBuf,
-    /// General text.
-    pub general: PathBuf,
-    /// Text of the cohort.
-    pub cohort: PathBuf,
-    /// Where adapters are put for the program, one after the other.
-    pub scratch: PathBuf,
-}
-
-impl Score for Program {
-    fn score(&mut self, adapter: Option<&Adapter>, cohort: &Cohort) -> Result<Scores, JudgeError> {
-        if let Some(adapter) = adapter {
-            self.put(adapter, cohort.base)?;
-        }
-        let folder = adapter.map(|_| self.scratch.as_path());
-        let scores = self
-            .eval(&self.general, folder)
-            .and_then(|general| Ok(Scores { general, cohort: self.eval(&self.cohort, folder)? }));
-        if adapter.is_some() {
-            // Best effort: the next one is put over it.
-            let _ = fs::remove_dir_all(&self.scratch);
-        }
-        scores
-    }
-}
-
-impl Program {
-    /// Writes an adapter as the folder that the learner reads.
-    fn put(&self, adapter: &Adapter, base: Hash) -> Result<(), JudgeError> {
-        let path = &self.scratch;
-        let disk = |source| JudgeError::Disk { path: path.clone(), source };
-        let meta = Meta {
-            base_hash: base.0,
-            generation: 0,
-            steps: 0,
-            role: Role::Slow,
-            retain: 0.0,
-            global: None,
-        };
-        fs::create_dir_all(path).map_err(disk)?;
-        for (name, bytes) in peft::write(adapter, &meta, "")? {
-            fs::write(path.join(name), bytes).map_err(disk)?;
-        }
-        Ok(())
-    }
-
-    /// Bits per byte of a text.
-    fn eval(&self, text: &Path, adapter: Option<&Path>) -> Result<f64, JudgeError> {
-        let wrong = |problem: String| JudgeError::Eval { program: self.sapwood.clone(), problem };
-        let mut command = Command::new(&self.sapwood);
-        command.args(["eval", "--json", "--model"]).arg(&self.model).arg("--data").arg(text);
-        if let Some(folder) = adapter {
-            command.arg("--adapter-path").arg(folder);
-        }
-        let output = command.output().map_err(|error| wrong(error.to_string()))?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        let last = said.lines().last().unwrap_or("it said nothing");
-        if !output.status.success() {
-            return Err(wrong(format!("{} of {}: {last}", output.status, text.display())));
-        }
-        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
-        let events = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let bits = events.filter_map(|event| event["bits_per_byte"].as_f64()).next_back();
-        let bits = bits.filter(|bits| bits.is_finite() && *bits >= 0.0);
-        bits.ok_or_else(|| {
-            wrong(format!("no bits_per_byte of {}, expected an event with it", text.display()))
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_candidate_is_better_on_the_cohorts_text_and_keeps_the_general() {
@@ -315,36 +239,5 @@ mod tests {
         assert_eq!(eta(&[(1.0, 1.9), (1.0, 1.9), (1.0, 1.95)]), Some(1.0));
         assert_eq!(eta(&[(1.0, 2.1), (1.0, 2.2), (1.0, f64::NAN)]), None);
         assert_eq!(eta(&[(1.0, 2.1), (1.1, 1.0), (1.2, 0.5), (1.0, 1.99)]), Some(0.5));
-    }
-
-    #[test]
-    fn what_the_learners_program_says_is_read_and_what_it_does_not_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let program = |script: &str| {
-            let path = at("sapwood");
-            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-            let [model, general, cohort] = ["model", "general", "cohort"].map(at);
-            Program { sapwood: path, model, general, cohort, scratch: at("scratch") }
-        };
-        let told =
-            "echo '{\"event\": \"load\"}'; echo '{\"event\": \"text\", \"bits_per_byte\": 1.25}'";
-        let good = program(&format!("test \"$1\" = eval && test -z \"$7\" && {told}"));
-        assert!((good.eval(&good.general, None).unwrap() - 1.25).abs() < 1e-12);
-        for (script, expected) in [
-            ("echo 'no model there' >&2; exit 1", "no model there"),
-            ("echo '{\"event\": \"text\"}'", "no bits_per_byte"),
-            ("echo '{\"bits_per_byte\": -1}'", "no bits_per_byte"),
-        ] {
-            let bad = program(script);
-            let error = bad.eval(&bad.general, None).unwrap_err().to_string();
-            assert!(
-                error.contains(expected) && error.contains("the round is as it was"),
-                "{error}"
-            );
-        }
-        let none = Program { sapwood: at("none"), ..program("true") };
-        assert!(none.eval(&none.general, None).is_err());
     }
 }

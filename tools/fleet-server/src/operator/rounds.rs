@@ -166,6 +166,18 @@ pub fn redo(book: &dyn Book, id: u64, without: &[DeviceId], now_ms: u64) -> Resu
     Ok(book.write(all).map(drop)?)
 }
 
+/// A round that is merged, and waits for a word.
+///
+/// # Errors
+/// [`OrderError::Unknown`], [`OrderError::State`].
+pub fn merged(book: &dyn Book, id: u64) -> Result<Round, OrderError> {
+    let round = round(book, id)?;
+    match round.state {
+        State::Merged => Ok(round),
+        _ => Err(wrong_state(&round, "merged")),
+    }
+}
+
 /// What was found of a merged round.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
@@ -186,10 +198,7 @@ pub struct Verdict {
 /// [`OrderError`].
 pub fn approve(home: &Home, id: u64, verdict: &Verdict, now_ms: u64) -> Result<u64, OrderError> {
     let book = &home.book;
-    let round = round(book, id)?;
-    if round.state != State::Merged {
-        return Err(wrong_state(&round, "merged"));
-    }
+    let round = merged(book, id)?;
     let cohort = cohort(book, Some(round.cohort))?;
     let offer = Offer {
         role: Role::Candidate,
@@ -238,10 +247,7 @@ pub fn refuse(
     verdict: &Value,
     now_ms: u64,
 ) -> Result<(), OrderError> {
-    let round = round(book, id)?;
-    if round.state != State::Merged {
-        return Err(wrong_state(&round, "merged"));
-    }
+    let round = merged(book, id)?;
     let mut report: Value = round
         .report
         .as_deref()

@@ -5,6 +5,7 @@ use anyhow::Result;
 use fleet_server::judge::{self, Program};
 use serde_json::json;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Scores a merged round on the operator's texts, and makes a candidate of it or refuses it.
 ///
@@ -29,6 +30,9 @@ pub(super) struct Judge {
     /// Text of the cohort, held out.
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
+    /// How many minutes the program may take for a text under an adapter.
+    #[arg(long, default_value = "60", value_parser = clap::value_parser!(u64).range(1..=10_080))]
+    minutes: u64,
 }
 
 impl Judge {
@@ -41,6 +45,7 @@ impl Judge {
             general: self.general.clone(),
             cohort: self.text.clone(),
             scratch,
+            limit: Duration::from_secs(60 * self.minutes),
         };
         let found = judge::judge(&home, self.round, &mut program, now_ms)?;
         let text = match found.sequence {
