@@ -10,13 +10,17 @@ use super::sealed::Kind;
 use sapwood_protocol::fleet::id::{CohortId, DeviceId, FleetId, Hash};
 use sapwood_protocol::fleet::link::Link;
 use sapwood_protocol::fleet::message::{DeviceState, Report, Signed};
-use sapwood_protocol::limits::{FLEET_NAME_BYTES_MAX, FLEET_PATH_BYTES_MAX, FLEET_REPORTS_MAX};
+use sapwood_protocol::limits::{
+    FLEET_INTEGER_MAX, FLEET_NAME_BYTES_MAX, FLEET_PATH_BYTES_MAX, FLEET_REPORTS_MAX,
+};
 use serde::{Deserialize, Serialize};
 
 pub(super) const BOOK: Kind = Kind { name: "book", version: 1, bytes_max: 128 << 10 };
 
 /// Check-ins that are numbered with one write to the disk.
 const COUNTER_STEP: u64 = 16;
+/// Files that came whole and were not the artifact, before it is given up.
+pub(super) const SPOILED_MAX: u32 = 3;
 /// Cohorts that a device was of and remembers: another base is another cohort.
 const COHORTS_MAX: usize = 8;
 /// Artifacts that are remembered as contributed to.
@@ -169,7 +173,7 @@ impl Book {
             serde_json::from_slice(body).map_err(|_| damaged("its fields are others"))?;
         match book.is_bounded() {
             true => Ok(book),
-            false => Err(damaged("a list or a text is longer than any that is written")),
+            false => Err(damaged("a list, a text or a number is beyond any that is written")),
         }
     }
 
@@ -184,7 +188,9 @@ impl Book {
     }
 
     fn is_bounded(&self) -> bool {
-        self.host.len() <= FLEET_PATH_BYTES_MAX
+        self.counter <= FLEET_INTEGER_MAX
+            && self.pending.as_ref().is_none_or(|one| one.spoiled <= SPOILED_MAX)
+            && self.host.len() <= FLEET_PATH_BYTES_MAX
             && (1..=FLEET_NAME_BYTES_MAX).contains(&self.name.len())
             && self.label.as_ref().is_none_or(|label| label.len() <= FLEET_NAME_BYTES_MAX)
             && self.pending.as_ref().is_none_or(|one| one.url.len() <= FLEET_PATH_BYTES_MAX)
@@ -255,6 +261,7 @@ impl Book {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
+    use sapwood_protocol::fleet::id::Bytes;
     use sapwood_protocol::fleet::message::Outcome;
 
     fn book() -> Book {
@@ -272,9 +279,18 @@ mod tests {
         let fields = BOOK.seal(b"{\"fleet\":7}");
         let said = Book::read(&fields).unwrap_err().to_string();
         assert!(said.contains("book") && said.contains("fleet leave"), "{said}");
-        let long = Book { acked: vec![1; ACKED_MAX + 1], ..book };
-        assert!(Book::read(&BOOK.seal(&serde_json::to_vec(&long).unwrap())).is_err());
-        assert!(long.write().is_err());
+        let pending = |spoiled| {
+            let signed = Signed { statement: Bytes(Vec::new()), signatures: Bytes(Vec::new()) };
+            Some(Pending { signed, url: String::new(), spoiled, fetched: false })
+        };
+        for large in [
+            Book { acked: vec![1; ACKED_MAX + 1], ..book.clone() },
+            Book { counter: u64::MAX, ..book.clone() },
+            Book { pending: pending(u32::MAX), ..book },
+        ] {
+            assert!(Book::read(&BOOK.seal(&serde_json::to_vec(&large).unwrap())).is_err());
+            assert!(large.write().is_err());
+        }
     }
 
     #[test]

@@ -21,8 +21,6 @@ use std::time::Duration;
 const SOON_MS: [u64; 2] = [2_000, 10_000];
 /// Check-ins at the start of many devices, after a power cut of a whole house, spread over this.
 const START_MS: u64 = 30_000;
-/// Files that came whole and were not the artifact, before it is given up.
-pub(super) const SPOILED_MAX: u32 = 3;
 
 /// A part of a span: `random` as a fraction of it.
 fn part(span_ms: u64, random: u64) -> Duration {

@@ -6,8 +6,8 @@
 //! - Invariant: what goes out for an artifact is on the disk first, and is what goes out ever after; a
 //!   file has its last name only when its hash and its header hold.
 
-use super::book::{Book, Refused, Sent};
-use super::decide::{SPOILED_MAX, Upload, is_over, is_refused};
+use super::book::{Book, Pending, Refused, SPOILED_MAX, Sent};
+use super::decide::{Upload, is_over, is_refused};
 use super::error::ExchangeError;
 use super::exchange::Ask;
 use super::fetch::Wanted;
@@ -206,8 +206,9 @@ impl Member {
         if got != artifact {
             self.store.drop_incoming(artifact)?;
             // The end of what was there may have been torn by a power cut.
-            let spoiled = u32::from(had == 0);
-            self.note(|book| book.pending.iter_mut().for_each(|one| one.spoiled += spoiled))?;
+            let more = u32::from(had == 0);
+            let count = |one: &mut Pending| one.spoiled = SPOILED_MAX.min(one.spoiled + more);
+            self.note(|book| book.pending.iter_mut().for_each(count))?;
             let many = self.book().pending.as_ref().is_some_and(|one| one.spoiled >= SPOILED_MAX);
             if many {
                 self.give_up(statement, "what was fetched is not what was signed")?;

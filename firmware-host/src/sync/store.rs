@@ -82,7 +82,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]: the old one or the new one is there.
-    pub(super) fn keep(&self, book: &Book) -> Result<(), StoreError> {
+    pub fn keep(&self, book: &Book) -> Result<(), StoreError> {
         Ok(self.publish(BOOK.name, &book.write()?)?)
     }
 
