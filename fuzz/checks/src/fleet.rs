@@ -25,18 +25,18 @@ use sapwood_protocol::fleet::update::{Finite, Header, UpdateError, header_bytes}
 use std::fmt::{Debug, Display};
 use std::str::from_utf8;
 
-const FLEET: FleetId = FleetId([3; 16]);
+pub(crate) const FLEET: FleetId = FleetId([3; 16]);
 const COHORT: CohortId = CohortId([5; 32]);
 const ROOTS: [u8; 3] = [1, 2, 3];
 const RELEASES: [u8; 3] = [11, 12, 13];
 const ONLINE: u8 = 20;
-const NOW_S: u64 = 1_764_000_000;
+pub(crate) const NOW_S: u64 = 1_764_000_000;
 
-fn secret(number: u8) -> SecretKey {
+pub(crate) fn secret(number: u8) -> SecretKey {
     SecretKey::from_seed(&[number; 32])
 }
 
-fn trust() -> Trust {
+pub(crate) fn trust() -> Trust {
     let keys = |numbers: [u8; 3]| numbers.map(|number| secret(number).public()).to_vec();
     Trust {
         fleet: FLEET,
@@ -50,7 +50,7 @@ fn trust() -> Trust {
     }
 }
 
-fn one_line(refused: &impl Display) {
+pub(crate) fn one_line(refused: &impl Display) {
     let said = refused.to_string();
     assert!(!said.contains(['\n', '\r']) && said.len() < 2000, "{said}");
 }
@@ -214,24 +214,29 @@ fn looked_at(header: &Header, pieces: &mut dyn Iterator<Item = &[u8]>) -> Result
     finite.end()
 }
 
-fn signed(statement: &[u8], signers: &[u8]) -> Vec<u8> {
+pub(crate) fn signed(statement: &[u8], signers: &[u8]) -> Vec<u8> {
     let mut signatures = Signatures::default();
     signers.iter().for_each(|key| signatures.sign(&secret(*key), statement).unwrap());
     signatures.encode()
 }
 
-/// A release and a candidate that are taken, and a release that was signed by one alone.
-pub fn statement_seeds() -> Vec<Seed> {
-    let release = Statement {
+/// A release of this sequence.
+pub(crate) fn statement_of(sequence: u64) -> Statement {
+    Statement {
         role: Role::Release,
         fleet: FLEET,
         cohort: COHORT,
-        sequence: 7,
+        sequence,
         issued_s: NOW_S,
         expires_s: NOW_S + 1000,
         artifact_bytes: 6_800_000,
         artifact: Hash([9; 32]),
-    };
+    }
+}
+
+/// A release and a candidate that are taken, and a release that was signed by one alone.
+pub fn statement_seeds() -> Vec<Seed> {
+    let release = statement_of(7);
     let candidate = Statement { role: Role::Candidate, ..release }.encode();
     let release = release.encode();
     vec![

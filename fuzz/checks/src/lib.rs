@@ -11,6 +11,7 @@
 
 pub mod adapter;
 pub mod bodies;
+pub mod book;
 pub mod config;
 pub mod cursor;
 pub mod fleet;
@@ -31,11 +32,12 @@ pub type Seed = (&'static str, Vec<u8>);
 pub type Target = (&'static str, Check, fn() -> Vec<Seed>);
 
 /// Every way in.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     ("adapter", adapter::check, adapter::seeds),
     ("bodies", bodies::check, bodies::seeds),
     ("config", config::check, config::seeds),
     ("frames", frames::check, frames::seeds),
+    ("fleet_book", book::check, book::seeds),
     ("fleet_messages", fleet::messages, fleet::message_seeds),
     ("fleet_statement", fleet::statement, fleet::statement_seeds),
     ("fleet_trust", fleet::trusted, fleet::trust_seeds),
