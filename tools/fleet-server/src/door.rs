@@ -217,6 +217,16 @@ mod tests {
     }
 
     #[test]
+    fn who_must_wait_is_told_for_how_long() {
+        let (mut buckets, here) = (Buckets::default(), "10.0.0.7".parse().unwrap());
+        let slow = Rate { per_s: 0.1, burst: 1.0 };
+        buckets.take(here, slow, 0).unwrap();
+        let mut wait =
+            |now_ms| buckets.take(here, slow, now_ms).unwrap_err().refusal().retry_after_s;
+        assert_eq!((wait(0), wait(7_500)), (Some(10), Some(3)));
+    }
+
+    #[test]
     fn one_network_of_version_6_is_one_address_and_old_ones_are_forgotten() {
         let mut buckets = Buckets::default();
         let rate = Rate { per_s: 1.0, burst: 1.0 };

@@ -134,6 +134,9 @@ fn updates_become_a_candidate_that_only_the_lab_is_offered() {
     head.push(("range".into(), "bytes=100-".into()));
     let rest = lab.send("GET", &offer.url, &head, b"").unwrap();
     assert_eq!((rest.status, &rest.body[..]), (206, &file.body[100..]));
+    head.push(("if-range".into(), format!("\"{}\"", Hash::of(b"another"))));
+    let whole = lab.send("GET", &offer.url, &head, b"").unwrap();
+    assert_eq!((whole.status, &whole.body), (200, &file.body), "another file was begun");
     let upload = format!("/v1/artifacts/{}", Hash::of(&files[0]));
     assert_eq!(
         lab.call("GET", &upload, b"").unwrap().refusal().error,

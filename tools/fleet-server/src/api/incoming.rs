@@ -93,3 +93,46 @@ impl Incoming {
         Ok((self.draft, Hash(*self.hasher.finalize().as_bytes()), header))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+    use sapwood::adapter::{Adapter, Spec, Strength, Target, wire};
+    use sapwood_protocol::fleet::id::CohortId;
+    use sapwood_protocol::fleet::update::{Kind, Meta};
+
+    /// However the bytes are cut: with the header, behind it, one by one.
+    #[test]
+    fn a_number_that_is_none_ends_a_file_in_whichever_piece_it_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path()).unwrap();
+        let spec = Spec::placed(0..1, |_, target| {
+            let strength = Strength { rank: 1, alpha: 1.0 };
+            (target == Target::Q).then_some((strength, (4, 4)))
+        });
+        let hash = Hash([0; 32]);
+        let kind = Kind::Update;
+        let cohort = CohortId([1; 32]);
+        let meta =
+            Meta { kind, base: hash, cohort, from: hash, generation: 1, steps: 1, tokens: 1 };
+        let values = vec![0.5; spec.len()];
+        let good = wire::encode(&Adapter { spec, values }, &meta).unwrap();
+        let mut bad = good.clone();
+        let last = bad.len() - 2;
+        bad[last..].copy_from_slice(&[0, 0x7c]);
+        let fed = |file: &[u8], piece: usize| {
+            let mut incoming = Incoming::new(&blobs, file.len() as u64).unwrap();
+            file.chunks(piece).try_for_each(|piece| incoming.feed(piece, |_| Ok(())))?;
+            incoming.end().map(|(_, hash, _)| hash)
+        };
+        for piece in [1, 7, 100, good.len() - 2, good.len()] {
+            assert_eq!(fed(&good, piece).unwrap(), Hash::of(&good), "{piece}");
+            let error = fed(&bad, piece).unwrap_err();
+            assert!(matches!(error, IncomingError::Update(_)), "{piece}: {error}");
+            let mut incoming = Incoming::new(&blobs, bad.len() as u64).unwrap();
+            let fed = bad.chunks(piece).try_for_each(|piece| incoming.feed(piece, |_| Ok(())));
+            assert!(fed.is_err(), "{piece}: before its end is asked for");
+        }
+    }
+}

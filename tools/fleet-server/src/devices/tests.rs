@@ -83,6 +83,29 @@ fn the_same_key_gets_the_same_answer_and_a_token_is_used_once_a_device() {
 }
 
 #[test]
+fn no_more_than_ten_thousand_wait_and_a_token_needs_no_place_among_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fleet.db");
+    let meta = "insert into meta(version, fleet, name, created) values (1, $1, 'x', 1)";
+    Sqlite::create(&path, &[Statement::one(meta, [vec![0; 16].into()])]).unwrap();
+    let book = Sqlite::open(&path).unwrap();
+    book.write(vec![keep_token(&Token { hash: Hash::of(b"secret"), ..token(2, false) })]).unwrap();
+    let waits = |n: u64| {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&n.to_le_bytes());
+        let asks = Enroll { public_key: PublicKey(key), ..asks(1, None) };
+        let admission = admit(false, None, 0).unwrap();
+        enrolment(&asks, None, &admission, 0).unwrap().remove(0)
+    };
+    book.write((1..PENDING_MAX).map(waits).collect()).unwrap();
+    assert_eq!(enrol(&book, &asks(1, None), 0).unwrap().state, DeviceState::Pending);
+    let refused = enrol(&book, &asks(2, None), 0).unwrap_err();
+    assert_eq!((refused.code(), refused.refusal().retry_after_s), (Code::Unavailable, Some(3600)));
+    let invited = enrol(&book, &asks(2, Some("secret")), 0).unwrap();
+    assert_eq!(invited.state, DeviceState::Pending);
+}
+
+#[test]
 fn a_counter_that_runs_back_is_told_from_a_replay() {
     let device = device();
     for (counter, told_ms, expected) in [

@@ -70,6 +70,9 @@ fn a_candidate_goes_to_the_lab_and_a_release_to_its_stage() {
     let fleet = 20_000;
     let candidate = [release(9, Role::Candidate, 0)];
     assert!((0..fleet).all(|n| sequence(&device(n), &candidate).is_none()));
+    // Whatever stage its row says.
+    let candidate = [release(9, Role::Candidate, 5)];
+    assert!((0..fleet).all(|n| sequence(&device(n), &candidate).is_none()));
     assert_eq!(sequence(&Device { lab: true, ..device(1) }, &candidate), Some(9));
     for (stage, percent) in STAGES.into_iter().enumerate() {
         let releases = [release(9, Role::Release, stage as u64)];

@@ -67,3 +67,74 @@ fn orphans(home: &Home, now_ms: u64) -> Result<(), SweepError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+    use crate::home::{self, Wish};
+    use crate::ports::SystemChance;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    const NOW: u64 = 1_764_100_000_000;
+
+    fn made(place: &std::path::Path) -> Home {
+        let folder = place.join("fleet");
+        let wish = Wish { folder: &folder, name: "valves", tls: None, now_ms: NOW };
+        home::init(&wish, &SystemChance).unwrap();
+        Home::open(&folder).unwrap()
+    }
+
+    fn upload(device: u8, hash: Hash, at: u64) -> Statement {
+        let sql = "insert into upload(round, device, artifact, state, hash, bytes, at)
+            values (1, $1, $1, 3, $2, 5, $3)";
+        Statement::one(sql, [vec![device; 16].into(), hash.into(), at.into()])
+    }
+
+    fn there(home: &Home, hash: Hash) -> bool {
+        home.blobs.open_blob(hash).unwrap().is_some()
+    }
+
+    #[test]
+    fn an_old_upload_that_is_an_artifact_too_or_was_given_again_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let home = made(place.path());
+        let [artifact, again, gone] =
+            [b"artifact", b"again   ", b"gone    "].map(|bytes| home.blobs.put(bytes).unwrap());
+        let release = "insert into release(cohort, sequence, role, artifact, bytes, statement, signatures, state,
+            stage, since, expires) values ($1, 1, 2, $1, 8, $1, $1, 4, 5, 0, 0)";
+        home.book
+            .write(vec![
+                upload(1, artifact, NOW - KEPT_MS - 1),
+                upload(2, again, NOW - KEPT_MS - 1),
+                upload(3, again, NOW - 1),
+                upload(4, gone, NOW - KEPT_MS - 1),
+                upload(5, home.blobs.put(b"new").unwrap(), NOW - KEPT_MS),
+                Statement::one(release, [artifact.into()]),
+            ])
+            .unwrap();
+        old(&home, NOW).unwrap();
+        assert!(there(&home, artifact) && there(&home, again) && !there(&home, gone));
+        assert!(there(&home, Hash::of(b"new")));
+        old(&home, NOW + KEPT_MS).unwrap();
+        assert!(there(&home, artifact) && !there(&home, again));
+    }
+
+    #[test]
+    fn the_result_of_a_round_is_no_orphan() {
+        let place = tempfile::tempdir().unwrap();
+        let home = made(place.path());
+        let [result, orphan] = [b"result", b"orphan"].map(|bytes| home.blobs.put(bytes).unwrap());
+        let round = "insert into round(id, cohort, artifact, previous, state, quota, invited, stored, opened,
+            deadline, seed, result) values (1, $1, $1, $1, 3, 1, 1, 1, 0, 0, $1, $1)";
+        home.book.write(vec![Statement::one(round, [result.into()])]).unwrap();
+        for hash in [result, orphan] {
+            let name = hash.to_string();
+            let file = home.folder.join("blobs").join(&name[..2]).join(&name);
+            let file = std::fs::File::open(file).unwrap();
+            file.set_modified(UNIX_EPOCH + Duration::from_millis(NOW - ORPHAN_MS - 1)).unwrap();
+        }
+        (0..256).for_each(|folder| orphans(&home, NOW + folder * FOLDER_MS).unwrap());
+        assert!(there(&home, result) && !there(&home, orphan));
+    }
+}

@@ -132,13 +132,32 @@ mod tests {
     use super::*;
     use crate::store::sqlite::Sqlite;
 
+    fn book(folder: &std::path::Path) -> Sqlite {
+        let path = folder.join("fleet.db");
+        let meta = "insert into meta(version, fleet, name, created) values (1, $1, 'x', 1)";
+        Sqlite::create(&path, &[Statement::one(meta, [vec![0; 16].into()])]).unwrap();
+        Sqlite::open(&path).unwrap()
+    }
+
+    #[test]
+    fn a_server_that_stops_costs_no_try_and_one_that_died_no_minute() {
+        let folder = tempfile::tempdir().unwrap();
+        let book = book(folder.path());
+        let lease = || lease(&book, Kind::Merge, 7, 1_000).unwrap();
+        for _ in 0..2 * TRIES_MAX {
+            let Lease::Had(task) = lease() else { panic!("it was given back") };
+            task.back(&book).unwrap();
+        }
+        let Lease::Had(_dead) = lease() else { panic!("it was given back") };
+        assert!(matches!(lease(), Lease::Others));
+        book.write(vec![free()]).unwrap();
+        assert!(matches!(lease(), Lease::Had(_)));
+    }
+
     #[test]
     fn only_the_current_fence_ends_a_task_and_three_tries_are_all() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("fleet.db");
-        let meta = "insert into meta(version, fleet, name, created) values (1, $1, 'x', 1)";
-        Sqlite::create(&path, &[Statement::one(meta, [vec![0; 16].into()])]).unwrap();
-        let book = Sqlite::open(&path).unwrap();
+        let book = book(folder.path());
         let lease = |now_ms| lease(&book, Kind::Merge, 7, now_ms).unwrap();
         let Lease::Had(first) = lease(0) else { panic!("it was free") };
         assert!(matches!(lease(59_999), Lease::Others));
