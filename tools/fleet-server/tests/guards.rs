@@ -10,8 +10,9 @@ use fleet_server::rounds::{self, NONE, Receive, Sent, State};
 use fleet_server::store::{Book, Statement};
 use sapwood_protocol::fleet::code::Code;
 use sapwood_protocol::fleet::id::Hash;
-use sapwood_protocol::fleet::key::replacement;
+use sapwood_protocol::fleet::key::{SecretKey, replacement};
 use sapwood_protocol::fleet::message::{self, Installed, Rekey};
+use sapwood_protocol::limits::FLEET_BODY_BYTES_MAX;
 
 fn sent(hash: Hash) -> Sent {
     Sent { hash, bytes: 1, tokens: 1, rank: 1, norm: 1.0, shape: vec![0] }
@@ -154,4 +155,78 @@ fn a_release_takes_the_place_of_the_one_before_and_a_complete_one_ends_what_is_b
     let state = |sequence: u64, state: u64| Statement::one(set, [sequence.into(), state.into()]);
     home.book.write(vec![state(first, 2), state(second, 4)]).unwrap();
     assert_eq!(offered(), [second]);
+}
+
+/// Its name would be two devices'.
+#[test]
+fn a_key_that_another_device_had_first_is_nobody_elses() {
+    let fleet = Fleet::new();
+    let (first, other) = (fleet.enrolled(1), fleet.enrolled(2));
+    let rekey = |device: &Device, new: &SecretKey| {
+        let proof = new.sign(&replacement(fleet.id, device.id, &new.public()));
+        let body = message::write(&Rekey { new_public_key: new.public(), proof }).unwrap();
+        device.call("POST", "/v1/key", &body).unwrap()
+    };
+    assert_eq!(rekey(&first, &fleet.device(9).key).status, 200);
+    let reply = rekey(&other, &first.key);
+    assert_eq!(reply.refusal().error, Code::Signature, "{}", reply.text());
+}
+
+#[test]
+fn a_message_that_is_too_long_is_told_so_before_it_is_read() {
+    let fleet = Fleet::new();
+    let device = fleet.enrolled(1);
+    let body = vec![b' '; FLEET_BODY_BYTES_MAX + 1];
+    let reply = device.call("POST", "/v1/checkin", &body).unwrap();
+    assert_eq!((reply.status, reply.refusal().error), (413, Code::TooLarge));
+    let told = format!("the body has {} bytes, expected at most", body.len());
+    assert!(reply.refusal().message.contains(&told), "{}", reply.text());
+}
+
+#[test]
+fn a_check_in_that_is_sent_again_asks_for_nothing_that_no_row_says() {
+    let (fleet, mut devices) = fleet(2);
+    devices[0].check_in().unwrap();
+    let round = open(&fleet);
+    let again = devices[0].tell(&devices[0].check_in_with()).unwrap();
+    assert!(again.invite.is_none());
+    assert!(rounds::upload(&fleet.home().book, round, devices[0].id).unwrap().is_none());
+    assert_eq!(devices[0].check_in().unwrap().invite.unwrap().round, round);
+}
+
+/// Sequences are a cohort's own: what was offered in another says nothing.
+#[test]
+fn a_device_that_adapts_something_else_begins_anew_in_its_new_cohort() {
+    let (fleet, mut devices) = fleet(2);
+    candidate(&fleet, &mut devices, NONE, 0);
+    let mut lab = fleet.device(77);
+    lab.enrol(fleet.link(1, true).token.as_deref()).unwrap();
+    assert!(lab.check_in().unwrap().release.is_some());
+    let offer = |lab: &Device| {
+        let row = fleet_server::devices::find(&fleet.home().book, lab.id).unwrap().unwrap();
+        (row.cohort, row.offer.sequence)
+    };
+    assert_eq!(offer(&lab), (Some(lab.cohort()), 1));
+    lab.facts.first_layer = 0;
+    assert!(lab.check_in().unwrap().release.is_none());
+    assert_eq!(offer(&lab), (Some(lab.cohort()), 0));
+}
+
+/// What a web page that somebody looks at sends names another host, or where it comes from.
+#[test]
+fn the_overview_is_for_programs_of_this_machine() {
+    let fleet = Fleet::new();
+    let health = fleet.server.as_ref().unwrap().health.unwrap();
+    let get = |host: &str, more: &str| {
+        #[expect(clippy::disallowed_methods, reason = "the other end of the server's interface")]
+        let mut stream = std::net::TcpStream::connect(health).unwrap();
+        let text = format!(
+            "GET /v1/admin/overview HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{more}\r\n"
+        );
+        std::io::Write::write_all(&mut stream, text.as_bytes()).unwrap();
+        common::read(stream).unwrap().status
+    };
+    assert_eq!(get("localhost:1", ""), 200);
+    assert_eq!(get("fleet.example", ""), 401);
+    assert_eq!(get("localhost:1", "origin: https://evil.example\r\n"), 401);
 }

@@ -3,17 +3,17 @@
 
 mod common;
 
-use common::{DAY_ONE_MS, Fleet, adapter, cohort, fleet, given, open, until};
+use common::{DAY_ONE_MS, Fleet, adapter, candidate, cohort, fleet, given, open, promote, until};
 use fleet_server::aggregate::{self, Clip};
 use fleet_server::cohorts::{self, Cohort};
 use fleet_server::judge::{self, JudgeError, Score, Scores};
 use fleet_server::operator::rounds::{self as orders, Verdict};
 use fleet_server::overview;
 use fleet_server::rounds::{self, NONE, State};
-use sapwood::adapter::{Adapter, wire};
+use sapwood::adapter::{Adapter, Spec, Strength, wire};
 use sapwood_protocol::fleet::code::Code;
 use sapwood_protocol::fleet::id::{CohortId, Hash};
-use sapwood_protocol::fleet::message::{self, Receipt};
+use sapwood_protocol::fleet::message::{self, Installed, Receipt};
 use sapwood_protocol::fleet::statement::{Role, Standing};
 use sapwood_protocol::fleet::trust::Trust;
 use sapwood_protocol::fleet::update::{Expected, Kind};
@@ -38,6 +38,10 @@ fn products(adapter: &Adapter) -> Vec<f64> {
 }
 
 fn global(fleet: &Fleet, hash: Hash) -> Adapter {
+    global_from(fleet, hash, NONE)
+}
+
+fn global_from(fleet: &Fleet, hash: Hash, from: Hash) -> Adapter {
     let home = fleet.home();
     let cohort = cohort(&home);
     let shape = cohort.shape.unwrap();
@@ -45,7 +49,7 @@ fn global(fleet: &Fleet, hash: Hash) -> Adapter {
         kind: Kind::Global,
         base: cohort.base,
         cohort: cohort.id,
-        from: Some(NONE),
+        from: Some(from),
         shape: &shape,
         rank_max: 3,
     };
@@ -270,22 +274,65 @@ fn what_nobody_needs_any_more_goes_and_what_is_named_stays() {
     assert!(gone.unwrap_err().to_string().contains("its uploads are gone"));
 }
 
+/// An adapter whose modules are wider.
+fn wide() -> Adapter {
+    let narrow = adapter(2, 1);
+    let spec = Spec::placed(1..3, |layer, target| {
+        let module = narrow.spec.module(layer, target)?;
+        Some((Strength { rank: 2, alpha: 2.0 }, (module.fan_in + 1, module.fan_out)))
+    });
+    let values = vec![0.5; spec.len()];
+    Adapter { spec, values }
+}
+
+#[test]
+fn who_is_left_out_does_not_count_towards_the_fewest() {
+    let (fleet, mut devices) = fleet(2);
+    let round = open(&fleet);
+    let cohort = devices[0].cohort();
+    let files = [
+        devices[0].update(NONE, 1),
+        wire::encode(&wide(), &common::meta(cohort, NONE, 1000)).unwrap(),
+    ];
+    for (device, file) in devices.iter_mut().zip(&files) {
+        device.check_in().unwrap();
+        assert_eq!(device.upload(round, file).status, 201);
+    }
+    let report = until(&fleet, round, State::Failed).report.unwrap();
+    assert!(report.contains("expected at least 2"), "{report}");
+}
+
+/// Goal: `G + mean`, for steps so small that rank 3 keeps nearly all of G.
+#[test]
+fn a_round_goes_on_from_the_adapter_that_its_devices_run() {
+    let (fleet, mut devices) = fleet(2);
+    let (_, artifact) = candidate(&fleet, &mut devices, NONE, 0);
+    let sequence = promote(&fleet, 1, "release.key").unwrap();
+    let installed = Some(Installed { sequence, artifact });
+    devices.iter_mut().for_each(|device| device.installed = installed);
+    let round = open(&fleet);
+    for (n, device) in devices.iter_mut().enumerate() {
+        device.check_in().unwrap();
+        let mut small = adapter(2, 40 + n as u64);
+        small.values.iter_mut().for_each(|value| *value *= 0.01);
+        let meta = common::meta(device.cohort(), artifact, 1000);
+        assert_eq!(device.upload(round, &wire::encode(&small, &meta).unwrap()).status, 201);
+    }
+    let (result, _) = until(&fleet, round, State::Merged).result.unwrap();
+    let [before, after] = [(artifact, NONE), (result, artifact)]
+        .map(|(hash, from)| products(&global_from(&fleet, hash, from)));
+    let size = |all: &[f64]| all.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let moved: Vec<f64> = before.iter().zip(&after).map(|(b, a)| b - a).collect();
+    assert!(size(&moved) < 0.02 * size(&before), "{} {}", size(&moved), size(&before));
+}
+
 #[test]
 fn modules_that_most_devices_have_are_the_cohorts() {
     let (fleet, mut devices) = fleet(3);
     let round = open(&fleet);
     let cohort: CohortId = devices[0].cohort();
-    let mut wide = adapter(2, 1);
-    // One device's base is another, whatever it says: its modules are wider.
-    for module in &mut wide.spec.modules {
-        module.fan_in += 1;
-    }
-    wide.spec = sapwood::adapter::Spec::placed(1..3, |layer, target| {
-        let module = wide.spec.module(layer, target)?;
-        let strength = sapwood::adapter::Strength { rank: 2, alpha: 2.0 };
-        Some((strength, (module.fan_in, module.fan_out)))
-    });
-    wide.values = vec![0.5; wide.spec.len()];
+    // One device's base is another, whatever it says.
+    let wide = wide();
     for (n, device) in devices.iter_mut().enumerate() {
         device.check_in().unwrap();
         let file = match n {

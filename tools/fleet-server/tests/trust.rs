@@ -4,13 +4,18 @@
 
 mod common;
 
-use common::{Device, Fleet, candidate, cohort, fleet, json, promote, refused, release, run, said};
+use common::{
+    Device, Fleet, candidate, cohort, fleet, given, json, promote, refused, release, run, said,
+    until,
+};
 use fleet_server::home;
 use fleet_server::operator as orders;
+use fleet_server::operator::rounds::Verdict;
 use fleet_server::operator::trust::{Change, Rotated};
 use fleet_server::ports::SystemChance;
 use fleet_server::rollout::State;
 use fleet_server::rounds::NONE;
+use fleet_server::rounds::State::Merged;
 use fleet_server::store::{Book, Columns};
 use sapwood_protocol::fleet::id::Bytes;
 use sapwood_protocol::fleet::key::SecretKey;
@@ -20,6 +25,7 @@ use sapwood_protocol::fleet::statement::{Role, Standing, Statement, StatementErr
 use sapwood_protocol::fleet::trust::Trust;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 fn file(fleet: &Fleet, name: &str) -> String {
     fleet.folder().join("keys").join(name).display().to_string()
@@ -263,4 +269,20 @@ fn a_key_without_an_epoch_signs_nothing_and_is_the_next_epochs() {
     fs::remove_file(home.online_path(3)).unwrap();
     let error = home.online().unwrap_err().to_string();
     assert!(error.contains("has the online key of epoch 3"), "{error}");
+}
+
+#[test]
+fn under_a_trust_that_has_expired_nothing_is_offered_before_it_is_renewed() {
+    let (fleet, mut devices) = fleet(2);
+    let (round, _) = given(&fleet, &mut devices, 0);
+    let (artifact, bytes) = until(&fleet, round, Merged).result.unwrap();
+    changed(&fleet, Change::default()).unwrap();
+    fleet.wind(Duration::from_secs(86_400));
+    let report = serde_json::json!({});
+    let verdict = Verdict { who: "operator", artifact, bytes, report };
+    let approve = || orders::rounds::approve(&fleet.home(), round, &verdict, fleet.now_ms());
+    let error = approve().unwrap_err().to_string();
+    assert!(error.contains("trust epoch 2 expired"), "{error}");
+    changed(&fleet, Change::default()).unwrap();
+    assert_eq!(approve().unwrap(), 1);
 }

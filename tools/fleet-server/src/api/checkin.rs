@@ -307,3 +307,47 @@ fn suspended(device: &Device, told: &Told, now_ms: u64) -> Vec<Statement> {
         devices::audit(now_ms, &device.id.to_string(), "suspend", detail),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+    use crate::home::{self, Home, Wish};
+    use crate::ports::SystemChance;
+    use sapwood_protocol::fleet::key::SecretKey;
+    use sapwood_protocol::fleet::message::{Enroll, Facts};
+
+    /// Two check-ins of one device that were decided on the same row: the second reads again.
+    #[test]
+    fn what_was_decided_on_a_row_that_has_changed_since_is_not_written() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("fleet");
+        home::init(&Wish { folder: &folder, name: "valves", tls: None, now_ms: 1 }, &SystemChance)
+            .unwrap();
+        let book = Home::open(&folder).unwrap().book;
+        let facts = Facts { base: Hash([7; 32]), first_layer: 0, targets: 1, rank: 2 };
+        let public_key = SecretKey::from_seed(&[1; 32]).public();
+        let asks = Enroll { public_key, token: None, name: "valve".into(), facts };
+        let before = devices::enrol(&book, &asks, 1).unwrap();
+        let told = |counter, time_ms| {
+            let message = CheckIn {
+                counter,
+                agent: "test/1".into(),
+                facts,
+                installed: None,
+                trial: false,
+                generation: 1,
+                ready: None,
+                reports: Vec::new(),
+            };
+            (told_of(&before, &message, None), Told { message, time_ms })
+        };
+        let write = |(now, told): (Device, Told)| {
+            book.write(vec![noted(&before, &now, Offered::default(), &told, 5)])
+        };
+        write(told(2, 20)).unwrap();
+        assert!(write(told(1, 10)).unwrap_err().is_lost());
+        let row = devices::find(&book, before.id).unwrap().unwrap();
+        assert_eq!((row.counter, row.told_ms), (2, 20));
+    }
+}

@@ -290,3 +290,43 @@ fn spec(shape: &Shape, rank: u32) -> Spec {
         (shape.targets >> at & 1 == 1).then_some((strength, (fan_in, fan_out)))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+    use crate::rounds::State;
+    use sapwood_protocol::fleet::id::CohortId;
+
+    /// Goal: fleet's weights, tokens over the root of one more than the releases behind.
+    #[test]
+    fn an_update_that_is_a_release_behind_weighs_less() {
+        let [newest, before] = [Hash([2; 32]), Hash([1; 32])];
+        let round = Round {
+            id: 1,
+            cohort: CohortId([0; 32]),
+            artifact: newest,
+            previous: before,
+            state: State::Closed,
+            quota: 2,
+            invited: 2,
+            stored: 2,
+            opened_ms: 0,
+            deadline_ms: 1,
+            seed: [0; 32],
+            result: None,
+            report: None,
+        };
+        let given = |n: u8, artifact| {
+            let hash = Hash([n; 32]);
+            let sent = Sent { hash, bytes: 1, tokens: 100, rank: 2, norm: 1.0, shape: vec![] };
+            let (device, state) = (DeviceId([n; 16]), UploadState::Stored);
+            let file = Some(sent.clone());
+            (Upload { round: 1, device, artifact, state, file, why: None }, sent)
+        };
+        let shares = shares(&round, &[given(1, newest), given(2, before)], 1.0).unwrap();
+        let factor = |at| shares.iter().find(|share| share.at == at).unwrap().factor;
+        assert!((factor(1) / factor(0) - 0.5_f64.sqrt()).abs() < 1e-12);
+        assert!((factor(0) + factor(1) - 1.0).abs() < 1e-12);
+    }
+}
