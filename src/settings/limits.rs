@@ -35,7 +35,7 @@ pub const WHITENING_MAX: f64 = 1e4;
 /// asked: a large ridge keeps the own ranks to where the device has text.
 pub const REFIT_RIDGES: [f64; 3] = [1.0, 0.1, 0.01];
 /// Steps on the reservoir after a fit, rising: after each the gate is asked again.
-pub const REHEARSED_STEPS: [u64; 6] = [4, 8, 12, 16, 24, 32];
+pub const REHEARSED_STEPS: [u64; 8] = [1, 2, 4, 8, 12, 16, 24, 32];
 /// Their rate, in parts of a job's: they bring back what was learned.
 pub const REHEARSED_RATE: f64 = 0.5;
 /// Blocks of the reservoir that the own ranks are fitted again on.
