@@ -103,7 +103,7 @@ fn offered(sequence: u64, size: f32) -> Offered {
             *number = size * (chance.next_u32() as f32 / u32::MAX as f32 - 0.5);
         }
     }
-    Offered { sequence, artifact: [sequence as u8; 32], global }
+    Offered { sequence, series: None, artifact: [sequence as u8; 32], global }
 }
 
 fn go_on(_: &Event) -> ControlFlow<()> {
@@ -183,7 +183,7 @@ fn an_install_is_on_trial_and_leaves_reservoir_and_life_as_they_were() {
     assert!(scores.iter().any(|score| score.who == Who::Slow));
     assert_eq!(state.trial().map(|trial| (trial.generation, trial.parent)), Some((2, 1)));
     let after = state.learner().unwrap().unwrap();
-    let named = Global { ranks: RANKS as u32, artifact: [4; 32], sequence: 4 };
+    let named = Global { ranks: RANKS as u32, artifact: [4; 32], sequence: 4, series: None };
     assert_eq!(
         (after.global, state.global(), after.since),
         (Some(named), Some(named), Since::default())

@@ -16,6 +16,7 @@ use crate::probe::Readings;
 use heapless::HistoryBuf;
 use sapwood::inbox::Inbox;
 use sapwood::state::{Global, State, Trial};
+use sapwood_protocol::fleet::id::{FleetId, Hash};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -205,6 +206,8 @@ pub struct ReservoirStatus {
 pub struct GlobalStatus {
     /// Of the statement that offered it.
     pub sequence: u64,
+    /// The fleet whose statement that is; none by hand.
+    pub fleet: Option<String>,
     /// BLAKE3 of its file, in hexadecimal digits.
     pub artifact: String,
     /// Its rank.
@@ -223,9 +226,9 @@ pub struct TrialStatus {
 impl GlobalStatus {
     /// What the generation in use of a state stands on.
     pub fn of(state: &State) -> Option<Self> {
-        let Global { sequence, artifact, ranks } = state.global()?;
-        let artifact = artifact.iter().map(|byte| format!("{byte:02x}")).collect();
-        Some(Self { sequence, artifact, ranks })
+        let Global { sequence, series, artifact, ranks } = state.global()?;
+        let fleet = series.map(|series| FleetId(series.fleet).to_string());
+        Some(Self { sequence, fleet, artifact: Hash(artifact).to_string(), ranks })
     }
 }
 

@@ -5,180 +5,45 @@
 //!   the install as if nothing had been cut, and every sample that waited is learned once.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod place;
 mod world;
 
 use firmware_host::config::Config;
-use firmware_host::device::{FleetView, Handle, Offered, Order, Worker, World};
 use firmware_host::status::{Ending, JobKind};
-use jiff::tz::TimeZone;
-use sapwood::adapter::{Adapter, Spec, Strength, Target, wire};
-use sapwood::base::{Base, read_config};
+use firmware_host::sync::{Learner as _, Offered, View};
+use place::{Device, LEARNED, SERIES, TARGETS, WAITING, outcome, place};
+use sapwood::base::read_config;
 use sapwood::inbox::Inbox;
 use sapwood::ports::cut_disk::{CutDisk, Fault};
-use sapwood::state::{InstallOutcome, State};
-use sapwood_protocol::fleet::id::{CohortId, Hash};
+use sapwood::state::{InstallOutcome, Series, State};
+use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::fleet::message::{Facts, Installed};
-use sapwood_protocol::fleet::update::{Kind, Meta};
-use std::fs;
-use std::path::PathBuf;
+use sapwood_protocol::fleet::update::Header;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
-use tempfile::TempDir;
-use world::{BOUNDS, MINUTE_MS, Sky, Weather, base, config, offer};
-
-/// Ranks of a global adapter.
-const RANKS: usize = 3;
-/// Samples that the device has learned at the beginning, and that wait then.
-const LEARNED: u64 = 14;
-const WAITING: u64 = 13;
-
-/// A base, files of global adapters, and a device that has learned and in whose inbox samples wait.
-struct Place {
-    folder: TempDir,
-    model: PathBuf,
-    learned: CutDisk,
-}
-
-fn place() -> &'static Place {
-    static PLACE: OnceLock<Place> = OnceLock::new();
-    PLACE.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let model = base(folder.path());
-        let disk = Arc::new(CutDisk::new());
-        let mut device = Device::open(&disk, config(&model));
-        (0..LEARNED).for_each(|number| device.offer(number));
-        device.until(|view| view.generation == 1);
-        assert_eq!(device.handle.status().inbox.samples, 0);
-        (LEARNED..LEARNED + WAITING).for_each(|number| device.offer(number));
-        drop(device);
-        let learned = disk.copy();
-        Place { folder, model, learned }
-    })
-}
-
-impl Place {
-    fn disk(&self) -> Arc<CutDisk> {
-        Arc::new(self.learned.copy())
-    }
-
-    fn config(&self) -> Config {
-        config(&self.model)
-    }
-
-    /// A device on a copy of the disk.
-    fn device(&self) -> Device {
-        Device::open(&self.disk(), self.config())
-    }
-
-    /// An order to install the global adapter of that number, which changes little; `targets` are its own.
-    fn offered(&self, number: u8, sequence: u64, targets: &[Target]) -> Arc<Offered> {
-        let path = self.folder.path().join(format!("{number}-{}.safetensors", targets.len()));
-        let config = read_config(&self.model).unwrap();
-        let strength = Strength { rank: RANKS, alpha: RANKS as f32 };
-        let spec = Spec::uniform(&config, config.layers - 2..config.layers, targets, strength);
-        let value = |at: usize| ((at * 31 + usize::from(number)) % 17) as f32 / 4096.0;
-        let values = (0..spec.len()).map(value).collect();
-        let meta = Meta {
-            kind: Kind::Global,
-            base: Hash(Base::open(&self.model).unwrap().hash()),
-            cohort: CohortId([1; 32]),
-            from: Hash([0; 32]),
-            generation: 1,
-            steps: 1,
-            tokens: 1,
-        };
-        let bytes = wire::encode(&Adapter { spec, values }, &meta).unwrap();
-        fs::write(&path, &bytes).unwrap();
-        Arc::new(Offered { sequence, artifact: *blake3::hash(&bytes).as_bytes(), path })
-    }
-}
-
-const TARGETS: [Target; 2] = [Target::Q, Target::V];
-
-/// A program that runs.
-struct Device {
-    sky: Arc<Sky>,
-    worker: Worker,
-    handle: Handle,
-}
-
-impl Device {
-    fn open(disk: &Arc<CutDisk>, config: Config) -> Self {
-        Self::try_open(disk, config).unwrap()
-    }
-
-    fn try_open(disk: &Arc<CutDisk>, config: Config) -> Option<Self> {
-        let sky: Arc<Sky> = Arc::default();
-        let probes = Box::new(Weather(sky.clone()));
-        let world = World { storage: disk.clone(), clock: sky.clone(), probes };
-        let (worker, handle) = Worker::open(config, world, TimeZone::UTC).ok()?;
-        Some(Self { sky, worker, handle })
-    }
-
-    fn offer(&self, number: u64) {
-        offer(&self.handle, &format!("pump {number} turns at {} rpm", number * 7_919 % 3_000))
-            .unwrap();
-    }
-
-    fn order(&self, offered: &Arc<Offered>) {
-        // A program that is on its way out takes none.
-        let _ = self.handle.order(Order::Install(offered.clone()));
-    }
-
-    /// A look of the worker, then half a minute; false when it ended with an error.
-    fn tick(&mut self) -> bool {
-        let lived = self.worker.tick().is_ok();
-        self.sky.0.fetch_add(MINUTE_MS / 2, Ordering::Relaxed);
-        lived
-    }
-
-    /// Looks of the worker until something is so, an hour at most.
-    fn until(&mut self, so: impl Fn(&FleetView) -> bool) {
-        for _ in 0..120 {
-            if so(&self.handle.fleet_view()) {
-                return;
-            }
-            assert!(self.tick(), "the worker ended");
-        }
-        let status = self.handle.status();
-        unreachable!("{:?} {}: {:?}", status.phase, status.waiting_for, status.jobs);
-    }
-
-    fn kinds(&self) -> Vec<(JobKind, Ending)> {
-        self.handle.status().jobs.iter().map(|job| (job.kind, job.ending)).collect()
-    }
-}
-
-fn outcome(view: &FleetView, sequence: u64) -> Option<InstallOutcome> {
-    let found = view.installs.iter().find(|install| install.sequence == sequence);
-    found.map(|install| install.outcome)
-}
+use world::{BOUNDS, DAY_MINUTES, MINUTE_MS};
 
 /// Goal: from the order to the confirmation, what the device says of itself is what is committed.
 #[test]
 fn an_install_is_on_trial_for_ten_minutes_and_then_confirmed() {
     let (place, mut device) = (place(), place().device());
     let offered = place.offered(1, 7, &TARGETS);
-    let view = device.handle.fleet_view();
+    let view = device.view();
     let Facts { first_layer, targets, rank, .. } = view.facts;
     let top = read_config(&place.model).unwrap().layers as u16 - 2;
-    assert_eq!((first_layer, targets, rank, view.installed), (top, 0b101, 2, None));
-    let own = device.handle.own_part().unwrap();
+    assert_eq!((first_layer, targets, rank, view.installed()), (top, 0b101, 2, None));
+    let (own, Header { meta, .. }) = device.own_part().unwrap();
     assert_eq!(
-        (own.from, own.generation, Some(own.steps)),
-        ([0; 32], 1, view.ready.map(|r| r.steps))
+        (own.from, own.rank, meta.generation, Some(meta.steps)),
+        (Hash([0; 32]), 2, 1, view.ready.map(|r| r.steps))
     );
-    assert!(own.adapter.spec.modules.iter().all(|module| module.rank == 2));
     device.order(&offered);
     device.until(|view| view.trial);
-    let artifact = Hash(offered.artifact);
-    let view = device.handle.fleet_view();
-    assert_eq!(view.installed, Some(Installed { sequence: 7, artifact }));
+    let artifact = offered.artifact;
+    let view = device.view();
+    assert_eq!(view.installed(), Some(Installed { sequence: 7, artifact }));
     assert_eq!((view.generation, view.ready), (2, None));
-    assert_eq!(
-        (device.handle.own_part(), outcome(&view, 7)),
-        (None, Some(InstallOutcome::Trialled))
-    );
+    assert_eq!((device.own_part(), outcome(&view, 7)), (None, Some(InstallOutcome::Trialled)));
     let status = device.handle.status();
     assert_eq!(
         (status.serving.generation, status.trial.map(|trial| trial.tries_left)),
@@ -195,18 +60,17 @@ fn an_install_is_on_trial_for_ten_minutes_and_then_confirmed() {
     device.until(|view| !view.trial);
     let lived = device.sky.milliseconds() - begun;
     assert!((8 * MINUTE_MS..12 * MINUTE_MS).contains(&lived), "{lived} ms");
-    let install = device.handle.fleet_view().installs[0].clone();
+    let install = device.view().installs[0].clone();
     assert_eq!(install.outcome, InstallOutcome::Confirmed);
     assert!(install.before.is_some() && install.after.is_some());
     device.until(|view| view.generation == 3);
     let learned = (JobKind::Learn, Ending::Kept);
     assert_eq!(device.kinds(), [learned, (JobKind::Install, Ending::Kept), learned]);
-    let own = device.handle.own_part().unwrap();
-    assert_eq!((own.from, own.generation), (offered.artifact, 3));
-    assert!(own.adapter.spec.modules.iter().all(|module| module.rank == 2));
-    let ready = device.handle.fleet_view().ready.unwrap();
-    assert_eq!((own.steps, own.tokens), (ready.steps, ready.tokens));
-    assert!(own.tokens > own.steps, "{own:?}");
+    let (own, Header { meta, .. }) = device.own_part().unwrap();
+    assert_eq!((own.from, own.rank, meta.generation), (offered.artifact, 2, 3));
+    let ready = device.view().ready.unwrap();
+    assert_eq!((meta.steps, meta.tokens), (ready.steps, ready.tokens));
+    assert!(meta.tokens > meta.steps, "{meta:?}");
 }
 
 /// The job under way ends first, however little it may spend at a time.
@@ -222,7 +86,7 @@ fn a_job_under_way_when_the_order_comes_is_finished_first() {
     let kinds = device.kinds();
     let install = kinds.iter().position(|(kind, _)| *kind == JobKind::Install).unwrap();
     assert_eq!(kinds[install - 1], (JobKind::Learn, Ending::Kept), "{kinds:?}");
-    assert_eq!((kinds.len(), device.handle.fleet_view().generation), (install + 1, 3));
+    assert_eq!((kinds.len(), device.view().generation), (install + 1, 3));
 }
 
 /// A program that never lives ten minutes, whatever ends it.
@@ -237,15 +101,15 @@ fn a_generation_that_is_never_confirmed_is_taken_back_before_anything_is_loaded(
     for left in [2, 1, 0] {
         let mut device = Device::open(&disk, place.config());
         assert_eq!(device.handle.status().trial.map(|trial| trial.tries_left), Some(left));
-        assert!(device.tick() && device.handle.fleet_view().trial);
+        assert!(device.tick() && device.view().trial);
     }
     // Without a model nothing can be loaded, and still the parent is back.
     let config = Config { model: Some(place.folder.path().join("none")), ..place.config() };
     assert!(Device::try_open(&disk, config).is_none());
     assert_eq!(State::look(disk.clone()).unwrap().current().unwrap().number, 1);
     let mut device = Device::open(&disk, place.config());
-    let view = device.handle.fleet_view();
-    assert_eq!((view.generation, view.installed, view.trial), (1, None, false));
+    let view = device.view();
+    assert_eq!((view.generation, view.installed(), view.trial), (1, None, false));
     assert_eq!(outcome(&view, 7), Some(InstallOutcome::Reverted));
     // It is not tried again, and learning goes on.
     device.order(&place.offered(1, 7, &TARGETS));
@@ -268,7 +132,7 @@ fn a_worse_second_look_gives_the_parent_back_wherever_it_is_cut() {
     let looked = |disk: &Arc<CutDisk>| {
         let mut device = Device::open(disk, strict.clone());
         device.until(|view| !view.trial);
-        let (view, status) = (device.handle.fleet_view(), device.handle.status());
+        let (view, status) = (device.view(), device.handle.status());
         assert_eq!((view.generation, status.serving.generation, status.trial), (1, Some(1), None));
         assert_eq!((view.installs.len(), view.installs[0].outcome), (1, InstallOutcome::Reverted));
         let reason = &view.installs[0].reason;
@@ -281,7 +145,7 @@ fn a_worse_second_look_gives_the_parent_back_wherever_it_is_cut() {
         disk.set(Some(Fault::Cut(at)));
         if let Some(mut device) = Device::try_open(&disk, strict.clone()) {
             // What met the cut may be tried again for ever.
-            while device.handle.fleet_view().trial && !disk.is_off() && device.tick() {}
+            while device.view().trial && !disk.is_off() && device.tick() {}
         }
         let disk = Arc::new(disk.after_cut(at as u64));
         check(&disk, &format!("cut at {at}"));
@@ -297,15 +161,19 @@ fn an_offer_that_is_none_ends_with_its_reason() {
     let (place, mut device) = (place(), place().device());
     device.order(&place.offered(1, 1, &TARGETS[..1]));
     device.until(|view| outcome(view, 1) == Some(InstallOutcome::Declined));
-    let other =
-        Offered { sequence: 2, artifact: [9; 32], ..(*place.offered(1, 2, &TARGETS)).clone() };
+    let other = Offered {
+        sequence: 2,
+        artifact: Hash([9; 32]),
+        ..(*place.offered(1, 2, &TARGETS)).clone()
+    };
     device.order(&Arc::new(other));
     device.until(|view| outcome(view, 2) == Some(InstallOutcome::Failed));
     let path = place.folder.path().join("gone");
-    device.order(&Arc::new(Offered { sequence: 3, artifact: [9; 32], path }));
+    let gone = Offered { series: SERIES, sequence: 3, artifact: Hash([9; 32]), path };
+    device.order(&Arc::new(gone));
     device.until(|view| outcome(view, 3) == Some(InstallOutcome::Failed));
     let reasons: Vec<String> =
-        device.handle.fleet_view().installs.into_iter().map(|install| install.reason).collect();
+        device.view().installs.into_iter().map(|install| install.reason).collect();
     for (reason, word) in reasons.iter().zip(["another's", "BLAKE3", "No such file"]) {
         assert!(reason.contains(word), "{reasons:?}");
     }
@@ -315,11 +183,36 @@ fn an_offer_that_is_none_ends_with_its_reason() {
     device.order(&place.offered(1, 6, &TARGETS));
     device.order(&place.offered(2, 5, &TARGETS));
     device.until(|view| outcome(view, 6) == Some(InstallOutcome::Confirmed));
-    let view = device.handle.fleet_view();
+    assert_eq!(outcome(&device.view(), 5), None);
+}
+
+/// Another fleet counts from 1 again; the adapter that is there is there, whoever releases it.
+#[test]
+fn release_1_of_another_fleet_is_new_whatever_the_last_one_numbered() {
+    let (place, mut device) = (place(), place().device());
+    device.order(&place.offered(1, 7, &TARGETS));
+    device.until(|view| outcome(view, 7) == Some(InstallOutcome::Confirmed));
+    let moved = |number, series| {
+        let offered = (*place.offered(number, 1, &TARGETS)).clone();
+        Arc::new(Offered { series, ..offered })
+    };
+    let other = Series { fleet: [5; 16], ..SERIES };
+    device.order(&moved(2, other));
+    device.until(|view| view.trial);
+    let of = |view: &View| view.global.map(|global| (global.series, global.sequence));
+    assert_eq!(of(&device.view()), Some((Some(other), 1)));
+    device.until(|view| outcome(view, 1) == Some(InstallOutcome::Confirmed));
+    device.order(&moved(2, Series { cohort: [9; 32], ..other }));
+    device.until(|view| view.installs.len() == 3);
+    let last = device.view().installs[2].clone();
     assert_eq!(
-        (view.installed.map(|installed| installed.sequence), outcome(&view, 5)),
-        (Some(6), None)
+        (last.outcome, last.reason.as_str()),
+        (InstallOutcome::Confirmed, "it is installed already")
     );
+    // An order of a fleet that was left goes with it.
+    device.order(&moved(3, Series { fleet: [6; 16], ..SERIES }));
+    device.handle.withdraw();
+    assert!(device.tick() && device.view().installs.len() == 3);
 }
 
 /// What a fleet gives a device that has learned nothing waits until there is text to judge it by.
@@ -327,15 +220,15 @@ fn an_offer_that_is_none_ends_with_its_reason() {
 fn without_any_text_to_judge_by_an_install_waits_for_the_first_job() {
     let place = place();
     let mut device = Device::open(&Arc::new(CutDisk::new()), place.config());
-    let view = device.handle.fleet_view();
+    let view = device.view();
     assert_eq!((view.facts.rank, view.generation, view.ready), (2, 0, None));
-    assert!(device.handle.own_part().is_none());
+    assert!(device.own_part().is_none());
     device.order(&place.offered(1, 1, &TARGETS));
     assert!(device.tick());
-    assert!(device.handle.fleet_view().installs.is_empty() && device.kinds().is_empty());
+    assert!(device.view().installs.is_empty() && device.kinds().is_empty());
     (0..LEARNED).for_each(|number| device.offer(number));
     device.until(|view| view.trial);
-    assert_eq!(device.handle.fleet_view().generation, 2);
+    assert_eq!(device.view().generation, 2);
 }
 
 /// From the order to the last sample: an hour of a device that is told the same order until it has ended.
@@ -343,7 +236,7 @@ fn without_any_text_to_judge_by_an_install_waits_for_the_first_job() {
 fn hour(device: &mut Device, offered: &Arc<Offered>) -> bool {
     for _ in 0..120 {
         device.order(offered);
-        let view = device.handle.fleet_view();
+        let view = device.view();
         let is_over = matches!(
             outcome(&view, offered.sequence),
             Some(InstallOutcome::Confirmed | InstallOutcome::Reverted)
@@ -412,6 +305,74 @@ fn a_power_cut_at_any_operation_of_an_install_ends_as_none() {
         assert!(same || is_in_job, "{when}: what was learned is the same to the bit");
     }
     assert!(olds > 10 && trials > 10, "both are found: {olds} old, {trials} on trial");
+}
+
+/// An install that every start dies of, wherever that is: after three starts it is given up, its fleet can
+/// be told so, and the samples that waited are learned.
+#[test]
+fn an_install_that_brings_every_start_down_is_given_up_and_learning_goes_on() {
+    let place = place();
+    let offered = place.offered(1, 7, &TARGETS);
+    let tried = |disk: &Arc<CutDisk>, fault: Option<Fault>| {
+        let mut device = Device::open(disk, place.config());
+        disk.set(fault);
+        device.order(&offered);
+        while !disk.is_off() && outcome(&device.view(), 7).is_none() && device.tick() {}
+        device
+    };
+    let whole = place.disk();
+    drop(tried(&whole, None));
+    let (mut given_up, mut others) = (0, 0);
+    for at in (0..whole.operations()).step_by(2) {
+        let mut disk = place.disk();
+        for start in 0..3 {
+            drop(tried(&disk, Some(Fault::Cut(at))));
+            disk = Arc::new(disk.after_cut((at + start) as u64));
+        }
+        let mut device = tried(&disk, None);
+        let install = device.view().installs[0].clone();
+        if install.outcome != InstallOutcome::Declined {
+            others += 1;
+            continue;
+        }
+        given_up += 1;
+        assert!(install.reason.contains("brought the program down"), "cut at {at}: {install:?}");
+        assert_eq!((install.series, device.view().generation), (Some(SERIES), 1), "cut at {at}");
+        device.until(|view| view.generation == 2);
+        assert_eq!(device.handle.status().inbox.samples, 0, "cut at {at}");
+        // Given again, it has ended.
+        device.order(&offered);
+        assert!(device.tick() && device.view().installs.len() == 1, "cut at {at}");
+    }
+    assert!(given_up > 5 && others > 1, "{given_up} given up, {others} not");
+}
+
+/// What it is told to stop for is no fault of an install.
+#[test]
+fn an_install_that_is_told_to_stop_keeps_its_starts() {
+    let place = place();
+    let (offered, disk) = (place.offered(1, 7, &TARGETS), place.disk());
+    let mut stopped = 0;
+    for looks in 1..20 {
+        let mut device = Device::open(&disk, place.config());
+        device.order(&offered);
+        // So many looks before noon, when it becomes too hot.
+        let noon = DAY_MINUTES / 2 * MINUTE_MS;
+        device.sky.0.store(noon - 3_000 * looks, Ordering::Relaxed);
+        assert!(device.tick());
+        if device.view().trial {
+            break;
+        }
+        stopped += u32::from(device.kinds().last() == Some(&(JobKind::Install, Ending::Stopped)));
+        drop(device);
+        assert_eq!(State::look(disk.clone()).unwrap().attempt(), None, "{looks} looks");
+    }
+    assert!(stopped > 3, "{stopped} stopped");
+    let mut device = Device::open(&disk, place.config());
+    if !device.view().trial {
+        device.order(&offered);
+        device.until(|view| view.trial);
+    }
 }
 
 /// The same where every start but the last is cut down: the parent returns once, and for good.

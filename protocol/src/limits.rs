@@ -51,6 +51,8 @@ pub const REJECTIONS_MAX: usize = 16;
 pub const INSTALLS_MAX: usize = FLEET_REPORTS_MAX;
 /// Starts that a generation on trial gets before the one it grew from returns.
 pub const TRIES_MAX: u32 = 3;
+/// Starts of an install that may end before it does; then it is given up.
+pub const INSTALL_STARTS_MAX: u32 = 3;
 /// Bytes of a verdict or of a reason.
 pub const VERDICT_BYTES_MAX: usize = 4096;
 /// Bytes of a manifest.

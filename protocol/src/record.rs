@@ -55,9 +55,9 @@ impl Kind {
     /// The version of its format that this program writes; it reads this one and all before.
     pub const fn version(self) -> u16 {
         match self {
-            Self::Manifest => 6,
-            Self::Checkpoint => 4,
-            Self::Learner => 3,
+            Self::Manifest => 7,
+            Self::Checkpoint => 5,
+            Self::Learner => 4,
             Self::Reservoir | Self::Slot | Self::Job => 2,
             _ => 1,
         }

@@ -28,9 +28,9 @@ pub(crate) fn run(args: &Install, console: &mut Console) -> anyhow::Result<()> {
     let header = wire::header(&bytes).with_context(|| named.to_string())?;
     let mut state = open(&args.state, console)?;
     let base = Base::open(&args.model)?;
-    let sequence = args.sequence.unwrap_or(state.taken() + 1);
+    let sequence = args.sequence.unwrap_or(state.taken(None) + 1);
     let offered =
-        Offered::read(&bytes, base.hash(), sequence).with_context(|| named.to_string())?;
+        Offered::read(&bytes, base.hash(), (None, sequence)).with_context(|| named.to_string())?;
     let wishes = match state.current() {
         Some(_) => said(args)?,
         None => said(args)?.or(shape(&header.shape, base.config().layers)),

@@ -30,7 +30,8 @@ use crate::head::{Group, Seen};
 use crate::reservoir::Reservoir;
 use crate::settings::{REFIT_BLOCKS, Settings};
 use crate::state::{
-    Commit, Global, Install, InstallOutcome, LearnerRecord, Since, State, StateError, shapes,
+    Commit, Global, Install, InstallOutcome, LearnerRecord, Series, Since, State, StateError,
+    shapes,
 };
 use crate::train::Learners;
 use rand_chacha::ChaCha8Rng;
@@ -42,8 +43,10 @@ use sapwood_protocol::limits::FLEET_RANK_MAX;
 /// A global adapter that was offered to the device.
 #[derive(Clone, Debug)]
 pub struct Offered {
-    /// Of the statement that offers it; only one above all that were taken is taken.
+    /// Of the statement that offers it; only one above all that were taken of its series is taken.
     pub sequence: u64,
+    /// What that counts in; none by hand.
+    pub series: Option<Series>,
     /// BLAKE3 of its file.
     pub artifact: [u8; 32],
     /// The adapter, of one rank in every module.
@@ -55,7 +58,11 @@ impl Offered {
     ///
     /// # Errors
     /// [`LearnError::Adapter`] says what is wrong with it.
-    pub fn read(bytes: &[u8], base: [u8; 32], sequence: u64) -> Result<Self, LearnError> {
+    pub fn read(
+        bytes: &[u8],
+        base: [u8; 32],
+        (series, sequence): (Option<Series>, u64),
+    ) -> Result<Self, LearnError> {
         let header = wire::header(bytes)?;
         let expected = Expected {
             kind: Kind::Global,
@@ -66,7 +73,7 @@ impl Offered {
             rank_max: FLEET_RANK_MAX,
         };
         let (global, _) = wire::decode(bytes, &expected)?;
-        Ok(Self { sequence, artifact: *blake3::hash(bytes).as_bytes(), global })
+        Ok(Self { sequence, series, artifact: *blake3::hash(bytes).as_bytes(), global })
     }
 }
 
@@ -173,7 +180,7 @@ impl<'i> Installing<'i> {
         {
             return Err(LearnError::Installed { sequence });
         }
-        state.may_install(offered.sequence)?;
+        state.may_install(offered.series, offered.sequence)?;
         if let Some(checkpoint) = state.take_checkpoint()? {
             return Err(LearnError::Interrupted { step: checkpoint.learner.cursor.step });
         }
@@ -313,10 +320,10 @@ impl<'i> Installing<'i> {
         learners: &Learners,
         scores: &[Score],
     ) -> Result<Option<u64>, LearnError> {
-        let Offered { sequence, artifact, .. } = *self.offered;
+        let Offered { sequence, series, artifact, .. } = *self.offered;
         let (outcome, reason) = (InstallOutcome::Declined, verdict.to_string());
         let [before, after] = change(scores);
-        let install = Install { sequence, artifact, outcome, reason, before, after };
+        let install = Install { sequence, series, artifact, outcome, reason, before, after };
         if !verdict.keeps() {
             state.decline(install)?;
             return Ok(state.current().map(|generation| generation.number));
@@ -348,7 +355,7 @@ impl<'i> Installing<'i> {
 
     /// The record of the new generation: moments that begin again, all else of the device's life as it was.
     fn record(&self, learners: &Learners) -> Result<LearnerRecord, LearnError> {
-        let Offered { sequence, artifact, .. } = *self.offered;
+        let Offered { sequence, series, artifact, .. } = *self.offered;
         let Learners { fast, slow, moments, .. } = learners;
         let mut record = LearnerRecord {
             fast: fast.values.clone(),
@@ -359,7 +366,7 @@ impl<'i> Installing<'i> {
             shapes: shapes(&slow.spec),
             base: self.engines.base.hash(),
             settings: self.settings.identity()?,
-            global: Some(Global { ranks: self.ranks, artifact, sequence }),
+            global: Some(Global { ranks: self.ranks, artifact, sequence, series }),
             since: Since::default(),
             ..LearnerRecord::default()
         };

@@ -443,7 +443,7 @@ impl Job<'_, '_> {
 
 /// A global adapter as an adapter's files name it.
 pub(super) fn named(global: Global) -> peft::Global {
-    let Global { ranks, artifact, sequence } = global;
+    let Global { ranks, artifact, sequence, .. } = global;
     peft::Global { ranks, artifact, sequence }
 }
 

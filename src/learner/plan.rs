@@ -357,7 +357,7 @@ mod tests {
         let settings = Settings::default().merge(shape(&record, &config).or(by_base(&config)));
         assert_eq!(super::super::spec(&config, &settings)?, old);
         assert_eq!(shape(&LearnerRecord::default(), &config), Overrides::default());
-        let global = Some(state::Global { ranks: 5, artifact: [0; 32], sequence: 1 });
+        let global = Some(state::Global { ranks: 5, artifact: [0; 32], sequence: 1, series: None });
         let shapes = state::shapes(&old.over(5));
         let record = LearnerRecord { shapes, global, ..LearnerRecord::default() };
         let settings = Settings::default().merge(shape(&record, &config).or(by_base(&config)));

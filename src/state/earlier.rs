@@ -6,7 +6,7 @@
 use super::checkpoint::{Best, Checkpoint};
 use super::learner::{Domain, HeldOutBlock, JobPosition, LearnerRecord, Shape};
 use super::manifest::{FileDigest, Generation, Manifest, Rejection};
-use super::trial::Since;
+use super::trial::{Global, Install, InstallOutcome, Since, Trial};
 use crate::reservoir::record::open;
 use crate::reservoir::{ChanceState, FirstLedger, Ledger, RecordError, SecondLedger};
 use rkyv::{Archive, Deserialize, Serialize};
@@ -19,6 +19,7 @@ pub(super) fn manifest(header: &Header, bytes: &[u8]) -> Result<Manifest, Record
         2 => Ok(open::<SecondManifest>(header, bytes)?.into()),
         3 | 4 => Ok(open::<ThirdManifest>(header, bytes)?.into()),
         5 => Ok(open::<FifthManifest>(header, bytes)?.into()),
+        6 => Ok(open::<SixthManifest>(header, bytes)?.into()),
         _ => open(header, bytes),
     }
 }
@@ -28,6 +29,7 @@ pub(super) fn learner(header: &Header, bytes: &[u8]) -> Result<LearnerRecord, Re
     match header.version {
         1 => Ok(open::<FirstLearner>(header, bytes)?.into()),
         2 => Ok(open::<SecondLearner>(header, bytes)?.into()),
+        3 => Ok(open::<ThirdLearner>(header, bytes)?.into()),
         _ => open(header, bytes),
     }
 }
@@ -38,6 +40,7 @@ pub(super) fn checkpoint(header: &Header, bytes: &[u8]) -> Result<Checkpoint, Re
         1 => Ok(open::<FirstCheckpoint>(header, bytes)?.into()),
         2 => Ok(open::<SecondCheckpoint>(header, bytes)?.into()),
         3 => Ok(open::<ThirdCheckpoint>(header, bytes)?.into()),
+        4 => Ok(open::<FourthCheckpoint>(header, bytes)?.into()),
         _ => open(header, bytes),
     }
 }
@@ -90,6 +93,53 @@ struct FifthManifest {
     domain: u32,
 }
 
+/// Before a sequence said whose it is, and an install counted its starts.
+#[derive(Archive, Serialize, Deserialize)]
+struct SixthManifest {
+    sequence: u64,
+    current: u64,
+    last: u64,
+    generations: Vec<SecondGeneration>,
+    rejections: Vec<Rejection>,
+    ledger: Option<Ledger>,
+    learned: u64,
+    domain: u32,
+    trial: Option<Trial>,
+    installs: Vec<FirstInstall>,
+}
+
+/// A commit of version 6.
+#[derive(Archive, Serialize, Deserialize)]
+struct SecondGeneration {
+    number: u64,
+    parent: u64,
+    step: u64,
+    verdict: String,
+    files: Vec<FileDigest>,
+    learner: FileDigest,
+    global: Option<FirstGlobal>,
+    since: Since,
+}
+
+/// With a sequence of any fleet.
+#[derive(Archive, Serialize, Deserialize)]
+struct FirstGlobal {
+    ranks: u32,
+    artifact: [u8; 32],
+    sequence: u64,
+}
+
+/// With a sequence of any fleet.
+#[derive(Archive, Serialize, Deserialize)]
+struct FirstInstall {
+    sequence: u64,
+    artifact: [u8; 32],
+    outcome: InstallOutcome,
+    reason: String,
+    before: Option<f64>,
+    after: Option<f64>,
+}
+
 /// A commit of versions 1 to 5.
 #[derive(Archive, Serialize, Deserialize)]
 struct FirstGeneration {
@@ -106,6 +156,29 @@ impl From<FirstGeneration> for Generation {
         let FirstGeneration { number, parent, step, verdict, files, learner } = first;
         let since = Since::all(step);
         Self { number, parent, step, verdict, files, learner, global: None, since }
+    }
+}
+
+impl From<FirstGlobal> for Global {
+    fn from(first: FirstGlobal) -> Self {
+        let FirstGlobal { ranks, artifact, sequence } = first;
+        Self { ranks, artifact, sequence, series: None }
+    }
+}
+
+impl From<FirstInstall> for Install {
+    fn from(first: FirstInstall) -> Self {
+        let FirstInstall { sequence, artifact, outcome, reason, before, after } = first;
+        Self { sequence, series: None, artifact, outcome, reason, before, after }
+    }
+}
+
+impl From<SecondGeneration> for Generation {
+    fn from(second: SecondGeneration) -> Self {
+        let SecondGeneration { number, parent, step, verdict, files, learner, global, since } =
+            second;
+        let global = global.map(Global::from);
+        Self { number, parent, step, verdict, files, learner, global, since }
     }
 }
 
@@ -141,19 +214,34 @@ impl From<FifthManifest> for Manifest {
     fn from(fifth: FifthManifest) -> Self {
         let FifthManifest { sequence, current, last, rejections, ledger, learned, domain, .. } =
             fifth;
-        let generations = fifth.generations.into_iter().map(Generation::from).collect();
-        let (trial, installs) = (None, Vec::new());
         Self {
             sequence,
             current,
             last,
-            generations,
+            generations: fifth.generations.into_iter().map(Generation::from).collect(),
             rejections,
             ledger,
             learned,
             domain,
-            trial,
-            installs,
+            ..Self::default()
+        }
+    }
+}
+
+impl From<SixthManifest> for Manifest {
+    fn from(sixth: SixthManifest) -> Self {
+        Self {
+            sequence: sixth.sequence,
+            current: sixth.current,
+            last: sixth.last,
+            generations: sixth.generations.into_iter().map(Generation::from).collect(),
+            rejections: sixth.rejections,
+            ledger: sixth.ledger,
+            learned: sixth.learned,
+            domain: sixth.domain,
+            trial: sixth.trial,
+            installs: sixth.installs.into_iter().map(Install::from).collect(),
+            attempt: None,
         }
     }
 }
@@ -264,6 +352,44 @@ impl From<SecondLearner> for LearnerRecord {
     }
 }
 
+/// Before a sequence said whose it is.
+#[derive(Archive, Serialize, Deserialize)]
+struct ThirdLearner {
+    fast: Vec<f32>,
+    slow: Vec<f32>,
+    first_moment: Vec<f32>,
+    second_moment: Vec<f32>,
+    step: u64,
+    cursor: JobPosition,
+    shapes: Vec<Shape>,
+    base: [u8; 32],
+    settings: Vec<(String, String)>,
+    domains: Vec<Domain>,
+    held_out: Vec<HeldOutBlock>,
+    global: Option<FirstGlobal>,
+    since: Since,
+}
+
+impl From<ThirdLearner> for LearnerRecord {
+    fn from(third: ThirdLearner) -> Self {
+        Self {
+            fast: third.fast,
+            slow: third.slow,
+            first_moment: third.first_moment,
+            second_moment: third.second_moment,
+            step: third.step,
+            cursor: third.cursor,
+            shapes: third.shapes,
+            base: third.base,
+            settings: third.settings,
+            domains: third.domains,
+            held_out: third.held_out,
+            global: third.global.map(Global::from),
+            since: third.since,
+        }
+    }
+}
+
 /// Before the reservoir was served in passes and the best was kept.
 #[derive(Archive, Serialize, Deserialize)]
 struct FirstCheckpoint {
@@ -293,6 +419,16 @@ struct ThirdCheckpoint {
     best: Option<Best>,
 }
 
+/// Before a sequence said whose it is.
+#[derive(Archive, Serialize, Deserialize)]
+struct FourthCheckpoint {
+    sequence: u64,
+    current: u64,
+    learner: ThirdLearner,
+    ledger: Option<Ledger>,
+    best: Option<Best>,
+}
+
 impl From<FirstCheckpoint> for Checkpoint {
     fn from(first: FirstCheckpoint) -> Self {
         let FirstCheckpoint { sequence, current, learner, ledger } = first;
@@ -312,6 +448,13 @@ impl From<SecondCheckpoint> for Checkpoint {
 impl From<ThirdCheckpoint> for Checkpoint {
     fn from(third: ThirdCheckpoint) -> Self {
         let ThirdCheckpoint { sequence, current, learner, ledger, best } = third;
+        Self { sequence, current, learner: learner.into(), ledger, best }
+    }
+}
+
+impl From<FourthCheckpoint> for Checkpoint {
+    fn from(fourth: FourthCheckpoint) -> Self {
+        let FourthCheckpoint { sequence, current, learner, ledger, best } = fourth;
         Self { sequence, current, learner: learner.into(), ledger, best }
     }
 }

@@ -5,7 +5,7 @@
 //! - Invariant: what the manifest with the higher sequence names was durable before it was.
 
 use super::publish::{self, damaged};
-use super::trial::{Global, Install, Since, Trial};
+use super::trial::{Attempt, Global, Install, Since, Trial};
 use super::{StateError, earlier};
 use crate::ports::Storage;
 use crate::reservoir::record::{self, seal};
@@ -115,6 +115,8 @@ pub(crate) struct Manifest {
     pub(crate) trial: Option<Trial>,
     /// The last installs of a global adapter, oldest first.
     pub(crate) installs: Vec<Install>,
+    /// The install that was begun and has not ended.
+    pub(crate) attempt: Option<Attempt>,
 }
 
 impl Manifest {
@@ -170,6 +172,7 @@ impl Manifest {
         }
         limit("installs kept", INSTALLS_MAX as u64, self.installs.len() as u64)?;
         self.installs.iter().try_for_each(Install::check)?;
+        self.attempt.as_ref().map_or(Ok(()), Attempt::check)?;
         if let Some(trial) = &self.trial {
             limit("tries of a trial", u64::from(TRIES_MAX), u64::from(trial.tries_left))?;
             if trial.generation != self.current || trial.generation == 0 {

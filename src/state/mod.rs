@@ -40,7 +40,7 @@ pub use learner::{Domain, HeldOutBlock, JobPosition, LearnerRecord, Shape, shape
 pub use manifest::{FileDigest, Generation, Rejection};
 pub use own::foreign;
 pub use rebuild::{AdapterFiles, Rebuilt, Whole};
-pub use trial::{Global, Install, InstallOutcome, Since, Trial};
+pub use trial::{Attempt, Global, Install, InstallOutcome, Series, Since, Trial};
 
 use crate::ports::Storage;
 use crate::reservoir::record::seal;

@@ -9,14 +9,25 @@
 //! - The manifest remembers the last installs with their outcome, each moved by the write that makes it
 //!   true: whoever reports them reports none twice and loses none to a cut.
 //! - While a generation is on trial nothing is committed on top of it.
+//! - A sequence says nothing without its series: another fleet counts its releases from 1 too.
+//! - An install takes a start before it begins: one that brings every start down is given up.
 //! - Invariant: the parent of a generation on trial is kept.
 
 use super::manifest::{Manifest, limit};
 use super::{Commit, State, StateError, recover};
 use rkyv::{Archive, Deserialize, Serialize};
 use sapwood_protocol::limits::{
-    COUNT_MAX, FLEET_REASON_BYTES_MAX, INSTALLS_MAX, RANK_MAX, TRIES_MAX,
+    COUNT_MAX, FLEET_REASON_BYTES_MAX, INSTALL_STARTS_MAX, INSTALLS_MAX, RANK_MAX, TRIES_MAX,
 };
+
+/// Whose releases are counted together: sequences of another fleet or cohort are others.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Series {
+    /// The fleet.
+    pub fleet: [u8; 16],
+    /// The cohort; two fleets may have one of the same name.
+    pub cohort: [u8; 32],
+}
 
 /// The global adapter that a generation stands on: the first ranks of every layer.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +38,8 @@ pub struct Global {
     pub artifact: [u8; 32],
     /// Of the statement that offered it.
     pub sequence: u64,
+    /// What that counts in; none by hand, or where an earlier version did not keep it.
+    pub series: Option<Series>,
 }
 
 impl Global {
@@ -87,6 +100,8 @@ pub enum InstallOutcome {
 pub struct Install {
     /// Of the statement that offered it.
     pub sequence: u64,
+    /// What that counts in; none by hand, or where an earlier version did not keep it.
+    pub series: Option<Series>,
     /// BLAKE3 of its file.
     pub artifact: [u8; 32],
     /// What became of it.
@@ -107,6 +122,24 @@ impl Install {
     }
 }
 
+/// An install that was begun and has not ended.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// What its sequence counts in.
+    pub series: Option<Series>,
+    /// Of the statement that offers it.
+    pub sequence: u64,
+    /// Starts that it has taken, those that were given back left out.
+    pub starts: u32,
+}
+
+impl Attempt {
+    pub(super) fn check(&self) -> Result<(), StateError> {
+        limit("sequence of an install", COUNT_MAX, self.sequence)?;
+        limit("starts of an install", u64::from(INSTALL_STARTS_MAX), u64::from(self.starts))
+    }
+}
+
 /// A reason as long as a report may have it.
 fn short(reason: &str) -> String {
     reason[..reason.floor_char_boundary(FLEET_REASON_BYTES_MAX)].to_owned()
@@ -118,6 +151,8 @@ impl Manifest {
             self.installs.remove(0);
         }
         install.reason = short(&install.reason);
+        let ended = (install.series, install.sequence);
+        self.attempt.take_if(|attempt| (attempt.series, attempt.sequence) == ended);
         self.installs.push(install);
     }
 
@@ -138,11 +173,12 @@ impl Manifest {
         }
     }
 
-    /// The highest sequence that was taken, 0 before any.
-    fn taken(&self) -> u64 {
-        let installs = self.installs.iter().map(|install| install.sequence);
+    /// The highest sequence of a series that was taken, 0 before any.
+    fn taken(&self, series: Option<Series>) -> u64 {
+        let installs = self.installs.iter().map(|install| (install.series, install.sequence));
         let globals = self.generations.iter().filter_map(|kept| kept.global);
-        installs.chain(globals.map(|global| global.sequence)).max().unwrap_or(0)
+        let all = installs.chain(globals.map(|global| (global.series, global.sequence)));
+        all.filter(|(of, _)| *of == series).map(|(_, sequence)| sequence).max().unwrap_or(0)
     }
 }
 
@@ -167,18 +203,23 @@ impl State {
         &self.manifest.installs
     }
 
-    /// The highest sequence that was taken, 0 before any.
-    pub fn taken(&self) -> u64 {
-        self.manifest.taken()
+    /// The install that was begun and has not ended.
+    pub fn attempt(&self) -> Option<Attempt> {
+        self.manifest.attempt
     }
 
-    /// Whether an offer of that sequence can be taken now.
+    /// The highest sequence of a series that was taken, 0 before any.
+    pub fn taken(&self, series: Option<Series>) -> u64 {
+        self.manifest.taken(series)
+    }
+
+    /// Whether an offer of that sequence of its series can be taken now.
     ///
     /// # Errors
     /// [`StateError::OnTrial`], [`StateError::Taken`].
-    pub fn may_install(&self, sequence: u64) -> Result<(), StateError> {
+    pub fn may_install(&self, series: Option<Series>, sequence: u64) -> Result<(), StateError> {
         self.may_commit()?;
-        let taken = self.taken();
+        let taken = self.taken(series);
         if sequence > taken { Ok(()) } else { Err(StateError::Taken { taken, got: sequence }) }
     }
 
@@ -193,6 +234,44 @@ impl State {
         }
     }
 
+    /// Takes one of the starts that an install has, before it begins: how many it has taken then; none, and
+    /// nothing is changed, where it had them all and never came to its end.
+    ///
+    /// # Errors
+    /// [`StateError::OnTrial`], [`StateError::Taken`], [`StateError::Storage`], [`StateError::Sync`].
+    pub fn begin_install(
+        &mut self,
+        series: Option<Series>,
+        sequence: u64,
+    ) -> Result<Option<u32>, StateError> {
+        self.usable()?;
+        self.may_install(series, sequence)?;
+        let is_this = |known: &Attempt| (known.series, known.sequence) == (series, sequence);
+        let starts = 1 + self.manifest.attempt.filter(is_this).map_or(0, |known| known.starts);
+        if starts > INSTALL_STARTS_MAX {
+            return Ok(None);
+        }
+        self.attempted(Some(Attempt { series, sequence, starts }))?;
+        Ok(Some(starts))
+    }
+
+    /// Gives a start back: what ended it was told to.
+    ///
+    /// # Errors
+    /// [`StateError::Storage`], [`StateError::Sync`]: it counts.
+    pub fn excuse_install(&mut self) -> Result<(), StateError> {
+        self.usable()?;
+        let Some(attempt) = self.manifest.attempt else { return Ok(()) };
+        let starts = attempt.starts.saturating_sub(1);
+        self.attempted(Some(Attempt { starts, ..attempt }).filter(|left| left.starts > 0))
+    }
+
+    fn attempted(&mut self, attempt: Option<Attempt>) -> Result<(), StateError> {
+        let next = Manifest { attempt, ..self.manifest.clone() };
+        let result = self.flip(next);
+        self.note(result)
+    }
+
     /// Makes an install current, on trial: no sample of the inbox is taken with it. Returns the new
     /// generation's number.
     ///
@@ -200,7 +279,7 @@ impl State {
     /// [`StateError::OnTrial`], [`StateError::Taken`], and as [`State::commit`].
     pub fn install(&mut self, commit: Commit<'_>, install: Install) -> Result<u64, StateError> {
         self.usable()?;
-        self.may_install(install.sequence)?;
+        self.may_install(install.series, install.sequence)?;
         let parent = self.manifest.current;
         let result = self.try_commit(commit, |next| {
             let generation = next.current;
@@ -217,7 +296,7 @@ impl State {
     /// [`StateError::Sync`].
     pub fn decline(&mut self, install: Install) -> Result<(), StateError> {
         self.usable()?;
-        self.may_install(install.sequence)?;
+        self.may_install(install.series, install.sequence)?;
         let mut next = self.manifest.clone();
         next.remember(install);
         let result = self.flip(next);

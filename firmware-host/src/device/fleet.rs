@@ -1,47 +1,20 @@
-//! What a fleet may know of the device: what it stands on, what became of installs, its own part.
+//! The device as its fleet's sync knows it: a view, the own part as a file, files to install.
 //!
-//! - In: what is committed. Out: [`FleetView`] and [`OwnPart`], from memory.
-//! - Never here: text, scores of single domains, the network.
+//! - In: what is committed. Out: [`View`] and [`Part`], from memory.
+//! - Never here: text, scores of single domains, the network; what may be sent or taken, which is the
+//!   sync's to decide.
 //! - Invariant: a job under way is not seen; what is told was committed.
 
 use super::served::Current;
+use super::{Handle, Order};
+use crate::sync::{Learner, Offered, Part, View};
 use sapwood::adapter::stacked::part;
-use sapwood::adapter::{Adapter, Spec, wire};
-use sapwood::state::{Install, InstallOutcome, State};
-use sapwood_protocol::fleet::id::Hash;
-use sapwood_protocol::fleet::message::{Facts, Installed, Ready};
-
-/// How the device is now, for a fleet.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FleetView {
-    /// What it adapts.
-    pub facts: Facts,
-    /// Number of its last commit, 0 before the first.
-    pub generation: u64,
-    /// The global adapter that the generation in use stands on.
-    pub installed: Option<Installed>,
-    /// Whether that is on trial.
-    pub trial: bool,
-    /// What was learned since it was installed, if anything was and nothing is on trial.
-    pub ready: Option<Ready>,
-    /// The last installs, oldest first.
-    pub installs: Vec<Install>,
-}
-
-/// What the device lends: the own ranks of the slow adapter in use.
-#[derive(Clone, Debug, PartialEq)]
-pub struct OwnPart {
-    /// The own ranks.
-    pub adapter: Adapter,
-    /// The generation that they are of.
-    pub generation: u64,
-    /// Optimiser steps since the global adapter beside them was installed, or since the first.
-    pub steps: u64,
-    /// Tokens of the text that was learned in them.
-    pub tokens: u64,
-    /// BLAKE3 of that global adapter's file, zeros before any.
-    pub from: [u8; 32],
-}
+use sapwood::adapter::{Spec, wire};
+use sapwood::state::State;
+use sapwood_protocol::fleet::id::{CohortId, Hash};
+use sapwood_protocol::fleet::message::{Facts, Ready};
+use sapwood_protocol::fleet::update::{Kind, Meta};
+use std::sync::{Arc, PoisonError};
 
 /// What a device with this base and these own ranks adapts.
 pub(super) fn facts(base: [u8; 32], own: &Spec) -> Facts {
@@ -50,44 +23,54 @@ pub(super) fn facts(base: [u8; 32], own: &Spec) -> Facts {
     Facts { base: Hash(base), first_layer: shape.first_layer, targets: shape.targets, rank }
 }
 
-impl FleetView {
-    /// As the state says.
-    pub(super) fn of(facts: Facts, state: &State) -> Self {
-        let current = state.current();
-        let trial = state.trial().is_some();
-        let since = current.map(|generation| generation.since).unwrap_or_default();
-        let (steps, tokens) = (since.steps, since.tokens);
-        Self {
-            facts,
-            generation: current.map_or(0, |generation| generation.number),
-            installed: installed(state),
-            trial,
-            ready: (!trial && steps > 0 && tokens > 0).then_some(Ready { steps, tokens }),
-            installs: state.installs().to_vec(),
-        }
+/// As the state says.
+pub(super) fn view(facts: Facts, state: &State) -> View {
+    let current = state.current();
+    let trial = state.trial().is_some();
+    let since = current.map(|generation| generation.since).unwrap_or_default();
+    let (steps, tokens) = (since.steps, since.tokens);
+    View {
+        facts,
+        generation: current.map_or(0, |generation| generation.number),
+        global: state.global(),
+        trial,
+        ready: (!trial && steps > 0 && tokens > 0).then_some(Ready { steps, tokens }),
+        installs: state.installs().to_vec(),
     }
 }
 
-/// The global adapter in use, under the last sequence that offered it.
-fn installed(state: &State) -> Option<Installed> {
-    let global = state.global()?;
-    let again = state.installs().iter().filter(|install| {
-        install.artifact == global.artifact && install.outcome == InstallOutcome::Confirmed
-    });
-    let sequence = again.map(|install| install.sequence).fold(global.sequence, u64::max);
-    Some(Installed { sequence, artifact: Hash(global.artifact) })
+/// The own ranks of what is in use, for a cohort; none while nothing was learned since the install.
+fn own_part(current: &Current, base: Hash, cohort: CohortId) -> Result<Option<Part>, String> {
+    let Current { generation, adapter, global, since } = current;
+    let adapter = adapter.as_ref().filter(|_| since.steps > 0);
+    let (Some(adapter), &Some(generation)) = (adapter, generation) else { return Ok(None) };
+    let still = global.map_or(0, |global| global.ranks as usize);
+    let own = part(adapter, &(still..usize::MAX));
+    let rank = own.spec.modules.first().map_or(0, |module| module.rank as u32);
+    let from = Hash(global.map_or([0; 32], |global| global.artifact));
+    let (kind, steps, tokens) = (Kind::Update, since.steps, since.tokens);
+    let meta = Meta { kind, base, cohort, from, generation, steps, tokens };
+    let bytes = wire::encode(&own, &meta).map_err(|error| error.to_string())?;
+    Ok(Some(Part { from, rank, bytes }))
 }
 
-/// The own ranks of what is in use; none while nothing was learned since the install.
-pub(super) fn own_part(current: &Current) -> Option<OwnPart> {
-    let Current { generation, adapter, global, since } = current;
-    let adapter = adapter.as_ref().filter(|_| since.steps > 0)?;
-    let still = global.map_or(0, |global| global.ranks as usize);
-    Some(OwnPart {
-        adapter: part(adapter, &(still..usize::MAX)),
-        generation: (*generation)?,
-        steps: since.steps,
-        tokens: since.tokens,
-        from: global.map_or([0; 32], |global| global.artifact),
-    })
+impl Learner for Handle {
+    fn view(&self) -> Option<View> {
+        Some(self.fleet.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    fn own_part(&self, cohort: CohortId) -> Result<Option<Part>, String> {
+        let base = self.fleet.lock().unwrap_or_else(PoisonError::into_inner).facts.base;
+        own_part(&self.served.current(), base, cohort)
+    }
+
+    fn install(&self, offered: Offered) {
+        // A worker that is gone installs nothing; the next start is given the file again.
+        let _ = self.order(Order::Install(Arc::new(offered)));
+    }
+
+    fn withdraw(&self) {
+        // Nor does it then.
+        let _ = self.order(Order::Withdraw);
+    }
 }

@@ -2,25 +2,26 @@
 //!
 //! - In: an offer whose file was checked by whoever gives it, a state between two jobs. Out: what came of
 //!   it, in the state's `installs` and as a run in the history.
-//! - What can never be installed is remembered as such; what failed for now is tried again.
+//! - What can never be installed is remembered as such; what failed for now is tried again, and so is what
+//!   brought the program down: in all [`INSTALL_STARTS_MAX`] times, counted on the disk.
 //! - Never here: when it may run (`worker`), what a new adapter does to the own ranks (`learner::install`).
 
+use super::DeviceError;
 use super::store::Store;
 use super::tools::Tools;
 use super::watch::Watch;
-use super::{DeviceError, Offered};
 use crate::status::{Board, Ending, JobKind, JobReport, Phase};
+use crate::sync::Offered;
 use sapwood::learner::{self, Event, LearnError, Outcome};
 use sapwood::state::{Install, InstallOutcome};
-use sapwood_protocol::limits::FLEET_ADAPTER_BYTES_MAX;
+use sapwood_protocol::fleet::id::Hash;
+use sapwood_protocol::limits::{FLEET_ADAPTER_BYTES_MAX, INSTALL_STARTS_MAX};
 use std::fs::File;
 use std::io::{self, Read};
 use std::time::Duration;
 
 /// How long a generation is on trial before its second look.
 pub(super) const TRIAL: Duration = Duration::from_secs(600);
-/// Failures of one install after which it is given up.
-pub(super) const FAILURES_MAX: u32 = 3;
 
 /// What an install or a second look means for the worker.
 #[derive(Debug)]
@@ -51,15 +52,18 @@ pub(super) fn install(
     watch: &mut Watch<'_>,
     offered: &Offered,
 ) -> Result<Done, DeviceError> {
+    // No job is under way: what is left of one has nobody who goes on with it.
+    store.state.drop_checkpoint()?;
+    let (series, sequence) = (Some(offered.series), offered.sequence);
+    if store.state.begin_install(series, sequence)?.is_none() {
+        return give_up(store, offered);
+    }
     let started = watch.sight.clock.now();
     let number = store.begin_run(started);
-    let sequence = offered.sequence;
     tracing::info!(job = number, sequence, "install of a global adapter begins");
     watch.sight.board.update(|status| {
         (status.phase, status.waiting_for) = (Phase::Learning, String::new());
     });
-    // No job is under way: what is left of one has nobody who goes on with it.
-    store.state.drop_checkpoint()?;
     let (ending, reason, done) = match read(tools, offered) {
         Err(Unread::Disk(error)) => failed(error.to_string(), None),
         Err(Unread::Other(reason)) => refuse(store, offered, InstallOutcome::Failed, reason)?,
@@ -72,6 +76,15 @@ pub(super) fn install(
     Ok(done)
 }
 
+/// Ends an install that began as often as it may and never came to its end.
+fn give_up(store: &mut Store, offered: &Offered) -> Result<Done, DeviceError> {
+    let reason =
+        format!("its install was begun {INSTALL_STARTS_MAX} times and brought the program down");
+    tracing::error!(sequence = offered.sequence, reason, "a global adapter is given up");
+    remember(store, offered, InstallOutcome::Declined, &reason)?;
+    Ok(Done::Over)
+}
+
 type Ended = (Ending, String, Done);
 
 fn failed(reason: String, error: Option<DeviceError>) -> Ended {
@@ -80,16 +93,16 @@ fn failed(reason: String, error: Option<DeviceError>) -> Ended {
 
 /// The adapter that lies in the offered file.
 fn read(tools: &Tools, offered: &Offered) -> Result<learner::Offered, Unread> {
-    let Offered { sequence, artifact, path } = offered;
+    let Offered { series, sequence, artifact, path } = offered;
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(Unread::Disk)?;
     file.take(FLEET_ADAPTER_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(Unread::Disk)?;
-    if blake3::hash(&bytes).as_bytes() != artifact {
+    if Hash::of(&bytes) != *artifact {
         let why = "its file has another BLAKE3 than was offered".to_owned();
         return Err(Unread::Other(why));
     }
     let base = tools.served.engines.base.hash();
-    learner::Offered::read(&bytes, base, *sequence)
+    learner::Offered::read(&bytes, base, (Some(*series), *sequence))
         .map_err(|error| Unread::Other(error.to_string()))
 }
 
@@ -113,6 +126,8 @@ fn put(
             (ending, verdict.to_string(), Done::Over)
         }
         Ok(Outcome::Stopped) => {
+            // It was told to: that is no start. Where the disk refuses this, it counts as one.
+            let _ = store.state.excuse_install();
             (Ending::Stopped, watch.stop.take().unwrap_or_default(), Done::Later)
         }
         Err(LearnError::Installed { .. }) => {
@@ -151,9 +166,10 @@ pub(super) fn remember(
     outcome: InstallOutcome,
     reason: &str,
 ) -> Result<(), DeviceError> {
-    let Offered { sequence, artifact, .. } = *offered;
-    let (reason, before, after) = (reason.to_owned(), None, None);
-    let install = Install { sequence, artifact, outcome, reason, before, after };
+    let Offered { series, sequence, artifact: Hash(artifact), .. } = *offered;
+    let (series, reason) = (Some(series), reason.to_owned());
+    let (before, after) = (None, None);
+    let install = Install { sequence, series, artifact, outcome, reason, before, after };
     Ok(store.state.decline(install)?)
 }
 

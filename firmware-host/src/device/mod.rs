@@ -26,9 +26,7 @@ mod run;
 mod settle;
 mod install;
 mod worker;
-mod lend;
 
-pub use fleet::{FleetView, OwnPart};
 pub use served::{Current, Served};
 pub use worker::{Pace, Worker};
 
@@ -38,7 +36,7 @@ use crate::history;
 use crate::paused::{OrderError, Paused};
 use crate::probe::Probes;
 use crate::status::{Board, InboxStatus, Status};
-use crate::sync::Fleet;
+use crate::sync::{Fleet, Offered, View};
 use sapwood::base::BaseError;
 use sapwood::inbox::{Aside, Inbox, InboxError, Receipt};
 use sapwood::intake::{Example, IntakeError, Sample};
@@ -46,7 +44,6 @@ use sapwood::learner::LearnError;
 use sapwood::ports::{Storage, StorageError};
 use sapwood::state::StateError;
 use sapwood::tokenise::TokeniseError;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 
@@ -138,17 +135,6 @@ pub struct World {
     pub probes: Box<dyn Probes>,
 }
 
-/// A global adapter for the device: a file that is whole, and whose hash, statement and header were checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Offered {
-    /// Of the statement that offers it.
-    pub sequence: u64,
-    /// BLAKE3 of the file.
-    pub artifact: [u8; 32],
-    /// The file, as it is sent.
-    pub path: PathBuf,
-}
-
 /// What the device can be ordered to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -161,9 +147,11 @@ pub enum Order {
     /// Stop at the next optimiser step and end.
     Stop,
     /// Install a global adapter after the job under way, with constraints as for [`Order::JobNow`]. It does
-    /// not outlive the program: whoever gives it gives it again until [`FleetView::installs`] says how it
+    /// not outlive the program: whoever gives it gives it again until [`View::installs`] says how it
     /// ended; what was taken before changes nothing.
     Install(Arc<Offered>),
+    /// Install nothing that was ordered and has not begun: its fleet was left.
+    Withdraw,
 }
 
 /// What the servers ask of the device; cheap to clone.
@@ -174,7 +162,7 @@ pub struct Handle {
     paused: Arc<Paused>,
     board: Arc<Board>,
     served: Arc<Served>,
-    fleet: Arc<Mutex<FleetView>>,
+    fleet: Arc<Mutex<View>>,
     /// Who follows orders about the fleet, once it is started.
     sync: Arc<OnceLock<Fleet>>,
     /// Bytes of the disk that a job and its commit take.
@@ -284,16 +272,6 @@ impl Handle {
     /// The model that is served.
     pub fn served(&self) -> &Arc<Served> {
         &self.served
-    }
-
-    /// How the device is, for a fleet; from memory.
-    pub fn fleet_view(&self) -> FleetView {
-        self.fleet.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The own ranks of the slow adapter in use; none while nothing was learned since the install.
-    pub fn own_part(&self) -> Option<OwnPart> {
-        fleet::own_part(&self.served.current())
     }
 
     /// Hands orders about the fleet on to its sync from now on.

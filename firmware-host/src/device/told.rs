@@ -3,8 +3,9 @@
 //! - An order is noted here the moment it is heard, during a run too: none is lost with what it came into.
 //! - What is to be done between two runs is one more arm of [`Told::follow`], and one of the worker's tick.
 
-use super::{Offered, Order};
+use super::Order;
 use crate::paused::Paused;
+use crate::sync::Offered;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -45,11 +46,15 @@ impl Told {
             Order::JobNow => self.ordered = true,
             Order::Stop => self.ending = true,
             Order::Install(offered) => {
-                let newer = self.install.as_ref().is_none_or(|was| was.sequence < offered.sequence);
-                if newer {
+                // Whoever gives one of another series has left that of before.
+                let is_newer = |was: &Arc<Offered>| {
+                    was.series != offered.series || was.sequence < offered.sequence
+                };
+                if self.install.as_ref().is_none_or(is_newer) {
                     self.install = Some(offered);
                 }
             }
+            Order::Withdraw => self.install = None,
             // Whoever gave it has written it down: the next look sees it.
             Order::Pause | Order::Resume => {}
         }

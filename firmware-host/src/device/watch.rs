@@ -97,7 +97,7 @@ impl<'w> Watch<'w> {
                 Order::Stop => return Some("the program was told to end".to_owned()),
                 Order::JobNow => self.situation.ordered = true,
                 // An install waits for the end of what is under way.
-                Order::Resume | Order::Install(_) => {}
+                Order::Resume | Order::Install(_) | Order::Withdraw => {}
             }
         }
         let elapsed = self.sight.clock.elapsed();

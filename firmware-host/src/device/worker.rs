@@ -9,8 +9,8 @@
 //! - Why it waits is logged when it changes, so that the log explains every job and every pause.
 //! - Never here: what a step decides (`plan`, `settle`), what it does (`prepare`, `run`).
 
-use super::fleet::{self, FleetView};
-use super::install::{self, Done, FAILURES_MAX, TRIAL};
+use super::fleet;
+use super::install::{self, Done, TRIAL};
 use super::plan::{self, Next, Stand, Turn, Worth};
 use super::prepare::Source;
 use super::run::run;
@@ -28,10 +28,12 @@ use crate::constraints::{Constraints, Look, Situation};
 use crate::paused::Paused;
 use crate::probe::Readings;
 use crate::status::{BEAT, Board, Phase};
+use crate::sync::View;
 use jiff::tz::TimeZone;
 use sapwood::inbox::{InboxError, Job};
 use sapwood::learner::Event;
 use sapwood::state::{Checkpoint, InstallOutcome};
+use sapwood_protocol::limits::INSTALL_STARTS_MAX;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,13 +65,11 @@ pub struct Worker {
     /// When it may run again.
     rest: Rest,
     /// What a fleet may know.
-    view: Arc<Mutex<FleetView>>,
+    view: Arc<Mutex<View>>,
     /// Bytes of the disk that a job takes.
     disk_bytes: Arc<AtomicU64>,
     /// When the generation on trial began to live, in this process.
     trial_since: Duration,
-    /// Runs of the install that waits which failed.
-    failures: u32,
     /// Names of the constraints that stood in the way at the last look.
     waited_for: Option<String>,
 }
@@ -99,7 +99,7 @@ impl Worker {
         let told = Told { orders, paused: paused.clone(), ordered, ending, install };
         tools.serve(&store.state, &sight.board)?;
         let facts = fleet::facts(tools.served.engines.base.hash(), &tools.spec()?);
-        let view = Arc::new(Mutex::new(FleetView::of(facts, &store.state)));
+        let view = Arc::new(Mutex::new(fleet::view(facts, &store.state)));
         let disk_bytes = tools.job_disk_bytes(&store.meter, store.state.ranks())?;
         let disk_bytes = Arc::new(AtomicU64::new(disk_bytes));
         let handle = Handle {
@@ -113,20 +113,10 @@ impl Worker {
             job_disk_bytes: disk_bytes.clone(),
             disk_is_low: Arc::default(),
         };
-        let (rest, failures, waited_for) = (Rest::default(), 0, None);
+        let (rest, waited_for) = (Rest::default(), None);
         let trial_since = sight.clock.elapsed();
-        let worker = Self {
-            tools,
-            store,
-            sight,
-            told,
-            rest,
-            view,
-            disk_bytes,
-            trial_since,
-            failures,
-            waited_for,
-        };
+        let worker =
+            Self { tools, store, sight, told, rest, view, disk_bytes, trial_since, waited_for };
         worker.first_board(&model);
         Ok((worker, handle))
     }
@@ -195,8 +185,8 @@ impl Worker {
         }
         // An order that would wait for samples could come true at any time.
         self.told.ordered &= self.store.inbox().reach(1).is_some();
-        let taken = self.store.state.taken();
-        self.told.install.take_if(|offered| offered.sequence <= taken);
+        let state = &self.store.state;
+        self.told.install.take_if(|one| one.sequence <= state.taken(Some(one.series)));
         let elapsed = self.sight.clock.elapsed();
         let turn = plan::turn(self.stand(elapsed), TRIAL);
         let situation = self.situation(turn);
@@ -232,7 +222,7 @@ impl Worker {
     fn show(&self) {
         self.store.show(&self.sight.board);
         let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
-        *view = FleetView::of(view.facts, &self.store.state);
+        *view = fleet::view(view.facts, &self.store.state);
         // What cannot be told keeps the number of before.
         if let Ok(bytes) = self.tools.job_disk_bytes(&self.store.meter, self.store.state.ranks()) {
             self.disk_bytes.store(bytes, Ordering::Relaxed);
@@ -344,17 +334,17 @@ impl Worker {
             Done::Over => {}
             Done::Failed(_, Some(error)) => return Err(error),
             Done::Failed(why, None) => {
-                self.failures += 1;
                 self.rest.after_failure(self.sight.clock.elapsed(), why.clone());
-                if self.failures < FAILURES_MAX {
+                let attempt = self.store.state.attempt();
+                if attempt.is_none_or(|attempt| attempt.starts < INSTALL_STARTS_MAX) {
                     return Ok(false);
                 }
                 // Whoever offers it must hear of an end.
                 install::remember(&mut self.store, &offered, InstallOutcome::Failed, &why)?;
             }
         }
-        self.failures = 0;
-        self.told.install.take_if(|newest| newest.sequence <= offered.sequence);
+        // One that came in the meantime waits for the next look.
+        self.told.install.take_if(|newest| *newest == offered);
         Ok(true)
     }
 

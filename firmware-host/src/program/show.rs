@@ -176,7 +176,9 @@ fn global(value: &Value) -> Option<String> {
         format!(", on trial: {tries} more starts, else generation {parent} returns")
     });
     let trial = trial.unwrap_or_default();
-    Some(format!("sequence {sequence}, {artifact}, rank {ranks}{trial}"))
+    let fleet = text(value, "/global/fleet").map(|fleet| format!(" of fleet {fleet}"));
+    let fleet = fleet.unwrap_or_default();
+    Some(format!("sequence {sequence}{fleet}, {artifact}, rank {ranks}{trial}"))
 }
 
 fn reservoir(value: &Value) -> Option<String> {
@@ -280,7 +282,12 @@ mod tests {
             phase: Phase::Waiting,
             waiting_for: "12 of 64 samples".into(),
             jobs: vec![report(), JobReport { kind: JobKind::Install, ..report() }],
-            global: Some(GlobalStatus { sequence: 7, artifact: "ab".repeat(32), ranks: 16 }),
+            global: Some(GlobalStatus {
+                sequence: 7,
+                fleet: Some("05".repeat(16)),
+                artifact: "ab".repeat(32),
+                ranks: 16,
+            }),
             trial: Some(TrialStatus { parent: 4, tries_left: 2 }),
             ..Status::default()
         };
@@ -288,7 +295,7 @@ mod tests {
         for line in [
             "phase       waiting: 12 of 64 samples\n",
             "generation  none: the bare base\n",
-            "global      sequence 7, abababababababab, rank 16, on trial: 2 more starts, else generation 4",
+            "global      sequence 7 of fleet 05050505050505050505050505050505, abababababababab, rank 16, on trial: 2 more starts, else generation 4",
             "kept, install of a global adapter in 61 s",
             "inbox       0 samples wait, 0 B of 0 B\n",
             "kept, 40 of 40 steps in 61 s, new 1.920 -> 1.800 bits/byte; new text is better",

@@ -71,6 +71,15 @@ pub struct Book {
     pub refused: Option<Refused>,
     /// What went over the network on one day.
     pub day: Day,
+    /// Whether installs that name no fleet are of this one: they are where the device was in it before its
+    /// state named any.
+    #[serde(default = "is_earlier")]
+    pub takes_unnamed: bool,
+}
+
+/// A book without the field is of before.
+fn is_earlier() -> bool {
+    true
 }
 
 /// A statement that was taken, until its end is known.
@@ -155,6 +164,7 @@ impl Book {
             given: Vec::new(),
             refused: None,
             day: Day::default(),
+            takes_unnamed: false,
         }
     }
 
@@ -210,6 +220,7 @@ impl Book {
         if self.cohort == Some(cohort) {
             return;
         }
+        self.takes_unnamed &= self.cohort.is_none();
         self.cohort = Some(cohort);
         (self.pending, self.sent, self.refused) = (None, None, None);
         self.given.clear();

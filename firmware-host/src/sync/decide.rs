@@ -7,7 +7,8 @@
 
 use super::book::{Book, Sent};
 use super::error::ExchangeError;
-use super::learner::{Install, View};
+use super::learner::{View, ended};
+use sapwood::state::Install;
 use sapwood_protocol::fleet::code::Code;
 use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::fleet::message::{DeviceState, Invite, Report, one_line};
@@ -181,7 +182,7 @@ pub(super) enum Upload {
 
 /// What an invite asks for: one contribution a device and artifact.
 pub(super) fn upload(book: &Book, view: &View, invite: &Invite) -> Upload {
-    let installed = view.installed.map_or(Hash([0; 32]), |installed| installed.artifact);
+    let installed = view.installed().map_or(Hash([0; 32]), |installed| installed.artifact);
     if book.state != Some(DeviceState::Accepted) {
         return Upload::Nothing("the fleet has not accepted this device");
     }
@@ -234,7 +235,7 @@ pub(super) fn reports(book: &Book, view: &View) -> Vec<Report> {
         let Install { sequence, before, after, .. } = *install;
         let reason = one_line(&install.reason, FLEET_REASON_BYTES_MAX);
         let (before, after) = (score(before), score(after));
-        Some(Report { sequence, outcome: install.outcome?, reason, before, after })
+        Some(Report { sequence, outcome: ended(install)?, reason, before, after })
     };
     let mut all: Vec<Report> = view.installs.iter().filter_map(report).collect();
     all.extend(book.failures.iter().cloned());
@@ -247,8 +248,8 @@ pub(super) fn reports(book: &Book, view: &View) -> Vec<Report> {
 
 /// Whether the learner has told how a sequence ended, or stands on a later one.
 pub(super) fn is_ended(view: &View, sequence: u64) -> bool {
-    let told = |install: &Install| install.sequence == sequence && install.outcome.is_some();
-    let beyond = view.installed.is_some_and(|installed| installed.sequence > sequence);
+    let told = |install: &Install| install.sequence == sequence && ended(install).is_some();
+    let beyond = view.global.is_some_and(|global| global.sequence > sequence);
     beyond || view.installs.iter().any(told)
 }
 

@@ -1,8 +1,11 @@
 //! What the sync asks of the learner: a port, so that all of it is tested without one.
 //!
 //! - The learner never hears of servers: it tells what it has, and is given files that were checked.
+//! - What a fleet hears is what came of its own releases: installs of another are none of its business,
+//!   and their numbers would be taken for its own.
 //! - Never here: adapters as numbers, files of the state folder.
 
+use sapwood::state::{Global, Install, InstallOutcome, Series};
 use sapwood_protocol::fleet::id::{CohortId, Hash};
 use sapwood_protocol::fleet::message::{Facts, Installed, Outcome, Ready};
 use std::path::PathBuf;
@@ -14,31 +17,60 @@ pub struct View {
     pub facts: Facts,
     /// Number of its last commit, 0 before the first.
     pub generation: u64,
-    /// The global adapter that the last commit stands on.
-    pub installed: Option<Installed>,
+    /// The global adapter that the generation in use stands on.
+    pub global: Option<Global>,
     /// Whether that is on trial.
     pub trial: bool,
-    /// What it learned since, if that is worth an upload.
+    /// What was learned since it was installed, if anything was and nothing is on trial.
     pub ready: Option<Ready>,
     /// The last installs, oldest first.
     pub installs: Vec<Install>,
 }
 
-/// What became of a global adapter that the learner was given.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Install {
-    /// Of its statement.
-    pub sequence: u64,
-    /// The adapter.
-    pub artifact: Hash,
-    /// How it ended; none while it is on trial.
-    pub outcome: Option<Outcome>,
-    /// Why, in a line.
-    pub reason: String,
-    /// Bits per byte on held-out text with what was there before.
-    pub before: Option<f64>,
-    /// The same with what was installed.
-    pub after: Option<f64>,
+impl View {
+    /// What a fleet sees of it, that knows its own series by `is_own`: neither installs of others, nor
+    /// what the device stands on where that came from elsewhere, nor what was learned on top of that.
+    pub(super) fn for_fleet(self, is_own: impl Fn(Option<Series>) -> bool) -> Self {
+        let Self { global, trial, ready, mut installs, .. } = self;
+        installs.retain(|install| is_own(install.series));
+        let seen = global.and_then(|global| {
+            let again = installs.iter().rfind(|install| {
+                install.artifact == global.artifact && install.outcome == InstallOutcome::Confirmed
+            });
+            match again {
+                // Offered once more while it was there, by this fleet: under its later number.
+                Some(&Install { series, sequence, .. }) => {
+                    Some(Global { series, sequence, ..global })
+                }
+                None => Some(global).filter(|global| is_own(global.series)),
+            }
+        });
+        let is_elsewhere = global.is_some() && seen.is_none();
+        Self {
+            global: seen,
+            trial: trial && !is_elsewhere,
+            ready: ready.filter(|_| !is_elsewhere),
+            installs,
+            ..self
+        }
+    }
+
+    /// What it stands on, in the words of the protocol.
+    pub fn installed(&self) -> Option<Installed> {
+        let Global { sequence, artifact, .. } = self.global?;
+        Some(Installed { sequence, artifact: Hash(artifact) })
+    }
+}
+
+/// How an install ended, in the words of the protocol; none while it is on trial.
+pub(super) fn ended(install: &Install) -> Option<Outcome> {
+    match install.outcome {
+        InstallOutcome::Trialled => None,
+        InstallOutcome::Confirmed => Some(Outcome::Confirmed),
+        InstallOutcome::Reverted => Some(Outcome::Reverted),
+        InstallOutcome::Declined => Some(Outcome::Declined),
+        InstallOutcome::Failed => Some(Outcome::Failed),
+    }
 }
 
 /// What the learner lends: its own part, as a file for the wire.
@@ -55,6 +87,8 @@ pub struct Part {
 /// A global adapter for the learner: a file that is whole, of the right hash, signed for this device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offered {
+    /// The fleet and the cohort of its statement.
+    pub series: Series,
     /// Of its statement.
     pub sequence: u64,
     /// BLAKE3 of the file.
@@ -74,4 +108,6 @@ pub trait Learner: Send + Sync + 'static {
     fn own_part(&self, cohort: CohortId) -> Result<Option<Part>, String>;
     /// Has it install an adapter at its next chance. What is given again changes nothing.
     fn install(&self, offered: Offered);
+    /// What it was given and has not begun is no longer to be installed.
+    fn withdraw(&self);
 }

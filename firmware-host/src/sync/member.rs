@@ -6,9 +6,11 @@
 use super::book::Book;
 use super::error::{ExchangeError, StoreError};
 use super::exchange::{Exchange, Network, Signer};
+use super::learner::View;
 use super::store::Store;
 use super::time::ServerTime;
 use super::trouble::Trouble;
+use sapwood::state::Series;
 use sapwood_protocol::fleet::id::CohortId;
 use sapwood_protocol::fleet::key::SecretKey;
 use sapwood_protocol::fleet::message::{Facts, Signed};
@@ -111,6 +113,16 @@ impl Member {
     pub(super) fn cohort(&self, facts: &Facts) -> Option<CohortId> {
         // A label of a message is as short as a cohort's may be.
         facts.cohort(self.book.label.as_deref()?).ok()
+    }
+
+    /// The learner as this fleet may see it.
+    pub(super) fn sees(&self, view: View) -> View {
+        let cohort = self.cohort(&view.facts);
+        let own = cohort.map(|cohort| Series { fleet: self.book.fleet.0, cohort: cohort.0 });
+        view.for_fleet(|series| match series {
+            Some(_) => series == own,
+            None => self.book.takes_unnamed,
+        })
     }
 
     /// The statement under way.

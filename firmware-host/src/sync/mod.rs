@@ -39,7 +39,7 @@ mod tests;
 pub use book::{Book, Day, Pending, Refused, Sent};
 pub use error::{ExchangeError, StoreError};
 pub use exchange::Network;
-pub use learner::{Install, Learner, Offered, Part, View};
+pub use learner::{Learner, Offered, Part, View};
 pub use orders::{Fleet, FleetError, Life, Order, enlist, leave, look, start};
 pub use store::Store;
 pub use turn::World;

@@ -286,6 +286,7 @@ impl Life {
             }
             Order::Leave => {
                 let left = leave(&self.turn.store);
+                self.world.learner.withdraw();
                 // What is in memory would be written back.
                 self.anew();
                 left?;

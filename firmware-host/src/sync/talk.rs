@@ -100,7 +100,7 @@ impl Member {
             counter,
             agent: AGENT.into(),
             facts: view.facts,
-            installed: view.installed,
+            installed: view.installed(),
             trial: view.trial,
             generation: view.generation,
             ready,

@@ -7,6 +7,7 @@ mod server;
 mod rig;
 mod round;
 mod owner;
+mod moved;
 mod wrong;
 mod cuts;
 mod real;

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::config::Fleet;
 use crate::status::FleetStatus;
 use jiff::Timestamp;
+use sapwood::state::Series;
 use sapwood_protocol::fleet::message::{CheckedIn, DeviceState, Invite};
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,7 +151,7 @@ impl Turn {
             }
             return LOOK;
         }
-        let Some(view) = self.world.learner.view() else { return LOOK };
+        let Some(view) = self.view() else { return LOOK };
         if let Err(error) = self.look(&view) {
             self.failed(Act::Talk, &error);
         }
@@ -182,6 +183,12 @@ impl Turn {
         may && self.bring.is_due(now) && trusted()
     }
 
+    /// The learner as its fleet may see it.
+    fn view(&self) -> Option<View> {
+        let view = self.world.learner.view()?;
+        Some(self.member.as_ref()?.sees(view))
+    }
+
     /// What the learner's view changes before anybody is asked.
     fn look(&mut self, view: &View) -> Result<(), Trouble> {
         let (now, random) = (self.world.clock.elapsed(), (self.world.chance)());
@@ -191,6 +198,7 @@ impl Turn {
         {
             member.note(|book| book.belong(cohort))?;
             (self.invite, self.given) = (None, None);
+            self.world.learner.withdraw();
         }
         if let Some(statement) = member.pending()
             && is_ended(view, statement.sequence)
@@ -232,8 +240,9 @@ impl Turn {
             Some(_) => {}
         }
         let (artifact, path) = (statement.artifact, member.store.path(statement.artifact));
+        let series = Series { fleet: statement.fleet.0, cohort: statement.cohort.0 };
         tracing::info!(sequence, "a global adapter is given to the learner");
-        self.world.learner.install(Offered { sequence, artifact, path });
+        self.world.learner.install(Offered { series, sequence, artifact, path });
         self.given = Some((sequence, now));
         Ok(())
     }
@@ -397,7 +406,7 @@ impl Turn {
         let (book, now_ms) = (member.book(), self.time.now_ms());
         let (day, budget, now) = (book.day.at(now_ms), self.budget(), self.world.clock.elapsed());
         let wait = u64::try_from(self.pace.due().saturating_sub(now).as_millis()).unwrap_or(0);
-        let view = self.world.learner.view();
+        let view = self.view();
         let have = |artifact| member.store.have(artifact).unwrap_or(0);
         let Counted { check_ins, uploads, downloads, bytes } = self.counted;
         Some(FleetStatus {
@@ -407,7 +416,7 @@ impl Turn {
                 .find(|line| !line.is_empty())
                 .cloned()
                 .unwrap_or_default(),
-            installed: view.as_ref().and_then(|view| Some(view.installed?.sequence)),
+            installed: view.as_ref().and_then(|view| Some(view.global?.sequence)),
             trial: view.as_ref().is_some_and(|view| view.trial),
             pending: member.pending().map(|one| one.sequence),
             pending_bytes: member.pending().map(|one| match member.book().pending.as_ref() {

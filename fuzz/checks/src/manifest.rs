@@ -10,8 +10,8 @@ use crate::record::{payload, replace, seal, seal_as};
 use crate::reservoir::{GEOMETRY, block, given_out, hidden};
 use sapwood::ports::{Memory, Storage};
 use sapwood::state::{
-    Commit, Domain, Global, HeldOutBlock, Install, InstallOutcome, LearnerRecord, Shape, Since,
-    State,
+    Commit, Domain, Global, HeldOutBlock, Install, InstallOutcome, LearnerRecord, Series, Shape,
+    Since, State,
 };
 use sapwood_protocol::record::Kind;
 use std::collections::BTreeMap;
@@ -60,13 +60,15 @@ pub static SOUND: LazyLock<Folder> = LazyLock::new(|| {
     }
     for sequence in [1, 2] {
         let artifact = [sequence as u8; 32];
-        learner = over(learner, Global { ranks: 1, artifact, sequence });
+        let series = Some(Series { fleet: [7; 16], cohort: [8; 32] });
+        state.begin_install(series, sequence).unwrap();
+        learner = over(learner, Global { ranks: 1, artifact, sequence, series });
         let (learner, reservoir, verdict) = (&learner, None, "kept");
         let commit = Commit { files: &FILES, learner, reservoir, domain: 1, verdict };
         let (outcome, reason) = (InstallOutcome::Trialled, "as good".to_owned());
         let (before, after) = (Some(2.0), Some(1.5));
         state
-            .install(commit, Install { sequence, artifact, outcome, reason, before, after })
+            .install(commit, Install { sequence, series, artifact, outcome, reason, before, after })
             .unwrap();
         if sequence == 1 {
             state.confirm("as good at the second look", None).unwrap();
@@ -282,12 +284,12 @@ pub fn seeds() -> Vec<Seed> {
         ("manifest_b", sealed("manifest.b")),
         ("manifest_first", old("manifest.a", FIRST, "v1", "manifest.a")),
         ("manifest_second", old("manifest.a", SECOND, "v2", "manifest.a")),
-        ("manifest_before", old("manifest.a", FIRST | SECOND, "v5", "manifest.a")),
+        ("manifest_before", old("manifest.a", FIRST | SECOND, "v6", "manifest.a")),
         ("manifest_raw", raw("manifest.a")),
         ("checkpoint", sealed("checkpoint")),
         ("checkpoint_first", old("checkpoint", FIRST, "v1", "checkpoint")),
-        ("checkpoint_before", old("checkpoint", FIRST | SECOND, "v5", "checkpoint")),
-        ("learner_before", old(learner, FIRST | SECOND, "v5", "learner/4")),
+        ("checkpoint_before", old("checkpoint", FIRST | SECOND, "v6", "checkpoint")),
+        ("learner_before", old(learner, FIRST | SECOND, "v6", "learner/6")),
         ("learner", sealed(learner)),
         ("adapter", raw(adapter)),
         ("both", joined(&[&raw("manifest.b")[..65], &raw("manifest.a")[..65]])),

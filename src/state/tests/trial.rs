@@ -1,11 +1,15 @@
 //! A global adapter that is installed, tried, confirmed, taken back or declined, under every fault.
 
 use super::*;
-use sapwood_protocol::limits::{INSTALLS_MAX, TRIES_MAX};
+use sapwood_protocol::limits::{INSTALL_STARTS_MAX, INSTALLS_MAX, TRIES_MAX};
 
-/// Besides the acts of `LIFE`: installs `I`, tries `T`, confirmations `Y`, reversions `V`, declined offers
-/// `D`. The first is on the bare base; one is tried until its tries are spent, one is rolled back.
-const INSTALLS: &str = "ITVlllCllKITYllClKDlRITTTTlKIV<IY";
+/// Besides the acts of `LIFE`: begun installs `B` and one by hand `b`, starts given back `E`, installs `I`,
+/// tries `T`, confirmations `Y`, reversions `V`, offers by hand that are declined `D`. The first is on the
+/// bare base; one is tried until its tries are spent, one is rolled back.
+const INSTALLS: &str = "BITVlllCllKBEBBITYllClKbDlRbITTTTlKIV<IYBBBB";
+
+/// A fleet's cohort.
+const SERIES: Option<Series> = Some(Series { fleet: [7; 16], cohort: [8; 32] });
 
 /// An act of an install; the learner to go on with.
 pub(super) fn act(
@@ -14,18 +18,24 @@ pub(super) fn act(
     learner: &LearnerRecord,
 ) -> Result<LearnerRecord, StateError> {
     match act {
-        'I' => return install(state, learner, state.taken() + 1),
+        'I' => return install(state, learner, state.taken(SERIES) + 1),
+        'B' => drop(state.begin_install(SERIES, state.taken(SERIES) + 1)?),
+        'b' => drop(state.begin_install(None, state.taken(None) + 1)?),
+        'E' => state.excuse_install()?,
         'T' => drop(state.take_try()?),
         'Y' => state.confirm("as good as before", Some(1.5))?,
         'V' => drop(state.revert("it was worse at the second look")?),
-        _ => state.decline(offer(state.taken() + 1, InstallOutcome::Declined))?,
+        _ => {
+            let declined = offer(state.taken(None) + 1, InstallOutcome::Declined);
+            state.decline(Install { series: None, ..declined })?;
+        }
     }
     Ok(state.learner()?.unwrap_or_else(fresh))
 }
 
 fn offer(sequence: u64, outcome: InstallOutcome) -> Install {
     let (artifact, reason) = ([sequence as u8; 32], format!("offer {sequence}"));
-    Install { sequence, artifact, outcome, reason, before: Some(2.0), after: None }
+    Install { sequence, series: SERIES, artifact, outcome, reason, before: Some(2.0), after: None }
 }
 
 /// Over a global adapter of one rank, with one of its own.
@@ -39,7 +49,7 @@ fn over(learner: &LearnerRecord, sequence: u64) -> LearnerRecord {
         first_moment: vec![0.0; 10],
         second_moment: vec![0.0; 10],
         shapes: vec![shape],
-        global: Some(Global { ranks, artifact: [sequence as u8; 32], sequence }),
+        global: Some(Global { ranks, artifact: [sequence as u8; 32], sequence, series: SERIES }),
         since: Since::default(),
         ..learner.clone()
     }
@@ -66,7 +76,7 @@ fn a_power_cut_at_any_step_of_an_install_leaves_the_old_state_or_the_new_one() {
 
 #[test]
 fn a_power_cut_during_the_recovery_of_an_install_changes_nothing_either() {
-    cut_twice_everywhere("lKITYlKITV");
+    cut_twice_everywhere("lKBITYlKBITV");
 }
 
 #[test]
@@ -222,6 +232,50 @@ fn as_many_installs_are_remembered_as_one_check_in_reports() {
     assert!(installs.iter().all(|install| install.reason.len() == 256));
 }
 
+/// What one fleet numbered says nothing of another, nor of another cohort, nor of what a hand did.
+#[test]
+fn a_sequence_is_taken_in_its_own_series_only() {
+    let (_, mut state) = on_trial(4);
+    state.confirm("as good as before", None).unwrap();
+    let Series { fleet, cohort } = SERIES.unwrap();
+    let others =
+        [Some(Series { fleet: [1; 16], cohort }), Some(Series { fleet, cohort: [1; 32] }), None];
+    for series in others {
+        assert_eq!(state.taken(series), 0);
+        state.decline(Install { series, ..offer(1, InstallOutcome::Declined) }).unwrap();
+        let said = state.may_install(series, 1).unwrap_err().to_string();
+        assert!(said.contains("expected one above 1"), "{said}");
+    }
+    assert_eq!((state.taken(SERIES), state.installs().len()), (7, 4));
+    assert!(state.may_install(SERIES, 7).is_err() && state.may_install(SERIES, 8).is_ok());
+}
+
+/// Each start is on the disk before the install begins; the one after the last is refused.
+#[test]
+fn an_install_has_its_starts_and_none_more() {
+    let (disk, mut state) = on_trial(4);
+    state.confirm("as good as before", None).unwrap();
+    for starts in 1..=INSTALL_STARTS_MAX {
+        let mut state = State::open(disk.clone()).unwrap();
+        assert_eq!(state.begin_install(SERIES, 8).unwrap(), Some(starts));
+    }
+    let before = look(disk.clone()).unwrap();
+    let mut state = State::open(disk.clone()).unwrap();
+    assert_eq!(state.begin_install(SERIES, 8).unwrap(), None);
+    assert_eq!(look(disk).unwrap(), before);
+    // A start that was told to end is given back; another offer has its own.
+    state.excuse_install().unwrap();
+    assert_eq!(state.begin_install(SERIES, 8).unwrap(), Some(INSTALL_STARTS_MAX));
+    assert_eq!(state.begin_install(None, 8).unwrap(), Some(1));
+    state.excuse_install().unwrap();
+    assert_eq!(state.attempt(), None);
+    state.excuse_install().unwrap();
+    state.begin_install(SERIES, 8).unwrap();
+    state.decline(offer(8, InstallOutcome::Declined)).unwrap();
+    assert_eq!(state.attempt(), None);
+    assert!(matches!(state.begin_install(SERIES, 8), Err(StateError::Taken { .. })));
+}
+
 /// Without its manifest a generation still says what it stands on.
 #[test]
 fn what_a_generation_stands_on_outlives_the_manifest() {
@@ -231,12 +285,12 @@ fn what_a_generation_stands_on_outlives_the_manifest() {
     NAMES.iter().for_each(|name| disk.remove(name).unwrap());
     State::rebuild(&*disk, 0, &|_, _| Ok(())).unwrap();
     let state = State::open(disk).unwrap();
-    assert_eq!((state.current().unwrap().global, state.taken()), (global, 7));
+    assert_eq!((state.current().unwrap().global, state.taken(SERIES)), (global, 7));
 }
 
 #[test]
 fn a_record_whose_layers_are_all_the_global_adapters_is_damage() {
-    let global = Some(Global { ranks: 1, artifact: [0; 32], sequence: 1 });
+    let global = Some(Global { ranks: 1, artifact: [0; 32], sequence: 1, series: None });
     let said = LearnerRecord { global, ..fresh() }.check().unwrap_err();
     assert!(
         said.is_damage() && said.to_string().contains("layer 1 has 1 ranks, 1 of them"),

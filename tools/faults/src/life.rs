@@ -12,13 +12,15 @@ use sapwood::intake::Example;
 use sapwood::ports::Storage;
 use sapwood::reservoir::{Geometry, Reservoir, ReservoirError};
 use sapwood::state::{
-    Commit, Global, Install, InstallOutcome, LearnerRecord, Shape, Since, State, StateError,
+    Commit, Global, Install, InstallOutcome, LearnerRecord, Series, Shape, Since, State, StateError,
 };
 use sapwood_protocol::limits::TRIES_MAX;
 use std::sync::Arc;
 
 /// Seed of the reservoir's chance.
 pub const SEED: [u8; 32] = [5; 32];
+/// Whose global adapters are installed.
+const SERIES: Option<Series> = Some(Series { fleet: [3; 16], cohort: [4; 32] });
 /// How much may wait in the inbox.
 pub const BOUNDS: Bounds = Bounds { bytes: 1 << 20, samples: 1000 };
 /// Generations kept.
@@ -122,6 +124,8 @@ pub enum Act {
     Forget,
     /// A rollback.
     Rollback,
+    /// An install was begun for the how-many-th time.
+    BeginInstall(u32),
     /// A global adapter was installed on trial.
     Install,
     /// A start took a try of the trial, or found none and gave the parent back.
@@ -219,7 +223,8 @@ impl Device {
 
     /// Installs what is offered, starts under its trial and ends it; what was done before a cut is done once.
     fn offered(&mut self, offer: &Offer, done: &mut dyn FnMut(Act)) -> Result<(), LifeError> {
-        if self.state.taken() < offer.sequence {
+        if self.state.taken(SERIES) < offer.sequence {
+            self.begin_install(offer, done)?;
             if offer.end == OfferEnd::Declined {
                 self.state.decline(install(offer, InstallOutcome::Declined))?;
                 done(Act::Decline);
@@ -248,6 +253,18 @@ impl Device {
         Ok(())
     }
 
+    /// As often as the plan says, and once more where a cut came between.
+    fn begin_install(&mut self, offer: &Offer, done: &mut dyn FnMut(Act)) -> Result<(), LifeError> {
+        loop {
+            let starts = self.state.attempt().map_or(0, |attempt| attempt.starts);
+            if u64::from(starts) > offer.begins {
+                return Ok(());
+            }
+            self.state.begin_install(SERIES, offer.sequence)?;
+            done(Act::BeginInstall(starts + 1));
+        }
+    }
+
     /// Over a global adapter of one rank, with one rank of its own.
     fn install(&mut self, offer: &Offer) -> Result<(), LifeError> {
         let numbers = |of: &[f32]| -> Vec<f32> {
@@ -260,7 +277,7 @@ impl Device {
             first_moment: vec![0.0; 10],
             second_moment: vec![0.0; 10],
             shapes: self.learner.shapes.iter().map(|shape| Shape { rank: 2, ..*shape }).collect(),
-            global: Some(Global { ranks: 1, artifact, sequence }),
+            global: Some(Global { ranks: 1, artifact, sequence, series: SERIES }),
             since: Since::default(),
             ..self.learner.clone()
         };
@@ -380,7 +397,8 @@ impl Device {
 fn install(offer: &Offer, outcome: InstallOutcome) -> Install {
     let (artifact, sequence) = ([offer.sequence as u8; 32], offer.sequence);
     let reason = format!("offer {sequence}");
-    Install { sequence, artifact, outcome, reason, before: Some(2.0), after: Some(1.75) }
+    let (series, before, after) = (SERIES, Some(2.0), Some(1.75));
+    Install { sequence, series, artifact, outcome, reason, before, after }
 }
 
 fn committed(state: &State) -> Result<LearnerRecord, LifeError> {

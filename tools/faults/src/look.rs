@@ -7,7 +7,7 @@ use sapwood::block::Block;
 use sapwood::inbox::{Inbox, Job};
 use sapwood::ports::Storage;
 use sapwood::reservoir::Reservoir;
-use sapwood::state::{Global, Install, LearnerRecord, Since, State, StateError, Trial};
+use sapwood::state::{Attempt, Global, Install, LearnerRecord, Since, State, StateError, Trial};
 use std::sync::Arc;
 
 /// How the report begins that a power cut may cause: of a batch that was not acknowledged.
@@ -49,6 +49,8 @@ pub struct Found {
     pub trial: Option<Trial>,
     /// What became of installs.
     pub installs: Vec<Install>,
+    /// The install that was begun.
+    pub attempt: Option<Attempt>,
     /// Blocks ever offered, as of the last commit.
     pub seen: u64,
     /// The committed reservoir, by offer.
@@ -117,6 +119,7 @@ pub fn look(storage: &Arc<dyn Storage>) -> Result<Look, LifeError> {
         rejections: state.rejections().iter().map(|r| (r.step, r.reason.clone())).collect(),
         trial: state.trial(),
         installs: state.installs().to_vec(),
+        attempt: state.attempt(),
         learned: state.learned(),
         next_domain: state.next_domain(),
         waiting,
@@ -150,6 +153,7 @@ impl Found {
             ("rejections", self.rejections == other.rejections),
             ("trial", self.trial == other.trial),
             ("installs", self.installs == other.installs),
+            ("install under way", self.attempt == other.attempt),
             ("blocks offered", self.seen == other.seen),
             ("reservoir", self.held == other.held),
             ("pass", self.pass == other.pass),

@@ -6,6 +6,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use sapwood::reservoir::below;
+use sapwood_protocol::limits::INSTALL_STARTS_MAX;
 use std::collections::BTreeSet;
 
 /// One round: samples come in, a job learns them, the gate speaks.
@@ -40,6 +41,8 @@ pub struct Round {
 pub struct Offer {
     /// Of its statement.
     pub sequence: u64,
+    /// Starts of the install that come to nothing before the one that ends it: fewer than there are.
+    pub begins: u64,
     /// Starts under trial before it ends; more than there are tries, and its parent returns.
     pub starts: u64,
     /// How it ends.
@@ -101,7 +104,7 @@ pub fn plan(seed: u64, rounds: usize) -> Vec<Round> {
                 [OfferEnd::Confirmed, OfferEnd::Reverted, OfferEnd::RolledBack, OfferEnd::Declined];
             let end = ends[draw(4) as usize];
             commits += u64::from(end != OfferEnd::Declined);
-            Offer { sequence, starts: draw(5), end }
+            Offer { sequence, begins: draw(u64::from(INSTALL_STARTS_MAX)), starts: draw(5), end }
         });
         Round {
             batches,

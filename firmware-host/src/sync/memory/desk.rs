@@ -73,6 +73,8 @@ pub struct Desk {
     pub heard: Vec<(String, Option<u64>)>,
     /// Numbers that ran back.
     pub back: Vec<u64>,
+    /// The last check-in.
+    pub last: Option<CheckIn>,
 }
 
 impl Default for Desk {
@@ -97,6 +99,7 @@ impl Default for Desk {
             last: None,
             heard: Vec::new(),
             back: Vec::new(),
+            last: None,
         }
     }
 }
@@ -258,6 +261,7 @@ impl Desk {
             self.back.push(check_in.counter);
         }
         device.counter = device.counter.max(Some(check_in.counter));
+        self.last = Some(check_in.clone());
         for report in &check_in.reports {
             self.reports.insert(report.sequence, report.outcome);
         }

@@ -7,11 +7,12 @@ use crate::config::Fleet as Config;
 use crate::sync::memory::Wound;
 use crate::sync::orders::enlist;
 use crate::sync::turn::{Turn, World};
-use crate::sync::{Install, Learner, Life, Network, Offered, Part, Store, View};
+use crate::sync::{Learner, Life, Network, Offered, Order, Part, Store, View};
 use sapwood::ports::Storage;
 use sapwood::ports::cut_disk::CutDisk;
+use sapwood::state::{Global, Install, InstallOutcome};
 use sapwood_protocol::fleet::id::{CohortId, Hash};
-use sapwood_protocol::fleet::message::{Installed, Outcome, Ready};
+use sapwood_protocol::fleet::message::Ready;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,7 +22,7 @@ pub(super) struct Pupil {
     pub(super) view: Mutex<View>,
     disk: Mutex<Arc<CutDisk>>,
     /// How installs end; none: never.
-    pub(super) ends: Mutex<Option<Outcome>>,
+    pub(super) ends: Mutex<Option<InstallOutcome>>,
     pub(super) given: Mutex<Vec<Offered>>,
 }
 
@@ -31,7 +32,7 @@ impl Pupil {
         let view = View {
             facts: FACTS,
             generation: 1,
-            installed: None,
+            global: None,
             trial: false,
             ready,
             installs: Vec::new(),
@@ -39,7 +40,7 @@ impl Pupil {
         Arc::new(Self {
             view: Mutex::new(view),
             disk: Mutex::new(Arc::new(CutDisk::new())),
-            ends: Mutex::new(Some(Outcome::Confirmed)),
+            ends: Mutex::new(Some(InstallOutcome::Confirmed)),
             given: Mutex::default(),
         })
     }
@@ -56,7 +57,7 @@ impl Learner for Pupil {
 
     fn own_part(&self, _: CohortId) -> Result<Option<Part>, String> {
         let view = self.view.lock().unwrap();
-        let from = view.installed.map_or(Hash([0; 32]), |installed| installed.artifact);
+        let from = view.installed().map_or(Hash([0; 32]), |installed| installed.artifact);
         let bytes = adapter("sapwood-update/1", from, view.generation);
         Ok(Some(Part { from, rank: 2, bytes }))
     }
@@ -67,18 +68,24 @@ impl Learner for Pupil {
         let Ok(bytes) = self.disk.lock().unwrap().read(&name) else { return };
         assert_eq!(Hash::of(&bytes), offered.artifact, "half a file was given to the learner");
         let mut view = self.view.lock().unwrap();
-        let known = view.installs.iter().any(|install| install.sequence == offered.sequence);
-        let Offered { sequence, artifact, .. } = offered;
+        let Offered { series, sequence, artifact, .. } = offered;
+        let series = Some(series);
+        let is_this = |one: &Install| (one.series, one.sequence) == (series, sequence);
+        let known = view.installs.iter().any(is_this);
         self.given.lock().unwrap().push(offered);
         let ends = *self.ends.lock().unwrap();
         if let (Some(outcome), false) = (ends, known) {
             let reason = "it was tried".to_owned();
-            let outcome = Some(outcome);
-            let (before, after) = (Some(1.5), Some(1.25));
-            view.installs.push(Install { sequence, artifact, outcome, reason, before, after });
-            view.installed = Some(Installed { sequence, artifact });
+            let (before, after, artifact) = (Some(1.5), Some(1.25), artifact.0);
+            let install = Install { sequence, series, artifact, outcome, reason, before, after };
+            view.installs.push(install);
+            view.global = Some(Global { ranks: 2, artifact, sequence, series });
             view.generation += 1;
         }
+    }
+
+    fn withdraw(&self) {
+        self.given.lock().unwrap().clear();
     }
 }
 
@@ -143,6 +150,13 @@ impl Rig {
         let store = &self.turn.store;
         let _ = enlist(store, &link, Some("kiosk"), ca_file.as_deref(), &clock);
         let _ = self.turn.open();
+    }
+
+    /// Leaves, as an operator says it.
+    pub(super) async fn leave(&mut self) {
+        self.life().follow(Order::Leave).await.unwrap();
+        let Self { disk, clock, pupil, config, free, .. } = self;
+        self.turn = Self::turn(disk, clock, pupil, config, *free);
     }
 
     /// One step, and as much time as it asks for.

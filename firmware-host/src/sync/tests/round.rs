@@ -1,11 +1,12 @@
 //! A device joins, lends, fetches, reports: what a fleet is for.
 
-use super::files::{Keys, adapter, global};
+use super::files::{FLEET, Keys, adapter, cohort, global};
 use super::rig::Rig;
 use super::server::{NOW_MS, Server};
 use crate::config::Fleet as Config;
+use sapwood::state::{Global, Series};
 use sapwood_protocol::fleet::id::Hash;
-use sapwood_protocol::fleet::message::{DeviceState, Installed, Invite, Outcome};
+use sapwood_protocol::fleet::message::{DeviceState, Invite, Outcome};
 use sapwood_protocol::fleet::statement::Role;
 use std::time::Duration;
 
@@ -66,8 +67,9 @@ async fn one_artifact_gets_one_contribution_and_a_round_that_failed_the_same_byt
     assert_eq!(puts(&server), 2, "another artifact is not installed");
     // Another artifact is, and is gone again: what was given to the first stays given.
     let install = |rig: &Rig, artifact: Option<Hash>| {
-        let installed = artifact.map(|artifact| Installed { sequence: 1, artifact });
-        rig.pupil.view.lock().unwrap().installed = installed;
+        let series = Some(Series { fleet: FLEET.0, cohort: cohort().0 });
+        let over = |Hash(artifact)| Global { ranks: 2, artifact, sequence: 1, series };
+        rig.pupil.view.lock().unwrap().global = artifact.map(over);
         rig.pupil.commit();
     };
     install(&rig, Some(Hash([9; 32])));

@@ -6,10 +6,11 @@
 use super::life::ROOT;
 use firmware_host::clock::Clock;
 use firmware_host::sync::memory::{Wound, files};
-use firmware_host::sync::{Install, Learner, Offered, Part, View};
+use firmware_host::sync::{Learner, Offered, Part, View};
 use sapwood::ports::Storage;
+use sapwood::state::{Global, Install, InstallOutcome, Series};
 use sapwood_protocol::fleet::id::{CohortId, Hash};
-use sapwood_protocol::fleet::message::{Installed, Outcome, Ready};
+use sapwood_protocol::fleet::message::{Outcome, Ready};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ pub struct Learned {
     /// What it tells.
     pub view: View,
     /// What was installed before what is on trial.
-    before: Option<Installed>,
+    before: Option<Global>,
 }
 
 impl Default for Learned {
@@ -32,7 +33,7 @@ impl Default for Learned {
         let view = View {
             facts: files::FACTS,
             generation: 1,
-            installed: None,
+            global: None,
             trial: false,
             ready: Some(Ready { steps: 3, tokens: 300 }),
             installs: Vec::new(),
@@ -49,7 +50,7 @@ pub struct Pupil {
     disk: Arc<dyn Storage>,
     clock: Arc<Wound>,
     learned: Mutex<Learned>,
-    given: Mutex<Vec<(u64, Duration)>>,
+    given: Mutex<Vec<((Series, u64), Duration)>>,
     waits: Mutex<Option<Offered>>,
     wrong: Arc<Mutex<Vec<String>>>,
     hook: Hook,
@@ -90,11 +91,11 @@ impl Pupil {
     /// It installs what it was given, on trial.
     pub fn try_it(&self) {
         let mut learned = open(&self.learned);
-        let Some(Offered { sequence, artifact, .. }) = open(&self.waits).take() else { return };
-        learned.before = learned.view.installed;
-        learned.view.installed = Some(Installed { sequence, artifact });
+        let Some(offered) = open(&self.waits).take() else { return };
+        learned.before = learned.view.global;
+        learned.view.global = Some(global(&offered));
         learned.view.trial = true;
-        learned.tell(sequence, artifact, None);
+        learned.tell(&offered, InstallOutcome::Trialled);
     }
 
     /// A trial ends so; or what was given is not taken, or is at once.
@@ -102,38 +103,54 @@ impl Pupil {
         let mut learned = open(&self.learned);
         if learned.view.trial {
             let outcome = match outcome {
-                Outcome::Confirmed => Outcome::Confirmed,
-                _ => Outcome::Reverted,
+                Outcome::Confirmed => InstallOutcome::Confirmed,
+                _ => InstallOutcome::Reverted,
             };
-            if outcome == Outcome::Reverted {
-                learned.view.installed = learned.before;
+            if outcome == InstallOutcome::Reverted {
+                learned.view.global = learned.before;
             }
             learned.view.trial = false;
             learned.view.generation += 1;
             let last = learned.view.installs.last_mut();
-            last.into_iter().for_each(|install| install.outcome = Some(outcome));
-        } else if let Some(Offered { sequence, artifact, .. }) = open(&self.waits).take() {
+            last.into_iter().for_each(|install| install.outcome = outcome);
+        } else if let Some(offered) = open(&self.waits).take() {
             if outcome == Outcome::Confirmed {
-                learned.view.installed = Some(Installed { sequence, artifact });
+                learned.view.global = Some(global(&offered));
             }
-            learned.tell(sequence, artifact, Some(outcome));
+            let outcome = match outcome {
+                Outcome::Confirmed => InstallOutcome::Confirmed,
+                Outcome::Reverted => InstallOutcome::Reverted,
+                Outcome::Declined => InstallOutcome::Declined,
+                Outcome::Failed => InstallOutcome::Failed,
+            };
+            learned.tell(&offered, outcome);
         }
     }
 }
 
+/// What is stood on once this is installed.
+fn global(offered: &Offered) -> Global {
+    let Offered { series, sequence, artifact, .. } = *offered;
+    Global { ranks: 2, artifact: artifact.0, sequence, series: Some(series) }
+}
+
 impl Learned {
-    fn tell(&mut self, sequence: u64, artifact: Hash, outcome: Option<Outcome>) {
+    fn tell(&mut self, offered: &Offered, outcome: InstallOutcome) {
+        let Global { artifact, sequence, series, .. } = global(offered);
         let reason = "it was tried".to_owned();
         let (before, after) = (Some(1.5), Some(1.25));
         self.view.generation += 1;
         let installs = &mut self.view.installs;
-        installs.push(Install { sequence, artifact, outcome, reason, before, after });
+        installs.push(Install { sequence, series, artifact, outcome, reason, before, after });
         installs.drain(..installs.len().saturating_sub(INSTALLS_MAX));
     }
 
-    fn has_told(&self, sequence: u64) -> bool {
-        let told = |install: &Install| install.sequence == sequence && install.outcome.is_some();
-        self.view.installs.iter().any(told)
+    fn has_told(&self, series: Series, sequence: u64) -> bool {
+        let is_told = |install: &Install| {
+            let is_this = (install.series, install.sequence) == (Some(series), sequence);
+            is_this && install.outcome != InstallOutcome::Trialled
+        };
+        self.view.installs.iter().any(is_told)
     }
 }
 
@@ -144,7 +161,7 @@ impl Learner for Pupil {
 
     fn own_part(&self, _: CohortId) -> Result<Option<Part>, String> {
         let view = self.learned().view;
-        let from = view.installed.map_or(Hash([0; 32]), |installed| installed.artifact);
+        let from = view.installed().map_or(Hash([0; 32]), |installed| installed.artifact);
         let bytes = files::adapter("sapwood-update/1", from, view.generation);
         Ok(Some(Part { from, rank: 2, bytes }))
     }
@@ -161,19 +178,27 @@ impl Learner for Pupil {
         if Hash::of(&bytes) != offered.artifact {
             wrong(format!("half of {name} is given to the learner"));
         }
-        let sequence = offered.sequence;
-        if self.learned().has_told(sequence) {
+        let (series, sequence) = (offered.series, offered.sequence);
+        let is_this = |one: &Install| (one.series, one.sequence) == (Some(series), sequence);
+        if self.learned().has_told(series, sequence) {
             wrong(format!("{sequence} is given after its end was told"));
         }
         let now = self.clock.elapsed();
         let mut given = open(&self.given);
-        if given.iter().any(|(other, at)| *other == sequence && now < *at + AGAIN) {
+        let is_early = |(one, at): &((Series, u64), Duration)| {
+            *one == (series, sequence) && now < *at + AGAIN
+        };
+        if given.iter().any(is_early) {
             wrong(format!("{sequence} is given twice within ten minutes"));
         }
-        given.push((sequence, now));
-        let trial = self.learned().view.installs.iter().any(|one| one.sequence == sequence);
+        given.push(((series, sequence), now));
+        let trial = self.learned().view.installs.iter().any(is_this);
         if !trial {
             *open(&self.waits) = Some(offered);
         }
+    }
+
+    fn withdraw(&self) {
+        *open(&self.waits) = None;
     }
 }
