@@ -203,6 +203,25 @@ fn whatever_takes_a_generation_on_trial_out_of_use_ends_its_trial() {
     assert_eq!((state.revert("worse").unwrap(), number(&state)), (0, 0));
 }
 
+/// Only what is damaged is passed over on the way back, not what a disk refused once.
+#[test]
+fn a_disk_that_fails_once_gives_the_parent_back_or_an_error() {
+    let (disk, mut state) = on_trial(4);
+    disk.set(None);
+    assert_eq!(state.revert("worse").unwrap(), 2);
+    let mut reverted = 0;
+    for at in 0..disk.operations() {
+        let (disk, mut state) = on_trial(4);
+        disk.set(Some(Fault::Once(at, Failure::Eio)));
+        match state.revert("worse") {
+            Ok(number) => assert_eq!(number, 2, "EIO at {at}"),
+            Err(_) => continue,
+        }
+        reverted += 1;
+    }
+    assert!(reverted > 3, "{reverted} came back");
+}
+
 /// An install takes no sample with it, whatever a job before it was to take.
 #[test]
 fn an_install_takes_nothing_from_the_inbox() {
