@@ -3,13 +3,15 @@
 //! - In: a member, the learner, an invite or a statement that was taken. Out: a receipt in the book, a
 //!   file that is whole.
 //! - Bytes are counted before they move: a power cut in between leaves them spent.
+//! - An upload cannot be taken up where it was cut, so it is given the time that a slow line takes: on a task
+//!   of its own, beside check-ins. A download makes room for others, and goes on after them.
 //! - Invariant: what goes out for an artifact is on the disk first, and is what goes out ever after; a
 //!   file has its last name only when its hash and its header hold.
 
 use super::book::{Book, Pending, Refused, SPOILED_MAX, Sent};
 use super::decide::{Upload, is_over, is_refused};
 use super::error::ExchangeError;
-use super::exchange::Ask;
+use super::exchange::{Ask, Signer, within};
 use super::fetch::Wanted;
 use super::learner::{Learner, Part, View};
 use super::member::Member;
@@ -22,6 +24,9 @@ use sapwood_protocol::fleet::id::{CohortId, Hash};
 use sapwood_protocol::fleet::message::{Invite, Outcome, Receipt, Report, one_line};
 use sapwood_protocol::fleet::statement::Statement;
 use sapwood_protocol::limits::FLEET_REASON_BYTES_MAX;
+use std::time::Duration;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::timeout;
 
 /// Free bytes that a download leaves on the disk.
 const ROOM_BYTES: u64 = 64 << 20;
@@ -44,37 +49,70 @@ pub(super) enum Done {
     Tomorrow(&'static str),
 }
 
+/// What an invite came to.
+pub(super) enum Begun {
+    /// An upload is on its way.
+    Sends(Sending),
+    /// There is none.
+    Not(Done),
+}
+
+/// An upload on its way; it ends with this.
+pub(super) struct Sending {
+    /// The round that asked for it.
+    pub(super) round: u64,
+    sent: Sent,
+    answer: JoinHandle<Result<Receipt, ExchangeError>>,
+}
+
+impl Sending {
+    /// What came of it, if that is known within so long.
+    pub(super) async fn heard(&mut self, wait: Duration) -> Option<Result<Receipt, ExchangeError>> {
+        let lost = |problem: JoinError| ExchangeError::Broke { problem: problem.to_string() };
+        let joined = timeout(wait, &mut self.answer).await.ok()?;
+        Some(joined.map_err(lost).and_then(|answer| answer))
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.answer.abort();
+    }
+}
+
 impl Member {
     fn today(&self) -> super::book::Day {
         self.book().day.at(self.exchange.time.now_ms())
     }
 
-    /// Brings the own part to the round that asked for it.
-    pub(super) async fn upload(
+    /// Lets the own part go out to the round that asked for it.
+    pub(super) fn begin_upload(
         &mut self,
         (learner, view): (&dyn Learner, &View),
         cohort: CohortId,
         invite: &Invite,
         budget: Budget,
-    ) -> Result<Done, Trouble> {
+    ) -> Result<Begun, Trouble> {
+        let nothing = |why| Ok(Begun::Not(Done::Nothing(why)));
         let (sent, bytes) = match super::decide::upload(self.book(), view, invite) {
-            Upload::Nothing(why) => return Ok(Done::Nothing(why)),
+            Upload::Nothing(why) => return nothing(why),
             Upload::Again(sent) => match self.store.outgoing(sent.hash)? {
                 Some(bytes) => (sent, bytes),
-                None => return Ok(Done::Nothing("the file of this contribution is gone")),
+                None => return nothing("the file of this contribution is gone"),
             },
             Upload::New => match learner.own_part(cohort).map_err(Trouble::Learner)? {
                 Some(part) => match fits(&part, invite) {
-                    Some(why) => return Ok(Done::Nothing(why)),
+                    Some(why) => return nothing(why),
                     None => sent_of(part, view.generation),
                 },
-                None => return Ok(Done::Nothing("the learner has nothing to lend yet")),
+                None => return nothing("the learner has nothing to lend yet"),
             },
         };
         let mut day = self.today();
         day.up = day.up.saturating_add(sent.bytes);
         if day.up > budget.up {
-            return Ok(Done::Tomorrow("an upload waits: the day's bytes are spent (up-mb-a-day)"));
+            let why = "an upload waits: the day's bytes are spent (up-mb-a-day)";
+            return Ok(Begun::Not(Done::Tomorrow(why)));
         }
         if self.book().sent.as_ref() != Some(&sent) {
             self.store.put_outgoing(sent.hash, &bytes)?;
@@ -83,12 +121,36 @@ impl Member {
             book.contribute(sent.clone());
             book.day = day;
         })?;
+        let answer = tokio::spawn(self.put(invite, bytes));
+        Ok(Begun::Sends(Sending { round: invite.round, sent, answer }))
+    }
+
+    /// The call that brings it, for as long as the round may take it.
+    fn put(
+        &self,
+        invite: &Invite,
+        bytes: Vec<u8>,
+    ) -> impl Future<Output = Result<Receipt, ExchangeError>> + use<> {
+        let (exchange, key, device) = (self.exchange.clone(), self.key.clone(), self.book().device);
         let path = format!("/v1/rounds/{}/upload", invite.round);
-        let ask = Ask { method: Method::PUT, body: Bytes::from(bytes), ..Ask::get(&path) };
-        let answer: Result<Receipt, _> = self.exchange.ask(self.signer(), &ask).await;
+        let open = Duration::from_secs(invite.deadline_s);
+        async move {
+            let ask = Ask { method: Method::PUT, body: Bytes::from(bytes), ..Ask::get(&path) };
+            let signer = Signer { key: &key, device };
+            within(open, "an upload to a round", exchange.ask(signer, &ask)).await
+        }
+    }
+
+    /// Notes what came of an upload.
+    pub(super) fn end_upload(
+        &mut self,
+        sending: &Sending,
+        answer: Result<Receipt, ExchangeError>,
+    ) -> Result<Done, Trouble> {
+        let Sending { round, sent, .. } = sending;
         match answer {
             Ok(Receipt { receipt }) if receipt == sent.hash => {
-                self.received(invite.round)?;
+                self.received(*round)?;
                 let incoming = self.pending().map(|statement| statement.artifact);
                 self.store.sweep(incoming, Some(sent.hash))?;
                 Ok(Done::Over(sent.bytes))
@@ -101,12 +163,12 @@ impl Member {
                 }
                 match code {
                     Some(Code::AlreadyUploaded) => {
-                        self.received(invite.round)?;
+                        self.received(*round)?;
                         Ok(Done::Nothing("the fleet has another contribution of this device"))
                     }
                     Some(code) if is_over(code) => Ok(Done::Nothing("the round is over")),
                     Some(code) if is_refused(code) => {
-                        self.refuse(&sent)?;
+                        self.refuse(sent)?;
                         Err(error.into())
                     }
                     _ => Err(error.into()),

@@ -86,6 +86,7 @@ pub enum Network {
 }
 
 /// The fleet's server, and how to know it and others.
+#[derive(Clone)]
 pub(super) struct Exchange {
     network: Network,
     host: String,

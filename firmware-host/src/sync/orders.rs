@@ -212,9 +212,9 @@ pub fn start(
 
 /// The sync without its thread: what it does now, and what it is asked to do.
 pub struct Life {
-    turn: Turn,
-    config: Config,
-    world: World,
+    pub(super) turn: Turn,
+    pub(super) config: Config,
+    pub(super) world: World,
 }
 
 /// Comes back when the flag is set.

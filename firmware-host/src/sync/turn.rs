@@ -1,12 +1,13 @@
 //! One turn of the sync: look at the learner, do at most one thing, say how it is.
 //!
+//! - An upload goes on from turn to turn: a slow line holds up neither check-ins nor orders.
 //! - In: the fleet's folder, the learner, the time. Out: how long to rest; what is shown.
 //! - Every act may fail and be tried again; none of them stops the device.
 //! - Never here: threads, orders.
 
 use super::book::Book;
 use super::decide::{Follow, Pace, Retry, is_ended, reports};
-use super::errand::{Budget, Done};
+use super::errand::{Begun, Budget, Done, Sending};
 use super::exchange::Network;
 use super::learner::{Learner, Offered, View};
 use super::member::Member;
@@ -24,6 +25,8 @@ use std::time::Duration;
 
 /// Between two looks at the learner.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long an upload on its way is listened to at each look.
+const HEAR: Duration = Duration::from_millis(20);
 /// Between two times that the learner is given the same file.
 const AGAIN: Duration = Duration::from_secs(600);
 /// Between two looks whether another day has begun.
@@ -73,6 +76,8 @@ pub(super) struct Turn {
     pub(super) pace: Pace,
     send: Retry,
     bring: Retry,
+    /// The upload on its way.
+    sending: Option<Sending>,
     /// Until when the invite holds.
     invite: Option<(Invite, Duration)>,
     /// The round of the last invite: another one is tried at once.
@@ -112,6 +117,7 @@ impl Turn {
             pace,
             send: Retry::default(),
             bring: Retry::default(),
+            sending: None,
             invite: None,
             round: None,
             given: None,
@@ -158,19 +164,23 @@ impl Turn {
         if now >= self.pace.due() {
             self.talk(&view).await;
         } else if self.wants_to_send(now) {
-            self.upload(&view).await;
+            self.upload(&view);
         } else if self.wants_to_bring(now) {
             self.fetch(&view).await;
         }
         let now = self.world.clock.elapsed();
         let busy = self.wants_to_send(now) || self.wants_to_bring(now);
-        if busy { Duration::ZERO } else { self.pace.due().saturating_sub(now).min(LOOK) }
+        let wait = match busy {
+            true => Duration::ZERO,
+            false => self.pace.due().saturating_sub(now).min(LOOK),
+        };
+        if self.hear_upload().await { Duration::ZERO } else { wait }
     }
 
     fn wants_to_send(&self, now: Duration) -> bool {
         // Before a server has said what day it is, none can be counted.
         let invited = self.invite.as_ref().is_some_and(|(_, until)| now < *until);
-        self.time.is_heard() && invited && self.send.is_due(now)
+        self.sending.is_none() && self.time.is_heard() && invited && self.send.is_due(now)
     }
 
     fn wants_to_bring(&self, now: Duration) -> bool {
@@ -197,7 +207,7 @@ impl Turn {
             && member.book().cohort != Some(cohort)
         {
             member.note(|book| book.belong(cohort))?;
-            (self.invite, self.given) = (None, None);
+            (self.invite, self.sending, self.given) = (None, None, None);
             self.world.learner.withdraw();
         }
         if let Some(statement) = member.pending()
@@ -318,25 +328,51 @@ impl Turn {
         Ok(())
     }
 
-    async fn upload(&mut self, view: &View) {
+    fn upload(&mut self, view: &View) {
         let (budget, learner) = (self.budget(), self.world.learner.clone());
         let (Some(member), Some((invite, _))) = (&mut self.member, self.invite) else { return };
         let Some(cohort) = member.cohort(&view.facts) else {
             self.invite = None;
             return;
         };
-        let done = member.upload((&*learner, view), cohort, &invite, budget).await;
+        match member.begin_upload((&*learner, view), cohort, &invite, budget) {
+            Ok(Begun::Sends(sending)) => self.sending = Some(sending),
+            Ok(Begun::Not(done)) => self.uploaded(invite.round, Ok(done)),
+            Err(error) => self.uploaded(invite.round, Err(error)),
+        }
+    }
+
+    /// Hears of the upload on its way; whether it has ended.
+    async fn hear_upload(&mut self) -> bool {
+        let Some(sending) = &mut self.sending else { return false };
+        let Some(answer) = sending.heard(HEAR).await else { return false };
+        if let (Some(member), Some(sending)) = (&mut self.member, self.sending.take()) {
+            let done = member.end_upload(&sending, answer);
+            self.uploaded(sending.round, done);
+        }
+        true
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_sending(&self) -> bool {
+        self.sending.is_some()
+    }
+
+    /// What came of an invite.
+    fn uploaded(&mut self, round: u64, done: Result<Done, Trouble>) {
         match done {
             Ok(Done::Over(bytes)) => {
-                tracing::info!(round = invite.round, bytes, "lent what was learned");
+                tracing::info!(round, bytes, "lent what was learned");
                 self.counted.uploads += 1;
                 self.counted.bytes[0] += bytes;
-                (self.invite, self.send) = (None, Retry::default());
+                // A check-in in between may have brought the next one.
+                self.invite.take_if(|(invite, _)| invite.round == round);
+                self.send = Retry::default();
                 self.clear(Act::Send);
             }
             Ok(Done::Nothing(why)) => {
-                tracing::debug!(round = invite.round, reason = why, "nothing is lent");
-                self.invite = None;
+                tracing::debug!(round, reason = why, "nothing is lent");
+                self.invite.take_if(|(invite, _)| invite.round == round);
                 self.clear(Act::Send);
             }
             Ok(Done::Tomorrow(why)) => {

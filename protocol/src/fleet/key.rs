@@ -10,6 +10,7 @@ use core::fmt;
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 
 /// A key that signs.
+#[derive(Clone)]
 pub struct SecretKey(SigningKey);
 
 impl SecretKey {

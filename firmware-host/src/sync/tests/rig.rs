@@ -154,9 +154,13 @@ impl Rig {
 
     /// Leaves, as an operator says it.
     pub(super) async fn leave(&mut self) {
-        self.life().follow(Order::Leave).await.unwrap();
         let Self { disk, clock, pupil, config, free, .. } = self;
-        self.turn = Self::turn(disk, clock, pupil, config, *free);
+        let fresh = Self::turn(disk, clock, pupil, config, *free);
+        let turn = std::mem::replace(&mut self.turn, fresh);
+        let world = Self::world(clock, pupil, *free);
+        let mut life = Life { turn, config: config.clone(), world };
+        life.follow(Order::Leave).await.unwrap();
+        self.turn = life.turn;
     }
 
     /// One step, and as much time as it asks for.

@@ -2,7 +2,7 @@
 
 use super::files::{FLEET, Keys, adapter, cohort, global};
 use super::rig::Rig;
-use super::server::{NOW_MS, Server};
+use super::server::{Bad, NOW_MS, Server};
 use crate::config::Fleet as Config;
 use sapwood::state::{Global, Series};
 use sapwood_protocol::fleet::id::Hash;
@@ -108,6 +108,42 @@ async fn what_was_committed_is_told_within_seconds_and_at_most_once_a_minute() {
     assert_eq!(check_ins(&server), 4, "an operator's word needs no pace");
     rig.steps(1_000).await;
     assert_eq!(check_ins(&server), 4, "nothing new, nothing told");
+}
+
+/// Goal: a line on which an upload takes hours keeps the server's pace.
+#[tokio::test]
+async fn check_ins_and_orders_go_on_beside_a_slow_upload() {
+    let (server, mut rig) = (Server::start().await, Rig::new());
+    server.inner().invite = Some(invite(1, Hash([0; 32])));
+    server.inner().bad.push_back(("/v1/rounds/", Bad::Slow(Duration::from_millis(1_500))));
+    rig.join(&server);
+    let answered = |rig: &Rig| rig.turn.status().unwrap().check_ins[0];
+    rig.until("an upload on its way", |rig| rig.book().sent.is_some()).await;
+    let before = answered(&rig);
+    for more in 1..=3 {
+        rig.clock.wind(Duration::from_secs(700));
+        rig.step().await;
+        assert_eq!((answered(&rig), rig.turn.status().unwrap().uploads), (before + more, 0));
+    }
+    assert!(server.inner().uploads.is_empty(), "it is still on its way");
+    // The same invite came three times meanwhile: it is one upload.
+    rig.until("its end", |rig| rig.book().sent.unwrap().round == Some(1)).await;
+    rig.steps(5).await;
+    assert_eq!((rig.turn.status().unwrap().uploads, server.inner().uploads.len()), (1, 1));
+    assert_eq!(rig.amiss(), "");
+}
+
+/// Who leaves sends nothing any more.
+#[tokio::test]
+async fn an_upload_ends_where_the_fleet_is_left() {
+    let (server, mut rig) = (Server::start().await, Rig::new());
+    server.inner().invite = Some(invite(1, Hash([0; 32])));
+    server.inner().bad.push_back(("/v1/rounds/", Bad::Slow(Duration::from_millis(300))));
+    rig.join(&server);
+    rig.until("an upload on its way", |rig| rig.book().sent.is_some()).await;
+    rig.leave().await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(rig.turn.member.is_none() && server.inner().uploads.is_empty());
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ async fn member(server: &Server) -> Rig {
 async fn asked(rig: &mut Rig) {
     rig.turn.pace.ask();
     rig.steps(4).await;
+    rig.until("the end of an upload", |rig| !rig.turn.is_sending()).await;
 }
 
 #[tokio::test]
