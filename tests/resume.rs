@@ -420,12 +420,21 @@ fn a_block_has_the_same_hidden_state_in_every_batch() {
 #[test]
 fn a_job_that_cannot_fit_is_refused_with_both_figures() {
     let model = &engines().model;
-    let refused = Engines::load_within(model, &settings(), Some(1));
+    let refused = Engines::load_within(model, &settings(), 0, Some(1));
     let Err(LearnError::Memory { needed, available: 1 }) = refused else {
         unreachable!("one byte must not be enough");
     };
-    assert!(Engines::load_within(model, &settings(), Some(needed - 1)).is_err());
-    assert!(Engines::load_within(model, &settings(), Some(needed)).is_ok());
+    assert!(Engines::load_within(model, &settings(), 0, Some(needed - 1)).is_err());
+    assert!(Engines::load_within(model, &settings(), 0, Some(needed)).is_ok());
+    // A device that stands on a global adapter learns with its ranks too.
+    let Err(LearnError::Memory { needed: over, .. }) =
+        Engines::load_within(model, &settings(), 128, Some(needed))
+    else {
+        unreachable!("128 ranks more take more");
+    };
+    let own = spec(engines().base.config(), &settings()).unwrap();
+    let more = (own.over(128).len() - own.len()) as u64;
+    assert!(over - needed > 6 * 4 * more, "{over} over {needed} for {more} numbers more");
 }
 
 /// Goal: the base's own texts are the same in every job and never more or longer than asked for.

@@ -11,9 +11,12 @@ use half::bf16;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use safetensors::tensor::{Dtype, TensorView};
+use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::{Base, Config, ExportOptions, Precision, export, read_config};
 use sapwood::block::Block;
-use sapwood::learner::{Engines, Event, Material, Memory, Outcome, Tokens, adapt, for_base, spec};
+use sapwood::learner::{
+    Engines, Event, Material, Memory, Offered, Outcome, Tokens, adapt, for_base, install, spec,
+};
 use sapwood::ports::Disk;
 use sapwood::settings::{Overrides, Settings};
 use sapwood::state::State;
@@ -33,22 +36,38 @@ struct Shape {
     random: Option<[usize; 6]>,
     /// Settings beside those that the base chooses, TOML.
     settings: &'static str,
+    /// Ranks of a global adapter that is installed after a first job; 0: none, and the job is the first.
+    ranks: usize,
 }
 
-const SHAPES: [Shape; 6] = [
-    Shape { name: "shipped base", random: None, settings: "" },
-    Shape { name: "15 M", random: Some([288, 6, 6, 6, 768, 32_000]), settings: "" },
-    Shape { name: "135 M", random: Some([576, 30, 9, 3, 1536, 49_152]), settings: "" },
+const SHAPES: [Shape; 8] = [
+    Shape { name: "shipped base", random: None, settings: "", ranks: 0 },
+    Shape { name: "15 M", random: Some([288, 6, 6, 6, 768, 32_000]), settings: "", ranks: 0 },
+    Shape { name: "135 M", random: Some([576, 30, 9, 3, 1536, 49_152]), settings: "", ranks: 0 },
     Shape {
         name: "135 M, lean",
         random: Some([576, 30, 9, 3, 1536, 49_152]),
         settings: "head-weights = 'int8'\nactivations = 'recompute'",
+        ranks: 0,
     },
-    Shape { name: "4 wide layers", random: Some([2048, 4, 32, 8, 8192, 32_000]), settings: "" },
+    Shape {
+        name: "4 wide layers",
+        random: Some([2048, 4, 32, 8, 8192, 32_000]),
+        settings: "",
+        ranks: 0,
+    },
     Shape {
         name: "long blocks",
         random: Some([768, 6, 12, 12, 3072, 32_000]),
         settings: "max-seq-length = 1024\nreplay-hidden = true\nreplay-blocks = 200",
+        ranks: 0,
+    },
+    Shape { name: "shipped base, global of rank 128", random: None, settings: "", ranks: 128 },
+    Shape {
+        name: "15 M, global of rank 128",
+        random: Some([288, 6, 6, 6, 768, 32_000]),
+        settings: "",
+        ranks: 128,
     },
 ];
 
@@ -75,8 +94,8 @@ fn main() -> Result<()> {
 
 fn table(out: &Path, only: Option<&str>) -> Result<()> {
     let mut text = String::from(
-        "| model | T | program | weights | learners | step | hidden | loading | estimate MB | loading MB | job MB | estimate / peak |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        "| model | T | program | weights | learners | step | hidden | loading | estimate MB | loading MB | job MB | estimate / peak | install, estimate MB | install MB |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for (index, shape) in SHAPES.iter().enumerate() {
         if only.is_some_and(|only| only != shape.name) {
@@ -98,11 +117,13 @@ fn table(out: &Path, only: Option<&str>) -> Result<()> {
             parts.iter().map(|part| format!("{:.0}", mb(&format!("/memory/{part}")))).collect();
         let (estimate, load, job) = (mb("/total"), mb("/load"), mb("/job"));
         text += &format!(
-            "| {} | {} | {} | {estimate:.0} | {load:.0} | {job:.0} | {:.2} |\n",
+            "| {} | {} | {} | {estimate:.0} | {load:.0} | {job:.0} | {:.2} | {:.0} | {:.0} |\n",
             shape.name,
             line["tokens"],
             parts.join(" | "),
-            estimate / load.max(job)
+            estimate / load.max(job),
+            mb("/install/0"),
+            mb("/install/1"),
         );
         fs::remove_dir_all(&folder)?;
     }
@@ -186,19 +207,66 @@ fn measured(shape: &Shape, model: &Path, state: &Path) -> Result<Value> {
     reset_peak()?;
     let mut state = State::open(Arc::new(Disk::exclusive(state)?))?;
     let base = Base::open(model)?;
-    let spec = spec(&config, &settings)?;
+    let own = spec(&config, &settings)?;
+    let spec = own.over(shape.ranks);
     let memory = Memory::estimate(&base, &spec, &settings, Tokens::of(&material, &state));
-    let engines = Engines::of(base, model, &settings, Tokens::default(), None)?;
+    let engines = Engines::of(base, model, &settings, (memory, None))?;
     let load = peak_bytes()?;
-    reset_peak()?;
-    let mut tell = |_: &Event| ControlFlow::Continue(());
-    let outcome = adapt(&engines, &mut state, &material, &settings, &mut tell)?;
-    ensure!(matches!(outcome, Outcome::Judged { .. }), "the job did not end");
-    let job = peak_bytes()?;
+    let learn = |state: &mut State| -> Result<u64> {
+        reset_peak()?;
+        let outcome = adapt(&engines, state, &material, &settings, &mut go_on)?;
+        ensure!(matches!(outcome, Outcome::Judged { .. }), "the job did not end");
+        peak_bytes()
+    };
+    let mut job = learn(&mut state)?;
+    let mut put = None;
+    if shape.ranks > 0 {
+        let tokens = Tokens::of(&material, &state);
+        let memory = Memory::of_install(&engines.base, [&own, &spec], &settings, tokens);
+        put = Some([
+            memory.total(),
+            installed(&engines, &mut state, &settings, &material, shape.ranks)?,
+        ]);
+        state.confirm("to learn on top of it", None)?;
+        job = learn(&mut state)?;
+    }
     Ok(json!({
         "memory": memory, "total": memory.total(), "tokens": tokens,
-        "load": load, "job": job,
+        "load": load, "job": job, "install": put,
     }))
+}
+
+fn go_on(_: &Event) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// The peak of two installs of a global adapter that changes nothing: declined, then on trial.
+fn installed(
+    engines: &Engines,
+    state: &mut State,
+    settings: &Settings,
+    material: &Material,
+    rank: usize,
+) -> Result<u64> {
+    let config = engines.base.config();
+    let own = spec(config, settings)?;
+    let strength = Strength { rank, alpha: rank as f32 };
+    let targets: Vec<Target> = own.modules.iter().map(|module| module.target).collect();
+    let first = own.modules.first().map_or(0, |module| module.layer);
+    let targets: Vec<Target> =
+        Target::ALL.into_iter().filter(|target| targets.contains(target)).collect();
+    let shape = Spec::uniform(config, first..config.layers, &targets, strength);
+    let global = Adapter::fresh(shape, &mut ChaCha8Rng::seed_from_u64(3));
+    let mut offered = Offered { sequence: 1, series: None, artifact: [1; 32], global };
+    reset_peak()?;
+    // No candidate passes such a gate: all are made. Then the first does, and is committed.
+    let strict = Settings { gate_old: -0.9, ..settings.clone() };
+    install(engines, state, &offered, &strict, &material.general, &mut go_on)?;
+    ensure!(state.trial().is_none(), "the gate let an install through");
+    offered.sequence = 2;
+    install(engines, state, &offered, settings, &material.general, &mut go_on)?;
+    ensure!(state.trial().is_some(), "the install was declined");
+    peak_bytes()
 }
 
 /// Begins to count the peak anew.

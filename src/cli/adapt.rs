@@ -9,7 +9,7 @@ use sapwood::adapter::peft::{CONFIG_FILE, META_FILE, TENSORS_FILE};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
 use sapwood::intake;
-use sapwood::learner::{self, Engines, Event, Material, Outcome, Plan, Tokens};
+use sapwood::learner::{self, Engines, Event, Material, Memory, Outcome, Plan, Tokens, spec};
 use sapwood::ports::{Disk, StorageError};
 use sapwood::settings::{Reader, Settings};
 use sapwood::state::{State, foreign};
@@ -63,8 +63,9 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
         material(&tokeniser, &dataset, (name, key), general.as_deref(), plan.settings(), console)?;
     material.check()?;
     let settings = planned(plan, &config, &material, console)?;
-    let tokens = Tokens::of(&material, &state);
-    let engines = Engines::of(base, model, &settings, tokens, host::available_bytes())?;
+    let spec = spec(&config, &settings)?.over(state.ranks());
+    let memory = Memory::estimate(&base, &spec, &settings, Tokens::of(&material, &state));
+    let engines = Engines::of(base, model, &settings, (memory, host::available_bytes()))?;
     let outcome = job(&engines, &mut state, &material, &settings, console)?;
     if let (Some(path), Outcome::Judged { verdict, .. }) = (&settings.adapter_path, &outcome) {
         if verdict.keeps() {

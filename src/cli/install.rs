@@ -11,7 +11,7 @@ use anyhow::Context;
 use sapwood::adapter::{Target, wire};
 use sapwood::base::Base;
 use sapwood::block::Block;
-use sapwood::learner::{self, Engines, Event, Offered, Outcome, Plan, Tokens};
+use sapwood::learner::{self, Engines, Event, Memory, Offered, Outcome, Plan, Tokens, spec};
 use sapwood::settings::{Overrides, Reader, Settings};
 use sapwood::state::State;
 use sapwood::tokenise::Tokeniser;
@@ -39,8 +39,12 @@ pub(crate) fn run(args: &Install, console: &mut Console) -> anyhow::Result<()> {
     let settings = plan.settings().clone();
     let tokeniser = Tokeniser::open(&args.model, base.config().vocab)?;
     let (general, start) = (general(args, &tokeniser, &settings, console)?, tokeniser.opening());
-    let engines =
-        Engines::of(base, &args.model, &settings, Tokens::default(), host::available_bytes())?;
+    let own = spec(base.config(), &settings)?;
+    let ranks = offered.global.spec.modules.first().map_or(0, |module| module.rank);
+    let specs = [state.ranks(), ranks].map(|ranks| own.over(ranks));
+    let tokens = Tokens::default().with_old();
+    let memory = Memory::of_install(&base, specs.each_ref(), &settings, tokens);
+    let engines = Engines::of(base, &args.model, &settings, (memory, host::available_bytes()))?;
     let mut failed = None;
     let mut tell = |event: &Event| match console.event(event) {
         Ok(()) => ControlFlow::Continue(()),

@@ -77,7 +77,12 @@ fn learn(
         let settings = planned(plan, &config, &material, console)?;
         let engines = match &mut engines {
             Some(engines) => engines,
-            none => none.insert(Engines::load_within(model, &settings, host::available_bytes())?),
+            none => none.insert(Engines::load_within(
+                model,
+                &settings,
+                state.ranks(),
+                host::available_bytes(),
+            )?),
         };
         let outcome = job(engines, &mut state, &material, &settings, console)?;
         if let Outcome::Judged { verdict, .. } = outcome {

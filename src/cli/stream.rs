@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
     if let Some(out) = &args.out {
         fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     }
-    let engines = Engines::load_within(model, &settings, host::available_bytes())?;
+    let engines = Engines::load_within(model, &settings, 0, host::available_bytes())?;
     engines.backend.notice().map_or(Ok(()), |notice| console.warn(notice))?;
     let tokeniser = chosen::tokeniser(model, &engines)?;
     let mut domains = domains(args, &settings, &tokeniser, console)?;

@@ -55,23 +55,27 @@ impl Engines {
     /// [`LearnError::Probe`] when head over trunk is not the whole model; [`LearnError::Settings`]
     /// when the model has fewer layers; the errors of base, trunk and head.
     pub fn load(model: &Path, settings: &Settings) -> Result<Self, LearnError> {
-        Self::load_within(model, settings, None)
+        Self::load_within(model, settings, 0, None)
     }
 
-    /// [`Engines::load`], refused before any weight is loaded when the estimate for a job is more
-    /// than `memory_max` bytes.
+    /// [`Engines::load`], refused before any weight is loaded when the estimate for a job over `ranks` of a
+    /// global adapter is more than `memory_max` bytes.
     ///
     /// # Errors
     /// [`LearnError::Memory`], and as [`Engines::load`].
     pub fn load_within(
         model: &Path,
         settings: &Settings,
+        ranks: usize,
         memory_max: Option<u64>,
     ) -> Result<Self, LearnError> {
-        Self::of(Base::open(model)?, model, settings, Tokens::default(), memory_max)
+        let base = Base::open(model)?;
+        let spec = spec(base.config(), settings)?.over(ranks);
+        let memory = Memory::estimate(&base, &spec, settings, Tokens::default());
+        Self::of(base, model, settings, (memory, memory_max))
     }
 
-    /// [`Engines::load_within`] of a folder that was opened before, for a job over so many tokens.
+    /// [`Engines::load_within`] of a folder that was opened before, for what was estimated to take so much memory.
     ///
     /// # Errors
     /// As [`Engines::load_within`].
@@ -79,12 +83,10 @@ impl Engines {
         base: Base,
         model: &Path,
         settings: &Settings,
-        tokens: Tokens,
-        memory_max: Option<u64>,
+        (memory, memory_max): (Memory, Option<u64>),
     ) -> Result<Self, LearnError> {
         base.config().check_length(settings.max_seq_length)?;
-        let spec = spec(base.config(), settings)?;
-        let needed = Memory::estimate(&base, &spec, settings, tokens).total();
+        let needed = memory.total();
         if let Some(available) = memory_max.filter(|&available| needed > available) {
             return Err(LearnError::Memory { needed, available });
         }

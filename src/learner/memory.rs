@@ -8,7 +8,7 @@
 use super::heritage::{HELD_OUT_BYTES_MAX, TOKEN_BYTES};
 use super::job::Material;
 use super::{anchor, texts, threads};
-use crate::adapter::Spec;
+use crate::adapter::{Module, Spec};
 use crate::base::{Base, Config};
 use crate::block::Block;
 use crate::head;
@@ -24,7 +24,8 @@ pub struct Memory {
     pub program: u64,
     /// Weights of the base, as they are kept.
     pub weights: u64,
-    /// Fast, slow, gradient, AdamW's two moments, and the roots that whiten.
+    /// Fast, slow, gradient, AdamW's two moments, and the roots that whiten, with the ranks of a global adapter;
+    /// of an install, learners before and after.
     pub learners: u64,
     /// What the backward pass keeps of one batch, and the largest temporary buffers of a step or of
     /// reading text.
@@ -70,23 +71,21 @@ const NUMBER: u64 = size_of::<f32>() as u64;
 const ALLOCATED: u64 = 105;
 
 impl Memory {
-    /// The estimate for a base, an adapter of it, the settings and the text of a job.
+    /// The estimate for a base, an adapter of it with all its ranks, the settings and the text of a job.
     pub fn estimate(base: &Base, spec: &Spec, settings: &Settings, tokens: Tokens) -> Self {
         let config = base.config();
         let sizes = Sizes::of(config, settings);
         let d = sizes.d;
         let own = wide(settings.own_texts()) * sizes.own_tokens;
         let kept = |tokens: u64, most: u64| most.min(NUMBER * tokens * d);
-        let is_whitened = settings.own_texts() > 0 && settings.whitening > 0.0;
-        // The sums that they are made from stay until they are.
-        let roots = if is_whitened { 2 * head::sum_bytes(spec) } else { 0 };
+        let roots = roots(spec, settings);
         let whole: u64 = config.weights().iter().map(|(_, sizes)| numbers(sizes)).sum();
         let with = |bytes: u64| bytes * ALLOCATED / 100;
         Self {
             program: PROGRAM_BYTES,
             weights: weights(base, settings),
-            learners: with(NUMBER * 6 * wide(spec.len()) + roots),
-            step: with(sizes.step(settings).max(sizes.reading(settings))),
+            learners: with(NUMBER * (6 * wide(spec.len()) + 10 * borrowed(spec, settings)) + roots),
+            step: with(sizes.step(settings, Thin::of(spec)).max(sizes.reading(settings))),
             hidden: with(
                 kept(tokens.fresh, HIDDEN_BYTES_MAX)
                     + kept(own, HIDDEN_BYTES_MAX)
@@ -94,6 +93,25 @@ impl Memory {
             ),
             loading: PROGRAM_BYTES + with(NUMBER * (whole + wide(config.vocab) * d)),
         }
+    }
+
+    /// The estimate for an install: learners as they were, `was`, and three candidates as they will be, `next`.
+    /// A step, and what a job keeps of its text, are counted as for a job on top.
+    pub fn of_install(
+        base: &Base,
+        [was, next]: [&Spec; 2],
+        settings: &Settings,
+        tokens: Tokens,
+    ) -> Self {
+        let job = Self::estimate(base, next, settings, tokens);
+        let [was_numbers, next_numbers] = [was, next].map(|spec| wide(spec.len()));
+        // Record and learners; what is offered, the last candidate, the next one and the one that is rehearsed,
+        // and its gradient; sums, and roots of one input beside them.
+        let all = NUMBER * (8 * was_numbers + 14 * next_numbers)
+            + 2 * head::sum_bytes(was)
+            + roots(next, settings);
+        let learners = all * ALLOCATED / 100;
+        Self { learners, ..job }
     }
 
     /// What a job takes beside the loaded base.
@@ -138,6 +156,37 @@ fn wide(x: usize) -> u64 {
     x as u64
 }
 
+/// Bytes of the roots that whiten; the sums that they are made from stay until they are.
+fn roots(spec: &Spec, settings: &Settings) -> u64 {
+    let is_whitened = settings.own_texts() > 0 && settings.whitening > 0.0;
+    if is_whitened { 2 * head::sum_bytes(spec) } else { 0 }
+}
+
+/// Numbers of a global adapter's ranks. As large as they may be, a commit shows beside a step: the record and
+/// its bytes, four vectors each, the adapter's files and the adapter in use before.
+fn borrowed(spec: &Spec, settings: &Settings) -> u64 {
+    let one = |module: &Module| {
+        let ranks = wide(module.rank.saturating_sub(settings.rank));
+        ranks * wide(module.fan_in + module.fan_out)
+    };
+    spec.modules.iter().map(one).sum()
+}
+
+/// Ranks whose part of a row, `x Aᵀ`, a pass keeps: of all layers, and of the layer that has the most.
+#[derive(Clone, Copy)]
+struct Thin {
+    all: u64,
+    layer: u64,
+}
+
+impl Thin {
+    fn of(spec: &Spec) -> Self {
+        let ranks = |modules: &[Module]| modules.iter().map(|module| wide(module.rank)).sum();
+        let layers = spec.modules.chunk_by(|one, next| one.layer == next.layer);
+        Self { all: ranks(&spec.modules), layer: layers.map(ranks).max().unwrap_or(0) }
+    }
+}
+
 /// The sizes that buffers are made of.
 struct Sizes {
     d: u64,
@@ -169,16 +218,16 @@ impl Sizes {
     }
 
     /// Tape and temporary buffers of one step.
-    fn step(&self, settings: &Settings) -> u64 {
+    fn step(&self, settings: &Settings, thin: Thin) -> u64 {
         let &Self { d, f, q, kv, heads, learning, t, .. } = self;
         let is_anchored = settings.own_texts() > 0 && settings.anchor_weight > 0.0;
         let anchored = if is_anchored { self.own_tokens } else { 0 };
         let rows = t * wide(settings.batch_size + settings.replay_batch_size) + anchored;
         let kept = rows * (2 * d + 2 * q + 2 * kv + 2 * f + 2 + heads);
         let tape = match settings.activations {
-            Activations::F32 => NUMBER * learning * kept,
-            Activations::Bf16 => NUMBER * (learning * kept / 2 + kept),
-            Activations::Recompute => NUMBER * (learning * rows * d + kept),
+            Activations::F32 => NUMBER * (learning * kept + rows * thin.all),
+            Activations::Bf16 => NUMBER * (learning * kept / 2 + kept + rows * thin.all),
+            Activations::Recompute => NUMBER * (learning * rows * d + kept + rows * thin.layer),
         };
         let logits = wide(head::logit_rows(settings.activations)) * self.vocab;
         tape + NUMBER * (rows * (8 * d + 3 * f + q) + 2 * logits)

@@ -8,6 +8,7 @@ use super::{DeviceError, threads};
 use crate::budget::Meter;
 use crate::config::Config;
 use crate::status::Board;
+use crate::sync::Offered;
 use rayon::ThreadPool;
 use sapwood::adapter::{Adapter, Spec};
 use sapwood::base::read_config;
@@ -17,6 +18,7 @@ use sapwood::learner::{self, Engines, LearnError, Material, Memory, Plan, Tokens
 use sapwood::ports::Storage;
 use sapwood::state::State;
 use sapwood::tokenise::{TokeniseError, Tokeniser};
+use sapwood_protocol::limits::FLEET_RANK_MAX;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -51,7 +53,7 @@ impl Tools {
             let base = read_config(model).map_err(LearnError::from)?;
             config.learn = Plan::new(&base, state, wishes.clone(), false)?.settings().clone();
         }
-        let engines = Engines::load_within(model, &config.learn, memory_bytes)?;
+        let engines = Engines::load_within(model, &config.learn, state.ranks(), memory_bytes)?;
         // Texts do not run on the trunk's own threads, only jobs do.
         engines.trunk.on_threads(threads::yield_to_others);
         let tokeniser = Tokeniser::open(model, engines.base.config().vocab)?;
@@ -83,6 +85,20 @@ impl Tools {
         let tokens = Tokens { fresh, held_out: fresh / 8 }.with_old();
         let spec = self.spec().map(|own| own.over(ranks));
         spec.map_or(0, |spec| Memory::estimate(base, &spec, settings, tokens).job())
+    }
+
+    /// Memory that an install takes beside the resident base, over `ranks` of another global adapter: as many
+    /// as the offered file has at most.
+    pub(super) fn install_bytes(&self, offered: &Offered, ranks: usize) -> u64 {
+        let (base, settings) = (&self.served.engines.base, &self.config.learn);
+        let Ok(own) = self.spec() else { return 0 };
+        let one = (own.over(1).len() - own.len()).max(1) as u64;
+        // What cannot be read is told by the install itself.
+        let file_bytes = std::fs::metadata(&offered.path).map_or(0, |found| found.len());
+        let most = file_bytes / size_of::<u16>() as u64 / one;
+        let next = own.over(most.min(FLEET_RANK_MAX.into()) as usize);
+        let specs = [&own.over(ranks), &next];
+        Memory::of_install(base, specs, settings, Tokens::default().with_old()).job()
     }
 
     /// Bytes of the disk that a job writes before it frees any: a checkpoint twice while one is replaced, the

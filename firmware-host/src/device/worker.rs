@@ -241,6 +241,7 @@ impl Worker {
     }
 
     fn situation(&self, turn: Turn) -> Situation {
+        let ranks = self.store.state.ranks();
         let (waiting, job) = {
             let inbox = self.store.inbox();
             (inbox.waiting(), inbox.job())
@@ -254,7 +255,10 @@ impl Worker {
             serving: self.sight.board.serving(),
             jobs_today: self.store.starts.in_a_day(self.sight.clock.now()),
             own_load: 0.0,
-            job_bytes: self.tools.job_bytes(waiting.samples, self.store.state.ranks()),
+            job_bytes: match self.told.install.as_deref().filter(|_| turn == Turn::Install) {
+                Some(offered) => self.tools.install_bytes(offered, ranks),
+                None => self.tools.job_bytes(waiting.samples, ranks),
+            },
         }
     }
 
