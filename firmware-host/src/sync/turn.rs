@@ -8,13 +8,12 @@
 use super::book::Book;
 use super::decide::{Follow, Pace, Retry, is_ended, reports};
 use super::errand::{Begun, Budget, Done, Sending};
-use super::exchange::Network;
-use super::learner::{Learner, Offered, View};
+use super::learner::{Offered, View};
 use super::member::Member;
 use super::store::Store;
 use super::time::ServerTime;
 use super::trouble::Trouble;
-use crate::clock::Clock;
+use super::world::World;
 use crate::config::Fleet;
 use crate::status::FleetStatus;
 use jiff::Timestamp;
@@ -31,31 +30,6 @@ const HEAR: Duration = Duration::from_millis(20);
 const AGAIN: Duration = Duration::from_secs(600);
 /// Between two looks whether another day has begun.
 const HOUR: Duration = Duration::from_secs(3600);
-
-/// What the sync stands on; tests bring their own.
-#[derive(Clone)]
-pub struct World {
-    /// The learner.
-    pub learner: Arc<dyn Learner>,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// 64 bits of chance.
-    pub chance: fn() -> u64,
-    /// Free bytes of the folder's disk, where that can be told.
-    pub free: fn(&std::path::Path) -> Option<u64>,
-    /// The way to the server.
-    pub network: Network,
-}
-
-impl World {
-    /// A learner, and what the system has.
-    pub fn new(learner: Arc<dyn Learner>, clock: Arc<dyn Clock>) -> Self {
-        // Without chance a device waits as the others do, no more.
-        let chance = || getrandom::u64().unwrap_or(0);
-        let (free, network) = (crate::probe::free_bytes, Network::System);
-        Self { learner, clock, chance, free, network }
-    }
-}
 
 /// What was counted since the program began.
 #[derive(Clone, Copy, Debug, Default)]

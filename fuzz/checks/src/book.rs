@@ -35,6 +35,8 @@ impl Learner for Silent {
     }
 
     fn install(&self, _: Offered) {}
+
+    fn withdraw(&self) {}
 }
 
 /// A file of the fleet's folder, as `sync/sealed.rs` says.
@@ -151,6 +153,7 @@ fn book() -> Book {
         given: vec![Hash([0; 32])],
         refused: Some(Refused { artifact, generation: 11 }),
         day: Day { number: NOW_S / 86_400, up: 34_567, down: 6_800_000 },
+        takes_unnamed: true,
     }
 }
 

@@ -74,7 +74,7 @@ pub struct Desk {
     /// Numbers that ran back.
     pub back: Vec<u64>,
     /// The last check-in.
-    pub last: Option<CheckIn>,
+    pub told: Option<CheckIn>,
 }
 
 impl Default for Desk {
@@ -99,7 +99,7 @@ impl Default for Desk {
             last: None,
             heard: Vec::new(),
             back: Vec::new(),
-            last: None,
+            told: None,
         }
     }
 }
@@ -261,7 +261,7 @@ impl Desk {
             self.back.push(check_in.counter);
         }
         device.counter = device.counter.max(Some(check_in.counter));
-        self.last = Some(check_in.clone());
+        self.told = Some(check_in.clone());
         for report in &check_in.reports {
             self.reports.insert(report.sequence, report.outcome);
         }

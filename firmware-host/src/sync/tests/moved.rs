@@ -43,7 +43,7 @@ async fn what_another_fleet_released_is_neither_told_nor_lent_and_release_1_is_n
     rig.join(&server);
     rig.until("a check-in", checked_in).await;
     rig.steps(10).await;
-    let told = server.inner().last.clone().unwrap();
+    let told = server.inner().told.clone().unwrap();
     assert_eq!((told.installed, told.ready, told.reports), (None, None, Vec::new()));
     assert!(server.inner().uploads.is_empty(), "what it learned goes on from another's");
     assert_eq!(rig.turn.status().unwrap().installed, None);
@@ -62,7 +62,7 @@ async fn what_another_fleet_released_is_neither_told_nor_lent_and_release_1_is_n
     server.inner().invite = Some(invite(2, artifact));
     rig.turn.pace.ask();
     rig.until("an upload", |rig| rig.book().sent.is_some()).await;
-    let told = server.inner().last.clone().unwrap();
+    let told = server.inner().told.clone().unwrap();
     assert_eq!(told.installed, Some(Installed { sequence: 1, artifact }));
 }
 
@@ -79,7 +79,7 @@ async fn the_same_adapter_under_an_own_release_is_told_as_installed() {
     rig.until("a check-in", checked_in).await;
     rig.turn.pace.ask();
     rig.steps(5).await;
-    let told = server.inner().last.clone().unwrap();
+    let told = server.inner().told.clone().unwrap();
     assert_eq!(told.installed, Some(Installed { sequence: 4, artifact: Hash([9; 32]) }));
     assert_eq!(server.inner().reports.keys().collect::<Vec<_>>(), [&4]);
 }
@@ -98,7 +98,7 @@ async fn installs_of_before_are_the_fleet_s_whose_book_is_as_old() {
         rig.until("a check-in", checked_in).await;
         rig.turn.pace.ask();
         rig.steps(5).await;
-        let told = server.inner().last.clone().unwrap();
+        let told = server.inner().told.clone().unwrap();
         assert_eq!((told.installed.is_some(), told.ready.is_some()), (is_old, is_old));
         assert_eq!(server.inner().reports.len(), usize::from(is_old));
     }

@@ -201,7 +201,7 @@ impl Device {
     }
 
     fn act(&mut self, act: &Act) {
-        let installed = self.pupil.learned().view.installed;
+        let installed = self.pupil.learned().view.installed();
         let artifact = installed.map_or(Hash([0; 32]), |installed| installed.artifact);
         match act {
             Act::Join => self.join(),

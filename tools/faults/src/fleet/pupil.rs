@@ -185,9 +185,8 @@ impl Learner for Pupil {
         }
         let now = self.clock.elapsed();
         let mut given = open(&self.given);
-        let is_early = |(one, at): &((Series, u64), Duration)| {
-            *one == (series, sequence) && now < *at + AGAIN
-        };
+        let is_early =
+            |(one, at): &((Series, u64), Duration)| *one == (series, sequence) && now < *at + AGAIN;
         if given.iter().any(is_early) {
             wrong(format!("{sequence} is given twice within ten minutes"));
         }
