@@ -82,9 +82,13 @@ pub(super) fn qr(processor: Processor, mut rows: Rows) -> Qr {
 /// below; returns the diagonal. A mirror is a vector of length the root of 2, or zero where nothing is.
 #[inline(always)]
 fn reflect(rows: &mut Rows, step: usize) -> f64 {
+    let whole = dot(rows.row(step), rows.row(step)).sqrt();
     let tail = &mut rows.row_mut(step)[step..];
     let norm = dot(tail, tail).sqrt();
-    if norm == 0.0 {
+    // Rounding of a row that depends on those above. It is alike in rows that are alike: each would leave
+    // rounding of rounding to the next, until its square is none.
+    if whole.is_finite() && norm <= f64::EPSILON * whole {
+        tail.fill(0.0);
         return 0.0;
     }
     let end = if tail[0] > 0.0 { -norm } else { norm };

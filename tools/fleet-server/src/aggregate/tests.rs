@@ -428,6 +428,9 @@ fn decompositions_give_back_what_they_took() {
     };
     let ones = |rows: usize, width: usize| Rows { numbers: vec![1.0; rows * width], width };
     let mut cases = vec![ones(3, 5), ones(6, 21), ones(30, 7), Rows::zeros(4, 6)];
+    let (one, mut alike) = (matrix(1, 40, 1), matrix(40, 40, 40));
+    alike.numbers.chunks_exact_mut(80).for_each(|two| two[..40].copy_from_slice(&one.numbers));
+    cases.push(alike);
     for (rows, width, rank) in [
         (1, 1, 1),
         (1, 9, 1),
