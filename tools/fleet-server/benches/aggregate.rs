@@ -1,13 +1,15 @@
 //! A round of many uploads, merged: seconds and memory.
 //!
-//! `cargo bench -p fleet-server --bench aggregate -- 2000`. An upload has the shape of Llama-3.2-1B, rank 8
+//! `cargo bench -p fleet-server --bench aggregate -- 2000`, or `-- 2000 robust`. An upload has the shape of Llama-3.2-1B, rank 8
 //! on q, k, v and o of all 16 layers, in f16: 1.70 million numbers, made of a seed whenever it is read.
 //! The peer on the same machine: `tools/fleet-server/benches/aggregate.py`.
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop at the first surprise")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
-use fleet_server::aggregate::{AggregateError, Clip, Facts, Plan, Source, merge, norm, shares};
+use fleet_server::aggregate::{
+    AggregateError, Clip, Facts, Plan, Source, merge, norm, robust, shares,
+};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
@@ -90,6 +92,15 @@ fn peak_mb() -> f64 {
     kb.unwrap_or(f64::NAN) / 1024.0
 }
 
+/// Gives the uploads the weights of the robust rule, and says what that took.
+fn weigh(uploads: &mut Uploads, facts: &mut Vec<Facts>, spec: &Spec) {
+    let (start, making) = (Instant::now(), uploads.making);
+    let robust = robust(uploads, spec, facts, [0; 32]).unwrap();
+    let spent = (start.elapsed() + making - uploads.making).as_secs_f64();
+    println!("robust: {spent:.1} s, decoding included, peak {:.0} MB; {}", peak_mb(), robust.told);
+    *facts = robust.facts;
+}
+
 fn main() {
     let count = std::env::args().filter_map(|word| word.parse().ok()).next().unwrap_or(20);
     let mut uploads = Uploads::new();
@@ -104,8 +115,11 @@ fn main() {
         let hash = [mixed(at as u64).to_le_bytes(); 4].concat().try_into().unwrap();
         Facts { at, hash, norm, rank: RANK, weight: 1.0 }
     };
-    let facts: Vec<Facts> = (0..count).map(facts).collect();
+    let mut facts: Vec<Facts> = (0..count).map(facts).collect();
     let norms = start.elapsed() - uploads.making - uploads.decoding;
+    if std::env::args().any(|word| word == "robust") {
+        weigh(&mut uploads, &mut facts, &from.spec);
+    }
     let shares = shares(&facts, Clip::Median, 1.0).unwrap();
     let spec = from.spec.clone();
     let plan = Plan { spec: &spec, from: Some(&from), shares: &shares, seed: [0; 32] };

@@ -4,6 +4,7 @@
 //!   the label is the operator's.
 //! - Its shape, which modules of which widths, is what most uploads of its first round have.
 
+use crate::aggregate::{ROBUST_UPDATES_MAX, Rule};
 use crate::store::{Book, BookError, Columns, Row, Statement};
 use sapwood_protocol::fleet::id::{CohortId, Hash};
 use sapwood_protocol::fleet::message::Facts;
@@ -25,6 +26,8 @@ pub struct Policy {
     pub rank: u32,
     /// Highest rank of an update.
     pub rank_max: u32,
+    /// How the updates of a round are weighed.
+    pub merge: Rule,
     /// Fewest uploads of a round that are merged.
     pub min_devices: u64,
     /// Uploads at which a round closes.
@@ -48,6 +51,7 @@ impl Default for Policy {
         Self {
             rank: 16,
             rank_max: FLEET_RANK_MAX,
+            merge: Rule::Mean,
             min_devices: 10,
             quota: 100,
             deadline_h: 24,
@@ -91,11 +95,15 @@ impl Policy {
         let fields: serde_json::Map<_, _> = serde_json::from_str(json).map_err(wrong)?;
         let policy: Self = serde_json::from_value(fields.into()).map_err(wrong)?;
         let rank = u64::from(FLEET_RANK_MAX);
+        let uploads = match policy.merge {
+            Rule::Mean => FLEET_UPLOADS_MAX,
+            Rule::Robust => ROBUST_UPDATES_MAX as u64,
+        };
         for (field, got, min, max) in [
             ("rank", policy.rank.into(), 1, rank),
             ("rank_max", policy.rank_max.into(), 1, rank),
-            ("min_devices", policy.min_devices, 1, FLEET_UPLOADS_MAX),
-            ("quota", policy.quota, policy.min_devices, FLEET_UPLOADS_MAX),
+            ("min_devices", policy.min_devices, 1, uploads),
+            ("quota", policy.quota, policy.min_devices, uploads),
             ("deadline_h", policy.deadline_h, 1, 24 * 365),
             ("check_in_s", policy.check_in_s, FLEET_CHECK_IN_S_MIN, FLEET_CHECK_IN_S_MAX),
             ("stage_h", policy.stage_h, 0, 24 * 365),
@@ -243,6 +251,9 @@ mod tests {
         let policy = Policy::read("{\"quota\": 200}").unwrap();
         assert_eq!(policy, Policy { quota: 200, ..Policy::default() });
         assert_eq!(Policy::read(&policy.write()).unwrap(), policy);
+        let robust = Policy::read("{\"merge\": \"robust\", \"quota\": 4096}").unwrap();
+        assert_eq!((robust.merge, policy.merge), (Rule::Robust, Rule::Mean));
+        assert!(Policy::read("{\"quota\": 20000}").is_ok(), "the mean takes them all");
         for wrong in [
             "",
             "[]",
@@ -250,6 +261,8 @@ mod tests {
             "{\"quota\": 3}",
             "{\"rank\": 129}",
             "{\"check_in_s\": 1}",
+            "{\"merge\": \"median\"}",
+            "{\"merge\": \"robust\", \"quota\": 4097}",
         ] {
             assert!(Policy::read(wrong).is_err(), "{wrong}");
         }

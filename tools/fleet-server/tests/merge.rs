@@ -271,3 +271,73 @@ fn many_adapters_are_merged_in_any_order_to_the_same_bytes() {
     folders.swap(3, 11);
     assert!(tensors(&folders) == expected);
 }
+
+#[test]
+fn a_robust_merge_hears_no_fifth_that_says_the_opposite() {
+    let place = place("robust");
+    let common = random(&place.join("common"), 1, 1.0, 24, 1);
+    let mut folders: Vec<PathBuf> = (0..20)
+        .map(|at| blended(&place.join(at.to_string()), &common, at < 16, 100 + at))
+        .collect();
+    let mut read = |more: &[&str]| {
+        let _ = fs::remove_dir_all(place.join("out"));
+        let paths: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+        let more = [&["--rank", "24"], more].concat();
+        let output = merge(&place, &more, &paths);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        folders.rotate_left(3);
+        (output, error)
+    };
+    let honest = |place: &Path| -> f64 {
+        let (merged, common) = (product(&place.join("out")), product(&common));
+        let inner: f64 = merged.iter().zip(&common).map(|(one, two)| one * two).sum();
+        inner / common.iter().map(|one| one * one).sum::<f64>()
+    };
+    let (mean, error) = read(&[]);
+    assert!(mean.status.success(), "{error}");
+    // 16 say the common part, 4 say it ten times the other way round: 0.8 - 2.
+    assert!(honest(&place) < -1.0, "{}", honest(&place));
+    let (robust, error) = read(&["--merge", "robust"]);
+    assert!(robust.status.success(), "{error}");
+    assert!((0.85..1.15).contains(&honest(&place)), "{}", honest(&place));
+    let said = String::from_utf8_lossy(&robust.stdout);
+    assert!(said.contains("the mean of 20 adapters (robust: 4 have twins, "));
+    let bytes = fs::read(place.join("out/adapter_model.safetensors")).unwrap();
+    let (robust, _) = read(&["--merge", "robust", "--clip", "median", "--json"]);
+    let told: Value = serde_json::from_slice(&robust.stdout).unwrap();
+    assert_eq!((&told["merge"], &told["robust"]["twins"]), (&json!("robust"), &json!(4)), "{told}");
+    assert!(told["robust"]["most"].as_f64().unwrap() > 1.0, "{told}");
+    assert!(fs::read(place.join("out/adapter_model.safetensors")).unwrap() == bytes, "the order");
+    let (refused, error) = read(&["--merge", "robust", "--clip", "none"]);
+    assert!(!refused.status.success() && error.contains("got --clip none"), "{error}");
+    assert!(!place.join("out").exists());
+}
+
+/// An adapter of rank 2: a common part of rank 1, ten times the other way round where it is hostile, and
+/// one of its own.
+fn blended(folder: &Path, common: &Path, honest: bool, seed: u32) -> PathBuf {
+    random(folder, 2, 2.0, 24, seed);
+    let path = folder.join("adapter_model.safetensors");
+    let [own, common] = [&path, &common.join("adapter_model.safetensors")].map(|path| {
+        let bytes = fs::read(path).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        NAMES.map(|name| -> Vec<f32> {
+            let words = file.tensor(name).unwrap().data().as_chunks().0;
+            words.iter().map(|word| f32::from_le_bytes(*word)).collect()
+        })
+    });
+    let [mut a, mut b] = own;
+    a[..40].iter_mut().zip(&common[0]).for_each(|(own, one)| *own = 0.05 * *own + one);
+    for (row, one) in b.chunks_exact_mut(2).zip(&common[1]) {
+        row[0] = if honest { *one } else { -10.0 * one };
+    }
+    let [a, b] = [a, b].map(|numbers| -> Vec<u8> {
+        numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+    });
+    let views = [
+        (NAMES[0], TensorView::new(Dtype::F32, vec![2, 40], &a).unwrap()),
+        (NAMES[1], TensorView::new(Dtype::F32, vec![24, 2], &b).unwrap()),
+    ];
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+    folder.to_owned()
+}

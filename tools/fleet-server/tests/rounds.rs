@@ -10,6 +10,7 @@ use fleet_server::judge::{self, JudgeError, Score, Scores};
 use fleet_server::operator::rounds::{self as orders, Verdict};
 use fleet_server::overview;
 use fleet_server::rounds::{self, NONE, State};
+use fleet_server::store::{Book, Columns};
 use sapwood::adapter::{Adapter, Spec, Strength, wire};
 use sapwood_protocol::fleet::code::Code;
 use sapwood_protocol::fleet::id::{CohortId, Hash};
@@ -189,6 +190,56 @@ fn a_round_is_merged_again_without_a_device_and_the_same_again_is_the_same() {
     error.unwrap();
     let failed = until(&fleet, round, State::Failed);
     assert!(failed.report.unwrap().contains("expected at least 2"));
+}
+
+/// What a device says of its tokens is no vote, and copies share one: three of ten that send the same and
+/// say that they learned a million tokens each.
+#[test]
+fn a_cohort_may_have_its_rounds_merged_by_the_robust_rule() {
+    let (fleet, mut devices) = fleet(10);
+    let home = fleet.home();
+    let policy = |change| orders::policy(&home.book, &cohort(&home), change, fleet.now_ms());
+    policy("{\"merge\": \"robust\"}").unwrap();
+    let round = open(&fleet);
+    for (n, device) in devices.iter_mut().enumerate() {
+        device.check_in().unwrap();
+        let file = match n {
+            0..7 => device.update(NONE, n as u64),
+            _ => {
+                let mut hostile = adapter(2, 0);
+                hostile.values.iter_mut().for_each(|number| *number *= 1.0 + n as f32);
+                let meta = common::meta(device.cohort(), NONE, 1_000_000);
+                wire::encode(&hostile, &meta).unwrap()
+            }
+        };
+        let reply = device.upload(round, &file);
+        assert_eq!(reply.status, 201, "{}", reply.text());
+    }
+    let merged = until(&fleet, round, State::Merged);
+    let report = |round: &rounds::Round| -> serde_json::Value {
+        serde_json::from_str(round.report.as_ref().unwrap()).unwrap()
+    };
+    let told = report(&merged);
+    // The first device's own too points their way.
+    assert_eq!((&told["merge"], &told["robust"]["twins"]), (&json!("robust"), &json!(4)), "{told}");
+    let most = told["robust"]["most"].as_f64().unwrap();
+    assert!((1.0..2.5).contains(&most), "{told}");
+    let sql = "select detail from audit where what = 'round merged'";
+    let line = Columns::of(home.book.read(sql, &[]).unwrap().remove(0)).text().unwrap();
+    assert!(line.contains("10 updates, robust: 4 have twins"), "{line}");
+
+    // A judge is given steps along the same mean, whatever the policy says meanwhile.
+    let again = |eta| {
+        let round = rounds::find(&home.book, round).unwrap().unwrap();
+        fleet_server::work::merged(&home, &round, &cohort(&home), eta, || Ok(())).unwrap()
+    };
+    policy("{\"merge\": \"mean\"}").unwrap();
+    assert_eq!(Hash::of(&again(1.0).file), merged.result.unwrap().0);
+    // Merged again by an order, it is the policy's: there the million tokens count.
+    orders::redo(&home.book, round, &[], fleet.now_ms()).unwrap();
+    let mean = until(&fleet, round, State::Merged);
+    assert_eq!((&report(&mean)["merge"], &report(&mean)["robust"]), (&json!("mean"), &json!(null)));
+    assert!(mean.result != merged.result);
 }
 
 /// A learner's program that finds general text worse by so much at the whole step, and the cohort's

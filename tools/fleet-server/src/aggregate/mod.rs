@@ -13,11 +13,14 @@ mod walk; //    source, plan  -> terms of M; norms
 mod exact; //   few terms     -> the best part of rank R
 mod sketch; //  many terms    -> nearly that
 mod balance; // parts         -> an adapter
+mod gram; //    many updates  -> inner products of all pairs
+mod robust; //  inner products -> weights that few can move
 #[cfg(test)]
 mod tests;
 
+pub use robust::{ROBUST_UPDATES_MAX, Robust, Told, robust};
 pub use walk::norm;
-pub use weigh::{Clip, Facts, Share, by_tokens, shares};
+pub use weigh::{Clip, Facts, Rule, Share, by_tokens, shares};
 
 use dense::Rows;
 use product::Processor;
@@ -42,6 +45,14 @@ pub enum AggregateError {
     /// A number that is not one, or too large to be written.
     #[error("expected finite numbers that f32 can hold, got others")]
     NotFinite,
+    /// More updates than are compared with each other.
+    #[error(
+        "{got} updates, expected at most {ROBUST_UPDATES_MAX} where each is compared with every other (robust)"
+    )]
+    Many {
+        /// How many.
+        got: usize,
+    },
     /// The singular values of M were not found.
     #[error("the singular values did not settle, expected numbers far from the limits of f64")]
     Unsettled,
@@ -56,6 +67,13 @@ pub trait Source {
     /// # Errors
     /// Its own, when the update is gone or another.
     fn read(&mut self, at: usize) -> Result<&Adapter, Self::Error>;
+    /// Called now and then while nothing is read for long.
+    ///
+    /// # Errors
+    /// Its own, which ends the merge.
+    fn alive(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
 }
 
 /// What is merged, and into what.

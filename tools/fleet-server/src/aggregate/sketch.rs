@@ -28,7 +28,12 @@ impl Gaussian {
     /// `stream`: sketches of different streams know nothing of each other.
     pub(super) fn new(plan: &Plan<'_>, stream: u64, columns: usize) -> Self {
         let rows = plan.spec.modules.iter().map(|module| module.fan_in).max().unwrap_or(0);
-        let mut chance = ChaCha8Rng::from_seed(plan.seed);
+        Self::drawn(plan.seed, stream, rows, columns)
+    }
+
+    /// Of so many rows.
+    pub(super) fn drawn(seed: [u8; 32], stream: u64, rows: usize, columns: usize) -> Self {
+        let mut chance = ChaCha8Rng::from_seed(seed);
         chance.set_stream(stream);
         // Twelve uniform numbers: near enough to normal, and without a logarithm, whose last bit
         // depends on the system.
@@ -42,6 +47,11 @@ impl Gaussian {
     /// One column from its first row on.
     pub(super) fn column(&self, at: usize) -> impl Iterator<Item = f64> {
         self.numbers.iter().skip(at).step_by(self.columns).copied()
+    }
+
+    /// All columns from that row on.
+    pub(super) fn rows_from(&self, row: usize) -> &[f64] {
+        &self.numbers[row * self.columns..]
     }
 }
 

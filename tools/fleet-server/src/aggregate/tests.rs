@@ -14,7 +14,7 @@ use std::path::Path;
 const TARGETS: [(Target, usize, usize); 3] =
     [(Target::Q, 96, 80), (Target::K, 96, 40), (Target::Down, 64, 72)];
 
-struct Updates(Vec<Adapter>);
+pub(super) struct Updates(pub(super) Vec<Adapter>);
 
 impl Source for Updates {
     type Error = AggregateError;
@@ -24,7 +24,7 @@ impl Source for Updates {
     }
 }
 
-fn spec_of(places: &[(Target, usize, usize)], rank: usize, scale: f32) -> Spec {
+pub(super) fn spec_of(places: &[(Target, usize, usize)], rank: usize, scale: f32) -> Spec {
     Spec::placed(0..1, |_, target| {
         let (_, fan_in, fan_out) = places.iter().find(|(one, ..)| *one == target)?;
         let alpha = scale * rank as f32;
@@ -32,12 +32,12 @@ fn spec_of(places: &[(Target, usize, usize)], rank: usize, scale: f32) -> Spec {
     })
 }
 
-fn spec(rank: usize) -> Spec {
+pub(super) fn spec(rank: usize) -> Spec {
     spec_of(&TARGETS, rank, 1.0)
 }
 
 /// Noise whose products are about as large whatever the rank.
-fn random(rank: usize, size: f32, seed: u64) -> Adapter {
+pub(super) fn random(rank: usize, size: f32, seed: u64) -> Adapter {
     let mut chance = ChaCha8Rng::seed_from_u64(seed);
     let spec = spec(rank);
     let factor = (size / (rank as f32).sqrt()).sqrt();
@@ -53,7 +53,7 @@ fn near(common: &Adapter, size: f32, seed: u64) -> Adapter {
     Adapter { spec: own.spec, values }
 }
 
-fn facts(updates: &Updates) -> Vec<Facts> {
+pub(super) fn facts(updates: &Updates) -> Vec<Facts> {
     let facts = |(at, update): (usize, &Adapter)| Facts {
         at,
         hash: *blake3::hash(
@@ -142,17 +142,17 @@ fn beside_the_best(from: Option<&Adapter>, updates: &mut Updates, rank: usize) -
     ((residual(&sketched) / residual(&exact)).sqrt(), told / residual(&sketched))
 }
 
-fn bytes(adapter: &Adapter) -> Vec<u8> {
+pub(super) fn bytes(adapter: &Adapter) -> Vec<u8> {
     adapter.values.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
 /// Many updates of mixed ranks about a common part.
-fn crowd() -> Updates {
+pub(super) fn crowd() -> Updates {
     let common: Vec<Adapter> = [4, 8, 16].map(|rank| random(rank, 1.0, rank as u64)).into();
     Updates((0..24).map(|at| near(&common[at % 3], 0.5, 100 + at as u64)).collect())
 }
 
-fn numbers(view: &safetensors::tensor::TensorView<'_>) -> Vec<f64> {
+pub(super) fn numbers(view: &safetensors::tensor::TensorView<'_>) -> Vec<f64> {
     match view.dtype() {
         safetensors::Dtype::F64 => {
             view.data().as_chunks().0.iter().map(|word| f64::from_le_bytes(*word)).collect()

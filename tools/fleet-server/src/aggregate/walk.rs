@@ -59,7 +59,8 @@ fn terms(adapters: &[(Adapter, f64)], take: &mut impl FnMut(Term<'_>)) {
     }
 }
 
-fn term(adapter: &Adapter, at: usize, factor: f64) -> Term<'_> {
+/// One module of an adapter.
+pub(super) fn term(adapter: &Adapter, at: usize, factor: f64) -> Term<'_> {
     let module = &adapter.spec.modules[at];
     Term {
         at,
@@ -71,7 +72,7 @@ fn term(adapter: &Adapter, at: usize, factor: f64) -> Term<'_> {
 }
 
 /// Whether an adapter is made of the spec's modules, of whatever ranks.
-fn fits(adapter: &Adapter, spec: &Spec) -> Result<(), AggregateError> {
+pub(super) fn fits(adapter: &Adapter, spec: &Spec) -> Result<(), AggregateError> {
     let place = |module: &Module| (module.layer, module.target, module.fan_in, module.fan_out);
     let same = adapter.spec.modules.iter().map(place).eq(spec.modules.iter().map(place));
     let whole = adapter.values.len() == adapter.spec.len();

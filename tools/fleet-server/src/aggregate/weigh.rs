@@ -4,6 +4,7 @@
 //! - Invariant: the order in which updates came changes nothing.
 
 use super::AggregateError;
+use serde::{Deserialize, Serialize};
 
 /// An update counts for at most so many times the median of the tokens.
 const TOKENS_MEDIANS_MAX: f64 = 4.0;
@@ -30,6 +31,27 @@ pub enum Clip {
     None,
     /// As far as the median of those that are not zero.
     Median,
+}
+
+/// How updates become what each of them counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    /// By their weights.
+    #[default]
+    Mean,
+    /// So that a hostile fifth does not move the mean far, as [`robust`](super::robust()) says.
+    Robust,
+}
+
+impl Rule {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Robust => "robust",
+        }
+    }
 }
 
 /// One term of the sum.
@@ -60,6 +82,17 @@ pub fn by_tokens(learned: &[(u64, u32)]) -> Vec<f64> {
 /// [`AggregateError::Weight`] for a weight that is not a finite number of at least 0, and when their
 /// sum is not positive.
 pub fn shares(facts: &[Facts], clip: Clip, eta: f64) -> Result<Vec<Share>, AggregateError> {
+    let (facts, sum) = ordered(facts)?;
+    let share = |(one, clip): (&Facts, f64)| Share {
+        at: one.at,
+        rank: one.rank,
+        factor: eta * (one.weight / sum) * clip,
+    };
+    Ok(facts.iter().zip(clips(&facts, clip)).map(share).collect())
+}
+
+/// The facts in the order of the sum, and the sum of their weights.
+pub(super) fn ordered(facts: &[Facts]) -> Result<(Vec<Facts>, f64), AggregateError> {
     let mut facts = facts.to_vec();
     facts.sort_by(|one, two| {
         one.hash.cmp(&two.hash).then_with(|| one.weight.total_cmp(&two.weight))
@@ -71,16 +104,18 @@ pub fn shares(facts: &[Facts], clip: Clip, eta: f64) -> Result<Vec<Share>, Aggre
     if !(sum > 0.0 && sum.is_finite()) {
         return Err(AggregateError::Weight { got: sum });
     }
+    Ok((facts, sum))
+}
+
+/// By what each is drawn in: `min(1, C / |U|)`.
+pub(super) fn clips(facts: &[Facts], clip: Clip) -> Vec<f64> {
     let reach = match clip {
         Clip::None => f64::INFINITY,
         // Whoever sends nothing does not say how far others may go.
         Clip::Median => median(facts.iter().map(|one| one.norm).filter(|norm| *norm > 0.0)),
     };
-    let share = |one: &Facts| {
-        let clipped = if one.norm > reach { reach / one.norm } else { 1.0 };
-        Share { at: one.at, rank: one.rank, factor: eta * (one.weight / sum) * clipped }
-    };
-    Ok(facts.iter().map(share).collect())
+    let clipped = |one: &Facts| if one.norm > reach { reach / one.norm } else { 1.0 };
+    facts.iter().map(clipped).collect()
 }
 
 /// The middle of some numbers, of two the mean; 0 of none.

@@ -1,13 +1,15 @@
-//! `merge`: adapter folders in, the mean of what they change out.
+//! `merge`: adapter folders in, the mean of what they change out, or one that few of them can move.
 //!
 //! - In: folders, read one after the other and again for each walk of the sum. Out: a new folder, what it
 //!   leaves out, and a warning when that is much.
 //! - Invariant: a folder that is another when it is read again ends the merge.
 
 use super::folder::Folder;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
-use fleet_server::aggregate::{self, Clip, DROPPED_MAX, Facts, Merged, Plan, Share, Source};
+use fleet_server::aggregate::{
+    self, Clip, DROPPED_MAX, Facts, Merged, Plan, Rule, Share, Source, Told,
+};
 use sapwood::adapter::peft::Meta;
 use sapwood::adapter::{Adapter, Module, Spec, Strength};
 use serde_json::json;
@@ -33,15 +35,25 @@ pub(crate) struct Merge {
     /// One weight for each adapter, in their order, such as 2,1,1; equal when left out.
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
     weights: Option<Vec<f64>>,
-    /// Whether an adapter that changes more than the median of them is drawn in to that.
-    #[arg(long, value_enum, default_value = "none")]
-    clip: Reach,
+    /// How adapters are weighed: by --weights alone, or so that a hostile fifth does not move the mean far.
+    #[arg(long, value_enum, default_value = "mean")]
+    merge: By,
+    /// Whether an adapter that changes more than the median of them is drawn in to that; none when left
+    /// out, median with --merge robust.
+    #[arg(long, value_enum)]
+    clip: Option<Reach>,
     /// Print what was done as JSON.
     #[arg(long)]
     json: bool,
     /// Adapter folders of one base, with the same targets; at least two, or one with --from.
     #[arg(required = true, value_name = "ADAPTER_DIR")]
     adapters: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum By {
+    Mean,
+    Robust,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -97,31 +109,30 @@ impl Merge {
             weights.len()
         );
         check(&weights)?;
+        let (rule, clip) = self.rule()?;
         let first = Folder::read(self.from.as_ref().unwrap_or(&self.adapters[0]), None)?;
         let looked = self.look(&first, &weights)?;
-        let clip = match self.clip {
-            Reach::None => Clip::None,
-            Reach::Median => Clip::Median,
-        };
-        let shares = aggregate::shares(&looked.facts, clip, 1.0)?;
         let spec = ranked(&first.adapter.spec, |at| {
             self.rank.map_or(looked.ranks[at], |rank| rank as usize)
         });
-        let plan = Plan {
-            spec: &spec,
-            from: self.from.as_ref().map(|_| &first.adapter),
-            shares: &shares,
-            seed: seed(&looked.facts),
-        };
         let mut source = Folders {
             paths: &self.adapters,
             base_hash: first.meta.base_hash,
             hashes: looked.facts.iter().map(|facts| facts.hash).collect(),
             held: None,
         };
+        let seed = seed(&looked.facts);
+        let (mut weighed, mut found) = (looked.facts.clone(), None);
+        if rule == Rule::Robust {
+            let robust = aggregate::robust(&mut source, &spec, &looked.facts, seed)?;
+            (weighed, found) = (robust.facts, Some(robust.told));
+        }
+        let shares = aggregate::shares(&weighed, clip, 1.0)?;
+        let from = self.from.as_ref().map(|_| &first.adapter);
+        let plan = Plan { spec: &spec, from, shares: &shares, seed };
         let merged = aggregate::merge(&mut source, &plan)?;
         let dropped = merged.dropped;
-        let told = self.told(&merged, &looked.facts, &shares);
+        let told = self.told(&merged, &looked.facts, &shares, found);
         first
             .replaced(looked.meta, merged.adapter)
             .write(&self.out)
@@ -136,6 +147,19 @@ impl Merge {
             );
         }
         Ok(())
+    }
+
+    /// How adapters are weighed and how far each may reach.
+    fn rule(&self) -> Result<(Rule, Clip)> {
+        Ok(match (self.merge, self.clip) {
+            (By::Mean, None | Some(Reach::None)) => (Rule::Mean, Clip::None),
+            (By::Mean, Some(Reach::Median)) => (Rule::Mean, Clip::Median),
+            (By::Robust, None | Some(Reach::Median)) => (Rule::Robust, Clip::Median),
+            (By::Robust, Some(Reach::None)) => bail!(
+                "--merge robust compares adapters that are drawn in: expected --clip median or none of the \
+                 two, got --clip none; nothing was written"
+            ),
+        })
     }
 
     /// Reads every folder once: whether it fits, and what it says about itself.
@@ -166,14 +190,21 @@ impl Merge {
         Ok(looked)
     }
 
-    fn told(&self, merged: &Merged, facts: &[Facts], shares: &[Share]) -> String {
+    fn told(
+        &self,
+        merged: &Merged,
+        facts: &[Facts],
+        shares: &[Share],
+        found: Option<Told>,
+    ) -> String {
         let rank = merged.adapter.spec.modules.iter().map(|module| module.rank).max();
         let (rank, out) = (rank.unwrap_or(0), self.out.display());
         if !self.json {
             let count = self.adapters.len();
             let left = 100.0 * merged.dropped;
+            let found = found.map(|told| format!(" (robust: {told})")).unwrap_or_default();
             return format!(
-                "{out}: the mean of {count} adapters, rank {rank}, {left:.1} % of its energy left out"
+                "{out}: the mean of {count} adapters{found}, rank {rank}, {left:.1} % of its energy left out"
             );
         }
         let update = |share: &Share| {
@@ -183,8 +214,10 @@ impl Merge {
         let mut shares = shares.to_vec();
         shares.sort_by_key(|share| share.at);
         let updates: Vec<_> = shares.iter().map(update).collect();
-        json!({"out": self.out, "rank": rank, "dropped": merged.dropped, "updates": updates})
-            .to_string()
+        let rule = if found.is_some() { Rule::Robust } else { Rule::Mean };
+        json!({"out": self.out, "rank": rank, "dropped": merged.dropped, "merge": rule,
+            "robust": found, "updates": updates})
+        .to_string()
     }
 }
 

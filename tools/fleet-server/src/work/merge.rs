@@ -1,12 +1,15 @@
 //! The merge of a round: uploads that are kept in, one global adapter out.
 //!
 //! - Norms were taken when the uploads were checked, so that each file is read twice here, not three times.
-//! - Clipped at the median, weighed by tokens and by how far behind, started from the last global.
+//! - Clipped at the median, started from the last global. Weighed by how far behind; where the cohort's
+//!   policy has the mean by tokens too, where it has the robust rule by what the updates say of each other.
 //! - The same uploads give the same bytes, whoever merges, and however often.
 //! - An upload that cannot be read is no part of a merge: its round is merged again without it only by an
 //!   operator's word.
 
-use crate::aggregate::{self, AggregateError, Clip, DROPPED_MAX, Facts, Plan, Share, Source};
+use crate::aggregate::{
+    self, AggregateError, Clip, DROPPED_MAX, Facts, Plan, Robust, Rule, Source, Told,
+};
 use crate::cohorts::{self, Cohort, shape_bytes};
 use crate::home::Home;
 use crate::rounds;
@@ -78,6 +81,10 @@ pub struct Candidate {
     pub updates: u64,
     /// The part of their energy that its rank leaves out.
     pub dropped: f64,
+    /// By which rule they were weighed.
+    pub rule: Rule,
+    /// What the robust rule found.
+    pub told: Option<Told>,
     /// What an operator should know.
     pub warnings: Vec<String>,
     /// The cohort's modules.
@@ -91,6 +98,8 @@ pub(super) struct Kept {
     hash: Hash,
     bytes: u64,
     pub(super) updates: u64,
+    /// How they were weighed.
+    pub(super) weighed: String,
     report: String,
     shape: Shape,
     others: Vec<DeviceId>,
@@ -108,13 +117,17 @@ pub(super) fn round(
     candidate.warnings.iter().for_each(|warning| tracing::warn!(round = round.id, "{warning}"));
     let report = json!({
         "updates": candidate.updates,
+        "merge": candidate.rule,
+        "robust": candidate.told,
         "dropped": candidate.dropped,
         "warnings": candidate.warnings,
         "eta": 1.0,
     });
+    let name = candidate.rule.name();
+    let weighed = candidate.told.map_or(name.to_owned(), |told| format!("{name}: {told}"));
     let Candidate { updates, shape, others, .. } = candidate;
     let (bytes, report) = (candidate.file.len() as u64, report.to_string());
-    Ok(Kept { hash, bytes, updates, report, shape, others })
+    Ok(Kept { hash, bytes, updates, weighed, report, shape, others })
 }
 
 impl Kept {
@@ -161,6 +174,10 @@ impl<Alive: Fn() -> Result<(), MergeError>> Source for Uploads<'_, Alive> {
             Expected { kind: Kind::Update, from: Some(from), ..any(self.cohort, &self.shape) };
         let adapter = read(self.home, hash, &expected)?;
         Ok(self.held.insert(adapter))
+    }
+
+    fn alive(&mut self) -> Result<(), MergeError> {
+        (self.alive)()
     }
 }
 
@@ -209,15 +226,21 @@ pub fn merged(
     if updates < expected {
         return Err(MergeError::Few { got: updates, expected });
     }
-    let shares = shares(round, &own, eta)?;
     let from = match round.artifact == NONE {
         true => None,
         false => Some(read(home, round.artifact, &any(cohort, &shape))?),
     };
     let spec = spec(&shape, cohort.policy.rank);
-    let plan = Plan { spec: &spec, from: from.as_ref(), shares: &shares, seed: round.seed };
     let files = own.iter().map(|(upload, file)| (file.hash, upload.artifact)).collect();
     let mut source = Uploads { home, cohort, shape, files, held: None, alive };
+    let rule = rule(round, cohort);
+    let (mut facts, mut told) = (facts(round, &own, rule), None);
+    if rule == Rule::Robust {
+        let robust: Robust = aggregate::robust(&mut source, &spec, &facts, round.seed)?;
+        (facts, told) = (robust.facts, Some(robust.told));
+    }
+    let shares = aggregate::shares(&facts, Clip::Median, eta)?;
+    let plan = Plan { spec: &spec, from: from.as_ref(), shares: &shares, seed: round.seed };
     let merged = aggregate::merge(&mut source, &plan)?;
     let tokens = own.iter().fold(0, |sum: u64, (_, file)| sum.saturating_add(file.tokens));
     let meta = Meta {
@@ -233,7 +256,8 @@ pub fn merged(
         .map_err(|source| MergeError::Adapter { hash: NONE, source })?;
     let others = others.into_iter().map(|(upload, _)| upload.device).collect();
     let warnings = warnings(updates, merged.dropped);
-    Ok(Candidate { file, updates, dropped: merged.dropped, warnings, shape, others })
+    let dropped = merged.dropped;
+    Ok(Candidate { file, updates, dropped, rule, told, warnings, shape, others })
 }
 
 fn warnings(updates: u64, dropped: f64) -> Vec<String> {
@@ -253,10 +277,25 @@ fn warnings(updates: u64, dropped: f64) -> Vec<String> {
     warnings
 }
 
-/// The terms of the sum.
-fn shares(round: &Round, own: &[(Upload, Sent)], eta: f64) -> Result<Vec<Share>, AggregateError> {
+/// The rule of a round: what it was merged by, else its cohort's, so that a judge who asks for another
+/// step is given the same mean.
+fn rule(round: &Round, cohort: &Cohort) -> Rule {
+    let report = round.report.as_deref().and_then(|text| serde_json::from_str(text).ok());
+    let merged = report.and_then(|report: serde_json::Value| {
+        serde_json::from_value(report.get("merge")?.clone()).ok()
+    });
+    merged.unwrap_or(cohort.policy.merge)
+}
+
+/// What is known of the uploads.
+fn facts(round: &Round, own: &[(Upload, Sent)], rule: Rule) -> Vec<Facts> {
     let behind = |upload: &Upload| u32::from(upload.artifact != round.artifact);
-    let learned: Vec<_> = own.iter().map(|(upload, file)| (file.tokens, behind(upload))).collect();
+    let learned = own.iter().map(|(upload, file)| match rule {
+        Rule::Mean => (file.tokens, behind(upload)),
+        // What a device says of its tokens is no vote.
+        Rule::Robust => (1, behind(upload)),
+    });
+    let learned: Vec<_> = learned.collect();
     let weights = aggregate::by_tokens(&learned);
     let facts = own.iter().zip(weights).enumerate().map(|(at, ((_, file), weight))| Facts {
         at,
@@ -265,7 +304,7 @@ fn shares(round: &Round, own: &[(Upload, Sent)], eta: f64) -> Result<Vec<Share>,
         rank: file.rank as usize,
         weight,
     });
-    aggregate::shares(&facts.collect::<Vec<_>>(), Clip::Median, eta)
+    facts.collect()
 }
 
 /// The modules that most uploads have; of two that as many have, the one of the smaller bytes.
@@ -293,12 +332,12 @@ fn spec(shape: &Shape, rank: u32) -> Spec {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
     use crate::rounds::State;
     use sapwood_protocol::fleet::id::CohortId;
 
-    /// Goal: fleet's weights, tokens over the root of one more than the releases behind.
+    /// Goal: fleet's weights, tokens over the root of one more than the releases behind; by the robust rule
+    /// what a device says of its tokens is no vote.
     #[test]
     fn an_update_that_is_a_release_behind_weighs_less() {
         let [newest, before] = [Hash([2; 32]), Hash([1; 32])];
@@ -308,25 +347,30 @@ mod tests {
             artifact: newest,
             previous: before,
             state: State::Closed,
-            quota: 2,
-            invited: 2,
-            stored: 2,
+            quota: 3,
+            invited: 3,
+            stored: 3,
             opened_ms: 0,
             deadline_ms: 1,
             seed: [0; 32],
             result: None,
             report: None,
         };
-        let given = |n: u8, artifact| {
+        let given = |n: u8, artifact, tokens| {
             let hash = Hash([n; 32]);
-            let sent = Sent { hash, bytes: 1, tokens: 100, rank: 2, norm: 1.0, shape: vec![] };
+            let sent = Sent { hash, bytes: 1, tokens, rank: 2, norm: 1.0, shape: vec![] };
             let (device, state) = (DeviceId([n; 16]), UploadState::Stored);
             let file = Some(sent.clone());
             (Upload { round: 1, device, artifact, state, file, why: None }, sent)
         };
-        let shares = shares(&round, &[given(1, newest), given(2, before)], 1.0).unwrap();
-        let factor = |at| shares.iter().find(|share| share.at == at).unwrap().factor;
-        assert!((factor(1) / factor(0) - 0.5_f64.sqrt()).abs() < 1e-12);
-        assert!((factor(0) + factor(1) - 1.0).abs() < 1e-12);
+        let own = [given(1, newest, 100), given(2, newest, 400), given(3, before, 100)];
+        for (rule, expected) in [
+            (Rule::Mean, [100.0, 400.0, 100.0 * 0.5_f64.sqrt()]),
+            (Rule::Robust, [1.0, 1.0, 0.5_f64.sqrt()]),
+        ] {
+            for (one, expected) in facts(&round, &own, rule).iter().zip(expected) {
+                assert!((one.weight - expected).abs() < 1e-12 * expected, "{rule:?}: {one:?}");
+            }
+        }
     }
 }

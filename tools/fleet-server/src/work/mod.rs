@@ -95,7 +95,7 @@ fn merge_one(
         Ok(merged) => {
             let mut all = vec![task.done()];
             all.extend(merged.statements(round));
-            let detail = format!("{}: {} updates", round.id, merged.updates);
+            let detail = format!("{}: {} updates, {}", round.id, merged.updates, merged.weighed);
             all.push(devices::audit(now_ms(), WHO, "round merged", detail));
             book.write(all).map(drop)
         }
