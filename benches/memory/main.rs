@@ -261,10 +261,10 @@ fn installed(
     reset_peak()?;
     // No candidate passes such a gate: all are made. Then the first does, and is committed.
     let strict = Settings { gate_old: -0.9, ..settings.clone() };
-    install(engines, state, &offered, &strict, &material.general, &mut go_on)?;
+    install(engines, state, &offered, &strict, &material.general, &material.start, &mut go_on)?;
     ensure!(state.trial().is_none(), "the gate let an install through");
     offered.sequence = 2;
-    install(engines, state, &offered, settings, &material.general, &mut go_on)?;
+    install(engines, state, &offered, settings, &material.general, &material.start, &mut go_on)?;
     ensure!(state.trial().is_some(), "the install was declined");
     peak_bytes()
 }
