@@ -15,6 +15,8 @@ mod sketch; //  many terms    -> nearly that
 mod balance; // parts         -> an adapter
 mod gram; //    many updates  -> inner products of all pairs
 mod robust; //  inner products -> weights that few can move
+#[cfg(any(test, feature = "attacks"))]
+pub mod attacks; // what hostile devices send
 #[cfg(test)]
 mod tests;
 

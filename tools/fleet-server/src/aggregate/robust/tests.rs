@@ -3,6 +3,7 @@
 
 use super::super::tests::{Updates, bytes, crowd, facts, numbers, random, spec, spec_of};
 use super::*;
+use crate::aggregate::attacks::{self, Attack};
 use crate::aggregate::{norm, shares};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
@@ -126,36 +127,26 @@ fn learned(chance: &mut ChaCha8Rng) -> Dense {
     dense
 }
 
-/// 80 devices whose updates have a common part and one of their own, so many times as large; and what
-/// each of nine attacks sends for the other 20.
+/// 80 devices whose updates have a common part and one of their own, so many times as large; and what 20
+/// more send under each of nine attacks.
 fn attacked(own: f64) -> (Vec<Dense>, Vec<(&'static str, Vec<Dense>)>) {
     let mut chance = ChaCha8Rng::seed_from_u64(11);
     let common = learned(&mut chance);
     let mut device = |_| sum([(1.0, &common), (own, &learned(&mut chance))].into_iter());
     let honest: Vec<Dense> = (0..80).map(&mut device).collect();
-    let taken: Vec<Dense> = (0..20).map(device).collect();
-    let mean = sum(honest.iter().map(|one| (1.0 / 80.0, one)));
-    let usual = (1.0 + own * own).sqrt();
-    // "A little is enough" (arXiv 1902.06156): 0.286 deviations, for 20 of 100, hide among the others.
-    let square =
-        |at: usize| honest.iter().map(|one| (one[at] - mean[at]).powi(2)).sum::<f64>() / 80.0;
-    let little: Dense = (0..mean.len()).map(|at| mean[at] - 0.286 * square(at).sqrt()).collect();
-    let noise: Vec<Dense> = (0..20).map(|_| learned(&mut chance)).collect();
-    let way = learned(&mut chance);
-    let times = |factor: f64| taken.iter().map(|one| sum([(factor, one)].into_iter())).collect();
-    let noisy = |one: &Dense| sum([(usual, &way), (0.5 * usual, one)].into_iter());
-    let attacks = vec![
-        ("flip", times(-1.0)),
-        ("x100", times(100.0)),
-        ("flip x10", times(-10.0)),
-        ("noise", noise.iter().map(|one| sum([(usual, one)].into_iter())).collect()),
-        ("zeros", times(0.0)),
-        ("minus the mean", vec![sum([(-1.0, &mean)].into_iter()); 20]),
-        ("a little is enough", vec![little; 20]),
-        ("one direction", vec![sum([(usual, &way)].into_iter()); 20]),
-        ("one direction with noise", noise.iter().map(noisy).collect()),
-    ];
-    (honest, attacks)
+    let adapters = |dense: &[Dense]| dense.iter().map(adapter).collect::<Vec<_>>();
+    let taken = adapters(&(0..20).map(device).collect::<Vec<_>>());
+    let known = adapters(&honest);
+    let sent = |attack: Attack| {
+        let sent = attack.sent(&known, &taken, 7).unwrap();
+        (attack.name(), sent.iter().map(dense).collect())
+    };
+    (honest, Attack::ALL.map(sent).to_vec())
+}
+
+/// All products of an adapter.
+fn dense(adapter: &Adapter) -> Dense {
+    (0..adapter.spec.modules.len()).flat_map(|at| attacks::product(adapter, at)).collect()
 }
 
 /// How far the honest mean is moved, in parts of it, by mean, clipped mean and robust mean.
