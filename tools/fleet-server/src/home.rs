@@ -3,32 +3,37 @@
 //! ```text
 //! fleet.db   blobs/   keys/{online,root,release}.key   keys/online-EPOCH.key   tls/{cert,key}.pem
 //! ```
+//! - `stores.toml` instead of `fleet.db` or `blobs/`, or beside them, where those are kept elsewhere.
 //! - `root.key` and `release.key` are meant to be moved away: a server needs neither.
 //! - The online key is the one that the newest trust statement names, in whichever file it lies.
 //! - In: a path. Out: a new folder, there whole or not at all; or what an older one holds.
 //! - Keys are seeds in hexadecimal digits, in files that nobody else may read.
 
+mod stores; // where book and blobs are
+mod keys; //   files that nobody else may read
+
+pub use keys::{keep_key, key, new_key, seed, token};
+pub use stores::{STORES, Stores, StoresError, has_password, shown};
+
 use crate::ports::{Chance, ChanceError, draw};
 use crate::store::blobs::{BlobError, Blobs};
 use crate::store::sqlite::{OpenError, Sqlite};
 use crate::store::{Book, BookError, Columns, Statement, schema};
-use rcgen::{CertificateParams, KeyPair, PublicKeyData};
+use keys::{TOKEN_BYTES_MIN, certificate, disk, private, secret};
+use rcgen::{KeyPair, PublicKeyData};
 use sapwood_protocol::fleet::id::{FleetId, Hash, PublicKey};
 use sapwood_protocol::fleet::key::SecretKey;
 use sapwood_protocol::fleet::signatures::Signatures;
 use sapwood_protocol::fleet::trust::Trust;
 use sapwood_protocol::limits::FLEET_NAME_BYTES_MAX;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How long the first trust statement holds, in seconds: five years.
 const TRUST_S: u64 = 5 * 365 * 24 * 3600;
-/// Bytes of a key's file.
-const KEY_BYTES_MAX: u64 = 256;
-/// Fewest bytes of a token: 16 letters at random are more than anybody tries.
-const TOKEN_BYTES_MIN: usize = 16;
 /// Where the book lies.
 const BOOK: &str = "fleet.db";
 
@@ -55,7 +60,7 @@ pub struct Home {
     /// What people call it.
     pub name: String,
     /// Its rows.
-    pub book: Sqlite,
+    pub book: Arc<dyn Book>,
     /// Its files.
     pub blobs: Blobs,
 }
@@ -142,10 +147,20 @@ pub enum HomeError {
     /// No chance.
     #[error(transparent)]
     Chance(#[from] ChanceError),
-}
-
-fn disk(path: &Path) -> impl Fn(io::Error) -> HomeError + '_ {
-    move |source| HomeError::Disk { path: path.to_owned(), source }
+    /// Where book and blobs are kept.
+    #[error("{path}: {source}", path = path.display())]
+    Stores {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: StoresError,
+    },
+    /// A store that this program has not.
+    #[error("{address}: no such store is in this program, expected the fleet's folder")]
+    NoStore {
+        /// The store's address.
+        address: String,
+    },
 }
 
 /// Makes a fleet's folder: first beside its place, then renamed to it.
@@ -153,6 +168,18 @@ fn disk(path: &Path) -> impl Fn(io::Error) -> HomeError + '_ {
 /// # Errors
 /// [`HomeError`]; nothing lies at the path then that did not before.
 pub fn init(wish: &Wish<'_>, chance: &dyn Chance) -> Result<FleetId, HomeError> {
+    init_with(wish, &Stores::default(), chance)
+}
+
+/// The same, with book or blobs elsewhere.
+///
+/// # Errors
+/// [`HomeError`]; nothing lies at the path then that did not before.
+pub fn init_with(
+    wish: &Wish<'_>,
+    stores: &Stores,
+    chance: &dyn Chance,
+) -> Result<FleetId, HomeError> {
     let path = wish.folder;
     let got = wish.name.len();
     if !(1..=FLEET_NAME_BYTES_MAX).contains(&got) || wish.name.chars().any(char::is_control) {
@@ -165,7 +192,7 @@ pub fn init(wish: &Wish<'_>, chance: &dyn Chance) -> Result<FleetId, HomeError> 
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     let partial = parent.join(format!(".{name}.partial-{}", std::process::id()));
-    let made = fill(&partial, wish, chance).and_then(|fleet| {
+    let made = fill(&partial, wish, stores, chance).and_then(|fleet| {
         // Over an empty folder that came in between a rename would go; a folder with anything is safe.
         fs::rename(&partial, path).map_err(disk(path))?;
         File::open(parent).and_then(|parent| parent.sync_all()).map_err(disk(parent))?;
@@ -178,7 +205,12 @@ pub fn init(wish: &Wish<'_>, chance: &dyn Chance) -> Result<FleetId, HomeError> 
     made
 }
 
-fn fill(folder: &Path, wish: &Wish<'_>, chance: &dyn Chance) -> Result<FleetId, HomeError> {
+fn fill(
+    folder: &Path,
+    wish: &Wish<'_>,
+    stores: &Stores,
+    chance: &dyn Chance,
+) -> Result<FleetId, HomeError> {
     for part in ["", "keys", "tls", "blobs"] {
         let path = folder.join(part);
         fs::DirBuilder::new().mode(0o700).create(&path).map_err(disk(&path))?;
@@ -203,6 +235,10 @@ fn fill(folder: &Path, wish: &Wish<'_>, chance: &dyn Chance) -> Result<FleetId, 
     if let Some(names) = wish.tls {
         certificate(folder, names)?;
     }
+    if !stores.is_folder() {
+        secret(&folder.join(STORES), &stores.write())?;
+    }
+    here(stores)?;
     Blobs::open(&folder.join("blobs"))?;
     let book = folder.join(BOOK);
     Sqlite::create(
@@ -227,88 +263,21 @@ fn fill(folder: &Path, wish: &Wish<'_>, chance: &dyn Chance) -> Result<FleetId, 
     Ok(fleet)
 }
 
-/// A certificate that nobody else speaks for: devices know it by its key.
-fn certificate(folder: &Path, names: &[String]) -> Result<(), HomeError> {
-    let key = KeyPair::generate()?;
-    let mut certificate = CertificateParams::new(names)?;
-    // A device that knows a server by its key does not ask a calendar; others may.
-    certificate.not_before = rcgen::date_time_ymd(1970, 1, 1);
-    certificate.not_after = rcgen::date_time_ymd(2100, 1, 1);
-    let certificate = certificate.self_signed(&key)?;
-    secret(&folder.join("tls/key.pem"), &key.serialize_pem())?;
-    secret(&folder.join("tls/cert.pem"), &certificate.pem())
-}
-
-/// Writes a file that only its owner may read.
-fn secret(path: &Path, text: &str) -> Result<(), HomeError> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(disk(path))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(disk(path))
-}
-
-/// The text of a file that nobody else may read.
-fn private(path: &Path) -> Result<String, HomeError> {
-    let found = fs::metadata(path).map_err(disk(path))?;
-    let mode = found.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(HomeError::Mode { path: path.to_owned(), mode });
+/// Where a folder says that its book and its blobs are.
+fn stores(folder: &Path) -> Result<Stores, HomeError> {
+    let path = folder.join(STORES);
+    if fs::symlink_metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(Stores::default());
     }
-    if !found.is_file() || found.len() > KEY_BYTES_MAX.max(64 << 10) {
-        return Err(HomeError::Key { path: path.to_owned() });
-    }
-    fs::read_to_string(path).map_err(disk(path))
+    let text = private(&path)?;
+    Stores::read(&text).map_err(|source| HomeError::Stores { path, source })
 }
 
-/// The seed of the key in a file.
-///
-/// # Errors
-/// [`HomeError::Mode`], [`HomeError::Key`], [`HomeError::Disk`].
-pub fn seed(path: &Path) -> Result<[u8; 32], HomeError> {
-    let seed: Result<Hash, _> = private(path)?.trim().parse();
-    seed.map(|seed| seed.0).map_err(|_| HomeError::Key { path: path.to_owned() })
-}
-
-/// The key in a file.
-///
-/// # Errors
-/// As [`seed`].
-pub fn key(path: &Path) -> Result<SecretKey, HomeError> {
-    Ok(SecretKey::from_seed(&seed(path)?))
-}
-
-/// Keeps the seed of a key in a file that is not there yet.
-///
-/// # Errors
-/// [`HomeError::Disk`]; what lies there is as it was.
-pub fn keep_key(path: &Path, seed: &[u8; 32]) -> Result<(), HomeError> {
-    secret(path, &format!("{}\n", Hash(*seed)))
-}
-
-/// Makes a key in a file that is not there yet.
-///
-/// # Errors
-/// [`HomeError`]; what lies there is as it was.
-pub fn new_key(path: &Path, chance: &dyn Chance) -> Result<SecretKey, HomeError> {
-    let seed = draw(chance)?;
-    keep_key(path, &seed)?;
-    Ok(SecretKey::from_seed(&seed))
-}
-
-/// The token in a file that nobody else may read.
-///
-/// # Errors
-/// [`HomeError::Mode`], [`HomeError::Token`], [`HomeError::Disk`].
-pub fn token(path: &Path) -> Result<String, HomeError> {
-    let text = private(path)?;
-    let token = text.trim();
-    let plain = token.bytes().all(|byte| byte.is_ascii_graphic());
-    match token.len() >= TOKEN_BYTES_MIN && plain {
-        true => Ok(token.to_owned()),
-        false => Err(HomeError::Token { path: path.to_owned() }),
+/// Whether both are in the folder.
+fn here(stores: &Stores) -> Result<(), HomeError> {
+    match stores.database.as_ref().or(stores.blobs.as_ref()) {
+        Some(address) => Err(HomeError::NoStore { address: shown(address) }),
+        None => Ok(()),
     }
 }
 
@@ -318,11 +287,12 @@ impl Home {
     /// # Errors
     /// [`HomeError`]; nothing was changed.
     pub fn open(folder: &Path) -> Result<Self, HomeError> {
+        here(&stores(folder)?)?;
         let book = folder.join(BOOK);
         if !book.is_file() {
             return Err(HomeError::Foreign { path: folder.to_owned() });
         }
-        let book = Sqlite::open(&book)?;
+        let book: Arc<dyn Book> = Arc::new(Sqlite::open(&book)?);
         let rows = book.read("select fleet, name from meta", &[])?;
         let mut columns = Columns::of(rows.into_iter().next().unwrap_or_default());
         let (fleet, name) = (FleetId(columns.array()?), columns.text()?);
@@ -433,18 +403,5 @@ mod tests {
             let wish = Wish { name, ..wish(&path, None) };
             assert!(matches!(init(&wish, &SystemChance), Err(HomeError::Name { .. })), "{name}");
         }
-    }
-
-    #[test]
-    fn a_key_that_others_may_read_or_that_is_none_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.key");
-        fs::write(&path, "ab".repeat(32)).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(key(&path), Err(HomeError::Mode { mode: 0o644, .. })));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(key(&path).unwrap().public(), SecretKey::from_seed(&[0xab; 32]).public());
-        fs::write(&path, "AB".repeat(32)).unwrap();
-        assert!(matches!(key(&path), Err(HomeError::Key { .. })));
     }
 }

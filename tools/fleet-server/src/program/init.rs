@@ -1,8 +1,8 @@
 //! `init`: a new fleet's folder.
 
 use super::shown::{now_ms, show};
-use anyhow::Result;
-use fleet_server::home::{self, Wish};
+use anyhow::{Result, ensure};
+use fleet_server::home::{self, Stores, Wish};
 use fleet_server::ports::SystemChance;
 use serde_json::json;
 use std::path::PathBuf;
@@ -23,6 +23,13 @@ pub(super) struct Init {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', num_args = 0..,
           default_missing_value = "localhost,127.0.0.1,::1")]
     tls: Option<Vec<String>>,
+    /// Keep the book in a database of Postgres, postgres://USER@HOST/NAME; its password is PGPASSWORD, or is
+    /// written into stores.toml by hand.
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// Keep the blobs in a bucket, s3://BUCKET/PREFIX.
+    #[arg(long, value_name = "URL")]
+    blobs: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -36,11 +43,22 @@ impl Init {
             tls: self.tls.as_deref(),
             now_ms: now_ms(),
         };
-        let fleet = home::init(&wish, &SystemChance)?;
+        let fleet = home::init_with(&wish, &self.stores()?, &SystemChance)?;
         let folder = self.folder.display();
         let text = format!(
             "{folder}: fleet {fleet}\nmove away from the server: keys/root.key, keys/release.key"
         );
         show(self.json, &json!({"folder": self.folder, "fleet": fleet, "name": self.name}), &text)
+    }
+
+    /// Where book and blobs are to be.
+    fn stores(&self) -> Result<Stores> {
+        let [database, blobs] = [&self.database, &self.blobs].map(|address| {
+            let is_seen = address.as_deref().is_some_and(home::has_password);
+            // Everybody on a machine sees the arguments of its programs.
+            ensure!(!is_seen, "a password in an argument is seen by all, expected PGPASSWORD");
+            Ok(address.clone())
+        });
+        Ok(Stores { database: database?, blobs: blobs? }.checked()?)
     }
 }

@@ -12,6 +12,9 @@ pub mod blobs; //  files named by their hash
 
 pub use row::{Columns, Row, Value};
 
+use std::fmt::Debug;
+use std::sync::Arc;
+
 /// Rows that a statement must change or return for its transaction to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
@@ -91,7 +94,7 @@ impl BookError {
 }
 
 /// The book.
-pub trait Book: Send + Sync {
+pub trait Book: Debug + Send + Sync {
     /// The rows of a query, as they were at one moment.
     ///
     /// # Errors
@@ -104,4 +107,14 @@ pub trait Book: Send + Sync {
     /// # Errors
     /// [`BookError`]; nothing was written.
     fn write(&self, transaction: Vec<Statement>) -> Result<Vec<Vec<Row>>, BookError>;
+}
+
+impl Book for Arc<dyn Book> {
+    fn read(&self, sql: &'static str, values: &[Value]) -> Result<Vec<Row>, BookError> {
+        self.as_ref().read(sql, values)
+    }
+
+    fn write(&self, transaction: Vec<Statement>) -> Result<Vec<Vec<Row>>, BookError> {
+        self.as_ref().write(transaction)
+    }
 }

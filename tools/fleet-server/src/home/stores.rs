@@ -1,0 +1,181 @@
+//! Where the book and the blobs of a fleet are kept, when it is not in its folder.
+//!
+//! ```text
+//! database = "postgres://user@host/name?sslmode=verify-full"
+//! blobs = "s3://bucket/prefix?endpoint=https://...&region=..."
+//! ```
+//! - In: the text of `stores.toml`, in a file that nobody else may read. Out: two addresses.
+//! - A line that is not there: `fleet.db`, `blobs/`.
+//! - Never here: what an address means; that the store behind it says. A password is shown to nobody.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The file, in the fleet's folder.
+pub const STORES: &str = "stores.toml";
+
+/// Where rows and files are kept; none: in the fleet's folder.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stores {
+    /// The database that has the book.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// The bucket that has the blobs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blobs: Option<String>,
+}
+
+/// Why addresses are not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoresError {
+    /// Not the text of two addresses.
+    #[error(
+        "line {line}: {problem}, expected `database = \"postgres://...\"`, `blobs = \"s3://...\"`, or one of them"
+    )]
+    Text {
+        /// Which line, from 1.
+        line: usize,
+        /// What is wrong.
+        problem: String,
+    },
+    /// An address of something else.
+    #[error("`{what}` is an address of {got:?}, expected {expected}")]
+    Scheme {
+        /// Which of the two.
+        what: &'static str,
+        /// What stands before `://`.
+        got: String,
+        /// What should.
+        expected: &'static str,
+    },
+}
+
+impl Stores {
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    /// [`StoresError`].
+    pub fn read(text: &str) -> Result<Self, StoresError> {
+        let stores: Self = toml::from_str(text).map_err(|error| {
+            // The error's own text quotes the line, and with it a password.
+            let at = error.span().map_or(0, |span| span.start);
+            let line = 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
+            StoresError::Text { line, problem: error.message().lines().take(1).collect() }
+        })?;
+        stores.checked()
+    }
+
+    /// The same, if each address is of its kind.
+    ///
+    /// # Errors
+    /// [`StoresError::Scheme`].
+    pub fn checked(self) -> Result<Self, StoresError> {
+        let kinds: [(_, _, &[&str], _); 2] = [
+            ("database", &self.database, &["postgres", "postgresql"], "postgres://..."),
+            ("blobs", &self.blobs, &["s3"], "s3://..."),
+        ];
+        for (what, address, schemes, expected) in kinds {
+            let Some(address) = address else { continue };
+            let scheme = address.split_once("://").map_or("", |(scheme, _)| scheme);
+            if !schemes.contains(&scheme) {
+                let got = scheme.chars().take(20).collect();
+                return Err(StoresError::Scheme { what, got, expected });
+            }
+        }
+        Ok(self)
+    }
+
+    /// The text of a file.
+    pub fn write(&self) -> String {
+        let line = |name: &str, address: &Option<String>| {
+            let text = address.as_ref().map(|address| toml::Value::String(address.clone()));
+            text.map_or_else(String::new, |text| format!("{name} = {text}\n"))
+        };
+        line("database", &self.database) + &line("blobs", &self.blobs)
+    }
+
+    /// Whether both are in the folder.
+    pub fn is_folder(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Debug for Stores {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [database, blobs] =
+            [&self.database, &self.blobs].map(|address| address.as_deref().map(shown));
+        to.debug_struct("Stores").field("database", &database).field("blobs", &blobs).finish()
+    }
+}
+
+/// An address without what is secret in it: a password, and every option but those that are known to be none.
+pub fn shown(address: &str) -> String {
+    let (place, options) = address.split_once('?').unwrap_or((address, ""));
+    let (scheme, rest) = place.split_once("://").unwrap_or(("", place));
+    // A password may hold an @ that nobody encoded: the last one ends it.
+    let place = match rest.rsplit_once('@') {
+        Some((who, at)) => format!("{}@{at}", who.split(':').next().unwrap_or_default()),
+        None => rest.to_owned(),
+    };
+    let plain = |option: &&str| {
+        let name = option.split('=').next().unwrap_or_default();
+        ["endpoint", "host", "region", "sslmode"].contains(&name) && !option.contains('@')
+    };
+    let options: Vec<&str> = options.split('&').filter(plain).collect();
+    let end = if options.is_empty() { String::new() } else { format!("?{}", options.join("&")) };
+    format!("{scheme}://{place}{end}")
+}
+
+/// Whether a password stands in an address.
+pub fn has_password(address: &str) -> bool {
+    let (place, options) = address.split_once('?').unwrap_or((address, ""));
+    let who = place.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@'));
+    who.is_some_and(|(who, _)| who.contains(':'))
+        || options.split('&').any(|option| option.starts_with("password="))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_anything_else_is_refused_by_its_line() {
+        let database = Some("postgres://fleet:a\"b@db/fleet".to_owned());
+        let both = Stores { database, blobs: Some("s3://bucket/prefix?region=r".to_owned()) };
+        for stores in [both.clone(), Stores { blobs: None, ..both.clone() }, Stores::default()] {
+            assert_eq!(Stores::read(&stores.write()), Ok(stores));
+        }
+        for (text, expected) in [
+            ("database = \"mysql://host/db\"", "`database` is an address of \"mysql\""),
+            ("blobs = \"/srv/blobs\"", "`blobs` is an address of \"\", expected s3://..."),
+            ("# one\nbase = 1", "line 2: unknown field"),
+            ("database = \"postgres://a:secret@b/c", "line 1: "),
+            ("database = [\"postgres://a:secret@b/c\"]", "line 1: invalid type"),
+        ] {
+            let error = Stores::read(text).unwrap_err().to_string();
+            assert!(error.contains(expected) && !error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_shown_to_nobody() {
+        let address = |text: &str| text.to_owned();
+        for (given, expected) in [
+            ("postgres://fleet:secret@db:5432/fleet", "postgres://fleet@db:5432/fleet"),
+            (
+                "postgres://fleet:sec@ret@db/fleet?sslmode=require",
+                "postgres://fleet@db/fleet?sslmode=require",
+            ),
+            ("postgres://db/fleet?password=secret&host=%2Frun", "postgres://db/fleet?host=%2Frun"),
+            ("s3://bucket/prefix?region=r&key=secret", "s3://bucket/prefix?region=r"),
+        ] {
+            assert_eq!(shown(given), expected);
+            let stores = Stores { database: Some(address(given)), blobs: Some(address(given)) };
+            assert!(!format!("{stores:?}").contains("ret"), "{stores:?}");
+            assert_eq!(has_password(given), given.starts_with("postgres"), "{given}");
+        }
+        assert!(!has_password("postgres://fleet@db:5432/fleet?sslmode=require"));
+    }
+}
