@@ -1,4 +1,4 @@
-"""Weights of updates of which a fifth is hostile, densely: twins, nearest-neighbour mixing, geometric median.
+"""Weights of updates of which a fifth is hostile, densely: directions, twins, nearest-neighbour mixing, geometric median.
 
 Oracle: numpy in f64, products and mixed updates written out, inner products of what is written out. numpy alone.
 `spread`: how far weights from other sketches, drawn by numpy, are from the exact ones, the sum of differences.
@@ -40,12 +40,19 @@ def updates(chance: np.random.Generator) -> list[dict[str, tuple[np.ndarray, np.
 def weights(points: np.ndarray | None, gram: np.ndarray, votes: np.ndarray) -> tuple[np.ndarray, int]:
     """Steps 1 to 3; `points`: the updates written out, where the middle is found among them and not on the Gram matrix."""
     count, lengths = len(gram), np.sqrt(np.diag(gram))
-    twins = (gram > 0.98 * np.outer(lengths, lengths)) | (np.add.outer(lengths, lengths) == 0)
+    heard = lengths > 0
+    gram = np.where(np.outer(heard, heard), gram / np.outer(np.where(heard, lengths, 1), np.where(heard, lengths, 1)), 0)
+    points = None if points is None else points / np.where(heard, lengths, 1)[:, None]
+    votes = np.where(heard, votes, 0) / votes[heard].sum()
+    apart = np.where(np.eye(count, dtype=bool), np.inf, 2 - 2 * gram)[np.ix_(heard, heard)]
+    usual = np.sort(apart.min(axis=1))[heard.sum() // 2]
+    twins = np.outer(heard, heard) & ((gram > 0.98) | (2 - 2 * gram < usual / 2))
     reach = np.linalg.matrix_power(twins.astype(float) + np.eye(count), count) > 0
-    shared, hostile, own = votes / votes.sum(), 0.2, votes / votes.sum()
+    shared, hostile, own = votes.copy(), 0.2, votes
     for at in range(count):
         group = own[reach[at]]
-        shared[at] *= min(1.0, max(group.max(), group.sum() - hostile) / group.sum())
+        if heard[at]:
+            shared[at] *= min(1.0, max(group.max(), group.sum() - hostile) / group.sum())
     taken = max(shared.sum() - hostile, shared.sum() / 2)
     mixing = np.zeros((count, count))
     for at in range(count):

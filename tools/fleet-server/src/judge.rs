@@ -139,22 +139,14 @@ pub fn judge(
         false => Some(read(&cohort, &home.blobs.read(round.artifact)?)?),
     };
     let before = score.score(global.as_ref(), &cohort)?;
-    let mut tries: Vec<Try> = Vec::new();
-    let mut look = |eta| -> Result<Try, JudgeError> {
+    let look = |eta| -> Result<(Vec<u8>, Scores), JudgeError> {
         let file = file(home, &round, &cohort, eta)?;
         let after = score.score(Some(&read(&cohort, &file)?), &cohort)?;
-        Ok(Try { eta, file, after, held: holds(before, after) })
+        Ok((file, after))
     };
-    for eta in ETAS {
-        tries.push(look(eta)?);
-    }
-    for eta in SMALLER {
-        if best(&tries).is_none() {
-            tries.push(look(eta)?);
-        }
-    }
+    let tries = tries(before, look)?;
     let shown: Vec<Value> = tries.iter().map(Try::shown).collect();
-    let Some(Try { eta, file, .. }) = best(&tries) else {
+    let Some(Try { eta, made: file, .. }) = best(&tries) else {
         let report = json!({"by": "judge", "before": before.shown(), "tries": shown});
         orders::refuse(&home.book, id, "judge", &report, now_ms())?;
         return Ok(Found { sequence: None, report });
@@ -166,23 +158,45 @@ pub fn judge(
     Ok(Found { sequence: Some(sequence), report })
 }
 
-/// A step that was looked at.
-struct Try {
-    eta: f64,
-    file: Vec<u8>,
-    after: Scores,
+/// A step that was looked at, and what was made by it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Try<T> {
+    /// How much of the mean was added.
+    pub eta: f64,
+    /// What came of it.
+    pub made: T,
+    /// Its scores.
+    pub after: Scores,
     /// Whether it could be offered.
-    held: Result<(), String>,
+    pub held: Result<(), String>,
 }
 
-impl Try {
+impl<T> Try<T> {
     fn shown(&self) -> Value {
         json!({"eta": self.eta, "after": self.after.shown(), "refused": self.held.as_ref().err()})
     }
 }
 
+/// Looks at steps, as many as it takes. `look`: what a step makes, and its scores.
+///
+/// # Errors
+/// Those of `look`.
+pub fn tries<T, E>(
+    before: Scores,
+    mut look: impl FnMut(f64) -> Result<(T, Scores), E>,
+) -> Result<Vec<Try<T>>, E> {
+    let mut tries = Vec::new();
+    for eta in ETAS.into_iter().chain(SMALLER) {
+        if tries.len() < ETAS.len() || best(&tries).is_none() {
+            let (made, after) = look(eta)?;
+            tries.push(Try { eta, made, after, held: holds(before, after) });
+        }
+    }
+    Ok(tries)
+}
+
 /// The step that is best on the cohort's text among those that hold; of equals the first.
-fn best(tries: &[Try]) -> Option<&Try> {
+pub fn best<T>(tries: &[Try<T>]) -> Option<&Try<T>> {
     let held = tries.iter().filter(|one| one.held.is_ok());
     held.min_by(|one, other| one.after.cohort.total_cmp(&other.after.cohort))
 }
@@ -226,18 +240,20 @@ mod tests {
     #[test]
     fn the_best_step_that_holds_is_taken() {
         let before = Scores { general: 1.0, cohort: 2.0 };
-        let tries = |all: &[(f64, f64)]| -> Vec<Try> {
-            let etas = ETAS.iter().chain(&SMALLER);
-            let one = |(&eta, &(general, cohort)): (&f64, &(f64, f64))| {
-                let after = Scores { general, cohort };
-                Try { eta, file: Vec::new(), after, held: holds(before, after) }
+        let eta = |all: &[(f64, f64)]| {
+            let mut left = all.iter();
+            let look = |_| -> Result<((), Scores), ()> {
+                let &(general, cohort) = left.next().ok_or(())?;
+                Ok(((), Scores { general, cohort }))
             };
-            etas.zip(all).map(one).collect()
+            let tries = tries(before, look).unwrap();
+            assert_eq!(left.len(), 0, "looked at as many as it takes");
+            best(&tries).map(|one| one.eta)
         };
-        let eta = |all: &[(f64, f64)]| best(&tries(all)).map(|one| one.eta);
         assert_eq!(eta(&[(1.0, 1.9), (1.0, 1.8), (1.02, 1.7)]), Some(2.0));
         assert_eq!(eta(&[(1.0, 1.9), (1.0, 1.9), (1.0, 1.95)]), Some(1.0));
-        assert_eq!(eta(&[(1.0, 2.1), (1.0, 2.2), (1.0, f64::NAN)]), None);
+        let none = [(1.0, 2.1), (1.0, 2.2), (1.0, f64::NAN), (2.0, 1.0), (1.0, 2.0)];
+        assert_eq!(eta(&none), None);
         assert_eq!(eta(&[(1.0, 2.1), (1.1, 1.0), (1.2, 0.5), (1.0, 1.99)]), Some(0.5));
     }
 }

@@ -33,7 +33,7 @@ impl Rows {
         &self.numbers[at * self.width..(at + 1) * self.width]
     }
 
-    fn row_mut(&mut self, at: usize) -> &mut [f64] {
+    pub(super) fn row_mut(&mut self, at: usize) -> &mut [f64] {
         &mut self.numbers[at * self.width..(at + 1) * self.width]
     }
 

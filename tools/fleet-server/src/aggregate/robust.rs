@@ -1,8 +1,11 @@
 //! Weights that a hostile fifth does not move far: only what each update counts changes, not the sum.
 //!
-//! - In: inner products K of clipped updates, and the votes that each has. Out: what each counts, sum 1.
-//! - Twins, updates whose cosine is above 0.98, share one vote, and beyond a fifth of all votes have their
-//!   own: so many cannot all be hostile, and a crowd whose members are near each other is no copy.
+//! - In: inner products of updates, and the votes that each has. Out: what each counts, sum 1.
+//! - Compared are directions, K has cosines: what devices learned stands nearly square to each other, and of
+//!   such a short one is near to all. Whoever learned nothing has no direction and no vote.
+//! - Twins share one vote, and beyond a fifth of all votes have their own: so many cannot all be hostile, and
+//!   a crowd whose members are near each other is no copy. Two are twins when their cosine is above 0.98, or
+//!   when their squared distance is less than half of what the nearest other is away from a usual update.
 //! - Mixing: each update becomes the mean of those nearest to it, all votes but a fifth. Then the geometric
 //!   median of the mixed ones by Weiszfeld's steps, all on K; its weights are carried back to the updates.
 //! - Never here: the tokens that a device says it learned from. A fifth that claims four medians each would
@@ -25,8 +28,10 @@ pub const ROBUST_UPDATES_MAX: usize = 4096;
 
 /// What part of the votes may be hostile.
 const HOSTILE: f64 = 0.2;
-/// Above this cosine two updates are one that was sent twice.
+/// Above this cosine two updates are one that was sent twice,
 const TWINS: f64 = 0.98;
+/// or below this part of the usual squared distance of two neighbours.
+const NEAR_TWINS: f64 = 0.5;
 /// Weiszfeld's steps.
 const STEPS: usize = 50;
 /// Of the largest length: what is nearer is as near.
@@ -102,7 +107,7 @@ pub(super) fn robust_on<S: Source>(
     let shares: Vec<Share> = heard.iter().map(share).collect();
     let gram = gram(processor, source, spec, &shares, seed)?;
     let votes: Vec<f64> = heard.iter().map(|(one, _)| one.weight / sum).collect();
-    let found = weights(processor, &gram, &votes);
+    let found = weights(processor, gram, &votes);
     let mut weights = found.weights.iter();
     for one in facts.iter_mut().filter(|one| one.weight > 0.0) {
         one.weight = weights.next().copied().unwrap_or(0.0);
@@ -127,26 +132,57 @@ pub(super) struct Found {
 }
 
 /// The weights of updates whose inner products are `gram`; `votes`: positive, sum 1.
-pub(super) fn weights(processor: Processor, gram: &Rows, votes: &[f64]) -> Found {
+pub(super) fn weights(processor: Processor, mut gram: Rows, votes: &[f64]) -> Found {
     processor.run(
         #[inline(always)]
         || {
-            let (votes, twins) = shared(gram, votes);
-            let mixing = Mixing::new(gram, votes);
-            let middle = middle(gram, &mixing);
+            let votes = directions(&mut gram, votes);
+            let (votes, twins) = shared(&gram, &votes);
+            let mixing = Mixing::new(&gram, votes);
+            let middle = middle(&gram, &mixing);
             Found { weights: mixing.carried(&middle), twins }
         },
     )
 }
 
+/// Makes cosines of inner products. The votes of those that have a direction, sum 1; where nobody has one,
+/// all as they were.
+#[inline(always)]
+fn directions(gram: &mut Rows, votes: &[f64]) -> Vec<f64> {
+    let lengths: Vec<f64> = (0..votes.len()).map(|at| gram.row(at)[at].max(0.0).sqrt()).collect();
+    for (one, length) in lengths.iter().enumerate() {
+        for (inner, other) in gram.row_mut(one).iter_mut().zip(&lengths) {
+            let product = length * other;
+            *inner = if product > 0.0 { *inner / product } else { 0.0 };
+        }
+    }
+    let vote = |(votes, length): (&f64, &f64)| if *length > 0.0 { *votes } else { 0.0 };
+    let heard: Vec<f64> = votes.iter().zip(&lengths).map(vote).collect();
+    let sum: f64 = heard.iter().sum();
+    if sum > 0.0 { heard.iter().map(|votes| votes / sum).collect() } else { votes.to_vec() }
+}
+
+/// The squared distance of a usual update from that which is nearest to it.
+#[inline(always)]
+fn usual(cosines: &Rows, votes: &[f64]) -> f64 {
+    let heard: Vec<usize> = (0..votes.len()).filter(|at| votes[*at] > 0.0).collect();
+    let nearest = |one: &usize| {
+        let others = heard.iter().filter(|two| *two != one).map(|two| cosines.row(*one)[*two]);
+        2.0 - 2.0 * others.fold(-1.0, f64::max)
+    };
+    let mut nearest: Vec<f64> = heard.iter().map(nearest).collect();
+    nearest.sort_unstable_by(f64::total_cmp);
+    nearest.get(nearest.len() / 2).copied().unwrap_or(0.0)
+}
+
 /// Votes after those of twins are shared, and how many updates have a twin.
 #[inline(always)]
-fn shared(gram: &Rows, votes: &[f64]) -> (Vec<f64>, u64) {
+fn shared(cosines: &Rows, votes: &[f64]) -> (Vec<f64>, u64) {
     let count = votes.len();
+    let near = (2.0 - NEAR_TWINS * usual(cosines, votes)) / 2.0;
     let twins = |one: usize, two: usize| {
-        let lengths = gram.row(one)[one].sqrt() * gram.row(two)[two].sqrt();
-        let both_zero = gram.row(one)[one] + gram.row(two)[two] == 0.0;
-        both_zero || gram.row(one)[two] > TWINS * lengths
+        let has_both = votes[one] > 0.0 && votes[two] > 0.0;
+        has_both && cosines.row(one)[two] > TWINS.min(near)
     };
     let (mut shared, mut alike) = (votes.to_vec(), 0);
     let mut rest: Vec<usize> = (0..count).collect();
@@ -161,7 +197,7 @@ fn shared(gram: &Rows, votes: &[f64]) -> (Vec<f64>, u64) {
         let (mut sum, mut most) = (0.0, 0.0_f64);
         group.sort_unstable();
         group.iter().for_each(|one| (sum, most) = (sum + votes[*one], most.max(votes[*one])));
-        let kept = most.max(sum - HOSTILE) / sum;
+        let kept = if sum > 0.0 { most.max(sum - HOSTILE) / sum } else { 1.0 };
         group.iter().for_each(|one| shared[*one] *= kept.min(1.0));
         alike += if group.len() > 1 { group.len() as u64 } else { 0 };
     }

@@ -52,7 +52,7 @@ fn weights_equal_those_of_numpy() {
     let parts: Vec<f64> = votes.iter().map(|votes| votes / sum).collect();
     for name in ["sketched", "exact"] {
         let gram = Rows { numbers: tensor(&format!("{name}.gram")), width: votes.len() };
-        let found = weights(Processor::widest(), &gram, &parts);
+        let found = weights(Processor::widest(), gram, &parts);
         assert_eq!(Some(found.twins), told["twins"].as_u64(), "{name}");
         let off = gap(&found.weights, &tensor(&format!("{name}.weights")));
         assert!(off < 1e-10, "{name}: {off:e}");
@@ -127,15 +127,20 @@ fn learned(chance: &mut ChaCha8Rng) -> Dense {
     dense
 }
 
-/// 80 devices whose updates have a common part and one of their own, so many times as large; and what 20
-/// more send under each of nine attacks.
-fn attacked(own: f64) -> (Vec<Dense>, Vec<(&'static str, Vec<Dense>)>) {
+/// Devices whose updates have a part that their domain has in common and one of their own, so many times as
+/// large; and what a quarter as many more send under each of nine attacks.
+fn attacked(
+    devices: usize,
+    domains: usize,
+    own: f64,
+) -> (Vec<Dense>, Vec<(&'static str, Vec<Dense>)>) {
     let mut chance = ChaCha8Rng::seed_from_u64(11);
-    let common = learned(&mut chance);
-    let mut device = |_| sum([(1.0, &common), (own, &learned(&mut chance))].into_iter());
-    let honest: Vec<Dense> = (0..80).map(&mut device).collect();
+    let common: Vec<Dense> = (0..domains).map(|_| learned(&mut chance)).collect();
+    let mut device =
+        |at: usize| sum([(1.0, &common[at % domains]), (own, &learned(&mut chance))].into_iter());
+    let honest: Vec<Dense> = (0..devices).map(&mut device).collect();
     let adapters = |dense: &[Dense]| dense.iter().map(adapter).collect::<Vec<_>>();
-    let taken = adapters(&(0..20).map(device).collect::<Vec<_>>());
+    let taken = adapters(&(0..devices / 4).map(device).collect::<Vec<_>>());
     let known = adapters(&honest);
     let sent = |attack: Attack| {
         let sent = attack.sent(&known, &taken, 7).unwrap();
@@ -181,7 +186,7 @@ fn errors(honest: &[Dense], hostile: &[Dense]) -> [f64; 3] {
 #[test]
 fn nine_attacks_of_a_fifth_move_the_robust_mean_little() {
     for (own, bound) in [(0.05, 0.02), (0.5, 0.04), (1.5, 0.12), (3.0, 0.35)] {
-        let (honest, attacks) = attacked(own);
+        let (honest, attacks) = attacked(80, 1, own);
         let mut worst = [0.0_f64; 3];
         for (name, hostile) in attacks {
             let errors = errors(&honest, &hostile);
@@ -190,6 +195,24 @@ fn nine_attacks_of_a_fifth_move_the_robust_mean_little() {
         }
         // The attacks are attacks.
         assert!(worst[0] > 15.0 && worst[1] > 0.38, "{own}: {worst:?}");
+    }
+}
+
+/// Goal: where devices have several domains their updates are nearly square to each other, cosines of 0.12
+/// within a domain, as LoRA has them after 20 steps from fresh A on the shipped base. No domain is drowned
+/// out, and what can be told from honest updates counts little. Compared as they are and not by their
+/// directions, and with no twins but those above 0.98, nobody moved the mean by 0.29, zeros by 0.37, one
+/// direction with noise by 0.89. Flips and noise cannot be told there, and count as a fifth.
+#[test]
+fn devices_of_several_domains_are_all_heard() {
+    let (honest, attacks) = attacked(16, 4, 2.7);
+    let alone = errors(&honest, &[]);
+    assert!(alone[2] < 0.2, "{alone:?}");
+    for (name, hostile) in attacks {
+        let errors = errors(&honest, &hostile);
+        let hidden = ["flip", "flip-x10", "noise", "x100"].contains(&name);
+        let bound = if hidden { 0.45 } else { 0.3 };
+        assert!(errors[2] < bound, "{name}: {errors:?}");
     }
 }
 
@@ -208,7 +231,7 @@ fn order_and_processor_change_no_weight_and_the_bits_are_pinned() {
     all.swap(3, 11);
     assert!(expected == found(&all, Processor::widest()), "the order matters");
     let hash = blake3::hash(&expected).to_hex();
-    assert_eq!(hash.as_str(), "2d9c18be9b8460e34af94659f838ec114ec826eb3669feea6027f8442d9c7e42");
+    assert_eq!(hash.as_str(), "5cf6d6be2410563c788983ce027001b0fcb53793da4708ac17a4e0639cad047e");
 }
 
 #[test]
@@ -221,7 +244,7 @@ fn few_alike_or_empty_updates_count_the_same() {
         (vec![one.clone()], 0),
         (two, 0),
         (vec![zero.clone()], 0),
-        (vec![zero.clone(); 3], 3),
+        (vec![zero.clone(); 3], 0),
         (vec![one.clone(); 25], 25),
     ] {
         let count = updates.len();
@@ -232,16 +255,12 @@ fn few_alike_or_empty_updates_count_the_same() {
         assert!(weights.iter().all(|weight| (weight - even).abs() < 1e-9), "{count}: {weights:?}");
         assert_eq!((told.twins, told.unheard), (twins, 0), "{count}");
     }
-    // One says something, four say nothing: those are one.
+    // One says something, four say nothing: they have no direction.
     let mut updates = Updates([vec![one], vec![zero; 4]].concat());
     let all = voting(&updates, |_| 1.0);
     let (weights, told) = weighed(&mut updates, &all);
-    let silent = weights[1];
-    assert!(
-        weights[1..].iter().all(|weight| *weight == silent),
-        "equal ones count the same: {weights:?}"
-    );
-    assert_eq!(told.twins, 4);
+    assert!(weights[0] == 1.0 && weights[1..].iter().all(|weight| *weight == 0.0), "{weights:?}");
+    assert_eq!((told.twins, told.unheard), (0, 4));
 }
 
 #[test]
