@@ -1,11 +1,15 @@
 //! What the server makes of the own parts: the mean of their products, and for comparison of their factors.
 //!
-//! - In: own parts of one spec, the global adapter they stand on. Out: the next one, at scale 1.
-//! - The arithmetic is the server's own, clipped at the median as it does; every device weighs alike.
+//! - In: own parts, the global adapter they stand on. Out: the next one, at scale 1.
+//! - The arithmetic is the server's own, clipped at the median as it does; every device weighs alike, but by
+//!   the robust rule.
 
 use anyhow::Result;
-use fleet_server::aggregate::{self, AggregateError, Clip, Facts, Merged, Plan, Source};
+use fleet_server::aggregate::{self, AggregateError, Clip, Facts, Merged, Plan, Rule, Source};
 use sapwood::adapter::{Adapter, Spec};
+
+/// Of a round: every merge draws the same sketches.
+const SEED: [u8; 32] = [0; 32];
 
 struct Updates<'a>(&'a [Adapter]);
 
@@ -17,8 +21,9 @@ impl Source for Updates<'_> {
     }
 }
 
-/// `G + eta mean(c U)` of the products U, in the ranks of `spec`.
-pub(crate) fn products(
+/// `G + eta sum(w c U)` of the products U, in the ranks of `spec`.
+pub(crate) fn weighed(
+    rule: Rule,
     updates: &[Adapter],
     from: Option<&Adapter>,
     spec: &Spec,
@@ -34,9 +39,23 @@ pub(crate) fn products(
             Ok(Facts { at, hash, norm, rank, weight: 1.0 })
         })
         .collect();
-    let shares = aggregate::shares(&facts?, Clip::Median, eta)?;
-    let plan = Plan { spec, from, shares: &shares, seed: [0; 32] };
-    Ok(aggregate::merge(&mut Updates(updates), &plan)?)
+    let (mut facts, source) = (facts?, &mut Updates(updates));
+    if rule == Rule::Robust {
+        facts = aggregate::robust(source, spec, &facts, SEED)?.facts;
+    }
+    let shares = aggregate::shares(&facts, Clip::Median, eta)?;
+    let plan = Plan { spec, from, shares: &shares, seed: SEED };
+    Ok(aggregate::merge(source, &plan)?)
+}
+
+/// The same, every device alike.
+pub(crate) fn products(
+    updates: &[Adapter],
+    from: Option<&Adapter>,
+    spec: &Spec,
+    eta: f64,
+) -> Result<Merged> {
+    weighed(Rule::Mean, updates, from, spec, eta)
 }
 
 /// The same with the mean of the factors in place of that of the products.

@@ -9,6 +9,7 @@ mod texts; //  folders         -> blocks of each device
 mod device; // blocks          -> learners that moved
 mod merge; //  own parts       -> the next global adapter
 mod rule; //   global adapter  -> a device that has it
+mod way; //    rule, merge, attack
 mod play; //   all of these    -> what each round did
 mod record; // what was played -> a file of lines, and back
 mod report; // lines           -> tables
@@ -16,9 +17,11 @@ mod front; //  lines           -> a plot
 #[cfg(test)]
 mod tests;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use device::Shared;
-use play::{Event, Fleet};
+use fleet_server::aggregate::Rule as Weighing;
+use fleet_server::aggregate::attacks::Attack;
+use play::{Event, Fleet, Step};
 use record::{Record, Setup};
 use rule::{Rule, Word};
 use sapwood::base;
@@ -28,6 +31,7 @@ use sapwood::tokenise::Tokeniser;
 use std::io::Write;
 use std::path::PathBuf;
 use texts::{Cut, Texts};
+use way::{NO_ATTACK, Way};
 
 /// What a fleet is made of, and what is compared.
 #[derive(clap::Args)]
@@ -71,12 +75,25 @@ pub(crate) struct Arguments {
     /// How much of the mean is added to the merged adapter.
     #[arg(long, value_name = "NUMBER", default_value_t = 1.0)]
     eta: f64,
+    /// Have a judge choose how much, as the server does, on validation text of all domains and general text.
+    #[arg(long, conflicts_with = "eta")]
+    judge: bool,
     /// Ridges of the refit.
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "0.01,0.1,1,10")]
     ridge: Vec<f64>,
     /// Rules of an install; all when left out.
     #[arg(long, value_enum, value_name = "RULES", value_delimiter = ',')]
     rules: Vec<Word>,
+    /// How many of the devices, the last ones, are hostile; no score counts them.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    hostile: usize,
+    /// What they send: none (they are not there), flip, x100, flip-x10, noise, zeros, minus-mean, little,
+    /// direction, noisy-direction; without hostile devices none, with them all when left out.
+    #[arg(long, value_name = "ATTACKS", value_delimiter = ',')]
+    attacks: Vec<String>,
+    /// How the server weighs: mean, robust.
+    #[arg(long, value_name = "MERGES", value_delimiter = ',', default_value = "mean")]
+    merge: Vec<String>,
     /// Most held-out blocks of a domain, and of general text.
     #[arg(long, value_name = "N", default_value_t = 16)]
     eval_blocks: usize,
@@ -101,10 +118,35 @@ impl Arguments {
         }
         ensure!(self.domains.len() > 1, "--domains: expected at least two, got one");
         let above_0 = |number: &f64| number.is_finite() && *number > 0.0;
+        let honest = self.devices.checked_sub(self.hostile).unwrap_or_default();
+        ensure!(honest > 0, "--hostile: expected fewer than --devices, got {}", self.hostile);
         ensure!(self.late < self.iters, "--late: expected less than --iters, got {}", self.late);
         let all = self.ridge.iter().chain([&self.eta]).all(above_0);
         ensure!(all, "--ridge and --eta: expected numbers above 0");
         Ok(())
+    }
+
+    /// Everything that is to be played.
+    fn ways(&self) -> Result<Vec<Way>> {
+        let merges = self.merge.iter().map(|name| {
+            let known = [Weighing::Mean, Weighing::Robust].into_iter().find(|it| it.name() == name);
+            known.with_context(|| format!("--merge: expected mean or robust, got {name:?}"))
+        });
+        let merges: Vec<Weighing> = merges.collect::<Result<_>>()?;
+        let attack = |name: &String| match Attack::from_name(name) {
+            None if name == NO_ATTACK => Ok(None),
+            None => bail!("--attacks: expected one of {}, got {name:?}", attack_names()),
+            attack => {
+                ensure!(self.hostile > 0, "--attacks {name}: expected --hostile of at least 1");
+                Ok(attack)
+            }
+        };
+        let attacks: Vec<Option<Attack>> = match (self.attacks.is_empty(), self.hostile) {
+            (true, 0) => vec![None],
+            (true, _) => [None].into_iter().chain(Attack::ALL.map(Some)).collect(),
+            (false, _) => self.attacks.iter().map(attack).collect::<Result<_>>()?,
+        };
+        Ok(Way::all(&self.rules(), &merges, &attacks))
     }
 
     fn rules(&self) -> Vec<Rule> {
@@ -134,14 +176,22 @@ impl Arguments {
             base: base[..8].iter().map(|byte| format!("{byte:02x}")).collect(),
             domains: names.map(|name| name.to_string_lossy().into_owned()).collect(),
             devices: self.devices,
+            hostile: self.hostile,
             rounds: self.rounds,
             iters: self.iters,
             late: self.late,
             ranks: [self.rank, self.global_rank],
             eta: self.eta,
+            judged: self.judge,
             eval_blocks: self.eval_blocks,
         }
     }
+}
+
+fn attack_names() -> String {
+    let names: Vec<&str> =
+        std::iter::once(NO_ATTACK).chain(Attack::ALL.map(Attack::name)).collect();
+    names.join(", ")
 }
 
 /// Plays what is not on record yet and shows all of it.
@@ -154,13 +204,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let settings = arguments.settings(&config)?;
     let engines = Engines::load(&arguments.model, &settings)?;
     let mut record = Record::open(&arguments.out, arguments.setup(engines.base.hash()))?;
-    let open = |record: &Record, seed: u64| -> Vec<Rule> {
-        let open = |rule: &Rule| !record.has(seed, &rule.title());
-        arguments.rules().into_iter().filter(open).collect()
+    let ways = arguments.ways()?;
+    let open = |record: &Record, seed: u64| -> Vec<Way> {
+        ways.iter().filter(|way| !record.has(seed, &way.title())).cloned().collect()
     };
-    let todo: Vec<(u64, Vec<Rule>)> = (arguments.seed..arguments.seed + arguments.seeds)
+    let todo: Vec<(u64, Vec<Way>)> = (arguments.seed..arguments.seed + arguments.seeds)
         .map(|seed| (seed, open(&record, seed)))
-        .filter(|(_, rules)| !rules.is_empty())
+        .filter(|(_, ways)| !ways.is_empty())
         .collect();
     if !todo.is_empty() {
         play(arguments, &engines, &settings, &todo, &mut record)?;
@@ -174,12 +224,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Plays the rules that are open, seed by seed.
+/// Plays the ways that are open, seed by seed.
 fn play(
     arguments: &Arguments,
     engines: &Engines,
     settings: &Settings,
-    todo: &[(u64, Vec<Rule>)],
+    todo: &[(u64, Vec<Way>)],
     record: &mut Record,
 ) -> Result<()> {
     let tokeniser = Tokeniser::open(&arguments.model, engines.base.config().vocab)?;
@@ -192,12 +242,14 @@ fn play(
     let general = cut.general(&arguments.general)?;
     let own = own_texts(engines, &tokeniser.opening(), settings, &mut || Ok(()))?;
     let (shape, rank) = ([arguments.devices, arguments.rounds], arguments.global_rank);
-    for (seed, rules) in todo {
+    for (seed, ways) in todo {
         let texts = Texts::deal(&domains, &general, shape, *seed)?;
         let mut shared = Shared::new(engines, settings, rank, &texts.blocks, &own)?;
         shared.late = arguments.late;
         let mut tell = |event: Event| record.add(event, arguments.json);
-        Fleet::new(shared, &texts, *seed, arguments.eta)?.play(rules, &mut tell)?;
+        let step = if arguments.judge { Step::Judged } else { Step::Given(arguments.eta) };
+        let mut fleet = Fleet::new(shared, &texts, *seed, step, arguments.hostile)?;
+        fleet.play(ways, &mut tell)?;
     }
     Ok(())
 }

@@ -1,14 +1,18 @@
 //! The rounds of a fleet under one seed: learn, send, merge, install, and what each of it did to scores.
 //!
-//! - In: texts dealt to devices, rules. Out: events, one for each rule and round, and what a merge keeps of
-//!   what the devices had learned.
-//! - The first round up to the merge is the same for every rule, so it is played once.
+//! - In: texts dealt to devices, ways to go. Out: events, one for each way and round, and what a merge keeps
+//!   of what the devices had learned.
+//! - The first round up to the merge is the same for every way, so it is played once.
+//! - Hostile devices are the last ones: they learn and install as all do, send something else, and are no
+//!   part of any score.
 
 use super::device::{Device, Shared};
 use super::merge;
 use super::rule::{Judge, Rule};
 use super::texts::{HeldBack, Texts};
+use super::way::Way;
 use anyhow::{Context, Result};
+use fleet_server::judge;
 use sapwood::adapter::Adapter;
 use sapwood::block::Block;
 use sapwood::learner::{Engines, HeldOut};
@@ -51,6 +55,12 @@ pub(crate) struct Round {
     pub(crate) ridges: Vec<Option<f64>>,
     /// The part of its energy that the merge left out; none without a merge.
     pub(crate) dropped: Option<f64>,
+    /// The step that the judge took; none when it refused the merge, or was not asked.
+    #[serde(default)]
+    pub(crate) eta: Option<f64>,
+    /// What all domains, and general text, are at under the merged adapter alone.
+    #[serde(default)]
+    pub(crate) alone: Option<[f64; 2]>,
 }
 
 /// What a merge alone keeps of what each device had learned alone, on the device's own domain.
@@ -118,6 +128,21 @@ impl<'a> Yardstick<'a> {
         Ok(Scores { own, others, general: of(&self.general)? })
     }
 
+    /// What the server's judge reads: validation text of all domains, and general text.
+    fn judged(&self, adapter: Option<&Adapter>) -> Result<judge::Scores> {
+        let domains: Vec<f64> =
+            self.valid.iter().map(|text| self.score(text, adapter)).collect::<Result<_>>()?;
+        let cohort = domains.iter().sum::<f64>() / domains.len().max(1) as f64;
+        Ok(judge::Scores { general: self.score(&self.general_valid, adapter)?, cohort })
+    }
+
+    /// All domains, their mean, and general text under an adapter that is nobody's.
+    fn alone(&self, adapter: &Adapter) -> Result<[f64; 2]> {
+        let of = |text| self.score(text, Some(adapter));
+        let domains: Vec<f64> = self.test.iter().map(of).collect::<Result<_>>()?;
+        Ok([domains.iter().sum::<f64>() / domains.len().max(1) as f64, of(&self.general)?])
+    }
+
     fn of_all(&self, devices: &[Device]) -> Result<Vec<Scores>> {
         devices.iter().map(|device| self.scores(device.home, &device.learners.slow)).collect()
     }
@@ -135,27 +160,48 @@ pub(crate) struct Fleet<'a> {
     texts: &'a Texts,
     yardstick: Yardstick<'a>,
     seed: u64,
-    eta: f64,
+    step: Step,
+    hostile: usize,
+}
+
+/// How much of the mean is added.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Step {
+    /// So much, whatever comes of it.
+    Given(f64),
+    /// As the server's judge has it: the best of some on validation text, or nothing.
+    Judged,
 }
 
 impl<'a> Fleet<'a> {
-    pub(crate) fn new(shared: Shared<'a>, texts: &'a Texts, seed: u64, eta: f64) -> Result<Self> {
+    /// `hostile`: how many of the devices are.
+    pub(crate) fn new(
+        shared: Shared<'a>,
+        texts: &'a Texts,
+        seed: u64,
+        step: Step,
+        hostile: usize,
+    ) -> Result<Self> {
         let yardstick = Yardstick::new(shared.engines, texts)?;
-        Ok(Self { shared, texts, yardstick, seed, eta })
+        Ok(Self { shared, texts, yardstick, seed, step, hostile })
     }
 
-    /// Plays all rounds under each of `rules`, and tells what came of them.
+    /// Plays all rounds each of `ways`, and tells what came of them.
     pub(crate) fn play(
         &mut self,
-        rules: &[Rule],
+        ways: &[Way],
         tell: &mut impl FnMut(Event) -> Result<()>,
     ) -> Result<()> {
         let begun = self.begin()?;
-        self.recall(&begun.devices, tell)?;
-        for rule in rules {
-            self.by(rule, &begun, tell)?;
+        self.recall(self.honest(&begun.devices), tell)?;
+        for way in ways {
+            self.by(way, &begun, tell)?;
         }
         Ok(())
+    }
+
+    fn honest<'d, T>(&self, devices: &'d [T]) -> &'d [T] {
+        &devices[..devices.len() - self.hostile]
     }
 
     fn begin(&mut self) -> Result<Learned> {
@@ -216,42 +262,52 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    /// All rounds by one rule, from the first merge on.
+    /// All rounds one way, from the first merge on.
     fn by(
         &mut self,
-        rule: &Rule,
+        way: &Way,
         begun: &Learned,
         tell: &mut impl FnMut(Event) -> Result<()>,
     ) -> Result<()> {
-        let devices = begun.devices.iter().map(Device::copy).collect::<Result<_>>()?;
+        let there =
+            if way.attack.is_some() { &begun.devices[..] } else { self.honest(&begun.devices) };
+        let devices = there.iter().map(Device::copy).collect::<Result<_>>()?;
+        let honest = self.honest(&begun.devices).len();
         let mut learned = Learned { devices, first: begun.first.clone() };
         let mut global: Option<Adapter> = None;
         let rounds = self.texts.spans.first().map_or(0, Vec::len);
         for round in 1..=rounds {
             let Learned { mut devices, first } = learned;
-            let before = self.yardstick.of_all(&devices)?;
+            let before = self.yardstick.of_all(&devices[..honest])?;
             let (mut ridges, mut dropped) = (vec![None; devices.len()], None);
-            if *rule != Rule::Local {
-                let merged = self.merge(rule, &devices, global.as_ref())?;
+            let mut taken = None;
+            if way.rule != Rule::Local {
+                taken = self.candidate(way, &devices, global.as_ref(), round)?;
+            }
+            let eta = taken.as_ref().map(|(eta, _)| *eta);
+            if let Some((_, merged)) = taken {
                 dropped = Some(merged.dropped);
                 for (device, ridge) in devices.iter_mut().zip(&mut ridges) {
                     let yardstick = &self.yardstick;
                     let (own, general) = (&yardstick.valid[device.home], &yardstick.general_valid);
                     let judge = Judge { own, general };
-                    *ridge = rule.install(&mut self.shared, device, &merged.adapter, &judge)?;
+                    *ridge = way.rule.install(&mut self.shared, device, &merged.adapter, &judge)?;
                 }
                 global = Some(merged.adapter);
             }
+            let alone = global.as_ref().map(|global| self.yardstick.alone(global)).transpose()?;
             tell(Event::Round(Round {
                 seed: self.seed,
-                rule: rule.title(),
+                rule: way.title(),
                 round,
                 before,
-                after: self.yardstick.of_all(&devices)?,
-                first_loss: first.iter().map(|first| first.0).collect(),
-                first_own: first.iter().map(|first| first.1).collect(),
-                ridges,
+                after: self.yardstick.of_all(&devices[..honest])?,
+                first_loss: first[..honest].iter().map(|first| first.0).collect(),
+                first_own: first[..honest].iter().map(|first| first.1).collect(),
+                ridges: ridges[..honest].to_vec(),
                 dropped,
+                eta,
+                alone,
             }))?;
             if round == rounds {
                 break;
@@ -261,10 +317,40 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    fn merge(&self, rule: &Rule, devices: &[Device], global: Option<&Adapter>) -> Result<Merged> {
-        let updates: Vec<Adapter> = devices.iter().map(Device::own_part).collect();
-        let way: Merge = if *rule == Rule::Factors { merge::factors } else { merge::products };
-        way(&updates, global, &self.shared.global, self.eta).context("the merge")
+    /// What the server offers of a round, and with which step.
+    fn candidate(
+        &self,
+        way: &Way,
+        devices: &[Device],
+        global: Option<&Adapter>,
+        round: usize,
+    ) -> Result<Option<(f64, Merged)>> {
+        let mut updates: Vec<Adapter> = devices.iter().map(Device::own_part).collect();
+        if let Some(attack) = way.attack {
+            let learned = updates.split_off(devices.len() - self.hostile);
+            let seed = self.seed * SEEDS_APART + round as u64;
+            updates.extend(attack.sent(&updates, &learned, seed)?);
+        }
+        let spec = &self.shared.global;
+        let merge = |eta: f64| -> Result<Merged> {
+            let merged = match way.rule {
+                Rule::Factors => merge::factors(&updates, global, spec, eta),
+                _ => merge::weighed(way.weighing, &updates, global, spec, eta),
+            };
+            merged.context("the merge")
+        };
+        match self.step {
+            Step::Given(eta) => Ok(Some((eta, merge(eta)?))),
+            Step::Judged => {
+                let before = self.yardstick.judged(global)?;
+                let tries = judge::tries(before, |eta| -> Result<_> {
+                    let merged = merge(eta)?;
+                    let after = self.yardstick.judged(Some(&merged.adapter))?;
+                    Ok((merged, after))
+                })?;
+                Ok(judge::best(&tries).map(|one| (one.eta, one.made.clone())))
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::play::{Event, Recall, Round};
 use super::rule::Rule;
+use super::way::Way;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -19,6 +20,9 @@ pub(crate) struct Setup {
     pub(crate) base: String,
     pub(crate) domains: Vec<String>,
     pub(crate) devices: usize,
+    /// The last of them are hostile where an attack is played.
+    #[serde(default)]
+    pub(crate) hostile: usize,
     pub(crate) rounds: usize,
     pub(crate) iters: u64,
     /// Of them after what is sent.
@@ -27,6 +31,9 @@ pub(crate) struct Setup {
     /// Of an own part, and of the merged adapter.
     pub(crate) ranks: [usize; 2],
     pub(crate) eta: f64,
+    /// Whether a judge chose it, as the server does.
+    #[serde(default)]
+    pub(crate) judged: bool,
     pub(crate) eval_blocks: usize,
 }
 
@@ -116,18 +123,24 @@ impl Record {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// The rules, in the order of [`Rule::order`].
+    /// The rules of installs, in the order of [`Rule::order`]: what was played with the mean and without
+    /// hostile devices.
     pub(crate) fn rules(&self) -> Vec<String> {
+        self.ways().into_iter().filter(|title| Way::parts(title).0 == title).collect()
+    }
+
+    /// All ways, those of a rule in the order in which they were played.
+    pub(crate) fn ways(&self) -> Vec<String> {
         let mut rules: Vec<String> = Vec::new();
         for round in &self.rounds {
             if !rules.contains(&round.rule) {
                 rules.push(round.rule.clone());
             }
         }
-        let key = |rule: &String| Rule::order(rule);
+        let key = |title: &String| Rule::order(Way::parts(title).0);
         rules.sort_by(|one, two| {
-            let ((one, ridge), (two, other)) = (key(one), key(two));
-            one.cmp(&two).then(ridge.total_cmp(&other))
+            let ((at, ridge), (other, other_ridge)) = (key(one), key(two));
+            at.cmp(&other).then(ridge.total_cmp(&other_ridge))
         });
         rules
     }

@@ -6,6 +6,7 @@
 use super::play::{Recall, Round, Scores};
 use super::record::Record;
 use super::rule::Rule;
+use super::way::{NO_ATTACK, Way};
 use std::fmt::Write;
 
 /// A mean over seeds, and how far they are apart.
@@ -54,7 +55,51 @@ pub(crate) fn tables(record: &Record) -> String {
         installs(record, round, &title, &mut text);
     }
     recalls(record, &mut text);
+    if record.ways().len() > record.rules().len() {
+        attacks(record, &mut text);
+    }
     text
+}
+
+/// What attacks do to the honest devices, after the last install, beside the mean without hostile devices.
+fn attacks(record: &Record, text: &mut String) {
+    let last = record.setup.rounds;
+    let hostile = record.setup.hostile;
+    let honest = record.setup.devices - hostile;
+    let mut push = |line: &str| text.extend([line, "\n"]);
+    push(&format!(
+        "\n{honest} honest devices beside {hostile} hostile ones, after install {last}, bits per byte:\n"
+    ));
+    push(
+        "| on install | merge | attack | own | change | others | change | general | change | merged alone, \
+         all domains | change | eta | installs declined |",
+    );
+    push("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    for title in record.ways() {
+        let (rule, merge, attack) = Way::parts(&title);
+        if rule == Rule::Local.title() {
+            continue;
+        }
+        let pair = |figure: &dyn Fn(&Round) -> f64| {
+            let [is, was] = [title.as_str(), rule].map(|way| record.figures(way, last, figure));
+            let change = beside(&is, &was, |is, was| 100.0 * (is / was - 1.0));
+            format!("{} | {} %", plain(&is, 3), plain(&change, 2))
+        };
+        let of = |of: fn(&Scores) -> f64| pair(&|it: &Round| mean(&it.after, of));
+        let declined = |it: &Round| it.ridges.iter().filter(|ridge| ridge.is_none()).count() as f64;
+        let row = [
+            rule.to_owned(),
+            merge.to_owned(),
+            if attack == NO_ATTACK { "-".to_owned() } else { attack.to_owned() },
+            of(|it| it.own),
+            of(|it| it.others),
+            of(|it| it.general),
+            pair(&|it: &Round| it.alone.map_or(f64::NAN, |alone| alone[0])),
+            plain(&record.figures(&title, last, |it| it.eta.unwrap_or(0.0)), 1),
+            plain(&record.figures(&title, last, declined), 0),
+        ];
+        push(&format!("| {} |", row.join(" | ")));
+    }
 }
 
 /// The install of a round.

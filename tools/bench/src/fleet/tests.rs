@@ -3,11 +3,14 @@
 
 use super::device::{Device, Shared};
 use super::merge;
-use super::play::{Event, Fleet, Round};
+use super::play::{Event, Fleet, Round, Step};
 use super::record::{Record, Setup};
 use super::rule::{Judge, Rule};
 use super::texts::{Domain, HeldBack, Texts};
+use super::way::Way;
 use super::{front, report};
+use fleet_server::aggregate::Rule as Weighing;
+use fleet_server::aggregate::attacks::Attack;
 use sapwood::adapter::Adapter;
 use sapwood::adapter::compare::diff;
 use sapwood::adapter::stacked::part;
@@ -84,12 +87,18 @@ fn shared(texts: &Texts) -> Shared<'_> {
 
 /// Every event of a fleet.
 fn played(texts: &Texts, rules: &[Rule]) -> Vec<Event> {
+    let ways = Way::all(rules, &[Weighing::Mean], &[None]);
+    attacked(texts, &ways, 0)
+}
+
+fn attacked(texts: &Texts, ways: &[Way], hostile: usize) -> Vec<Event> {
     let mut events = Vec::new();
     let mut tell = |event| {
         events.push(event);
         Ok(())
     };
-    Fleet::new(shared(texts), texts, 0, 1.0).unwrap().play(rules, &mut tell).unwrap();
+    let mut fleet = Fleet::new(shared(texts), texts, 0, Step::Given(1.0), hostile).unwrap();
+    fleet.play(ways, &mut tell).unwrap();
     events
 }
 
@@ -202,6 +211,25 @@ fn a_refit_at_a_tiny_ridge_keeps_the_own_text() {
     assert!(replaced > 1.05 * before, "{replaced}, {before}: nothing to lose");
 }
 
+/// Hostile devices change what is merged and are in no score; where they are not there, they never were.
+#[test]
+fn an_attack_is_felt_by_the_honest_and_absent_without_hostile_devices() {
+    let texts = texts(10, 2);
+    let attacks = [None, Some(Attack::MinusMean)];
+    let merges = [Weighing::Mean, Weighing::Robust];
+    let ways = Way::all(&[Rule::Replace], &merges, &attacks);
+    let rounds = rounds(attacked(&texts, &ways, 2));
+    assert_eq!(rounds.len(), 8);
+    let alone = |way: &Way| {
+        let own = rounds.iter().find(|it| it.rule == way.title() && it.round == 1).unwrap();
+        assert_eq!((own.before.len(), own.after.len(), own.ridges.len()), (8, 8, 8));
+        own.alone.unwrap()[0]
+    };
+    let [mean, attacked_mean, robust, attacked_robust] = [0, 1, 2, 3].map(|at| alone(&ways[at]));
+    let harm = [attacked_mean - mean, attacked_robust - robust];
+    assert!(harm[0] > 0.02 && harm[1] < harm[0] / 2.0, "{harm:?}");
+}
+
 /// All rules from one first round to a table and a plot; what is on record is not played again.
 #[test]
 fn a_fleet_is_played_recorded_and_shown() {
@@ -213,11 +241,13 @@ fn a_fleet_is_played_recorded_and_shown() {
         base: "0".to_owned(),
         domains: vec!["one".to_owned(), "two".to_owned()],
         devices: 2,
+        hostile: 0,
         rounds: 2,
         iters: 20,
         late: 0,
         ranks: RANKS,
         eta: 1.0,
+        judged: false,
         eval_blocks: 6,
     };
     let place = tempfile::tempdir().unwrap();
