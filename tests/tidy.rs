@@ -19,15 +19,24 @@ const KNOWS_ALL: &str = "learner";
 /// Where the device program's modules lie.
 const DEVICE: &str = "firmware-host/src/";
 
+/// Where TLS is spoken.
+const TLS: &[&str] = &[
+    "firmware-host/src/sync/tls.rs",
+    "tools/fleet-server/src/serve/",
+    "tools/fleet-server/src/store/postgres/tls.rs",
+];
+
 /// What only some places may name, and those places (beginnings of paths).
-const DOORS: [(&str, &[&str]); 12] = [
+const DOORS: [(&str, &[&str]); 14] = [
     ("tract_onnx", &["src/trunk"]),
     ("tract_linalg", &["src/trunk"]),
     ("candle_core", &["src/head/", "src/train/"]),
     ("candle_metal_kernels", &["src/head/backend.rs"]),
     ("ed25519_dalek", &["protocol/src/fleet/key.rs"]),
-    ("rustls", &["firmware-host/src/sync/tls.rs", "tools/fleet-server/src/serve/"]),
-    ("tokio_rustls", &["firmware-host/src/sync/tls.rs", "tools/fleet-server/src/serve/"]),
+    ("rustls", TLS),
+    ("tokio_rustls", TLS),
+    ("rusqlite", &["tools/fleet-server/src/store/sqlite.rs", "tools/fleet-server/tests/"]),
+    ("tokio_postgres", &["tools/fleet-server/src/store/postgres/"]),
     ("tokenizers", &["src/tokenise"]),
     ("rkyv", &["src/reservoir/", "src/state/"]),
     ("prost", &["src/base/", "src/trunk", "fuzz/"]),

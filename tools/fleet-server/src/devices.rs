@@ -278,8 +278,8 @@ pub fn enrolment(
         rank, enrolled, seen, counter, told, sequence, artifact, trial, generation, offered, offers, offered_first,
         offered_last)
         select $1, $2, $3, $4, $5, '', $6, $7, $8, $9, $10, $11, $12, 0, 0, 0, 0, $13, 0, 0, 0, 0, 0, 0
-        where ($6 is null and (select count(*) from device where state = 0) < $14)
-           or ($6 is not null and exists(select 1 from cohort where id = $3))";
+        where (cast($6 as text) is null and (select count(*) from device where state = 0) < $14)
+           or (cast($6 as text) is not null and exists(select 1 from cohort where id = $3))";
     statements.push(Statement::one(
         sql,
         [
@@ -380,8 +380,7 @@ pub fn accepted(device: &Device, label: &str, lab: bool) -> Result<[Statement; 2
 
 /// A line of the audit log.
 pub fn audit(now_ms: u64, who: &str, what: &str, detail: impl Into<String>) -> Statement {
-    let sql = "insert into audit(id, at, who, what, detail)
-        select coalesce(max(id), 0) + 1, $1, $2, $3, $4 from audit";
+    let sql = "insert into audit(at, who, what, detail) values ($1, $2, $3, $4)";
     Statement::one(sql, [now_ms.into(), who.into(), what.into(), detail.into().into()])
 }
 

@@ -91,7 +91,12 @@ impl From<UpdateError> for Refused {
 
 impl From<BookError> for Refused {
     fn from(error: BookError) -> Self {
-        Self::new(Code::Unavailable, error.to_string())
+        if error.is_lost() {
+            return Self::new(Code::Unavailable, error.to_string());
+        }
+        // What a database says is nobody's business but the operator's.
+        tracing::error!(%error, "book");
+        Self::new(Code::Unavailable, "the server's book failed; send it again")
     }
 }
 

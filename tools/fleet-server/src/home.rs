@@ -11,14 +11,19 @@
 
 mod stores; // where book and blobs are
 mod keys; //   files that nobody else may read
+mod lock; //   one server a folder
+mod moved; //  a book elsewhere, or of a newer version
 
 pub use keys::{keep_key, key, new_key, seed, token};
-pub use stores::{STORES, Stores, StoresError, has_password, shown};
+pub use lock::locked;
+pub use moved::{Moved, relocate, upgrade};
+pub use stores::{STORES, Stores, StoresError};
 
 use crate::ports::{Chance, ChanceError, draw};
 use crate::store::blobs::{BlobError, Blobs};
-use crate::store::sqlite::{OpenError, Sqlite};
-use crate::store::{Book, BookError, Columns, Statement, schema};
+use crate::store::postgres::Postgres;
+use crate::store::sqlite::Sqlite;
+use crate::store::{Book, BookError, Columns, OpenError, Statement, schema, shown};
 use keys::{TOKEN_BYTES_MIN, certificate, disk, private, secret};
 use rcgen::{KeyPair, PublicKeyData};
 use sapwood_protocol::fleet::id::{FleetId, Hash, PublicKey};
@@ -155,6 +160,32 @@ pub enum HomeError {
         /// What is wrong.
         source: StoresError,
     },
+    /// Another server has the folder.
+    #[error("{path} is served by another process, expected to be the only one", path = path.display())]
+    Taken {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Something is where a book should go.
+    #[error(
+        "{place} is not empty, expected nothing there; it is unchanged, and the fleet is where it was"
+    )]
+    Full {
+        /// The place.
+        place: String,
+    },
+    /// A copy that is none.
+    #[error(
+        "of table {table} {arrived} rows arrived, expected the {sent} that were sent, each as it was; the fleet is where it was"
+    )]
+    Copied {
+        /// The table.
+        table: &'static str,
+        /// Rows that were sent.
+        sent: u64,
+        /// Rows that arrived.
+        arrived: u64,
+    },
     /// A store that this program has not.
     #[error("{address}: no such store is in this program, expected the fleet's folder")]
     NoStore {
@@ -238,27 +269,22 @@ fn fill(
     if !stores.is_folder() {
         secret(&folder.join(STORES), &stores.write())?;
     }
-    here(stores)?;
-    Blobs::open(&folder.join("blobs"))?;
-    let book = folder.join(BOOK);
-    Sqlite::create(
-        &book,
-        &[
-            Statement::one(
-                "insert into meta(version, fleet, name, created) values ($1, $2, $3, $4)",
-                [
-                    schema::VERSION.into(),
-                    fleet.0.to_vec().into(),
-                    wish.name.into(),
-                    wish.now_ms.into(),
-                ],
-            ),
-            Statement::one(
-                "insert into trust(epoch, statement, signatures) values (1, $1, $2)",
-                [statement.into(), signatures.encode().into()],
-            ),
-        ],
-    )?;
+    blobs(folder, stores)?;
+    let first = [
+        Statement::one(
+            "insert into meta(version, fleet, name, created) values ($1, $2, $3, $4)",
+            [schema::VERSION.into(), fleet.0.to_vec().into(), wish.name.into(), wish.now_ms.into()],
+        ),
+        Statement::one(
+            "insert into trust(epoch, statement, signatures) values (1, $1, $2)",
+            [statement.into(), signatures.encode().into()],
+        ),
+    ];
+    // Last: what is in a database is not undone with the folder.
+    match &stores.database {
+        Some(address) => Postgres::create(address, &first)?,
+        None => Sqlite::create(&folder.join(BOOK), &first)?,
+    }
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(disk(folder))?;
     Ok(fleet)
 }
@@ -273,11 +299,21 @@ fn stores(folder: &Path) -> Result<Stores, HomeError> {
     Stores::read(&text).map_err(|source| HomeError::Stores { path, source })
 }
 
-/// Whether both are in the folder.
-fn here(stores: &Stores) -> Result<(), HomeError> {
-    match stores.database.as_ref().or(stores.blobs.as_ref()) {
+/// Where the blobs are.
+fn blobs(folder: &Path, stores: &Stores) -> Result<Blobs, HomeError> {
+    match &stores.blobs {
         Some(address) => Err(HomeError::NoStore { address: shown(address) }),
-        None => Ok(()),
+        None => Ok(Blobs::open(&folder.join("blobs"))?),
+    }
+}
+
+/// The book of a folder.
+fn book(folder: &Path, stores: &Stores) -> Result<Arc<dyn Book>, HomeError> {
+    let path = folder.join(BOOK);
+    match &stores.database {
+        Some(address) => Ok(Arc::new(Postgres::open(address)?)),
+        None if path.is_file() => Ok(Arc::new(Sqlite::open(&path)?)),
+        None => Err(HomeError::Foreign { path: folder.to_owned() }),
     }
 }
 
@@ -287,16 +323,12 @@ impl Home {
     /// # Errors
     /// [`HomeError`]; nothing was changed.
     pub fn open(folder: &Path) -> Result<Self, HomeError> {
-        here(&stores(folder)?)?;
-        let book = folder.join(BOOK);
-        if !book.is_file() {
-            return Err(HomeError::Foreign { path: folder.to_owned() });
-        }
-        let book: Arc<dyn Book> = Arc::new(Sqlite::open(&book)?);
+        let stores = stores(folder)?;
+        let book = book(folder, &stores)?;
         let rows = book.read("select fleet, name from meta", &[])?;
         let mut columns = Columns::of(rows.into_iter().next().unwrap_or_default());
         let (fleet, name) = (FleetId(columns.array()?), columns.text()?);
-        let blobs = Blobs::open(&folder.join("blobs"))?;
+        let blobs = blobs(folder, &stores)?;
         Ok(Self { folder: folder.to_owned(), fleet, name, book, blobs })
     }
 

@@ -243,7 +243,7 @@ pub fn tally(
     now_ms: u64,
 ) -> Result<Tally, BookError> {
     let (cohort, sequence) = (release.cohort, release.sequence);
-    let sql = "select outcome, sum(n) from tally where cohort = $1 and sequence = $2 and stage = $3
+    let sql = "select outcome, cast(sum(n) as bigint) from tally where cohort = $1 and sequence = $2 and stage = $3
         group by outcome";
     let rows = book.read(sql, &[cohort.into(), sequence.into(), release.stage.into()])?;
     let mut tally = counted(rows)?;
@@ -268,8 +268,7 @@ pub fn tally(
 /// # Errors
 /// [`BookError`].
 pub fn total(book: &dyn Book, release: &Release) -> Result<Tally, BookError> {
-    let sql =
-        "select outcome, sum(n) from tally where cohort = $1 and sequence = $2 group by outcome";
+    let sql = "select outcome, cast(sum(n) as bigint) from tally where cohort = $1 and sequence = $2 group by outcome";
     counted(book.read(sql, &[release.cohort.into(), release.sequence.into()])?)
 }
 

@@ -270,7 +270,7 @@ fn noted(before: &Device, now: &Device, offer: Offered, told: &Told, now_ms: u64
         seen = $10, counter = $11, told = $12, sequence = $13, artifact = $14, trial = $15, generation = $16,
         offered = $17, offers = $18, offered_first = $19, offered_last = $20
         where id = $1 and state = $2 and counter = $3 and told = $21
-        and ($4 is null or exists(select 1 from cohort where id = $4))";
+        and (exists(select 1 from cohort where id = $4) or $4 is null)";
     let values: [Value; 21] = [
         now.id.into(),
         devices::number(before.state).into(),

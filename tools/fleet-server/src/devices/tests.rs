@@ -56,7 +56,7 @@ fn asks(seed: u8, token: Option<&str>) -> Enroll {
 fn the_same_key_gets_the_same_answer_and_a_token_is_used_once_a_device() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fleet.db");
-    let meta = "insert into meta(version, fleet, name, created) values (1, $1, 'x', 1)";
+    let meta = "insert into meta(version, fleet, name, created) values (2, $1, 'x', 1)";
     Sqlite::create(&path, &[Statement::one(meta, [vec![0; 16].into()])]).unwrap();
     let book = Sqlite::open(&path).unwrap();
     let secret = Token { hash: Hash::of(b"secret"), ..token(2, true) };
@@ -86,7 +86,7 @@ fn the_same_key_gets_the_same_answer_and_a_token_is_used_once_a_device() {
 fn no_more_than_ten_thousand_wait_and_a_token_needs_no_place_among_them() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fleet.db");
-    let meta = "insert into meta(version, fleet, name, created) values (1, $1, 'x', 1)";
+    let meta = "insert into meta(version, fleet, name, created) values (2, $1, 'x', 1)";
     Sqlite::create(&path, &[Statement::one(meta, [vec![0; 16].into()])]).unwrap();
     let book = Sqlite::open(&path).unwrap();
     book.write(vec![keep_token(&Token { hash: Hash::of(b"secret"), ..token(2, false) })]).unwrap();

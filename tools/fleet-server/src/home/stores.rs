@@ -8,6 +8,7 @@
 //! - A line that is not there: `fleet.db`, `blobs/`.
 //! - Never here: what an address means; that the store behind it says. A password is shown to nobody.
 
+use crate::store::shown;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -109,32 +110,6 @@ impl fmt::Debug for Stores {
     }
 }
 
-/// An address without what is secret in it: a password, and every option but those that are known to be none.
-pub fn shown(address: &str) -> String {
-    let (place, options) = address.split_once('?').unwrap_or((address, ""));
-    let (scheme, rest) = place.split_once("://").unwrap_or(("", place));
-    // A password may hold an @ that nobody encoded: the last one ends it.
-    let place = match rest.rsplit_once('@') {
-        Some((who, at)) => format!("{}@{at}", who.split(':').next().unwrap_or_default()),
-        None => rest.to_owned(),
-    };
-    let plain = |option: &&str| {
-        let name = option.split('=').next().unwrap_or_default();
-        ["endpoint", "host", "region", "sslmode"].contains(&name) && !option.contains('@')
-    };
-    let options: Vec<&str> = options.split('&').filter(plain).collect();
-    let end = if options.is_empty() { String::new() } else { format!("?{}", options.join("&")) };
-    format!("{scheme}://{place}{end}")
-}
-
-/// Whether a password stands in an address.
-pub fn has_password(address: &str) -> bool {
-    let (place, options) = address.split_once('?').unwrap_or((address, ""));
-    let who = place.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@'));
-    who.is_some_and(|(who, _)| who.contains(':'))
-        || options.split('&').any(|option| option.starts_with("password="))
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
@@ -157,25 +132,5 @@ mod tests {
             let error = Stores::read(text).unwrap_err().to_string();
             assert!(error.contains(expected) && !error.contains("secret"), "{error}");
         }
-    }
-
-    #[test]
-    fn a_password_is_shown_to_nobody() {
-        let address = |text: &str| text.to_owned();
-        for (given, expected) in [
-            ("postgres://fleet:secret@db:5432/fleet", "postgres://fleet@db:5432/fleet"),
-            (
-                "postgres://fleet:sec@ret@db/fleet?sslmode=require",
-                "postgres://fleet@db/fleet?sslmode=require",
-            ),
-            ("postgres://db/fleet?password=secret&host=%2Frun", "postgres://db/fleet?host=%2Frun"),
-            ("s3://bucket/prefix?region=r&key=secret", "s3://bucket/prefix?region=r"),
-        ] {
-            assert_eq!(shown(given), expected);
-            let stores = Stores { database: Some(address(given)), blobs: Some(address(given)) };
-            assert!(!format!("{stores:?}").contains("ret"), "{stores:?}");
-            assert_eq!(has_password(given), given.starts_with("postgres"), "{given}");
-        }
-        assert!(!has_password("postgres://fleet@db:5432/fleet?sslmode=require"));
     }
 }

@@ -4,6 +4,7 @@ use super::shown::{now_ms, show};
 use anyhow::{Result, ensure};
 use fleet_server::home::{self, Stores, Wish};
 use fleet_server::ports::SystemChance;
+use fleet_server::store;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -53,12 +54,15 @@ impl Init {
 
     /// Where book and blobs are to be.
     fn stores(&self) -> Result<Stores> {
-        let [database, blobs] = [&self.database, &self.blobs].map(|address| {
-            let is_seen = address.as_deref().is_some_and(home::has_password);
-            // Everybody on a machine sees the arguments of its programs.
-            ensure!(!is_seen, "a password in an argument is seen by all, expected PGPASSWORD");
-            Ok(address.clone())
-        });
+        let [database, blobs] =
+            [&self.database, &self.blobs].map(|address| plain(address.as_deref()));
         Ok(Stores { database: database?, blobs: blobs? }.checked()?)
     }
+}
+
+/// An address in an argument, which everybody on the machine sees.
+pub(super) fn plain(address: Option<&str>) -> Result<Option<String>> {
+    let is_seen = address.is_some_and(store::has_password);
+    ensure!(!is_seen, "a password in an argument is seen by all, expected PGPASSWORD");
+    Ok(address.map(str::to_owned))
 }

@@ -6,6 +6,8 @@ mod folder; //  an adapter's folder
 mod merge; //   folders -> a folder
 mod shown; //   lines and JSON
 mod init; //    a new fleet
+mod upgrade; // a book of an older version
+mod moves; //   a book elsewhere
 mod link; //    how devices are told of it
 mod trust; //   which keys speak for the fleet
 mod devices; // who takes part
@@ -30,6 +32,8 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Init(init::Init),
+    Upgrade(upgrade::Upgrade),
+    Move(moves::Move),
     EnrollLink(link::EnrollLink),
     #[command(subcommand)]
     Trust(trust::Trust),
@@ -54,6 +58,8 @@ enum Command {
 pub(super) fn run() -> Result<()> {
     match Arguments::parse().command {
         Command::Init(init) => init.run(),
+        Command::Upgrade(upgrade) => upgrade.run(),
+        Command::Move(moves) => moves.run(),
         Command::EnrollLink(link) => link.run(),
         Command::Trust(trust) => trust.run(),
         Command::Devices(devices) => devices.run(),

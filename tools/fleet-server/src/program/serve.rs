@@ -1,5 +1,6 @@
 //! `serve`: the server, until it is told to stop.
 
+use super::judge::Texts;
 use super::shown::show;
 use anyhow::{Context, Result};
 use fleet_server::door::Rate;
@@ -32,6 +33,13 @@ pub(super) struct Serve {
     /// of this machine alone.
     #[arg(long, value_name = "FILE")]
     operator_token: Option<PathBuf>,
+    /// What this server does: `api` takes calls of devices, `work` closes and merges rounds and has releases
+    /// go on, `judge` says of every merged round whether it is offered.
+    #[arg(long, value_name = "ROLES", value_delimiter = ',', default_value = "api,work",
+          value_parser = ["api", "work", "judge"])]
+    roles: Vec<String>,
+    #[command(flatten)]
+    texts: Texts,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -40,20 +48,31 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(&self) -> Result<()> {
         tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+        let has = |role: &str| self.roles.iter().any(|own| own == role);
         let per_s = f64::from(self.rate);
+        let judge = if has("judge") { Some(self.texts.judge(&self.folder)?) } else { None };
         let server = serve::start(Settings {
             listen: self.listen,
             health: Some(self.health),
             rate: Rate { per_s, burst: 10.0 * per_s },
             connections_max: self.connections as usize,
+            api: has("api"),
+            work: has("work"),
             operator_token: self.operator_token.as_deref().map(home::token).transpose()?,
             ..Settings::new(&self.folder)
         })?;
-        let (listen, health) = (server.address, server.health);
+        if let Some(judge) = judge {
+            std::thread::Builder::new().name("judge".to_owned()).spawn(move || judge.go_on())?;
+        }
+        let (listen, health) = (has("api").then_some(server.address), server.health);
+        let shown = |address: Option<SocketAddr>| {
+            address.map_or_else(|| "nothing".to_owned(), |address| address.to_string())
+        };
         let text = format!(
-            "serving {} on {listen}, health on {}",
+            "serving {} on {}, health on {}",
             self.folder.display(),
-            health.map_or_else(String::new, |health| health.to_string())
+            shown(listen),
+            shown(health)
         );
         show(self.json, &json!({"listen": listen, "health": health}), &text)?;
         until_told()?;

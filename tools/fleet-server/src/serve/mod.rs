@@ -11,7 +11,7 @@ mod tls; //    certificate and key
 use crate::api::places::UPLOADS_MAX;
 use crate::api::shared::{BLOCKING_MAX, Shared};
 use crate::door::Rate;
-use crate::home::{Home, HomeError};
+use crate::home::{Home, HomeError, locked};
 use crate::operator::{self, Invitation, OrderError};
 use crate::ports::{Chance, Clock, SystemChance, SystemClock};
 use crate::store::Book;
@@ -19,7 +19,7 @@ use crate::store::blobs::BlobError;
 use crate::work;
 use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::fleet::link::Link;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,8 +34,6 @@ use tokio::sync::watch;
 const WORKERS: usize = 2;
 /// How long calls under way may take to end when the server stops.
 const STOP: Duration = Duration::from_secs(10);
-/// What only one server holds.
-const LOCK: &str = "serve.lock";
 
 /// What a server is told.
 #[derive(Clone)]
@@ -56,6 +54,10 @@ pub struct Settings {
     pub chance: Arc<dyn Chance>,
     /// Time between two looks at rounds and releases.
     pub look: Duration,
+    /// Whether devices come in here.
+    pub api: bool,
+    /// Whether rounds and releases are looked after here.
+    pub work: bool,
     /// What opens `/v1/admin/...` on the health address; without one it is open to programs of this machine.
     pub operator_token: Option<String>,
 }
@@ -72,6 +74,8 @@ impl Settings {
             clock: Arc::new(SystemClock::start()),
             chance: Arc::new(SystemChance),
             look: Duration::from_secs(1),
+            api: true,
+            work: true,
             operator_token: None,
         }
     }
@@ -86,20 +90,6 @@ pub enum ServeError {
     /// The blobs.
     #[error(transparent)]
     Blob(#[from] BlobError),
-    /// Another server has the folder.
-    #[error("{path} is served by another process, expected to be the only one", path = path.display())]
-    Taken {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// The lock cannot be had.
-    #[error("{path}: {source}", path = path.display())]
-    Lock {
-        /// The lock's file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
     /// No certificate.
     #[error(
         "no certificate to serve with: {source}; `fleet-server init --tls` makes one, or put tls/cert.pem and tls/key.pem there"
@@ -133,7 +123,7 @@ pub struct Server {
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     worker: Option<JoinHandle<()>>,
-    /// Where devices come in, with the port that was given where 0 was asked for.
+    /// Where devices come in, with the port that was given where 0 was asked for; port 0 where none do.
     pub address: SocketAddr,
     /// Where health and numbers are told.
     pub health: Option<SocketAddr>,
@@ -147,12 +137,23 @@ pub struct Server {
 /// [`ServeError`]; nothing listens then.
 pub fn start(settings: Settings) -> Result<Server, ServeError> {
     let connections_max = files::connections(settings.connections_max);
-    let Settings { folder, listen, health, rate, clock, chance, look, operator_token, .. } =
-        settings;
+    let Settings {
+        folder,
+        listen,
+        health,
+        rate,
+        clock,
+        chance,
+        look,
+        api,
+        work: works,
+        operator_token,
+        ..
+    } = settings;
     let home = Home::open(&folder)?;
     let lock = locked(&folder)?;
     home.blobs.clear_drafts()?;
-    let tls = tls::acceptor(&home)?;
+    let tls = if api { Some(tls::acceptor(&home)?) } else { None };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING_MAX + UPLOADS_MAX)
@@ -160,27 +161,35 @@ pub fn start(settings: Settings) -> Result<Server, ServeError> {
         .enable_all()
         .build()
         .map_err(ServeError::Threads)?;
-    // Only one server has the folder, and it has just begun.
-    home.book.write(vec![work::free()]).map_err(HomeError::Book)?;
+    // Only one server has the folder, and it has just begun. A database others have too.
+    if !home.book.is_shared() {
+        home.book.write(vec![work::free()]).map_err(HomeError::Book)?;
+    }
     let token = operator_token.as_deref().map(|token| Hash::of(token.as_bytes()));
     let shared = Arc::new(Shared::new(home, clock, chance, rate, token));
     let (stop, stopped) = watch::channel(false);
     let (devices, health) = runtime.block_on(async {
-        let devices = bound(listen).await?;
+        let devices = if api { Some(bound(listen).await?) } else { None };
         let health = match health {
             Some(listen) => Some(bound(listen).await?),
             None => None,
         };
         Ok::<_, ServeError>((devices, health))
     })?;
-    let (listener, address) = devices;
-    let calls = shared.clone();
-    runtime.spawn(listen::devices(listener, tls, calls, connections_max, stopped.clone()));
+    let mut address = SocketAddr::from(([0, 0, 0, 0], 0));
+    if let (Some((listener, at)), Some(tls)) = (devices, tls) {
+        address = at;
+        let calls = shared.clone();
+        runtime.spawn(listen::devices(listener, tls, calls, connections_max, stopped.clone()));
+    }
     let health = health.map(|(listener, address)| {
         runtime.spawn(listen::health(listener, shared.clone(), stopped));
         address
     });
-    let worker = Some(work(shared.clone(), look, stop.subscribe()).map_err(ServeError::Threads)?);
+    let worker = match works {
+        true => Some(work(shared.clone(), look, stop.subscribe()).map_err(ServeError::Threads)?),
+        false => None,
+    };
     Ok(Server { runtime: Some(runtime), shared, stop, worker, address, health, _lock: lock })
 }
 
@@ -204,18 +213,6 @@ async fn bound(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeErr
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
-}
-
-/// The lock of a folder, which ends with the process that holds it.
-fn locked(folder: &Path) -> Result<File, ServeError> {
-    let path = folder.join(LOCK);
-    let failed = |source| ServeError::Lock { path: path.clone(), source };
-    let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(ServeError::Taken { path: folder.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
-    }
 }
 
 impl Server {

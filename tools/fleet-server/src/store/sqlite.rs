@@ -5,7 +5,7 @@
 //! - Write-ahead log, `synchronous = FULL`: what was answered survives a power cut.
 //! - Two processes may have the book open, a server and a command; each waits for the other's commit.
 
-use super::{Book, BookError, Guard, Row, Statement, Value, schema};
+use super::{Book, BookError, Guard, OpenError, Row, Statement, Value, schema, storable};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql};
 use std::path::{Path, PathBuf};
@@ -40,30 +40,6 @@ pub struct Sqlite {
     writer: Option<JoinHandle<()>>,
 }
 
-/// Why a file is not opened as a book.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Of another version.
-    #[error(
-        "{path} has book version {got}, expected {expected}: it is left as it is", path = path.display(),
-        expected = schema::VERSION
-    )]
-    Version {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        got: u64,
-    },
-    /// Not a book, or not to be read.
-    #[error("{path} cannot be opened as a book: {source}", path = path.display())]
-    Book {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: BookError,
-    },
-}
-
 impl Sqlite {
     /// Makes the tables in a new file, and their first rows.
     ///
@@ -72,7 +48,7 @@ impl Sqlite {
     pub fn create(path: &Path, first: &[Statement]) -> Result<(), BookError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let connection = connect(path, flags).map_err(failed)?;
-        for table in schema::TABLES {
+        for table in schema::TABLES.iter().chain(schema::SQLITE) {
             connection.execute(table, ()).map_err(failed)?;
         }
         run(&connection, first).map(drop)
@@ -83,22 +59,19 @@ impl Sqlite {
     /// # Errors
     /// [`OpenError`]; the file is as it was.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let wrong = |source| OpenError::Book { path: path.to_owned(), source };
+        let book = Self::open_any(path)?;
+        schema::check(&book, &path.display().to_string())?;
+        Ok(book)
+    }
+
+    /// Opens a book of any version.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the file is as it was.
+    pub fn open_any(path: &Path) -> Result<Self, OpenError> {
+        let wrong = |source| OpenError::Book { place: path.display().to_string(), source };
         let connection =
             connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|e| wrong(failed(e)))?;
-        let rows = select(&connection, "select version from meta", &[]).map_err(wrong)?;
-        match rows.first().and_then(|row| row.first()) {
-            Some(Value::Integer(version)) => {
-                let got = u64::try_from(*version).unwrap_or(0);
-                if got != schema::VERSION {
-                    return Err(OpenError::Version { path: path.to_owned(), got });
-                }
-            }
-            other => {
-                let got = format!("{other:?}");
-                return Err(wrong(BookError::Field { expected: "a version", got }));
-            }
-        }
         let (jobs, waiting) = channel();
         let writer = std::thread::Builder::new()
             .name("book".to_owned())
@@ -108,8 +81,44 @@ impl Sqlite {
         Ok(Self { path, readers, jobs: Some(jobs), writer: Some(writer) })
     }
 
+    /// Folds the log into the file, which then stands alone.
+    ///
+    /// # Errors
+    /// [`BookError`].
+    pub fn fold(&self) -> Result<(), BookError> {
+        let connection = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
+        select(&connection, "pragma wal_checkpoint(truncate)", &[]).map(drop)
+    }
+
     fn readers(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A file that nobody can write until this is dropped; everybody can read it.
+#[derive(Debug)]
+pub struct Frozen(Connection);
+
+impl Frozen {
+    /// Waits for who writes, and lets nobody else.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn new(path: &Path) -> Result<Self, OpenError> {
+        let frozen = || -> rusqlite::Result<Self> {
+            let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            connection.execute_batch("begin immediate")?;
+            Ok(Self(connection))
+        };
+        let place = path.display().to_string();
+        frozen().map_err(|error| OpenError::Book { place, source: failed(error) })
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // Closing ends it too.
+        let _ = self.0.execute_batch("rollback");
     }
 }
 
@@ -125,6 +134,7 @@ impl Drop for Sqlite {
 
 impl Book for Sqlite {
     fn read(&self, sql: &'static str, values: &[Value]) -> Result<Vec<Row>, BookError> {
+        storable(0, values)?;
         let kept = self.readers().pop();
         let connection = match kept {
             Some(connection) => connection,
@@ -139,6 +149,9 @@ impl Book for Sqlite {
     }
 
     fn write(&self, transaction: Vec<Statement>) -> Written {
+        for (at, statement) in transaction.iter().enumerate() {
+            storable(at, &statement.values)?;
+        }
         let gone = || BookError::Failed { problem: "its writer has ended".to_owned() };
         let (reply, answer) = sync_channel(1);
         let jobs = self.jobs.as_ref().ok_or_else(gone)?;
@@ -369,7 +382,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = made(folder.path(), 9);
         let error = Sqlite::open(&path).unwrap_err().to_string();
-        assert!(error.contains("version 9, expected 1"), "{error}");
+        assert!(error.contains("version 9, expected 2"), "{error}");
         std::fs::write(folder.path().join("text"), "no book at all, but a text".repeat(100))
             .unwrap();
         let error = Sqlite::open(&folder.path().join("text")).unwrap_err().to_string();

@@ -4,6 +4,7 @@
 //! ready -> leased (fence + 1, 60 s, renewed) -> done; 3 tries
 //! ```
 //! - Only what carries the current fence is taken.
+//! - A lease ends by the book's time: the clocks of two servers need not agree.
 
 use crate::store::{Book, BookError, Columns, Statement, Value};
 
@@ -27,7 +28,7 @@ pub(super) struct Task {
     kind: Kind,
     subject: u64,
     fence: u64,
-    /// When the lease was last renewed.
+    /// When the lease was last renewed, by this server's clock.
     renewed_ms: std::cell::Cell<u64>,
 }
 
@@ -48,6 +49,8 @@ pub(super) fn lease(
     subject: u64,
     now_ms: u64,
 ) -> Result<Lease, BookError> {
+    let own_ms = now_ms;
+    let now_ms = book.now_ms(own_ms)?;
     let key: [Value; 2] = [(kind as u64).into(), subject.into()];
     let make =
         "insert into task(kind, subject, state, fence, lease, tries) values ($1, $2, 1, 0, 0, 0)
@@ -58,14 +61,14 @@ pub(super) fn lease(
     let values = [
         key[0].clone(),
         key[1].clone(),
-        (now_ms + LEASE_MS).into(),
+        now_ms.saturating_add(LEASE_MS).into(),
         TRIES_MAX.into(),
         now_ms.into(),
     ];
     let rows = book.write(vec![Statement::any(make, key.clone()), Statement::any(take, values)])?;
     if let Some(row) = rows.into_iter().nth(1).and_then(|rows| rows.into_iter().next()) {
         let fence = Columns::of(row).number()?;
-        return Ok(Lease::Had(Task { kind, subject, fence, renewed_ms: now_ms.into() }));
+        return Ok(Lease::Had(Task { kind, subject, fence, renewed_ms: own_ms.into() }));
     }
     let sql = "select tries, state, lease, why from task where kind = $1 and subject = $2";
     let row = book.read(sql, &key)?.into_iter().next().unwrap_or_default();
@@ -88,7 +91,8 @@ impl Task {
         }
         let sql = "update task set lease = $4 where kind = $1 and subject = $2 and fence = $3 and state = 2";
         let [kind, subject, fence] = self.key();
-        let values = [kind, subject, fence, (now_ms + LEASE_MS).into()];
+        let until_ms = book.now_ms(now_ms)?.saturating_add(LEASE_MS);
+        let values = [kind, subject, fence, until_ms.into()];
         book.write(vec![Statement::one(sql, values)])?;
         self.renewed_ms.set(now_ms);
         Ok(())
@@ -134,7 +138,7 @@ mod tests {
 
     fn book(folder: &std::path::Path) -> Sqlite {
         let path = folder.join("fleet.db");
-        let meta = "insert into meta(version, fleet, name, created) values (1, $1, 'x', 1)";
+        let meta = "insert into meta(version, fleet, name, created) values (2, $1, 'x', 1)";
         Sqlite::create(&path, &[Statement::one(meta, [vec![0; 16].into()])]).unwrap();
         Sqlite::open(&path).unwrap()
     }

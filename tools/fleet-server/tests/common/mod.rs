@@ -8,17 +8,20 @@
     reason = "each test uses a part of it"
 )]
 
+pub(crate) mod book;
 mod device;
+pub(crate) mod postgres;
 mod program;
 mod rounds;
 
 pub(crate) use device::{Device, Line, Reply, Stream, adapter, facts, meta, read};
 pub(crate) use program::{Served, json, refused, run, said};
 pub(crate) use rounds::{
-    candidate, cohort, fleet, given, open, own, promote, release, so_far, until,
+    candidate, cohort, fleet, fleet_with, given, open, own, patient, promote, release, so_far,
+    until,
 };
 
-use fleet_server::home::{self, Home, Wish};
+use fleet_server::home::{self, Home, Stores, Wish};
 use fleet_server::operator::{self, Invitation};
 use fleet_server::ports::{Clock, SystemChance};
 use fleet_server::serve::{self, Server, Settings};
@@ -60,6 +63,8 @@ pub(crate) struct Fleet {
     pub(crate) tls: Arc<ClientConfig>,
     pub(crate) address: SocketAddr,
     pub(crate) id: FleetId,
+    /// The database that has the book; it ends last.
+    pub(crate) service: Option<postgres::Postgres>,
 }
 
 pub(crate) fn client_tls(folder: &Path) -> Arc<ClientConfig> {
@@ -72,9 +77,21 @@ pub(crate) fn client_tls(folder: &Path) -> Arc<ClientConfig> {
 
 /// Makes a fleet's folder, with a certificate for this machine.
 pub(crate) fn made(folder: &Path, now_ms: u64) -> FleetId {
+    made_with(folder, &Stores::default(), now_ms)
+}
+
+/// The same with the book elsewhere.
+pub(crate) fn made_with(folder: &Path, stores: &Stores, now_ms: u64) -> FleetId {
     let names = ["localhost".to_owned()];
     let wish = Wish { folder, name: "valves", tls: Some(&names), now_ms };
-    home::init(&wish, &SystemChance).unwrap()
+    home::init_with(&wish, stores, &SystemChance).unwrap()
+}
+
+/// Whether the tests are to run over Postgres: `SAPWOOD_BOOK=postgres cargo test -p fleet-server`.
+fn is_postgres() -> bool {
+    #[expect(clippy::disallowed_methods, reason = "over which book is the caller's to say")]
+    let named = std::env::var("SAPWOOD_BOOK");
+    named.is_ok_and(|book| book == "postgres")
 }
 
 /// A link to a port of this machine that lets so many in at once.
@@ -97,16 +114,26 @@ impl Fleet {
     }
 
     pub(crate) fn with(change: impl Fn(&mut Settings)) -> Self {
+        let service = if is_postgres() { postgres::Postgres::start("a fleet") } else { None };
+        Self::over(service, change)
+    }
+
+    /// A fleet whose book is in a database, if there is one.
+    pub(crate) fn over(
+        service: Option<postgres::Postgres>,
+        change: impl Fn(&mut Settings),
+    ) -> Self {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("fleet");
-        let id = made(&folder, DAY_ONE_MS);
+        let database = service.as_ref().map(|service| service.database("fleet"));
+        let id = made_with(&folder, &Stores { database, blobs: None }, DAY_ONE_MS);
         let clock = Arc::new(Wound(AtomicU64::new(DAY_ONE_MS)));
         let mut settings = Settings::new(&folder);
         settings.clock = clock.clone();
         change(&mut settings);
         let server = serve::start(settings).unwrap();
         let (tls, address) = (client_tls(&folder), server.address);
-        Self { place, clock, server: Some(server), tls, address, id }
+        Self { place, clock, server: Some(server), tls, address, id, service }
     }
 
     pub(crate) fn folder(&self) -> std::path::PathBuf {

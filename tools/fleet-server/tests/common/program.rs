@@ -57,9 +57,21 @@ impl Served {
         Self::with(shell, folder)
     }
 
+    /// One of these roles.
+    pub(crate) fn of_roles(folder: &Path, roles: &str) -> Self {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_fleet-server"));
+        program.args(["serve", "--roles", roles]);
+        Self::serving(program, folder)
+    }
+
     fn with(mut command: Command, folder: &Path) -> Self {
+        command.arg("serve");
+        Self::serving(command, folder)
+    }
+
+    fn serving(mut command: Command, folder: &Path) -> Self {
         let mut child = command
-            .args(["serve", "--json", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"])
+            .args(["--json", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"])
             .args(["--rate", "1000000", "--folder"])
             .arg(folder)
             .stdout(Stdio::piped())

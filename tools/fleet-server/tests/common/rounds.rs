@@ -9,6 +9,7 @@ use fleet_server::operator::rounds::{self as orders, Verdict};
 use fleet_server::ports::SystemChance;
 use fleet_server::rollout::Release;
 use fleet_server::rounds::{self, NONE, Round, State};
+use fleet_server::serve::Settings;
 use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::fleet::statement::Statement;
 use serde_json::json;
@@ -16,11 +17,18 @@ use std::time::Duration;
 
 /// A fleet whose rounds take so many devices, and that looks after them often.
 pub(crate) fn fleet(devices: u8) -> (Fleet, Vec<Device>) {
-    let fleet = Fleet::with(|settings| {
-        settings.look = Duration::from_millis(10);
-        // The clock stands still: nobody's bucket fills up.
-        settings.rate = Rate { per_s: 1.0, burst: 1e9 };
-    });
+    fleet_with(devices, Fleet::with(patient))
+}
+
+/// A server that looks after rounds often, and lets everybody call as often.
+pub(crate) fn patient(settings: &mut Settings) {
+    settings.look = Duration::from_millis(10);
+    // The clock stands still: nobody's bucket fills up.
+    settings.rate = Rate { per_s: 1.0, burst: 1e9 };
+}
+
+/// The same of a fleet that is there.
+pub(crate) fn fleet_with(devices: u8, fleet: Fleet) -> (Fleet, Vec<Device>) {
     let all: Vec<Device> = (0..devices).map(|n| fleet.enrolled(n)).collect();
     let home = fleet.home();
     let change = format!("{{\"min_devices\": 2, \"quota\": {devices}, \"rank\": 3}}");

@@ -1,0 +1,166 @@
+//! A Postgres of a test's own: on a port of this machine, in a folder that is deleted.
+//!
+//! - Found by SAPWOOD_POSTGRES_BIN, else as Debian has it, else by PATH. It refuses to be root: then it is
+//!   nobody.
+//! - Absent: the test says so by its name and passes, unless SAPWOOD_SERVICES=required.
+//! - Here `fsync` is off: a killed process loses nothing that it wrote, and a disk is not what is tested.
+
+use std::io::Write;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Nobody, by number.
+const NOBODY: u32 = 65_534;
+
+/// A Postgres that is killed with this.
+pub(crate) struct Postgres {
+    folder: tempfile::TempDir,
+    bin: PathBuf,
+    port: u16,
+    child: Option<Child>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "where services are is the machine's")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn found() -> Option<PathBuf> {
+    if let Some(named) = environment("SAPWOOD_POSTGRES_BIN") {
+        return Some(named.into());
+    }
+    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut all: Vec<PathBuf> = debian.map(|version| version.path().join("bin")).collect();
+    all.sort();
+    all.reverse();
+    let path = environment("PATH").unwrap_or_default();
+    all.extend(path.split(':').map(PathBuf::from));
+    all.into_iter().find(|bin| bin.join("initdb").is_file() && bin.join("postgres").is_file())
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+impl Postgres {
+    /// Starts one; none when there is none to start, which is told under the test's name.
+    pub(crate) fn start(test: &str) -> Option<Self> {
+        let Some(bin) = found() else {
+            let told = "postgres is absent (apt-get install postgresql, or SAPWOOD_POSTGRES_BIN)";
+            assert!(environment("SAPWOOD_SERVICES").is_none_or(|it| it != "required"), "{told}");
+            // Past the harness, which shows what a test says only where it fails.
+            std::io::stderr().write_all(format!("SKIPPED {test}: {told}\n").as_bytes()).unwrap();
+            return None;
+        };
+        let folder = tempfile::Builder::new().prefix("postgres").tempdir_in("/tmp").unwrap();
+        if is_root() {
+            chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut service = Self { folder, bin, port, child: None };
+        let data = service.data();
+        let made = service
+            .command("initdb")
+            .arg("-D")
+            .arg(data)
+            .args(["-U", "fleet", "-A", "trust"])
+            .args(["-N", "-E", "UTF8", "--locale=C.UTF-8"])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        service.begin();
+        Some(service)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.bin.join(program));
+        if is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// Starts it, again after it was killed.
+    pub(crate) fn begin(&mut self) {
+        self.launch();
+        for _ in 0..600 {
+            let asked = self.psql("postgres", "select 1");
+            if asked.is_ok() {
+                return;
+            }
+            if self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some()) {
+                // What it had in memory may still be held by those that it left behind.
+                self.launch();
+            }
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        panic!("postgres does not start: {}", std::fs::read_to_string(self.log()).unwrap());
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    fn launch(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
+        let port = self.port.to_string();
+        let mut command = self.command("postgres");
+        command.arg("-D").arg(self.data()).args(["-p", &port, "-h", "127.0.0.1", "-k", "", "-F"]);
+        command.args(["-c", "max_connections=60", "-c", "shared_buffers=32MB"]);
+        self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    /// Kills it and all that it started, as a power cut does but for the disk.
+    pub(crate) fn kill(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let own = format!("/proc/{0}/task/{0}/children", child.id());
+        let own = std::fs::read_to_string(own).unwrap_or_default();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for one in own.split_whitespace().filter_map(|one| one.parse().ok()) {
+            if let Some(one) = rustix::process::Pid::from_raw(one) {
+                // One that has ended by itself cannot be killed.
+                let _ = rustix::process::kill_process(one, rustix::process::Signal::KILL);
+            }
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Runs a text; what it says.
+    pub(crate) fn psql(&self, database: &str, text: &str) -> Result<String, String> {
+        let port = self.port.to_string();
+        let mut command = self.command("psql");
+        command.args(["-h", "127.0.0.1", "-p", &port, "-U", "fleet", "-d", database]);
+        let said = command.args(["-v", "ON_ERROR_STOP=1", "-XAtq", "-c", text]).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if said.status.success() { Ok(text(&said.stdout)) } else { Err(text(&said.stderr)) }
+    }
+
+    /// A new database; its address.
+    pub(crate) fn database(&self, name: &str) -> String {
+        self.psql("postgres", &format!("create database {name}")).unwrap();
+        format!("postgres://fleet@127.0.0.1:{}/{name}?sslmode=disable", self.port)
+    }
+
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,203 @@
+//! The book in Postgres when the database dies, is silent, is away, or is somebody else's.
+//!
+//! - Every text of a statement in the sources is one that Postgres understands without being told a type.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod common;
+
+use common::book::{AUDIT, Place, count, token, uses};
+use common::postgres::Postgres as Service;
+use fleet_server::store::postgres::Postgres;
+use fleet_server::store::{Book, BookError, Row, Statement, Value};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+#[test]
+fn a_database_that_is_killed_and_started_is_a_pause() {
+    let name = "a_database_that_is_killed_and_started_is_a_pause";
+    let Some(mut service) = Service::start(name) else { return };
+    let book = Place::Postgres(service.database("fleet")).made().open();
+    let (over, next) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (written, unknown) = thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (mut written, mut unknown) = (Vec::new(), 0);
+                    while !over.load(Ordering::SeqCst) {
+                        let n = next.fetch_add(1, Ordering::SeqCst);
+                        match book.write(vec![token(n, 1), Statement::one(AUDIT, [n.into()])]) {
+                            Ok(_) => written.push(n),
+                            Err(BookError::Unknown { .. }) => unknown += 1,
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                    (written, unknown)
+                })
+            })
+            .collect();
+        for _ in 0..3 {
+            thread::park_timeout(Duration::from_millis(300));
+            service.kill();
+            service.begin();
+        }
+        thread::park_timeout(Duration::from_millis(300));
+        over.store(true, Ordering::SeqCst);
+        let all = writers.into_iter().map(|one| one.join().unwrap());
+        all.fold((Vec::new(), 0), |(mut all, sum), (written, unknown)| {
+            all.extend(written);
+            (all, sum + unknown)
+        })
+    });
+    assert!(written.len() > 50, "{}", written.len());
+    let there: Vec<Row> = uses(&book);
+    for n in &written {
+        let row = vec![Value::Bytes(n.to_be_bytes().to_vec()), Value::Integer(1)];
+        assert!(there.contains(&row), "{n} was acknowledged and is gone");
+    }
+    let spare = there.len() - written.len();
+    assert!(spare <= unknown, "{spare} more than were acknowledged, {unknown} unknown");
+    assert_eq!(count(&book, "select count(*) from audit") as usize, there.len());
+}
+
+/// A proxy that can stop to carry bytes without closing anything: packets are dropped.
+struct Proxy {
+    port: u16,
+    /// Connections that were made before this number carry nothing any more.
+    dead_below: Arc<AtomicU64>,
+    made: Arc<AtomicU64>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "a proxy listens and connects")]
+fn proxy(to: u16) -> Proxy {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (dead_below, made) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (dead, number) = (dead_below.clone(), made.clone());
+    thread::spawn(move || {
+        for near in listener.incoming() {
+            let (near, far) = (near.unwrap(), TcpStream::connect(("127.0.0.1", to)).unwrap());
+            let own = number.fetch_add(1, Ordering::SeqCst);
+            for (mut from, mut into) in
+                [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)]
+            {
+                let dead = dead.clone();
+                thread::spawn(move || {
+                    let mut bytes = [0; 4096];
+                    while let Ok(got) = from.read(&mut bytes) {
+                        if own < dead.load(Ordering::SeqCst) {
+                            // Silent for ever; the sockets stay open.
+                            loop {
+                                thread::park();
+                            }
+                        }
+                        if got == 0 || into.write_all(&bytes[..got]).is_err() {
+                            break;
+                        }
+                    }
+                    let _ = into.shutdown(Shutdown::Both);
+                });
+            }
+        }
+    });
+    Proxy { port, dead_below, made }
+}
+
+#[test]
+fn a_connection_that_drops_its_packets_is_left_for_another() {
+    let name = "a_connection_that_drops_its_packets_is_left_for_another";
+    let Some(service) = Service::start(name) else { return };
+    drop(Place::Postgres(service.database("fleet")).made());
+    let proxy = proxy(service.port());
+    let address = format!("postgres://fleet@127.0.0.1:{}/fleet?sslmode=disable", proxy.port);
+    let book = Postgres::open(&address).unwrap();
+    book.write(vec![token(1, 1)]).unwrap();
+    book.write(vec![token(2, 1)]).unwrap();
+    proxy.dead_below.store(proxy.made.load(Ordering::SeqCst), Ordering::SeqCst);
+    match book.write(vec![token(3, 1)]) {
+        Ok(_) | Err(BookError::Unknown { .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
+    book.write(vec![token(4, 1)]).unwrap();
+    assert!(uses(&book).len() >= 3);
+}
+
+#[test]
+fn a_database_that_is_away_is_told_and_nothing_was_written() {
+    let name = "a_database_that_is_away_is_told_and_nothing_was_written";
+    let Some(mut service) = Service::start(name) else { return };
+    let place = Place::Postgres(service.database("fleet")).made();
+    let book = place.open();
+    service.kill();
+    let error = book.write(vec![token(1, 1)]).unwrap_err().to_string();
+    assert!(error.contains("refused") && error.contains("nothing was written"), "{error}");
+    service.begin();
+    book.write(vec![token(1, 1)]).unwrap();
+    let Place::Postgres(address) = &place else { return };
+    // Who has it alone is alone, and who has it with others keeps it.
+    let error = Postgres::open_alone(address).unwrap_err().to_string();
+    assert!(error.contains("another program has it open"), "{error}");
+    drop(book);
+    let alone = Postgres::open_alone(address).unwrap();
+    let error = Postgres::open(address).unwrap_err().to_string();
+    assert!(error.contains("another program upgrades or moves it"), "{error}");
+    drop(alone);
+    place.open();
+    // A book is not made over another.
+    let error = Postgres::create(address, &[]).unwrap_err().to_string();
+    assert!(error.contains("already exists"), "{error}");
+    assert_eq!(uses(&place.open()).len(), 1);
+    for wrong in ["none", "postgres"] {
+        let address = address.replace("/fleet?", &format!("/{wrong}?"));
+        let error = Postgres::open(&address).unwrap_err().to_string();
+        assert!(error.contains("does not exist"), "{error}");
+    }
+}
+
+/// The texts of statements in the sources.
+fn texts(folder: &Path, all: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            texts(&path, all);
+            continue;
+        }
+        // What one store alone is told is in its own words.
+        if ["sqlite.rs", "upgrade.rs", "link.rs", "copy.rs", "moved.rs"]
+            .iter()
+            .any(|name| path.ends_with(name))
+        {
+            continue;
+        }
+        let source = std::fs::read_to_string(&path).unwrap();
+        let literals = source.split('"').skip(1).step_by(2);
+        let is_one = |text: &&str| {
+            let verbs = ["select ", "insert into ", "update ", "delete from "];
+            let begins = verbs.iter().any(|verb| text.trim_start().starts_with(verb));
+            begins
+                && [" from ", " set ", "values", "select "].iter().any(|word| text.contains(word))
+        };
+        all.extend(literals.filter(is_one).map(|text| text.replace("\\\n", "")));
+    }
+}
+
+#[test]
+fn every_statement_is_one_that_postgres_understands() {
+    let name = "every_statement_is_one_that_postgres_understands";
+    let Some(service) = Service::start(name) else { return };
+    drop(Place::Postgres(service.database("fleet")).made());
+    let mut all = Vec::new();
+    texts(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut all);
+    assert!(all.len() > 70, "{}", all.len());
+    let told = all.iter().filter_map(|text| {
+        // A beginning to which the sources add another is whole without it.
+        let error = service.psql("fleet", &format!("prepare one as {text}")).err()?;
+        Some(format!("{text}\n    {error}\n"))
+    });
+    let told: Vec<String> = told.collect();
+    assert!(told.is_empty(), "{}", told.concat());
+}
