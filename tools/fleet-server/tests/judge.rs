@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Fleet, cohort, fleet, given, promote, refused, run, said, until};
+use common::{Fleet, Served, cohort, fleet, given, promote, refused, run, said, until};
 use fleet_server::judge::{self, Found, JudgeError, Program};
 use fleet_server::rounds::{self, Round, State};
 use fleet_server::store::Book;
@@ -88,6 +88,24 @@ echo "{{\"event\": \"text\", \"bits_per_byte\": $bits}}"
     fn found(&self) -> Round {
         rounds::find(&self.fleet.home().book, self.round.id).unwrap().unwrap()
     }
+}
+
+#[test]
+fn a_server_of_the_role_judges_what_is_merged() {
+    let mut bench = Bench::new();
+    bench.scores(&[("1.005", "1.9"), ("1.008", "1.7"), ("1.2", "1.5")]);
+    bench.fleet.server = None;
+    let folder = bench.fleet.folder();
+    let none = run(&folder, &["serve", "--roles", "judge", "--model", "x"]);
+    assert!(refused(&none).contains("--general is not said"));
+    let path = |path: &PathBuf| path.display().to_string();
+    let program = &bench.program;
+    let [sapwood, model, general, text] =
+        [&program.sapwood, &program.model, &program.general, &program.cohort].map(path);
+    let more = ["--sapwood", &sapwood, "--model", &model, "--general", &general, "--text", &text];
+    let _judge = Served::of_roles(&folder, "judge", &more);
+    let round = until(&bench.fleet, bench.round.id, State::Candidate);
+    assert_ne!(round.result, bench.round.result, "another step is another file");
 }
 
 #[test]

@@ -57,10 +57,10 @@ impl Served {
         Self::with(shell, folder)
     }
 
-    /// One of these roles.
-    pub(crate) fn of_roles(folder: &Path, roles: &str) -> Self {
+    /// One of these roles, and whatever else it is told.
+    pub(crate) fn of_roles(folder: &Path, roles: &str, more: &[&str]) -> Self {
         let mut program = Command::new(env!("CARGO_BIN_EXE_fleet-server"));
-        program.args(["serve", "--roles", roles]);
+        program.args(["serve", "--roles", roles]).args(more);
         Self::serving(program, folder)
     }
 
