@@ -24,6 +24,7 @@ const TLS: &[&str] = &[
     "firmware-host/src/sync/tls.rs",
     "tools/fleet-server/src/serve/",
     "tools/fleet-server/src/store/postgres/tls.rs",
+    "tools/fleet-sim/src/tls.rs",
 ];
 
 /// What only some places may name, and those places (beginnings of paths).
