@@ -226,18 +226,20 @@ fn ten_thousand_hang_ups_leave_the_book_and_the_server_as_they_should_be() {
         park_timeout(Duration::from_millis(50));
     }
     assert!(slowest < SOON, "{slowest:?}");
+    let mut devices = vec![watched];
     for thread in all {
         let mut device = thread.join().unwrap();
         device.check_in().unwrap();
         let row = devices::find(&fleet.home().book, device.id).unwrap().unwrap();
         assert_eq!(row.counter, device.counter);
+        devices.push(device);
     }
     // A round still goes from its beginning to its end.
-    let mut two = [fleet.enrolled(101), fleet.enrolled(102)];
     let home = fleet.home();
-    let policy = r#"{"min_devices": 2, "quota": 2}"#;
+    let policy = r#"{"min_devices": 2, "quota": 9}"#;
     fleet_server::operator::rounds::policy(&home.book, &cohort(&home), policy, fleet.now_ms())
         .unwrap();
-    let (round, _) = given(&fleet, &mut two, 1);
+    devices.iter_mut().for_each(|device| device.time_ms = fleet.now_ms() + 10_000);
+    let (round, _) = given(&fleet, &mut devices, 1);
     until(&fleet, round, State::Merged);
 }

@@ -138,7 +138,7 @@ impl World {
         Ok(due_ms)
     }
 
-    /// Enrols; its first check-in is anywhere within its pace.
+    /// Enrols. Its first check-in is anywhere within the pace of all, as if devices had come one by one.
     async fn enrol(&self, device: &mut Device) -> Result<u64, Fail> {
         let invitation = &self.invitations[usize::from(device.lab)];
         let asks = device.enrols(invitation.token.as_deref(), self.shape.facts());
@@ -158,8 +158,7 @@ impl World {
         }
         one(&self.tally.enrolled);
         device.state = Some(enrolled.state);
-        let pace_ms = self.every_ms.unwrap_or(enrolled.check_in_s * 1000);
-        Ok(self.time.now_ms() + device.luck.draw() % pace_ms)
+        Ok(self.time.now_ms() + device.luck.draw() % self.first_ms.max(1))
     }
 
     fn note(&self, device: &mut Device, state: DeviceState) {

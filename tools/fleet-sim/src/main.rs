@@ -53,6 +53,9 @@ struct Run {
     /// Devices that enrol in a real second.
     #[arg(long, default_value = "200", value_parser = rate)]
     enrol: f64,
+    /// Real seconds at the beginning whose calls are in no summary; as long as all enrol, when left out.
+    #[arg(long)]
+    warm: Option<u32>,
     /// What is learned: tiny, small, or llama with 1.7 million numbers.
     #[arg(long, default_value = "tiny", value_parser = shape)]
     shape: Shape,
@@ -194,6 +197,8 @@ impl Run {
             lab: self.lab,
             copied: self.copied,
             policy: if own { self.policy()? } else { String::new() },
+            first_ms: every_ms,
+            warm_s: self.warm.map_or(f64::from(self.devices) / self.enrol + 5.0, f64::from),
             every_ms: (!own).then_some(every_ms),
             minutes: self.minutes,
             speed: self.speed,

@@ -63,8 +63,12 @@ pub struct Scenario {
     pub copied: u32,
     /// The policy of the cohort, JSON; empty where the fleet is somebody else's.
     pub policy: String,
+    /// Simulated ms within which those who enrolled check in first.
+    pub first_ms: u64,
     /// Simulated ms between two check-ins whatever the server says.
     pub every_ms: Option<u64>,
+    /// Real seconds at the beginning that are no part of the summary.
+    pub warm_s: f64,
     /// Simulated minutes, at most.
     pub minutes: u64,
     /// How many times as fast as real time.
@@ -175,6 +179,7 @@ fn world(scenario: &Scenario, fleet: &Fleet, time: Time) -> Result<World> {
         shape: scenario.shape,
         weather: scenario.weather.clone(),
         trial_ms: scenario.trial_ms,
+        first_ms: scenario.first_ms,
         every_ms: scenario.every_ms,
         trust: OnceLock::new(),
         cohort: OnceLock::new(),
@@ -289,12 +294,17 @@ impl Run<'_> {
     fn look(&self, watch: &mut Watch, told: &Told) -> Vec<Row> {
         let until_ms = self.scenario.minutes * 60_000;
         let row = Duration::from_secs_f64(self.scenario.row_s);
-        let (mut rows, mut begun) = (Vec::new(), std::time::Instant::now());
+        let start = std::time::Instant::now();
+        let (mut rows, mut begun) = (Vec::new(), start);
+        let mut warm = Some(Duration::from_secs_f64(self.scenario.warm_s));
         let rounds =
             || told.story.lock().unwrap_or_else(PoisonError::into_inner).rounds.len() as u64;
         loop {
             let is_over = self.world.time.passed_ms() >= until_ms;
             let is_over = is_over || told.done.load(Ordering::Relaxed);
+            if warm.take_if(|warm| start.elapsed() >= *warm).is_some() {
+                self.world.tally.anew();
+            }
             if begun.elapsed() >= row || is_over {
                 begun = std::time::Instant::now();
                 rows.push(watch.row(rounds()));

@@ -178,9 +178,14 @@ impl Tally {
         std::mem::take(&mut *lock(&self.minute))
     }
 
-    /// What was counted from the start.
+    /// What was counted from the start, or since it was begun anew.
     pub fn all(&self) -> Calls {
         lock(&self.all).clone()
+    }
+
+    /// Begins to count anew, but for the minute: what was before is no part of the whole.
+    pub fn anew(&self) {
+        *lock(&self.all) = Calls::default();
     }
 }
 
@@ -241,5 +246,7 @@ mod tests {
         assert_eq!((minute.errors(), minute.whole.max(), minute.answer.max()), (1, 3000, 2000));
         assert_eq!(minute.ended(Kind::CheckIn, "ok"), 1);
         assert_eq!((tally.minute().whole.count(), tally.all().whole.count()), (0, 1));
+        tally.anew();
+        assert_eq!(tally.all().whole.count(), 0);
     }
 }

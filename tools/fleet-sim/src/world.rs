@@ -35,6 +35,8 @@ pub struct World {
     pub weather: Weather,
     /// Simulated time of a trial.
     pub trial_ms: u64,
+    /// Simulated time within which those who enrolled check in first.
+    pub first_ms: u64,
     /// Simulated time between two check-ins whatever the server says.
     pub every_ms: Option<u64>,
     /// Whom devices trust, once the first has enrolled.

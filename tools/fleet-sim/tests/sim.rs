@@ -20,7 +20,9 @@ fn scenario(out: &Path, devices: u32, speed: f64) -> Scenario {
         lab: 2,
         copied: 0,
         policy: r#"{"check_in_s": 900}"#.into(),
+        first_ms: 15 * MINUTE_MS,
         every_ms: None,
+        warm_s: 0.0,
         minutes: 100_000,
         speed,
         enrol_per_s: 50.0,
@@ -101,6 +103,7 @@ fn a_bad_release_is_paused_by_its_stages_and_taken_back() {
         policy: r#"{"check_in_s": 1800, "quota": 10, "min_devices": 5, "stage_h": 2}"#.into(),
         orders: Orders::Drill { react_ms: 10 * MINUTE_MS },
         weather: Weather { worse: 0.25, ..Weather::default() },
+        first_ms: 30 * MINUTE_MS,
         ..scenario(place.path(), 100, 1200.0)
     });
     let told = report.summary().to_string();
@@ -123,6 +126,7 @@ fn the_memory_of_a_server_is_flat_over_rounds() {
         policy: r#"{"check_in_s": 60, "quota": 8, "min_devices": 5, "stage_h": 0}"#.into(),
         orders: Orders::Rounds { count, hasty: true },
         trial_ms: 0,
+        first_ms: MINUTE_MS,
         ..scenario(place.path(), 12, 60.0)
     });
     let told = report.summary().to_string();
