@@ -1,7 +1,7 @@
 //! The book in Postgres when the database dies, is silent, is away, or is somebody else's.
 //!
 //! - Every text of a statement in the sources is one that Postgres understands without being told a type.
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 mod common;
 
@@ -70,6 +70,8 @@ struct Proxy {
     /// Connections that were made before this number carry nothing any more.
     dead_below: Arc<AtomicU64>,
     made: Arc<AtomicU64>,
+    /// Whether the next `commit` is carried, and no answer to it.
+    cuts_commit: Arc<AtomicBool>,
 }
 
 #[expect(clippy::disallowed_methods, reason = "a proxy listens and connects")]
@@ -78,6 +80,8 @@ fn proxy(to: u16) -> Proxy {
     let port = listener.local_addr().unwrap().port();
     let (dead_below, made) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let (dead, number) = (dead_below.clone(), made.clone());
+    let cuts_commit = Arc::new(AtomicBool::new(false));
+    let cuts = cuts_commit.clone();
     thread::spawn(move || {
         for near in listener.incoming() {
             let (near, far) = (near.unwrap(), TcpStream::connect(("127.0.0.1", to)).unwrap());
@@ -85,7 +89,7 @@ fn proxy(to: u16) -> Proxy {
             for (mut from, mut into) in
                 [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)]
             {
-                let dead = dead.clone();
+                let (dead, cuts) = (dead.clone(), cuts.clone());
                 thread::spawn(move || {
                     let mut bytes = [0; 4096];
                     while let Ok(got) = from.read(&mut bytes) {
@@ -94,6 +98,10 @@ fn proxy(to: u16) -> Proxy {
                             loop {
                                 thread::park();
                             }
+                        }
+                        let is_commit = bytes[..got].windows(6).any(|word| word == b"commit");
+                        if is_commit && cuts.swap(false, Ordering::SeqCst) {
+                            dead.store(own + 1, Ordering::SeqCst);
                         }
                         if got == 0 || into.write_all(&bytes[..got]).is_err() {
                             break;
@@ -104,7 +112,7 @@ fn proxy(to: u16) -> Proxy {
             }
         }
     });
-    Proxy { port, dead_below, made }
+    Proxy { port, dead_below, made, cuts_commit }
 }
 
 #[test]
@@ -124,6 +132,106 @@ fn a_connection_that_drops_its_packets_is_left_for_another() {
     }
     book.write(vec![token(4, 1)]).unwrap();
     assert!(uses(&book).len() >= 3);
+}
+
+/// A server may well have written what nobody was told: so it is said, and it is there.
+#[test]
+fn a_commit_whose_answer_is_lost_is_told_as_unknown() {
+    let name = "a_commit_whose_answer_is_lost_is_told_as_unknown";
+    let Some(service) = Service::start(name) else { return };
+    drop(Place::Postgres(service.database("fleet")).made());
+    let proxy = proxy(service.port());
+    let address = format!("postgres://fleet@127.0.0.1:{}/fleet?sslmode=disable", proxy.port);
+    let book = Postgres::open(&address).unwrap();
+    proxy.cuts_commit.store(true, Ordering::SeqCst);
+    let error = book.write(vec![token(1, 1)]).unwrap_err();
+    assert!(matches!(error, BookError::Unknown { .. }) && !error.is_lost(), "{error}");
+    assert!(error.to_string().contains("whether it was written is unknown"), "{error}");
+    assert_eq!(uses(&book).len(), 1);
+    assert_eq!(book.write(vec![token(1, 1)]), Err(BookError::Twice { at: 0 }), "said again, once");
+}
+
+#[test]
+fn a_statement_that_waits_too_long_is_ended_and_has_written_nothing() {
+    let name = "a_statement_that_waits_too_long_is_ended_and_has_written_nothing";
+    let Some(service) = Service::start(name) else { return };
+    let book = Place::Postgres(service.database("fleet")).made().open();
+    thread::scope(|scope| {
+        let holds = "begin; lock table token; select pg_sleep(7); commit";
+        let holds = scope.spawn(|| service.psql("fleet", holds));
+        while service.psql(
+            "fleet",
+            "select count(*) from pg_locks l join pg_class c on c.oid = l.relation
+            where c.relname = 'token' and l.mode = 'AccessExclusiveLock'",
+        ) != Ok("1".to_owned())
+        {
+            thread::park_timeout(Duration::from_millis(10));
+        }
+        let error =
+            book.write(vec![Statement::one(AUDIT, [1_u64.into()]), token(1, 1)]).unwrap_err();
+        assert!(error.to_string().contains("took longer than 5 s; nothing"), "{error}");
+        holds.join().unwrap().unwrap();
+    });
+    assert_eq!(count(&book, "select count(*) from audit"), 0);
+    book.write(vec![token(1, 1)]).unwrap();
+}
+
+/// Only over TLS, and only with a password.
+const ACCESS: &str = "host all fleet 127.0.0.1/32 trust
+hostssl all strict 127.0.0.1/32 scram-sha-256
+";
+
+#[test]
+fn a_database_is_known_by_its_certificate_where_that_is_asked_for() {
+    let name = "a_database_is_known_by_its_certificate_where_that_is_asked_for";
+    let certificate = |names: &[&str]| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let made = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        (made.pem(), key.serialize_pem())
+    };
+    let (own, foreign) = (certificate(&["localhost"]), certificate(&["localhost"]));
+    let started = Service::with(name, |data| {
+        let write = |file: &str, text: &str| {
+            std::fs::write(data.join(file), text).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(data.join(file), mode).unwrap();
+        };
+        write("server.crt", &own.0);
+        write("server.key", &own.1);
+        std::fs::write(data.join("pg_hba.conf"), ACCESS).unwrap();
+        let settings = data.join("postgresql.auto.conf");
+        std::fs::write(settings, "ssl = on\n").unwrap();
+    });
+    let Some(service) = started else { return };
+    drop(Place::Postgres(service.database("fleet")).made());
+    let user = "create user strict superuser password 'a secret'";
+    service.psql("fleet", user).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        std::fs::write(place.path().join(name), text).unwrap();
+        place.path().join(name).display().to_string()
+    };
+    let (known, other) = (file("own.pem", &own.0), file("foreign.pem", &foreign.0));
+    let open = |host: &str, secret: &str, mode: &str| {
+        let port = service.port();
+        Postgres::open(&format!("postgres://strict:{secret}@{host}:{port}/fleet?sslmode={mode}"))
+            .map(drop)
+            .map_err(|error| error.to_string())
+    };
+    let good = "a%20secret";
+    for mode in ["prefer", "require", &format!("verify-full&sslrootcert={known}")] {
+        open("localhost", good, mode).unwrap();
+    }
+    for (host, secret, mode, expected) in [
+        ("localhost", good, "disable", "no encryption"),
+        ("localhost", "wrong", "require", "password authentication failed"),
+        ("localhost", good, &format!("verify-full&sslrootcert={other}"), "certificate"),
+        ("127.0.0.1", good, &format!("verify-full&sslrootcert={known}"), "certificate"),
+    ] {
+        let error = open(host, secret, mode).unwrap_err();
+        assert!(error.contains(expected) && !error.contains("secret"), "{mode}: {error}");
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Several servers of one fleet: each has a copy of the folder, all have one database.
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 mod common;
 

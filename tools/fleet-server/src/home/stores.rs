@@ -119,7 +119,8 @@ mod tests {
     fn what_is_written_is_read_and_anything_else_is_refused_by_its_line() {
         let database = Some("postgres://fleet:a\"b@db/fleet".to_owned());
         let both = Stores { database, blobs: Some("s3://bucket/prefix?region=r".to_owned()) };
-        for stores in [both.clone(), Stores { blobs: None, ..both.clone() }, Stores::default()] {
+        let one = Stores { blobs: None, ..both.clone() };
+        for stores in [both, one, Stores::default()] {
             assert_eq!(Stores::read(&stores.write()), Ok(stores));
         }
         for (text, expected) in [

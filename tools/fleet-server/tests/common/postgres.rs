@@ -6,10 +6,12 @@
 //! - Here `fsync` is off: a killed process loses nothing that it wrote, and a disk is not what is tested.
 
 use std::io::Write;
+use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Nobody, by number.
@@ -41,6 +43,16 @@ fn found() -> Option<PathBuf> {
     all.into_iter().find(|bin| bin.join("initdb").is_file() && bin.join("postgres").is_file())
 }
 
+/// A port that nobody listens on, below those that the system gives to whoever connects.
+#[expect(clippy::disallowed_methods, reason = "a port is free when it can be had")]
+fn free() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let own =
+        || std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::SeqCst));
+    let mut ports = std::iter::repeat_with(|| 20_000 + (own() % 12_000) as u16);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+}
+
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -48,6 +60,11 @@ fn is_root() -> bool {
 impl Postgres {
     /// Starts one; none when there is none to start, which is told under the test's name.
     pub(crate) fn start(test: &str) -> Option<Self> {
+        Self::with(test, |_| {})
+    }
+
+    /// The same; `change` is told where its files are, before it starts.
+    pub(crate) fn with(test: &str, change: impl Fn(&Path)) -> Option<Self> {
         let Some(bin) = found() else {
             let told = "postgres is absent (apt-get install postgresql, or SAPWOOD_POSTGRES_BIN)";
             assert!(environment("SAPWOOD_SERVICES").is_none_or(|it| it != "required"), "{told}");
@@ -59,8 +76,7 @@ impl Postgres {
         if is_root() {
             chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
         }
-        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut service = Self { folder, bin, port, child: None };
+        let mut service = Self { folder, bin, port: free(), child: None };
         let data = service.data();
         let made = service
             .command("initdb")
@@ -71,6 +87,13 @@ impl Postgres {
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        change(&service.data());
+        if is_root() {
+            for name in ["server.crt", "server.key"] {
+                // One without TLS has neither.
+                let _ = chown(service.data().join(name), Some(NOBODY), None);
+            }
+        }
         service.begin();
         Some(service)
     }
@@ -90,32 +113,40 @@ impl Postgres {
 
     /// Starts it, again after it was killed.
     pub(crate) fn begin(&mut self) {
-        self.launch();
-        for _ in 0..600 {
-            let asked = self.psql("postgres", "select 1");
-            if asked.is_ok() {
+        let is_new = self.launch();
+        for _ in 0..400 {
+            // Another test's may answer in its place.
+            let own = self.psql("postgres", "show data_directory");
+            if own.is_ok_and(|own| own == self.data().display().to_string()) {
                 return;
             }
             if self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some()) {
-                // What it had in memory may still be held by those that it left behind.
+                // Another has the port; or what was killed has left something behind for a moment.
+                if is_new {
+                    self.port = free();
+                }
                 self.launch();
             }
             std::thread::park_timeout(Duration::from_millis(50));
         }
-        panic!("postgres does not start: {}", std::fs::read_to_string(self.log()).unwrap());
+        let log = std::fs::read_to_string(self.log()).unwrap();
+        panic!("postgres does not start: {}", log.lines().rev().take(12).collect::<String>());
     }
 
     fn log(&self) -> PathBuf {
         self.folder.path().join("log")
     }
 
-    fn launch(&mut self) {
+    /// Whether it is the first time.
+    fn launch(&mut self) -> bool {
+        let is_new = !self.log().exists();
         let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
         let port = self.port.to_string();
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data()).args(["-p", &port, "-h", "127.0.0.1", "-k", "", "-F"]);
         command.args(["-c", "max_connections=60", "-c", "shared_buffers=32MB"]);
         self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        is_new
     }
 
     /// Kills it and all that it started, as a power cut does but for the disk.
@@ -151,11 +182,6 @@ impl Postgres {
     pub(crate) fn database(&self, name: &str) -> String {
         self.psql("postgres", &format!("create database {name}")).unwrap();
         format!("postgres://fleet@127.0.0.1:{}/{name}?sslmode=disable", self.port)
-    }
-
-    /// Where its files are.
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
     }
 }
 
