@@ -92,7 +92,7 @@ fn what_is_no_fleets_folder_or_of_another_version_is_refused_in_one_line() {
     let folder = place.path().join("fleet");
     said(&run(&folder, &["init"]));
     let home = Home::open(&folder).unwrap();
-    home.book.write(vec![Statement::one("update meta set version = 2", [])]).unwrap();
+    home.book.write(vec![Statement::one("update meta set version = 3", [])]).unwrap();
     let line = refused(&run(&folder, &["devices", "list"]));
-    assert!(line.contains("has book version 2, expected 1: it is left as it is"), "{line}");
+    assert!(line.contains("has book version 3, expected 2: it was written by a newer program, and is left as it is"), "{line}");
 }

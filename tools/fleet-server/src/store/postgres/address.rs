@@ -165,7 +165,10 @@ mod tests {
                 "sslmode=verify-ca is not known",
             ),
             ("postgres://fleet:secret@db/valves?sslmode=verify-full", "with sslrootcert=FILE"),
-            ("postgres://fleet:sec?ret@db/valves?sslmode=verify-full", "is no address of a database"),
+            (
+                "postgres://fleet:sec?ret@db/valves?sslmode=verify-full",
+                "is no address of a database",
+            ),
             ("postgres://fleet:secret@db:port/valves", "is no address of a database"),
             ("postgres://db/valves", "is no address of a database"),
             ("postgres://fleet:secret@db", "is no address of a database"),
