@@ -155,6 +155,7 @@ pub fn judge(
     let (artifact, bytes) = (home.blobs.put(file)?, file.len() as u64);
     let verdict = Verdict { who: "judge", artifact, bytes, report: report.clone() };
     let sequence = orders::approve(home, id, &verdict, now_ms())?;
+    home.blobs.see_to(artifact, file)?;
     Ok(Found { sequence: Some(sequence), report })
 }
 

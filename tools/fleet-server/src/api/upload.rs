@@ -103,7 +103,7 @@ pub(super) async fn upload(
         let lost = match shared.home.book.write(stored) {
             Ok(_) => {
                 // Where it lay for long without a row, a sweep may have passed in between.
-                if shared.home.blobs.open_blob(hash)?.is_none() {
+                if !shared.home.blobs.has(hash)? {
                     shared.home.blobs.keep(&draft, hash)?;
                 }
                 return Ok(true);

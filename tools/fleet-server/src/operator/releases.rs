@@ -139,17 +139,25 @@ pub fn rollback(
             one.stage == whole && one.state != State::Aborted && one.artifact != bad.artifact
         }),
     };
+    let mut made = None;
     let file = match good {
         Some(good) => Artifact { hash: good.artifact, bytes: good.bytes, round: good.round },
-        None => nothing(home, cohort)?,
+        None => {
+            let file = made.insert(nothing(cohort)?);
+            let hash = home.blobs.put(file)?;
+            Artifact { hash, bytes: file.len() as u64, round: None }
+        }
     };
     let aborted = rollout::moved(bad, State::Aborted, Some("an operator took it back"));
     let sequence = publish(home, cohort, &file, keys, whole, vec![aborted], "rollback", now_ms)?;
+    if let Some(bytes) = made {
+        home.blobs.see_to(file.hash, &bytes)?;
+    }
     Ok((sequence, file.hash))
 }
 
 /// A global adapter that changes nothing: what stood before the first release.
-fn nothing(home: &Home, cohort: &Cohort) -> Result<Artifact, OrderError> {
+fn nothing(cohort: &Cohort) -> Result<Vec<u8>, OrderError> {
     let shape = cohort.shape.unwrap_or_else(|| cohorts::shape([0; cohorts::SHAPE_BYTES]));
     let first = usize::from(shape.first_layer);
     let spec = Spec::placed(first..first + usize::from(shape.layers), |_, target| {
@@ -168,9 +176,7 @@ fn nothing(home: &Home, cohort: &Cohort) -> Result<Artifact, OrderError> {
         steps: 0,
         tokens: 0,
     };
-    let file = wire::encode(&Adapter { spec, values }, &meta)?;
-    let hash = home.blobs.put(&file)?;
-    Ok(Artifact { hash, bytes: file.len() as u64, round: None })
+    Ok(wire::encode(&Adapter { spec, values }, &meta)?)
 }
 
 /// A word about a release.

@@ -12,7 +12,7 @@ mod shown; //        addresses without their secrets
 pub mod sqlite; //   the book in one file
 pub mod postgres; // the book in a database
 pub mod copy; //     every row, for another book
-pub mod blobs; //    files named by their hash
+pub mod blobs; //    files named by their hash, in a folder or a bucket
 
 pub use row::{Columns, Row, Value};
 pub use shown::{has_password, shown};

@@ -96,7 +96,7 @@ pub struct Candidate {
 /// A merged round, its adapter kept.
 pub(super) struct Kept {
     hash: Hash,
-    bytes: u64,
+    file: Vec<u8>,
     pub(super) updates: u64,
     /// How they were weighed.
     pub(super) weighed: String,
@@ -125,17 +125,21 @@ pub(super) fn round(
     });
     let name = candidate.rule.name();
     let weighed = candidate.told.map_or(name.to_owned(), |told| format!("{name}: {told}"));
-    let Candidate { updates, shape, others, .. } = candidate;
-    let (bytes, report) = (candidate.file.len() as u64, report.to_string());
-    Ok(Kept { hash, bytes, updates, weighed, report, shape, others })
+    let Candidate { file, updates, shape, others, .. } = candidate;
+    Ok(Kept { hash, file, updates, weighed, report: report.to_string(), shape, others })
 }
 
 impl Kept {
+    /// Has the adapter be there, now that a row names it.
+    pub(super) fn see_to(&self, home: &Home) -> Result<(), BlobError> {
+        home.blobs.see_to(self.hash, &self.file)
+    }
+
     /// What says that the round is merged.
     pub(super) fn statements(&self, round: &Round) -> Vec<Statement> {
         let merged = "update round set state = 3, result = $2, bytes = $3, report = $4 where id = $1 and state = 2";
-        let values =
-            [round.id.into(), self.hash.into(), self.bytes.into(), self.report.as_str().into()];
+        let bytes = self.file.len() as u64;
+        let values = [round.id.into(), self.hash.into(), bytes.into(), self.report.as_str().into()];
         let shape = "update cohort set shape = $2 where id = $1 and shape is null";
         let drop =
             "update upload set state = 4, why = 'it has other modules than most' where round = $1

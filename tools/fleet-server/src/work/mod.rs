@@ -97,7 +97,13 @@ fn merge_one(
             all.extend(merged.statements(round));
             let detail = format!("{}: {} updates, {}", round.id, merged.updates, merged.weighed);
             all.push(devices::audit(now_ms(), WHO, "round merged", detail));
-            book.write(all).map(drop)
+            let written = book.write(all).map(drop);
+            if written.is_ok()
+                && let Err(error) = merged.see_to(home)
+            {
+                tracing::error!(%error, round = round.id, "the merged adapter may be gone");
+            }
+            written
         }
         Err(MergeError::Lost) => Ok(()),
         Err(MergeError::Stopped) => task.back(book),

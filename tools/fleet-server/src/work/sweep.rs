@@ -10,8 +10,9 @@ use sapwood_protocol::fleet::id::Hash;
 
 /// For how long uploads are kept, so that a round can be merged again.
 const KEPT_MS: u64 = 30 * 24 * 3_600_000;
-/// Files of one sweep; the next one goes on.
-const FILES_MAX: u64 = 100;
+/// Files of one sweep; the next one goes on. Few: rounds wait meanwhile, and each goes through the hands
+/// of the server where it is kept elsewhere.
+const FILES_MAX: u64 = 16;
 /// For how long a file may be without a row.
 const ORPHAN_MS: u64 = 24 * 3_600_000;
 /// How long one of the 256 folders of blobs is looked at, so that each has its turn in an hour.
@@ -27,7 +28,8 @@ enum SweepError {
 
 /// Lets go of what is over; what fails is told, and tried again.
 pub(super) fn sweep(home: &Home, now_ms: u64) {
-    let swept = old(home, now_ms).and_then(|()| orphans(home, now_ms));
+    let settled = home.blobs.settle(now_ms, |hash| is_named(home, hash));
+    let swept = settled.and_then(|()| old(home, now_ms)).and_then(|()| orphans(home, now_ms));
     if let Err(error) = swept {
         tracing::error!(%error, "files that nobody needs are not removed");
     }
@@ -43,29 +45,40 @@ fn old(home: &Home, now_ms: u64) -> Result<(), SweepError> {
     let until = now_ms.saturating_sub(KEPT_MS);
     for row in home.book.read(sql, &[until.into(), FILES_MAX.into()])? {
         let hash = Hash(Columns::of(row).array()?);
-        home.blobs.remove(hash)?;
+        // First the rows: what they let go of is an orphan, unless it is given again just now.
         let sql = "update upload set bytes = null where hash = $1 and at < $2";
         home.book.write(vec![Statement::any(sql, [hash.into(), until.into()])])?;
+        let_go(home, hash)?;
     }
     Ok(())
 }
 
 /// Files that no row names.
 fn orphans(home: &Home, now_ms: u64) -> Result<(), SweepError> {
-    let is_named = |hash: Hash| -> Result<bool, SweepError> {
-        let sql = "select 1 from upload where hash = $1 and bytes is not null
-            union all select 1 from round where result = $1
-            union all select 1 from release where artifact = $1 limit 1";
-        Ok(!home.book.read(sql, &[hash.into()])?.is_empty())
-    };
     let first = (now_ms / FOLDER_MS % 256) as u8;
     for hash in home.blobs.older(first, now_ms.saturating_sub(ORPHAN_MS))? {
-        if !is_named(hash)? {
-            home.blobs.sweep(hash, || is_named(hash))?;
+        if let_go(home, hash)? {
             tracing::info!(%hash, "a file that no row names is gone");
         }
     }
     Ok(())
+}
+
+/// Lets go of a file if no row names it; whether none did.
+fn let_go(home: &Home, hash: Hash) -> Result<bool, SweepError> {
+    let is_orphan = !is_named(home, hash)?;
+    if is_orphan {
+        home.blobs.sweep(hash, || is_named(home, hash))?;
+    }
+    Ok(is_orphan)
+}
+
+/// Whether a row needs a file.
+fn is_named(home: &Home, hash: Hash) -> Result<bool, SweepError> {
+    let sql = "select 1 from upload where hash = $1 and bytes is not null
+        union all select 1 from round where result = $1
+        union all select 1 from release where artifact = $1 limit 1";
+    Ok(!home.book.read(sql, &[hash.into()])?.is_empty())
 }
 
 #[cfg(test)]
