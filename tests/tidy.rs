@@ -24,6 +24,7 @@ const TLS: &[&str] = &[
     "firmware-host/src/sync/tls.rs",
     "tools/fleet-server/src/serve/",
     "tools/fleet-server/src/store/postgres/tls.rs",
+    "tools/fleet-server/src/store/blobs/http.rs",
     "tools/fleet-sim/src/tls.rs",
 ];
 

@@ -102,9 +102,9 @@ impl From<BookError> for Refused {
 
 impl From<BlobError> for Refused {
     fn from(error: BlobError) -> Self {
-        // What a disk says may name folders of the server, which are nobody's business.
+        // What a store says may name folders of the server, which are nobody's business.
         let message =
-            if error.is_full() { "the server has no room" } else { "the server's disk failed" };
+            if error.is_full() { "the server has no room" } else { "the server's store failed" };
         Self::new(Code::Unavailable, format!("{message}; nothing was kept"))
     }
 }

@@ -13,17 +13,19 @@ mod stores; // where book and blobs are
 mod keys; //   files that nobody else may read
 mod lock; //   one server a folder
 mod moved; //  a book elsewhere, or of a newer version
+mod carried; // blobs elsewhere
 
+pub use carried::carry;
 pub use keys::{keep_key, key, new_key, seed, token};
 pub use lock::locked;
 pub use moved::{Moved, relocate, upgrade};
 pub use stores::{STORES, Stores, StoresError};
 
 use crate::ports::{Chance, ChanceError, draw};
-use crate::store::blobs::{BlobError, Blobs};
+use crate::store::blobs::{BlobError, Blobs, Credentials, Place};
 use crate::store::postgres::Postgres;
 use crate::store::sqlite::Sqlite;
-use crate::store::{Book, BookError, Columns, OpenError, Statement, schema, shown};
+use crate::store::{Book, BookError, Columns, OpenError, Statement, schema};
 use keys::{TOKEN_BYTES_MIN, certificate, disk, private, secret};
 use rcgen::{KeyPair, PublicKeyData};
 use sapwood_protocol::fleet::id::{FleetId, Hash, PublicKey};
@@ -186,12 +188,6 @@ pub enum HomeError {
         /// Rows that arrived.
         arrived: u64,
     },
-    /// A store that this program has not.
-    #[error("{address}: no such store is in this program, expected the fleet's folder")]
-    NoStore {
-        /// The store's address.
-        address: String,
-    },
 }
 
 /// Makes a fleet's folder: first beside its place, then renamed to it.
@@ -269,7 +265,7 @@ fn fill(
     if !stores.is_folder() {
         secret(&folder.join(STORES), &stores.write())?;
     }
-    blobs(folder, stores)?;
+    blobs(folder, stores)?.probe()?;
     let first = [
         Statement::one(
             "insert into meta(version, fleet, name, created) values ($1, $2, $3, $4)",
@@ -299,14 +295,6 @@ fn stores(folder: &Path) -> Result<Stores, HomeError> {
     Stores::read(&text).map_err(|source| HomeError::Stores { path, source })
 }
 
-/// Where the blobs are.
-fn blobs(folder: &Path, stores: &Stores) -> Result<Blobs, HomeError> {
-    match &stores.blobs {
-        Some(address) => Err(HomeError::NoStore { address: shown(address) }),
-        None => Ok(Blobs::open(&folder.join("blobs"))?),
-    }
-}
-
 /// The book of a folder.
 fn book(folder: &Path, stores: &Stores) -> Result<Arc<dyn Book>, HomeError> {
     let path = folder.join(BOOK);
@@ -315,6 +303,15 @@ fn book(folder: &Path, stores: &Stores) -> Result<Arc<dyn Book>, HomeError> {
         None if path.is_file() => Ok(Arc::new(Sqlite::open(&path)?)),
         None => Err(HomeError::Foreign { path: folder.to_owned() }),
     }
+}
+
+/// Where the blobs are.
+fn blobs(folder: &Path, stores: &Stores) -> Result<Blobs, HomeError> {
+    let root = folder.join("blobs");
+    let Some(address) = &stores.blobs else { return Ok(Blobs::open(&root)?) };
+    let place = Place::read(address).map_err(BlobError::Place)?;
+    let credentials = Credentials::of_environment().map_err(BlobError::Place)?;
+    Ok(Blobs::in_bucket(&root, place, &credentials)?)
 }
 
 impl Home {

@@ -8,6 +8,7 @@ use super::shared::Shared;
 use crate::devices::Device;
 use crate::door::Refused;
 use crate::store::Book;
+use crate::store::blobs::Content;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::header::{
@@ -16,7 +17,6 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 use sapwood_protocol::fleet::code::Code;
 use sapwood_protocol::fleet::id::Hash;
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::pin::Pin;
@@ -100,20 +100,20 @@ fn part(header: &str, bytes: u64) -> Part {
     if range.start < range.end { Part::Of(range) } else { Part::Beyond }
 }
 
-/// A file's bytes, piece by piece, read on blocking threads.
+/// A blob's bytes, piece by piece, read on blocking threads.
 struct Pieces {
     left: u64,
     state: State,
 }
 
 enum State {
-    Ready(File),
-    Reading(JoinHandle<io::Result<(File, Bytes)>>),
+    Ready(Content),
+    Reading(JoinHandle<io::Result<(Content, Bytes)>>),
     Over,
 }
 
 impl Pieces {
-    fn of(mut file: File, range: Range<u64>) -> Self {
+    fn of(mut file: Content, range: Range<u64>) -> Self {
         let state = match file.seek(SeekFrom::Start(range.start)) {
             Ok(_) => State::Ready(file),
             Err(_) => State::Over,
@@ -161,7 +161,7 @@ impl Body for Pieces {
     }
 }
 
-fn read(mut file: File, count: usize) -> JoinHandle<io::Result<(File, Bytes)>> {
+fn read(mut file: Content, count: usize) -> JoinHandle<io::Result<(Content, Bytes)>> {
     spawn_blocking(move || {
         let mut bytes = vec![0; count];
         file.read_exact(&mut bytes)?;

@@ -13,7 +13,7 @@ use crate::aggregate;
 use crate::cohorts::{self, Cohort, shape_bytes};
 use crate::devices::Device;
 use crate::door::Refused;
-use crate::rounds::{self, Receive, Sent};
+use crate::rounds::{self, Receive, Sent, Upload};
 use crate::store::{Book, BookError};
 use hyper::StatusCode;
 use sapwood::adapter::wire;
@@ -79,6 +79,12 @@ pub(super) async fn upload(
             None => None,
         };
         let receive = rounds::receive(&round, asked.as_ref(), given.as_ref(), digest, now_ms)?;
+        let receive = match (receive, &asked) {
+            (Receive::There, Some(row)) if is_lost(shared, digest, [&asked, &given])? => {
+                Receive::Take(row.artifact)
+            }
+            (receive, _) => receive,
+        };
         let cohort = cohorts::find(book, round.cohort)?.ok_or_else(none)?;
         Ok((receive, cohort))
     });
@@ -117,6 +123,13 @@ pub(super) async fn upload(
     drop(place);
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     answer::message(status, &Receipt { receipt: digest })
+}
+
+/// Whether a row needs a file that is gone: a sweep passed, and the store failed when it was looked for.
+fn is_lost(shared: &Shared, hash: Hash, rows: [&Option<Upload>; 2]) -> Result<bool, Refused> {
+    let mut files = rows.into_iter().flatten().filter_map(|row| row.file.as_ref());
+    let is_needed = files.any(|file| file.hash == hash && file.bytes > 0);
+    Ok(is_needed && !shared.home.blobs.has(hash)?)
 }
 
 /// A file that is not the one that was signed; as many bytes came.

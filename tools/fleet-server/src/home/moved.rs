@@ -31,13 +31,13 @@ pub struct Moved {
 }
 
 /// A book that nobody else has.
-struct Alone {
+pub(super) struct Alone {
     book: Box<dyn Book>,
     _frozen: Option<Frozen>,
 }
 
 impl Alone {
-    fn open(folder: &Path, database: Option<&str>) -> Result<Self, HomeError> {
+    pub(super) fn open(folder: &Path, database: Option<&str>) -> Result<Self, HomeError> {
         let path = folder.join(BOOK);
         Ok(match database {
             Some(address) => Self { book: Box::new(Postgres::open_alone(address)?), _frozen: None },
@@ -216,7 +216,7 @@ fn into_folder(from: &dyn Book, folder: &Path) -> Result<Vec<copy::Sum>, HomeErr
 }
 
 /// Says where the stores are, in one rename.
-fn name(folder: &Path, stores: &Stores) -> Result<(), HomeError> {
+pub(super) fn name(folder: &Path, stores: &Stores) -> Result<(), HomeError> {
     let (path, partial) = (folder.join(STORES), folder.join("stores.toml.partial"));
     if stores.is_folder() {
         fs::remove_file(&path).map_err(disk(&path))?;

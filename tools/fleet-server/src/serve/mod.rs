@@ -153,6 +153,7 @@ pub fn start(settings: Settings) -> Result<Server, ServeError> {
     let home = Home::open(&folder)?;
     let lock = locked(&folder)?;
     home.blobs.clear_drafts()?;
+    home.blobs.probe()?;
     let tls = if api { Some(tls::acceptor(&home)?) } else { None };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)

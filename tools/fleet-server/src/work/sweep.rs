@@ -87,6 +87,9 @@ mod tests {
     use super::*;
     use crate::home::{self, Wish};
     use crate::ports::SystemChance;
+    use crate::store::{Row, Value};
+    use std::path::PathBuf;
+    use std::sync::{Arc, Mutex};
     use std::time::{Duration, UNIX_EPOCH};
 
     const NOW: u64 = 1_764_100_000_000;
@@ -149,5 +152,41 @@ mod tests {
         }
         (0..256).for_each(|folder| orphans(&home, NOW + folder * FOLDER_MS).unwrap());
         assert!(there(&home, result) && !there(&home, orphan));
+    }
+
+    /// A book of a fleet to which the same old file is given again, as soon as somebody has read.
+    #[derive(Debug)]
+    struct Meanwhile {
+        book: Arc<dyn Book>,
+        folder: Mutex<Option<PathBuf>>,
+    }
+
+    impl Book for Meanwhile {
+        fn read(&self, sql: &'static str, values: &[Value]) -> Result<Vec<Row>, BookError> {
+            let rows = self.book.read(sql, values);
+            if let Some(folder) = self.folder.lock().unwrap().take() {
+                let blobs = Home::open(&folder).unwrap().blobs;
+                let hash = blobs.put(b"old").unwrap();
+                self.book.write(vec![upload(2, hash, NOW)]).unwrap();
+                blobs.see_to(hash, b"old").unwrap();
+            }
+            rows
+        }
+
+        fn write(&self, transaction: Vec<Statement>) -> Result<Vec<Vec<Row>>, BookError> {
+            self.book.write(transaction)
+        }
+    }
+
+    #[test]
+    fn an_old_upload_that_is_given_again_while_it_goes_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let mut home = made(place.path());
+        let hash = home.blobs.put(b"old").unwrap();
+        home.book.write(vec![upload(1, hash, NOW - KEPT_MS - 1)]).unwrap();
+        let folder = Mutex::new(Some(home.folder.clone()));
+        home.book = Arc::new(Meanwhile { book: home.book.clone(), folder });
+        old(&home, NOW).unwrap();
+        assert!(there(&home, hash));
     }
 }

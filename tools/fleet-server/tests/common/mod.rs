@@ -12,7 +12,9 @@ pub(crate) mod book;
 mod device;
 pub(crate) mod postgres;
 mod program;
+pub(crate) mod proxy;
 mod rounds;
+pub(crate) mod s3;
 
 pub(crate) use device::{Device, Line, Reply, Stream, adapter, facts, meta, read};
 pub(crate) use program::{Served, json, refused, run, said};
@@ -84,7 +86,9 @@ pub(crate) fn made(folder: &Path, now_ms: u64) -> FleetId {
 pub(crate) fn made_with(folder: &Path, stores: &Stores, now_ms: u64) -> FleetId {
     let names = ["localhost".to_owned()];
     let wish = Wish { folder, name: "valves", tls: Some(&names), now_ms };
-    home::init_with(&wish, stores, &SystemChance).unwrap()
+    let blobs = stores.blobs.clone().or_else(|| s3::chosen(folder));
+    let stores = Stores { blobs, ..stores.clone() };
+    home::init_with(&wish, &stores, &SystemChance).unwrap()
 }
 
 /// Whether the tests are to run over Postgres: `SAPWOOD_BOOK=postgres cargo test -p fleet-server`.

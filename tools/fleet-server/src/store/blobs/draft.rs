@@ -9,7 +9,7 @@
 use super::error::{BlobError, disk};
 use sapwood_protocol::fleet::id::Hash;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
@@ -45,6 +45,12 @@ impl Draft {
     /// [`BlobError::Disk`].
     pub fn read(&self) -> Result<Vec<u8>, BlobError> {
         fs::read(&self.path).map_err(disk(&self.path))
+    }
+
+    /// Forgets what was written.
+    pub(super) fn empty(&mut self) -> Result<(), BlobError> {
+        let emptied = self.file.set_len(0).and_then(|()| self.file.rewind());
+        emptied.map_err(disk(&self.path))
     }
 }
 

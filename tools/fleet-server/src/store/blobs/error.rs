@@ -1,5 +1,6 @@
 //! Why a blob was not kept, or not found: one line each, without a secret.
 
+use super::place::PlaceError;
 use sapwood_protocol::fleet::id::Hash;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,25 @@ pub enum BlobError {
         /// What it is called.
         name: Hash,
     },
+    /// What a bucket is asked for, and does not do.
+    #[error("{place}: {what}: {problem}; nothing that was kept has changed")]
+    Store {
+        /// The bucket.
+        place: String,
+        /// The request.
+        what: String,
+        /// What came of it.
+        problem: String,
+    },
+    /// Somebody else has asked for the same, in vain.
+    #[error("{told}")]
+    Shared {
+        /// What that one was told.
+        told: String,
+    },
+    /// No address of a bucket, or nobody who may use it.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// A store in which two can have one name.
     #[error("{place}: a second file of one name was not refused, expected a store that does")]
     Lax {

@@ -7,12 +7,24 @@
 //!   same.
 //! - Never here: what nobody needs any more, `mod.rs`.
 
+use super::content::Content;
 use super::draft::{Drafts, sync, written_ms};
 use super::error::{BlobError, disk};
 use sapwood_protocol::fleet::id::Hash;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// What became of a blob that is to go.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// It was not there.
+    Absent,
+    /// It is gone.
+    Surely,
+    /// It may be gone now, or soon.
+    Perhaps(BlobError),
+}
 
 /// A folder of blobs.
 #[derive(Debug)]
@@ -55,13 +67,15 @@ impl Folder {
         if is_new { sync(&self.root) } else { Ok(()) }
     }
 
-    pub(super) fn open(&self, hash: Hash) -> Result<Option<(File, u64)>, BlobError> {
+    pub(super) fn has(&self, hash: Hash) -> Result<bool, BlobError> {
+        let place = self.place(hash);
+        place.try_exists().map_err(disk(&place))
+    }
+
+    pub(super) fn open(&self, hash: Hash) -> Result<Option<Content>, BlobError> {
         let place = self.place(hash);
         match File::open(&place) {
-            Ok(file) => {
-                let bytes = file.metadata().map_err(disk(&place))?.len();
-                Ok(Some((file, bytes)))
-            }
+            Ok(file) => Content::of_file(file).map(Some).map_err(disk(&place)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(disk(&place)(error)),
         }
@@ -94,18 +108,17 @@ impl Folder {
         Ok(older)
     }
 
-    /// Takes a blob from its place and has it lie aside; false when it is not there.
-    pub(super) fn set_aside(&self, hash: Hash, aside: &Path) -> Result<bool, BlobError> {
+    /// Takes a blob from its place and has it lie aside.
+    pub(super) fn set_aside(&self, hash: Hash, aside: &Path) -> Result<Taken, BlobError> {
         let place = self.place(hash);
         match fs::rename(&place, aside) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Ok(()) => Ok(Taken::Surely),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Taken::Absent),
             Err(error) => Err(disk(&place)(error)),
         }
     }
 
     fn place(&self, hash: Hash) -> PathBuf {
-        let name = hash.to_string();
-        self.root.join(name.get(..2).unwrap_or_default()).join(&name)
+        self.root.join(super::name(hash))
     }
 }

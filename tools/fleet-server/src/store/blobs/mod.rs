@@ -9,33 +9,57 @@
 //! no row names a file, takes it away with a copy in hand (D), looks for a row once more (E), and puts the
 //! copy back where there is one. Where B is before E, E sees the row. Where B is after E, C is after D, and
 //! sees that the file is gone. The copy lies aside on this machine's disk until E is answered, through a
-//! kill and a cut of power: [`Blobs::settle`] goes on with it.
+//! kill and a cut of power: [`Blobs::settle`] goes on with it. A bucket has no rename: there D is a copy,
+//! then a deletion. Where the answer to that is lost, it may be done later than anybody knows, but not
+//! later than a signed request is taken: the copy lies aside for 20 minutes, and is put back while a row
+//! names what is gone. A file is not swept in its first day; that spares work, nothing above rests on it,
+//! and so not on the clock of a store.
 
-mod error; //  why not
-mod draft; //  files on their way
-mod folder; // files in their place
+mod place; //   the address of a bucket
+mod error; //   why not
+mod content; // what is read
+mod draft; //   files on their way
+mod folder; //  files in their place
+mod http; //    requests to a bucket
+mod s3; //      objects in a bucket
+mod cache; //   objects fetched lately
+mod bucket; //  blobs as objects
+mod copy; //    from one place to another
 
+pub use content::Content;
+pub use copy::{Copied, copy_all};
 pub use draft::Draft;
 pub use error::BlobError;
+pub use place::{Credentials, Place, PlaceError};
 
+use bucket::Bucket;
 use draft::Drafts;
 use error::disk;
-use folder::Folder;
+use folder::{Folder, Taken};
 use sapwood_protocol::fleet::id::Hash;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
 /// The folder of drafts in that of the blobs.
 const DRAFTS: &str = "tmp";
-/// How long what a sweep took lies aside at least, while it is not known that all is settled.
+/// The folder of what was fetched from a bucket.
+const CACHE: &str = "cache";
+/// How long what a sweep took lies aside at least, while it is not known that all is settled: longer than
+/// the 15 minutes for which S3 takes a request after it was signed.
 const ASIDE_MS: u64 = 20 * 60_000;
 
 /// Where blobs are kept.
 #[derive(Debug)]
 pub struct Blobs {
     drafts: Drafts,
-    kept: Folder,
+    kept: Kept,
+}
+
+#[derive(Debug)]
+enum Kept {
+    Folder(Folder),
+    Bucket(Box<Bucket>),
 }
 
 impl Blobs {
@@ -44,9 +68,35 @@ impl Blobs {
     /// # Errors
     /// [`BlobError::Disk`]; [`BlobError::Lax`].
     pub fn open(root: &Path) -> Result<Self, BlobError> {
-        let blobs = Self { drafts: Drafts::open(root.join(DRAFTS))?, kept: Folder::new(root) };
-        blobs.kept.probe(&blobs.drafts)?;
-        Ok(blobs)
+        let (drafts, folder) = (Drafts::open(root.join(DRAFTS))?, Folder::new(root));
+        folder.probe(&drafts)?;
+        Ok(Self { drafts, kept: Kept::Folder(folder) })
+    }
+
+    /// The blobs in a bucket, of which nothing is asked yet. Drafts, and what was fetched lately, lie under
+    /// a folder, which is made if it is not there.
+    ///
+    /// # Errors
+    /// [`BlobError`].
+    pub fn in_bucket(
+        root: &Path,
+        place: Place,
+        credentials: &Credentials,
+    ) -> Result<Self, BlobError> {
+        let drafts = Drafts::open(root.join(DRAFTS))?;
+        let bucket = Bucket::new(&root.join(CACHE), place, credentials)?;
+        Ok(Self { drafts, kept: Kept::Bucket(Box::new(bucket)) })
+    }
+
+    /// Whether the store can be used, and refuses a second blob of one name. Whoever begins to serve asks.
+    ///
+    /// # Errors
+    /// [`BlobError`]; [`BlobError::Lax`] when it does not.
+    pub fn probe(&self) -> Result<(), BlobError> {
+        match &self.kept {
+            Kept::Folder(folder) => folder.probe(&self.drafts),
+            Kept::Bucket(bucket) => bucket.probe(),
+        }
     }
 
     /// Removes what a server that died has left half written. Only for one who is alone here.
@@ -70,7 +120,14 @@ impl Blobs {
     /// # Errors
     /// [`BlobError`].
     pub fn keep(&self, draft: &Draft, hash: Hash) -> Result<(), BlobError> {
-        self.kept.keep(&draft.path, hash)
+        self.keep_file(&draft.path, hash)
+    }
+
+    fn keep_file(&self, file: &Path, hash: Hash) -> Result<(), BlobError> {
+        match &self.kept {
+            Kept::Folder(folder) => folder.keep(file, hash),
+            Kept::Bucket(bucket) => bucket.keep(file, hash),
+        }
     }
 
     /// Keeps some bytes.
@@ -89,7 +146,10 @@ impl Blobs {
     /// # Errors
     /// [`BlobError`].
     pub fn has(&self, hash: Hash) -> Result<bool, BlobError> {
-        Ok(self.kept.open(hash)?.is_some())
+        match &self.kept {
+            Kept::Folder(folder) => folder.has(hash),
+            Kept::Bucket(bucket) => bucket.has(hash),
+        }
     }
 
     /// For whoever has written a row that names bytes which were put before: a sweep that did not know of
@@ -101,12 +161,16 @@ impl Blobs {
         if self.has(hash)? { Ok(()) } else { self.put(bytes).map(drop) }
     }
 
-    /// A blob's file and its length; none when there is none.
+    /// A blob's content and its length; none when there is none.
     ///
     /// # Errors
     /// [`BlobError`].
-    pub fn open_blob(&self, hash: Hash) -> Result<Option<(File, u64)>, BlobError> {
-        self.kept.open(hash)
+    pub fn open_blob(&self, hash: Hash) -> Result<Option<(Content, u64)>, BlobError> {
+        let content = match &self.kept {
+            Kept::Folder(folder) => folder.open(hash)?,
+            Kept::Bucket(bucket) => bucket.open(hash, &self.drafts)?,
+        };
+        Ok(content.map(Content::measured))
     }
 
     /// The bytes of a blob, which are its own.
@@ -114,11 +178,37 @@ impl Blobs {
     /// # Errors
     /// [`BlobError`].
     pub fn read(&self, name: Hash) -> Result<Vec<u8>, BlobError> {
-        let (mut file, _) = self.open_blob(name)?.ok_or(BlobError::Gone { name })?;
+        let got = match self.read_once(name)? {
+            Ok(bytes) => return Ok(bytes),
+            Err(got) => got,
+        };
+        let Kept::Bucket(bucket) = &self.kept else {
+            return Err(BlobError::Damaged { name, got });
+        };
+        // This machine's disk has changed what it fetched: once more.
+        bucket.distrust(name);
+        self.read_once(name)?.map_err(|got| BlobError::Damaged { name, got })
+    }
+
+    /// The bytes of a blob, or the hash of those that are there.
+    fn read_once(&self, name: Hash) -> Result<Result<Vec<u8>, Hash>, BlobError> {
+        let (mut content, _) = self.open_blob(name)?.ok_or(BlobError::Gone { name })?;
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(disk(Path::new(&name.to_string())))?;
+        content.read_to_end(&mut bytes).map_err(disk(Path::new(&name.to_string())))?;
         let got = Hash::of(&bytes);
-        if got == name { Ok(bytes) } else { Err(BlobError::Damaged { name, got }) }
+        Ok(if got == name { Ok(bytes) } else { Err(got) })
+    }
+
+    /// Reads a blob where it is kept and counts its bytes, which are its own; none when there is none.
+    ///
+    /// # Errors
+    /// [`BlobError`].
+    pub fn check(&self, name: Hash) -> Result<Option<u64>, BlobError> {
+        match &self.kept {
+            Kept::Folder(folder) if !folder.has(name)? => Ok(None),
+            Kept::Folder(_) => self.read(name).map(|bytes| Some(bytes.len() as u64)),
+            Kept::Bucket(bucket) => bucket.check(name),
+        }
     }
 
     /// Lets go of a blob, whoever names it; that it is not there is success.
@@ -126,7 +216,10 @@ impl Blobs {
     /// # Errors
     /// [`BlobError`].
     pub fn remove(&self, hash: Hash) -> Result<(), BlobError> {
-        self.kept.remove(hash)
+        match &self.kept {
+            Kept::Folder(folder) => folder.remove(hash),
+            Kept::Bucket(bucket) => bucket.remove(hash),
+        }
     }
 
     /// Blobs that were written before a time, ms since 1970, of those whose hash begins with a byte.
@@ -134,7 +227,10 @@ impl Blobs {
     /// # Errors
     /// [`BlobError`].
     pub fn older(&self, first: u8, until_ms: u64) -> Result<Vec<Hash>, BlobError> {
-        self.kept.older(first, until_ms)
+        match &self.kept {
+            Kept::Folder(folder) => folder.older(first, until_ms),
+            Kept::Bucket(bucket) => bucket.older(first, until_ms),
+        }
     }
 
     /// Lets go of a blob that no row names, unless one does before it is gone.
@@ -147,15 +243,22 @@ impl Blobs {
         is_named: impl Fn() -> Result<bool, E>,
     ) -> Result<(), E> {
         let aside = self.drafts.aside(hash);
-        if !self.kept.set_aside(hash, &aside)? {
+        let taken = match &self.kept {
+            Kept::Folder(folder) => folder.set_aside(hash, &aside)?,
+            Kept::Bucket(bucket) => bucket.set_aside(hash, &aside, &self.drafts)?,
+        };
+        if matches!(taken, Taken::Absent) {
             return Ok(());
         }
         let stays = is_named();
-        if !matches!(stays, Ok(false)) {
+        if !matches!(stays, Ok(false)) && aside.exists() {
             // Another may have brought it again in between.
-            self.kept.keep(&aside, hash)?;
+            self.keep_file(&aside, hash)?;
         }
-        fs::remove_file(&aside).map_err(disk(&aside))?;
+        if let Taken::Perhaps(error) = taken {
+            return Err(error.into());
+        }
+        gone(fs::remove_file(&aside)).map_err(disk(&aside))?;
         stays.map(drop)
     }
 
@@ -171,7 +274,7 @@ impl Blobs {
         for (hash, since_ms) in self.drafts.all_aside()? {
             let aside = self.drafts.aside(hash);
             if is_named(hash)? && !self.has(hash)? {
-                self.kept.keep(&aside, hash)?;
+                self.keep_file(&aside, hash)?;
             }
             if since_ms.saturating_add(ASIDE_MS) < now_ms {
                 gone(fs::remove_file(&aside)).map_err(disk(&aside))?;
@@ -179,6 +282,12 @@ impl Blobs {
         }
         Ok(())
     }
+}
+
+/// The name of a blob, in a folder of those whose hash begins with the same byte.
+fn name(hash: Hash) -> String {
+    let name = hash.to_string();
+    format!("{}/{name}", name.get(..2).unwrap_or_default())
 }
 
 fn gone(removed: io::Result<()>) -> io::Result<()> {
