@@ -25,7 +25,7 @@ use rand_core::{Rng, SeedableRng};
 use rustls::ClientConfig;
 use sapwood_protocol::fleet::id::{DeviceId, FleetId, Hash};
 use sapwood_protocol::fleet::key::SecretKey;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
@@ -43,9 +43,11 @@ const KILLS_POSTGRES: u32 = 32;
 const SERVERS: u32 = 2;
 /// Devices of a server that call at the same time.
 const CALLERS: u64 = 3;
+/// Devices without a receipt that a caller has at least.
+const WAITING: usize = 6;
 /// Longest life, in milliseconds from when it serves.
 const LIFE_MS_MAX: u64 = 300;
-/// Uploads of a round.
+/// Uploads of a round, at first.
 const QUOTA: u64 = 12;
 
 fn kills(otherwise: u32) -> u32 {
@@ -121,28 +123,30 @@ impl Life {
     }
 }
 
-/// Calls until the server is gone; unanswered devices are left for the next life.
+/// Calls until the server is gone: those without a receipt one after the other, again and again, and a new
+/// one where there are few of them.
 fn calls(
     campaign: &Campaign,
     address: SocketAddr,
-    mut waiting: Vec<(u64, Life)>,
+    waiting: Vec<(u64, Life)>,
     fresh: impl Fn() -> u64,
     over: &AtomicBool,
 ) -> Vec<(u64, Life)> {
-    let mut done = Vec::new();
+    let (mut waiting, mut done) = (VecDeque::from(waiting), Vec::new());
     while !over.load(Ordering::SeqCst) {
-        let (number, mut life) = waiting.pop().unwrap_or_else(|| {
+        if waiting.len() < WAITING {
             let number = fresh();
-            (number, Life::new(campaign, number, address))
-        });
+            waiting.push_front((number, Life::new(campaign, number, address)));
+        }
+        let Some((number, mut life)) = waiting.pop_front() else { break };
         life.device.address = address;
         while life.goes_on(campaign, number) {}
-        done.push((number, life));
-        if done.len() > 64 {
-            thread::park_timeout(Duration::from_millis(5));
+        match life.receipt {
+            Some(_) => done.push((number, life)),
+            None => waiting.push_back((number, life)),
         }
     }
-    done.append(&mut waiting);
+    done.extend(waiting);
     done
 }
 
@@ -187,6 +191,25 @@ fn check(home: &Home, all: &BTreeMap<u64, Life>) -> u64 {
 fn wait(time: Duration) {
     let (_nobody, never) = mpsc::channel::<()>();
     assert!(never.recv_timeout(time).is_err());
+}
+
+/// Opens a round once there is a cohort and the last one is full; ends one now and then with who came, for
+/// most of many devices have given already. The more there are, the more it asks for.
+fn next_round(home: &Home, kill: u32, devices: u64) {
+    let Ok(cohort) = orders::cohort(&home.book, None) else { return };
+    let now_ms = SystemClock::start().now_ms();
+    match rounds::open_one(&home.book, cohort.id).unwrap() {
+        Some(round) if kill % 8 == 7 && round.stored >= 2 => {
+            orders::close(&home.book, round.id, now_ms).unwrap();
+        }
+        Some(_) => {}
+        None => {
+            let change = format!("{{\"min_devices\": 2, \"quota\": {}}}", QUOTA.max(devices / 3));
+            orders::policy(&home.book, &cohort, &change, DAY_ONE_MS).unwrap();
+            let cohort = orders::cohort(&home.book, None).unwrap();
+            orders::open(home, &cohort, &SystemChance, now_ms).unwrap();
+        }
+    }
 }
 
 /// One server, killed again and again: kills, uploads acknowledged, rounds merged.
@@ -238,17 +261,7 @@ fn server(kills: u32, seed: u64, mut service: Option<Service>) -> [u64; 3] {
         all.extend(came);
         let home = Home::open(&campaign.folder).unwrap();
         acknowledged = check(&home, &all);
-        // The next round, once there is a cohort and the last one is full.
-        if let Ok(cohort) = orders::cohort(&home.book, None) {
-            if cohort.policy.quota != QUOTA {
-                let change = format!("{{\"min_devices\": 2, \"quota\": {QUOTA}}}");
-                orders::policy(&home.book, &cohort, &change, DAY_ONE_MS).unwrap();
-            }
-            let cohort = orders::cohort(&home.book, None).unwrap();
-            if rounds::open_one(&home.book, cohort.id).unwrap().is_none() {
-                orders::open(&home, &cohort, &SystemChance, SystemClock::start().now_ms()).unwrap();
-            }
-        }
+        next_round(&home, kill, all.len() as u64);
         assert!(kill < 20 || acknowledged > 0, "no life came as far as a receipt");
     }
     let home = Home::open(&campaign.folder).unwrap();
