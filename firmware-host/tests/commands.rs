@@ -439,6 +439,8 @@ fn a_fleet_is_joined_and_left_without_a_program() {
         assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
         assert!(said(&refused).contains(why), "{}", said(&refused));
     }
+    let refused = run(folder.path(), &["fleet", "join", &link("a"), "--name", "a\u{202e}b"]);
+    assert!(said(&refused).contains("characters that are seen"), "{}", said(&refused));
     let joined = join(&link("a"));
     assert!(said(&joined).contains("the next one joins"), "{}", said(&joined));
     for name in ["key", "book"] {

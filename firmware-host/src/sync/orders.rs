@@ -19,6 +19,7 @@ use crate::status::{Board, FleetStatus};
 use crate::supervise::Supervisor;
 use sapwood_protocol::fleet::id::FleetId;
 use sapwood_protocol::fleet::link::{Link, LinkError};
+use sapwood_protocol::fleet::name::is_hidden;
 use sapwood_protocol::limits::FLEET_NAME_BYTES_MAX;
 use std::io;
 use std::path::Path;
@@ -78,7 +79,8 @@ pub enum FleetError {
     Link(#[from] LinkError),
     /// A name that no server takes.
     #[error(
-        "name: expected 1 to {FLEET_NAME_BYTES_MAX} bytes in one line, got {got:?}; nothing was done"
+        "name: expected 1 to {FLEET_NAME_BYTES_MAX} bytes of characters that are seen, got {got:?}; nothing \
+         was done"
     )]
     Name {
         /// What was said.
@@ -143,7 +145,7 @@ pub fn enlist(
         None => old.as_ref().map_or_else(own_name, named),
     };
     let fits = (1..=FLEET_NAME_BYTES_MAX).contains(&name.len());
-    if !fits || name.contains(char::is_control) {
+    if !fits || name.contains(is_hidden) {
         return Err(FleetError::Name { got: name.chars().take(80).collect() });
     }
     let book = match old {
@@ -185,7 +187,7 @@ pub fn look(folder: &Path) -> Result<Option<FleetStatus>, FleetError> {
 fn own_name() -> String {
     let name = rustix::system::uname();
     let name: String = name.nodename().to_string_lossy().chars().take(32).collect();
-    let name = name.trim().replace(char::is_control, "");
+    let name = name.trim().replace(is_hidden, "");
     if name.is_empty() { "device".into() } else { name }
 }
 

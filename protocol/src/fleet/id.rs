@@ -3,6 +3,7 @@
 //! - In: bytes, or lower-case hexadecimal digits. Out: a type for each kind, so that no two are swapped.
 //! - Invariant: one name has one text; upper-case digits, other lengths and spaces are refused.
 
+use super::name::is_hidden;
 use crate::limits::FLEET_NAME_BYTES_MAX;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -47,6 +48,12 @@ pub enum IdError {
     Label {
         /// Bytes of the label.
         got: usize,
+    },
+    /// A label of which nobody sees all.
+    #[error("a label has {got:?}, expected characters that are seen")]
+    Hidden {
+        /// The character.
+        got: char,
     },
 }
 
@@ -214,6 +221,17 @@ impl PublicKey {
     pub fn id(&self) -> KeyId {
         KeyId(hash(&[&self.0]))
     }
+}
+
+/// Whether an operator may give that label. One that was given before may hold other characters.
+///
+/// # Errors
+/// [`IdError::Label`], [`IdError::Hidden`].
+pub fn label(text: &str) -> Result<(), IdError> {
+    if text.len() > FLEET_NAME_BYTES_MAX {
+        return Err(IdError::Label { got: text.len() });
+    }
+    text.chars().find(|got| is_hidden(*got)).map_or(Ok(()), |got| Err(IdError::Hidden { got }))
 }
 
 /// The cohort of a base, the first adapted layer, the adapted linear layers (a bit each, see

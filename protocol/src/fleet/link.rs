@@ -12,9 +12,13 @@ use super::id::{FleetId, Hash, IdError};
 use crate::limits::{FLEET_PATH_BYTES_MAX, FLEET_TOKEN_BYTES_MAX};
 use alloc::string::{String, ToString};
 use core::fmt;
+use core::net::{Ipv4Addr, Ipv6Addr};
 use core::str::FromStr;
 
 const SCHEME: &str = "sapwood+https://";
+/// Bytes of a host's name, and of each of its parts (RFC 1035, 2.3.4).
+const HOST_BYTES_MAX: usize = 253;
+const HOST_PART_BYTES_MAX: usize = 63;
 
 /// Where a fleet is, and how it is known.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,6 +53,12 @@ pub enum LinkError {
         /// The character.
         got: char,
     },
+    /// A host that nobody can be reached at.
+    #[error(
+        "an enrolment link's host: expected a name or an address, that of IPv6 in brackets, and after a \
+         colon a port from 1 to 65535"
+    )]
+    Address,
     /// A part is not there, or twice.
     #[error("an enrolment link has {got} parts `{part}`, expected {expected}")]
     Part {
@@ -90,6 +100,9 @@ impl FromStr for Link {
         if host.is_empty() {
             return Err(LinkError::Form);
         }
+        if !is_address(host) {
+            return Err(LinkError::Address);
+        }
         let needed = |part| {
             one(parts, part)
                 .and_then(|found| found.ok_or(LinkError::Part { part, expected: "1", got: 0 }))
@@ -103,6 +116,36 @@ impl FromStr for Link {
             pin: one(parts, "pin")?.map(str::parse).transpose().map_err(wrong("pin"))?,
         })
     }
+}
+
+/// A name or an address, and a port.
+fn is_address(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_port = |port: &str| digits(port) && port.parse().is_ok_and(|port: u16| port > 0);
+    let inside = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_host = match inside {
+        Some(inside) => inside.parse::<Ipv6Addr>().is_ok(),
+        None => is_host_name(host),
+    };
+    is_host && port.is_none_or(is_port)
+}
+
+/// Whether a text is the name of a host, or an address of IPv4.
+pub fn is_host_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let is_part = |part: &str| {
+        let edge = part.starts_with('-') || part.ends_with('-');
+        (1..=HOST_PART_BYTES_MAX).contains(&part.len()) && !edge && part.bytes().all(plain)
+    };
+    let last = text.rsplit('.').next().unwrap_or_default();
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit());
+    let fits = text.len() <= HOST_BYTES_MAX && text.split('.').all(is_part);
+    // No name ends with a number: such a one is an address.
+    fits && (!is_number || text.parse::<Ipv4Addr>().is_ok())
 }
 
 /// The value of a part that may be there once.

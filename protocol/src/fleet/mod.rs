@@ -10,6 +10,7 @@ pub mod id; // hexadecimal digits <-> fleets, devices, cohorts, hashes, keys
 pub mod code; // what an error is called, and its HTTP status
 pub mod key; // Ed25519
 pub mod request; // a call's signature in its headers
+pub mod name; // what people call devices and fleets
 mod bytes; // fields one after the other
 pub mod signatures; // those beside a statement
 pub mod trust; // which keys speak for a fleet

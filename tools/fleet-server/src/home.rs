@@ -30,6 +30,7 @@ use keys::{TOKEN_BYTES_MIN, certificate, disk, private, secret};
 use rcgen::{KeyPair, PublicKeyData};
 use sapwood_protocol::fleet::id::{FleetId, Hash, PublicKey};
 use sapwood_protocol::fleet::key::SecretKey;
+use sapwood_protocol::fleet::name::is_hidden;
 use sapwood_protocol::fleet::signatures::Signatures;
 use sapwood_protocol::fleet::trust::Trust;
 use sapwood_protocol::limits::FLEET_NAME_BYTES_MAX;
@@ -89,11 +90,17 @@ pub enum HomeError {
     },
     /// A name that nobody can read.
     #[error(
-        "a fleet's name has {got} bytes, expected 1 to {FLEET_NAME_BYTES_MAX} without control characters"
+        "a fleet's name has {got} bytes, expected 1 to {FLEET_NAME_BYTES_MAX} in characters that are seen"
     )]
     Name {
         /// Bytes of the name.
         got: usize,
+    },
+    /// A certificate for what is no host.
+    #[error("a certificate for {got:?}: expected names of hosts and addresses; nothing was made")]
+    HostName {
+        /// What it is.
+        got: String,
     },
     /// A key's file that others may read.
     #[error("others may read {path}: expected mode 600, got {mode:o}", path = path.display())]
@@ -209,7 +216,7 @@ pub fn init_with(
 ) -> Result<FleetId, HomeError> {
     let path = wish.folder;
     let got = wish.name.len();
-    if !(1..=FLEET_NAME_BYTES_MAX).contains(&got) || wish.name.chars().any(char::is_control) {
+    if !(1..=FLEET_NAME_BYTES_MAX).contains(&got) || wish.name.chars().any(is_hidden) {
         return Err(HomeError::Name { got });
     }
     if fs::symlink_metadata(path).is_ok() {

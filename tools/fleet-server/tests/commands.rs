@@ -6,7 +6,7 @@ mod common;
 use common::{json, refused, run, said};
 use fleet_server::devices;
 use fleet_server::home::Home;
-use fleet_server::store::{Book, Statement};
+use fleet_server::store::{Book, Columns, Statement};
 use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::fleet::key::SecretKey;
 use sapwood_protocol::fleet::link::Link;
@@ -42,6 +42,26 @@ fn a_fleet_is_made_once_and_its_link_lets_devices_in() {
     assert_eq!(listed["devices"][0]["state"], "accepted");
     let line = refused(&run(&folder, &["enroll-link", "--address", "a/b"]));
     assert!(line.contains("host"), "{line}");
+    for host in ["127.0.0.1:99999", "host:abc", "h:1:2", "::1"] {
+        let line = refused(&run(&folder, &["enroll-link", "--address", host]));
+        assert!(line.contains("a port from 1 to 65535"), "{line}");
+    }
+    let waits = enrol(&folder, 2, None);
+    for label in ["a\nb", "a\u{202e}b"] {
+        let line = refused(&run(&folder, &["enroll-link", "--address", "a", "--label", label]));
+        assert!(line.contains("expected characters that are seen"), "{line}");
+        let accept = ["devices", "accept", "--label", label, &waits];
+        assert!(refused(&run(&folder, &accept)).contains("characters that are seen"));
+    }
+    for names in ["", "bad name!", "a,b/c", "-x"] {
+        let path = place.path().join("other");
+        let line = refused(&run(&path, &["init", &format!("--tls={names}")]));
+        assert!(line.contains("expected names of hosts and addresses") && !path.exists(), "{line}");
+    }
+    let path = place.path().join("other");
+    said(&run(&path, &["init", "--tls", "fleet.example,*.fleet.example,10.0.0.1,::1"]));
+    let tokens = Home::open(&folder).unwrap().book.read("select count(*) from token", &[]).unwrap();
+    assert_eq!(Columns::of(tokens.into_iter().next().unwrap()).number().unwrap(), 1);
     let label = "long".repeat(20);
     let line = refused(&run(&folder, &["enroll-link", "--address", "a", "--label", &label]));
     assert!(line.contains("label has 80 bytes"), "{line}");

@@ -77,7 +77,7 @@ impl Message for Enroll {
         if let Some(token) = &self.token {
             check::word("token", token, FLEET_TOKEN_BYTES_MAX)?;
         }
-        check::line("name", &self.name, 1, FLEET_NAME_BYTES_MAX)?;
+        check::name("name", &self.name, 1, FLEET_NAME_BYTES_MAX)?;
         self.facts.check()
     }
 }

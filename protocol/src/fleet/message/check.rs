@@ -1,6 +1,7 @@
 //! What a field of a message may be: the ranges that its type does not say.
 
 use super::MessageError;
+use crate::fleet::name::is_hidden;
 use crate::limits::FLEET_INTEGER_MAX;
 
 /// A number of at least `min` that JSON carries exactly.
@@ -57,6 +58,17 @@ pub(super) fn line(
 ) -> Result<(), MessageError> {
     bytes(field, text.len(), min, max)?;
     only(field, text, "no control character", |character| !character.is_control())
+}
+
+/// A name for people: all of it is seen.
+pub(super) fn name(
+    field: &'static str,
+    text: &str,
+    min: usize,
+    max: usize,
+) -> Result<(), MessageError> {
+    bytes(field, text.len(), min, max)?;
+    only(field, text, "a character that is seen", |character| !is_hidden(character))
 }
 
 /// A word for programs: printable ASCII without spaces.

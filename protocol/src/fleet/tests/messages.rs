@@ -107,6 +107,16 @@ fn every_field<M: Message>(good: &Value) {
     }
 }
 
+/// Whoever reads a list of devices would read another name than was sent, or two as one.
+#[test]
+fn a_device_has_a_name_that_is_seen() {
+    for name in ["Ofen\u{202e}3", "Ofen 3\u{200b}", "\u{feff}", "a\u{2029}b"] {
+        let mut bad = enroll();
+        bad["name"] = json!(name);
+        one_clear_line(&said::<Enroll>(&bad).unwrap_err().to_string());
+    }
+}
+
 fn wrong_values() -> [Value; 8] {
     let most = 1_u64 << 53;
     [

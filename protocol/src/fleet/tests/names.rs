@@ -1,9 +1,11 @@
 //! Names and their digits, buckets, waits and links.
 
 use super::{bytes, golden, list, number, one_clear_line, secret, text};
+use crate::fleet::id::label;
 use crate::fleet::id::{Bytes, DeviceId, FleetId, Hash, IdError, PublicKey, cohort};
 use crate::fleet::key::replacement;
 use crate::fleet::link::Link;
+use crate::fleet::name::is_hidden;
 use crate::fleet::schedule::{BUCKETS, backoff, bucket};
 use crate::limits::{FLEET_BACKOFF_S_MAX, FLEET_BACKOFF_S_MIN};
 use std::format;
@@ -141,4 +143,79 @@ fn a_link_comes_back_as_it_was() {
     .collect();
     refused.iter().for_each(|said| one_clear_line(said));
     assert!(refused[5].contains("0 parts `trust`") && refused[6].contains("2 parts `fleet`"));
+}
+
+/// The first device that was given such a link could do nothing with it.
+#[test]
+fn a_link_s_host_is_one_that_can_be_reached() {
+    let (fleet, hash) = ("0f".repeat(16), "a1".repeat(32));
+    let link =
+        |host: &str| format!("sapwood+https://{host}/#fleet={fleet}&trust={hash}").parse::<Link>();
+    for host in [
+        "a",
+        "localhost:1",
+        "fleet.example:65535",
+        "127.0.0.1:8443",
+        "[::1]",
+        "[fe80::1:2]:443",
+        "x-1.EXAMPLE",
+        "1and1.example",
+    ] {
+        assert_eq!(link(host).unwrap().host, host);
+    }
+    let long = "a.".repeat(127) + "a";
+    for host in [
+        "127.0.0.1:99999",
+        "host:abc",
+        "h:1:2",
+        ":9443",
+        "::1",
+        "[",
+        "]",
+        "[]",
+        "[::1",
+        "[::1]x",
+        "[::1]:",
+        "[::1]:0",
+        "h:",
+        "h:0",
+        "h:65536",
+        "h: 1",
+        "h:-1",
+        "a..b",
+        ".a",
+        "a.",
+        "-a",
+        "a-",
+        "1.2.3",
+        "256.1.1.1",
+        "[1.2.3.4]",
+        "a[b]",
+        &long,
+        &"a".repeat(64),
+    ] {
+        one_clear_line(&link(host).unwrap_err().to_string());
+    }
+}
+
+/// Goal: exactly what is not seen is hidden. Oracle: Python 3.11's `unicodedata` (Unicode 14),
+/// `[c for c in range(0x110000) if unicodedata.category(chr(c)) in ("Cc", "Cf", "Zl", "Zp")]`: its length,
+/// sum and sum of squares modulo 2^32; without the seven that Unicode 15 added, which it does not know.
+#[test]
+fn what_nobody_sees_of_a_name_is_hidden() {
+    let hidden =
+        (0..=u32::from(char::MAX)).filter(|code| char::from_u32(*code).is_some_and(is_hidden));
+    let (mut count, mut sum, mut squares) = (0_u32, 0_u32, 0_u32);
+    for code in hidden.filter(|code| !(0x13439..=0x1343f).contains(code)) {
+        (count, sum) = (count + 1, sum.wrapping_add(code));
+        squares = squares.wrapping_add(code.wrapping_mul(code));
+    }
+    assert_eq!((count, sum, squares), (230, 91781387, 2272226477));
+    for name in ["Ofen 3", "\u{6a9f}\u{68b0}", "e\u{301}", "\u{5d0}\u{5d1}"] {
+        assert!(!name.contains(is_hidden) && label(name).is_ok(), "{name}");
+    }
+    for name in ["a\nb", "a\u{202e}b", "a\u{200b}", "\u{feff}a", "a\u{2028}b", "a\u{e0041}"] {
+        assert!(label(name).is_err(), "{name:?}");
+        one_clear_line(&label(name).unwrap_err().to_string());
+    }
 }

@@ -8,8 +8,10 @@ use crate::ports::{Chance, draw};
 use rcgen::{CertificateParams, KeyPair};
 use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::fleet::key::SecretKey;
+use sapwood_protocol::fleet::link::is_host_name;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -22,8 +24,16 @@ pub(super) fn disk(path: &Path) -> impl Fn(io::Error) -> HomeError + '_ {
     move |source| HomeError::Disk { path: path.to_owned(), source }
 }
 
+/// A name of a host, one for all below it, or an address.
+fn is_name(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok() || is_host_name(text.strip_prefix("*.").unwrap_or(text))
+}
+
 /// A certificate that nobody else speaks for: devices know it by its key.
 pub(super) fn certificate(folder: &Path, names: &[String]) -> Result<(), HomeError> {
+    if let Some(got) = names.iter().find(|name| !is_name(name)) {
+        return Err(HomeError::HostName { got: got.chars().take(80).collect() });
+    }
     let key = KeyPair::generate()?;
     let mut certificate = CertificateParams::new(names)?;
     // A device that knows a server by its key does not ask a calendar; others may.

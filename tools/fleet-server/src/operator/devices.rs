@@ -5,7 +5,7 @@ use crate::devices::{self, Token};
 use crate::home::Home;
 use crate::ports::{Chance, draw};
 use crate::store::{Book, Columns};
-use sapwood_protocol::fleet::id::{DeviceId, Hash};
+use sapwood_protocol::fleet::id::{self as names, DeviceId, Hash};
 use sapwood_protocol::fleet::link::Link;
 use sapwood_protocol::fleet::message::DeviceState;
 
@@ -39,7 +39,7 @@ pub fn invite(
     now_ms: u64,
 ) -> Result<Link, OrderError> {
     // A label that no cohort can have is found here, not by the first device.
-    sapwood_protocol::fleet::id::cohort(&Hash([0; 32]), 0, 1, &invitation.label)?;
+    names::label(&invitation.label)?;
     let rows = home.book.read("select statement from trust where epoch = 1", &[])?;
     let first = Columns::of(rows.into_iter().next().unwrap_or_default()).bytes()?;
     let text = Hash(draw(chance)?).to_string();
@@ -124,6 +124,9 @@ pub fn say(
     }
     let mut statements = match word {
         Word::Accept { label, lab } => {
+            if let Some(wanted) = label {
+                names::label(wanted)?;
+            }
             let label = label.clone().or_else(|| device.label.clone());
             let label = label.ok_or(OrderError::Label { device: id })?;
             devices::accepted(&device, &label, *lab || device.lab)?.to_vec()
