@@ -47,7 +47,7 @@ pub enum StorageError {
     },
     /// Another process works on the folder.
     #[error(
-        "{path} is in use by another process: end it first, two learners would overwrite each other"
+        "{path} is in use by another process: end it first, two programs would overwrite each other"
     )]
     Locked {
         /// The state folder.

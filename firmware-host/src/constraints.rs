@@ -51,8 +51,8 @@ const IDLE_LOAD_MARGIN: f32 = 0.25;
 pub struct Situation {
     /// Samples that wait in the inbox.
     pub samples: u64,
-    /// A stopped job waits to go on from its checkpoint; it has its samples.
-    pub resumes: bool,
+    /// Why no samples are asked for, where that is so: a stopped job has its own, others need none.
+    pub sampled: Option<&'static str>,
     /// An operator asked for this job: what is a matter of taste is skipped, for as long as it runs.
     pub ordered: bool,
     /// An operator said to wait.
@@ -281,8 +281,8 @@ impl Constraints {
 
     fn samples(&self, situation: &Situation) -> Option<Row> {
         let (waiting, least) = (situation.samples, self.samples_min);
-        if situation.resumes {
-            return row(Role::Start, "samples", (true, "a stopped job waits to go on".into()));
+        if let Some(why) = situation.sampled {
+            return row(Role::Start, "samples", (true, why.into()));
         }
         let least = if situation.ordered { 1 } else { least };
         let why = format!("{waiting} wait, {least} asked for");

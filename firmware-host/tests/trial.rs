@@ -56,6 +56,8 @@ fn an_install_is_on_trial_for_ten_minutes_and_then_confirmed() {
     assert!(device.tick());
     let why = device.handle.status().waiting_for;
     assert!(why.starts_with("a new global adapter is on trial for another 5"), "{why}");
+    let samples = device.handle.status().constraints.into_iter().find(|one| one.name == "samples");
+    assert_eq!(samples.unwrap().why, "a trial asks for none");
     let begun = device.sky.milliseconds();
     device.until(|view| !view.trial);
     let lived = device.sky.milliseconds() - begun;

@@ -30,7 +30,7 @@ fn constraints(toml: &str) -> Constraints {
 /// Enough samples, nothing else going on.
 const READY: Situation = Situation {
     samples: 64,
-    resumes: false,
+    sampled: None,
     ordered: false,
     paused: false,
     serving: 0,
@@ -136,7 +136,8 @@ fn what_is_only_asked_for_at_the_start_lets_a_job_go_on() {
         assert!(look.start.unwrap_err().starts_with(name) && look.go_on.is_ok(), "{name}");
     }
     assert!(once("[budget]\njobs-per-day = 3", &well(), &READY).start.is_ok());
-    let resumes = Situation { samples: 0, resumes: true, ..READY };
+    let sampled = Some("a stopped job waits to go on");
+    let resumes = Situation { samples: 0, sampled, ..READY };
     assert!(once("", &well(), &resumes).start.is_ok(), "a stopped job has its samples");
 }
 

@@ -248,8 +248,11 @@ impl Worker {
         };
         Situation {
             samples: waiting.samples,
-            // An install and a second look need no samples.
-            resumes: job.is_some() || turn != Turn::Job,
+            sampled: match turn {
+                Turn::Job => job.map(|_| "a stopped job waits to go on"),
+                Turn::Install => Some("an install asks for none"),
+                Turn::Look | Turn::Trial(_) => Some("a trial asks for none"),
+            },
             ordered: self.told.ordered || turn != Turn::Job || self.is_in_the_way(job.is_some()),
             paused: self.told.paused.is(),
             serving: self.sight.board.serving(),
