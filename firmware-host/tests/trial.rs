@@ -9,6 +9,7 @@ mod place;
 mod world;
 
 use firmware_host::config::Config;
+use firmware_host::device::Order;
 use firmware_host::status::{Ending, JobKind};
 use firmware_host::sync::{Learner as _, Offered, View};
 use place::{Device, LEARNED, SERIES, TARGETS, WAITING, outcome, place};
@@ -186,6 +187,89 @@ fn an_offer_that_is_none_ends_with_its_reason() {
     device.order(&place.offered(2, 5, &TARGETS));
     device.until(|view| outcome(view, 6) == Some(InstallOutcome::Confirmed));
     assert_eq!(outcome(&device.view(), 5), None);
+}
+
+/// Its fleet offers another: nothing of heat or of a pause keeps what was taken back in use.
+#[test]
+fn a_trial_that_is_recalled_ends_at_once_and_the_next_install_follows() {
+    let (place, mut device) = (place(), place().device());
+    let offered = place.offered(1, 7, &TARGETS);
+    device.order(&offered);
+    device.until(|view| view.trial);
+    device.handle.recall(Hash([9; 32]));
+    assert!(device.tick() && device.view().trial, "another artifact is none of it");
+    device.handle.order(Order::Pause).unwrap();
+    assert!(device.tick() && device.view().trial);
+    device.handle.recall(offered.artifact);
+    assert!(device.tick());
+    let view = device.view();
+    assert_eq!((view.generation, view.trial, view.installed()), (1, false, None));
+    let install = &view.installs[0];
+    assert_eq!(install.outcome, InstallOutcome::Reverted);
+    assert_eq!(install.reason, "its fleet offered another during the trial");
+    assert_eq!(device.handle.status().serving.generation, Some(1));
+    device.handle.order(Order::Resume).unwrap();
+    // What is no longer on trial is left alone.
+    device.handle.recall(offered.artifact);
+    device.order(&place.offered(2, 8, &TARGETS));
+    device.until(|view| outcome(view, 8) == Some(InstallOutcome::Confirmed));
+    device.handle.recall(device.view().global.map(|global| Hash(global.artifact)).unwrap());
+    assert!(device.tick());
+    assert_eq!(outcome(&device.view(), 8), Some(InstallOutcome::Confirmed));
+}
+
+/// As its fleet gives them, again until it is so: the trial of release 7 ends, and release 8 is installed.
+fn recalls(device: &mut Device, [old, new]: [&Arc<Offered>; 2]) -> bool {
+    for _ in 0..120 {
+        let view = device.view();
+        if outcome(&view, new.sequence) == Some(InstallOutcome::Confirmed) {
+            return true;
+        }
+        if view.trial && view.installed().is_some_and(|on| on.artifact == old.artifact) {
+            device.handle.recall(old.artifact);
+        }
+        device.order(new);
+        if !device.tick() {
+            return false;
+        }
+    }
+    false
+}
+
+/// Power fails at every operation from the recall to the confirmation of what comes instead.
+#[test]
+fn a_power_cut_at_any_operation_of_a_recall_ends_as_none() {
+    let place = place();
+    let [old, new] = [(1, 7), (2, 8)].map(|(number, seq)| place.offered(number, seq, &TARGETS));
+    let begun = place.disk();
+    let mut device = Device::open(&begun, place.config());
+    device.order(&old);
+    device.until(|view| view.trial);
+    drop(device);
+    let whole = Arc::new(begun.copy());
+    assert!(recalls(&mut Device::open(&whole, place.config()), [&old, &new]));
+    let (mut olds, mut parents, mut news) = (0, 0, 0);
+    for at in 0..whole.operations() {
+        let when = format!("cut at {at}");
+        let disk = Arc::new(begun.copy());
+        disk.set(Some(Fault::Cut(at)));
+        if let Some(mut device) = Device::try_open(&disk, place.config()) {
+            recalls(&mut device, [&old, &new]);
+        }
+        let disk = Arc::new(disk.after_cut(at as u64));
+        match check(&disk, &when).0 {
+            Some(1) => parents += 1,
+            Some(2) => olds += 1,
+            _ => news += 1,
+        }
+        assert!(recalls(&mut Device::open(&disk, place.config()), [&old, &new]), "{when}");
+        check(&disk, &when);
+        let state = State::look(disk).unwrap();
+        let outcomes: Vec<_> = state.installs().iter().map(|install| install.outcome).collect();
+        let expected = [InstallOutcome::Reverted, InstallOutcome::Confirmed];
+        assert_eq!(outcomes, expected, "{when}");
+    }
+    assert!(olds > 3 && parents > 3 && news > 3, "{olds} old, {parents} parents, {news} new");
 }
 
 /// Another fleet counts from 1 again; the adapter that is there is there, whoever releases it.

@@ -73,4 +73,9 @@ impl Learner for Handle {
         // Nor does it then.
         let _ = self.order(Order::Withdraw);
     }
+
+    fn recall(&self, artifact: Hash) {
+        // The next start finds the trial, and is told again.
+        let _ = self.order(Order::Recall(artifact));
+    }
 }

@@ -206,6 +206,14 @@ pub(super) fn second_look(
     Ok(Done::Over)
 }
 
+/// Gives the parent of the generation on trial back: its fleet has withdrawn it.
+///
+/// # Errors
+/// [`DeviceError`]: it is still on trial, or the state must be opened again.
+pub(super) fn recall(tools: &Tools, store: &mut Store, board: &Board) -> Result<(), DeviceError> {
+    revert(tools, store, board, "its fleet offered another during the trial")
+}
+
 fn confirm(store: &mut Store, reason: &str, after: Option<f64>) -> Result<(), DeviceError> {
     store.state.confirm(reason, after)?;
     tracing::info!(reason, "the generation on trial is confirmed");

@@ -44,6 +44,7 @@ use sapwood::learner::LearnError;
 use sapwood::ports::{Storage, StorageError};
 use sapwood::state::StateError;
 use sapwood::tokenise::TokeniseError;
+use sapwood_protocol::fleet::id::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 
@@ -150,8 +151,11 @@ pub enum Order {
     /// not outlive the program: whoever gives it gives it again until [`View::installs`] says how it
     /// ended; what was taken before changes nothing.
     Install(Arc<Offered>),
-    /// Install nothing that was ordered and has not begun: its fleet was left.
+    /// Install nothing that was ordered and has not begun: its fleet was left, or offers another.
     Withdraw,
+    /// Where this global adapter is on trial, end the trial: the generation before it returns, whatever
+    /// the constraints say. It does not outlive the program either.
+    Recall(Hash),
 }
 
 /// What the servers ask of the device; cheap to clone.

@@ -6,6 +6,7 @@
 use super::Order;
 use crate::paused::Paused;
 use crate::sync::Offered;
+use sapwood_protocol::fleet::id::Hash;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -21,6 +22,8 @@ pub(super) struct Told {
     pub(super) ending: bool,
     /// The newest global adapter that is to be installed.
     pub(super) install: Option<Arc<Offered>>,
+    /// What is to be on trial no longer.
+    pub(super) recalled: Option<Hash>,
 }
 
 impl Told {
@@ -55,6 +58,7 @@ impl Told {
                 }
             }
             Order::Withdraw => self.install = None,
+            Order::Recall(artifact) => self.recalled = Some(artifact),
             // Whoever gave it has written it down: the next look sees it.
             Order::Pause | Order::Resume => {}
         }

@@ -95,6 +95,7 @@ impl<'w> Watch<'w> {
             match order {
                 Order::Pause => return Some("paused by an operator".to_owned()),
                 Order::Stop => return Some("the program was told to end".to_owned()),
+                Order::Recall(_) => return Some("its fleet took back what is on trial".to_owned()),
                 Order::JobNow => self.situation.ordered = true,
                 // An install waits for the end of what is under way.
                 Order::Resume | Order::Install(_) | Order::Withdraw => {}

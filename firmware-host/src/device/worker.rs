@@ -33,6 +33,7 @@ use jiff::tz::TimeZone;
 use sapwood::inbox::{InboxError, Job};
 use sapwood::learner::Event;
 use sapwood::state::{Checkpoint, InstallOutcome};
+use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::limits::INSTALL_STARTS_MAX;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -95,8 +96,9 @@ impl Worker {
         let sight = Sight { clock, probes, constraints, board: Arc::new(Board::default()) };
         let (sender, orders) = mpsc::channel();
         let paused = Arc::new(Paused::read(store.meter.clone())?);
-        let (ordered, ending, install) = (false, false, None);
-        let told = Told { orders, paused: paused.clone(), ordered, ending, install };
+        let (ordered, ending) = (false, false);
+        let (install, recalled) = (None, None);
+        let told = Told { orders, paused: paused.clone(), ordered, ending, install, recalled };
         tools.serve(&store.state, &sight.board)?;
         let facts = fleet::facts(tools.served.engines.base.hash(), &tools.spec()?);
         let view = Arc::new(Mutex::new(fleet::view(facts, &store.state)));
@@ -183,6 +185,7 @@ impl Worker {
             self.sight.board.update(|status| status.phase = Phase::Stopping);
             return Ok(Pace::End);
         }
+        self.recall()?;
         // An order that would wait for samples could come true at any time.
         self.told.ordered &= self.store.inbox().reach(1).is_some();
         let state = &self.store.state;
@@ -216,6 +219,24 @@ impl Worker {
             (false, true) => Pace::Again,
             (false, false) => Pace::Wait,
         })
+    }
+
+    /// Ends the trial of what its fleet took back; it is one write, and needs no constraint.
+    fn recall(&mut self) -> Result<(), DeviceError> {
+        let Self { tools, store, sight, told, .. } = self;
+        let Some(Hash(artifact)) = told.recalled.take() else { return Ok(()) };
+        let is_it = store.state.global().is_some_and(|global| global.artifact == artifact);
+        if store.state.trial().is_none() || !is_it {
+            return Ok(());
+        }
+        let done = install::recall(tools, store, &sight.board);
+        self.show();
+        match done {
+            // Its fleet tells it again.
+            Err(error) if !error.is_final() => tracing::error!(%error, "the trial goes on"),
+            done => done?,
+        }
+        Ok(())
     }
 
     /// Shows what is there after it changed: to people, and to a fleet.

@@ -11,8 +11,9 @@ use super::learner::{View, ended};
 use sapwood::state::Install;
 use sapwood_protocol::fleet::code::Code;
 use sapwood_protocol::fleet::id::Hash;
-use sapwood_protocol::fleet::message::{DeviceState, Invite, Report, one_line};
+use sapwood_protocol::fleet::message::{DeviceState, Installed, Invite, Report, one_line};
 use sapwood_protocol::fleet::schedule::backoff;
+use sapwood_protocol::fleet::statement::Statement;
 use sapwood_protocol::limits::{
     FLEET_BACKOFF_S_MAX, FLEET_CHECK_IN_S_MIN, FLEET_REASON_BYTES_MAX, FLEET_REPORTS_MAX,
 };
@@ -251,6 +252,13 @@ pub(super) fn is_ended(view: &View, sequence: u64) -> bool {
     let told = |install: &Install| install.sequence == sequence && ended(install).is_some();
     let beyond = view.global.is_some_and(|global| global.sequence > sequence);
     beyond || view.installs.iter().any(told)
+}
+
+/// The artifact whose trial ends because of a statement that was taken since: a server offers one during a
+/// trial only where what is on trial was taken back.
+pub(super) fn recalls(view: &View, next: &Statement) -> Option<Hash> {
+    let Installed { sequence, artifact } = view.installed().filter(|_| view.trial)?;
+    (next.sequence > sequence && next.artifact != artifact).then_some(artifact)
 }
 
 #[cfg(test)]

@@ -39,10 +39,12 @@ impl View {
             });
             match again {
                 // Offered once more while it was there, by this fleet: under its later number.
-                Some(&Install { series, sequence, .. }) => {
+                Some(&Install { series, sequence, .. })
+                    if sequence > global.sequence || !is_own(global.series) =>
+                {
                     Some(Global { series, sequence, ..global })
                 }
-                None => Some(global).filter(|global| is_own(global.series)),
+                _ => Some(global).filter(|global| is_own(global.series)),
             }
         });
         let is_elsewhere = global.is_some() && seen.is_none();
@@ -110,4 +112,6 @@ pub trait Learner: Send + Sync + 'static {
     fn install(&self, offered: Offered);
     /// What it was given and has not begun is no longer to be installed.
     fn withdraw(&self);
+    /// Where that artifact is on trial, the trial ends now: the generation before it returns.
+    fn recall(&self, artifact: Hash);
 }

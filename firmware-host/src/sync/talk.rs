@@ -93,7 +93,13 @@ impl Member {
     }
 
     /// Checks in; what the answer says of the device is in the book.
-    pub(super) async fn check_in(&mut self, view: &View) -> Result<CheckedIn, Trouble> {
+    ///
+    /// - `candidates`: whether it takes them.
+    pub(super) async fn check_in(
+        &mut self,
+        view: &View,
+        candidates: bool,
+    ) -> Result<CheckedIn, Trouble> {
         let counter = self.number()?;
         let ready = view.ready.filter(|ready| ready.steps > 0 && ready.tokens > 0);
         let check_in = CheckIn {
@@ -102,6 +108,7 @@ impl Member {
             facts: view.facts,
             installed: view.installed(),
             trial: view.trial,
+            candidates: Some(candidates),
             generation: view.generation,
             ready,
             reports: reports(self.book(), view),

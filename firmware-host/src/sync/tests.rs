@@ -8,6 +8,7 @@ mod rig;
 mod round;
 mod owner;
 mod moved;
+mod recalled;
 mod wrong;
 mod cuts;
 mod real;

@@ -6,7 +6,7 @@
 //! - Never here: threads, orders.
 
 use super::book::Book;
-use super::decide::{Follow, Pace, Retry, is_ended, reports};
+use super::decide::{Follow, Pace, Retry, is_ended, recalls, reports};
 use super::errand::{Begun, Budget, Done, Sending};
 use super::learner::{Offered, View};
 use super::member::Member;
@@ -18,6 +18,7 @@ use crate::config::Fleet;
 use crate::status::FleetStatus;
 use jiff::Timestamp;
 use sapwood::state::Series;
+use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::fleet::message::{CheckedIn, DeviceState, Invite};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const HEAR: Duration = Duration::from_millis(20);
 /// Between two times that the learner is given the same file.
 const AGAIN: Duration = Duration::from_secs(600);
+/// Between two times that the learner is told to end a trial.
+const RECALL: Duration = Duration::from_secs(10);
 /// Between two looks whether another day has begun.
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -58,6 +61,8 @@ pub(super) struct Turn {
     round: Option<u64>,
     /// What the learner was given, and when.
     given: Option<(u64, Duration)>,
+    /// What it was told to end the trial of, and when.
+    recalled: Option<(Hash, Duration)>,
     /// What the server was told of: the commit, and how many reports waited.
     told: Option<(u64, usize)>,
     counted: Counted,
@@ -95,6 +100,7 @@ impl Turn {
             invite: None,
             round: None,
             given: None,
+            recalled: None,
             told: None,
             counted: Counted::default(),
             is_alone: false,
@@ -190,6 +196,14 @@ impl Turn {
             tracing::info!(sequence = statement.sequence, "the learner is done with it");
             member.end()?;
         }
+        let recalled = member.trusted().and_then(|next| recalls(view, &next));
+        if let Some(artifact) = recalled
+            && self.recalled.is_none_or(|(was, at)| was != artifact || now >= at + RECALL)
+        {
+            tracing::info!(%artifact, "another is offered: the trial ends");
+            self.recalled = Some((artifact, now));
+            self.world.learner.recall(artifact);
+        }
         let waiting = reports(member.book(), view).len();
         let is_news = |(generation, told)| view.generation != generation || waiting > told;
         // The first check-in tells of it in any case.
@@ -264,7 +278,7 @@ impl Turn {
                 return Ok(check_in_s);
             }
         }
-        let answer = member.check_in(view).await?;
+        let answer = member.check_in(view, self.config.lab).await?;
         let check_in_s = answer.check_in_s;
         self.pace.check_in_s = check_in_s;
         // What is wrong with an offer makes no check-in fail.
@@ -296,6 +310,8 @@ impl Turn {
                 && member.take(offer, cohort, self.config.lab)?
             {
                 tracing::info!(sequence = member.book().taken(), "a global adapter is offered");
+                // What came before it and has not begun is not to begin any more.
+                self.world.learner.withdraw();
                 self.bring.worked();
             }
         }

@@ -37,6 +37,8 @@ impl Learner for Silent {
     fn install(&self, _: Offered) {}
 
     fn withdraw(&self) {}
+
+    fn recall(&self, _: Hash) {}
 }
 
 /// A file of the fleet's folder, as `sync/sealed.rs` says.

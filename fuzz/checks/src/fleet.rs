@@ -286,6 +286,7 @@ pub fn message_seeds() -> Vec<Seed> {
         facts,
         installed: Some(Installed { sequence: 6, artifact: hash }),
         trial: true,
+        candidates: None,
         generation: 12,
         ready: Some(Ready { steps: 40, tokens: 9000 }),
         reports: vec![report],

@@ -22,6 +22,9 @@ const TRIES: u32 = 4;
 /// Seconds after which there may be room.
 const ROOM_S: u64 = 3600;
 
+/// Of the lab, and takes no candidates: the number in the column `lab`, which is 1 for the others of it.
+const REFUSES: u64 = 2;
+
 /// A device's row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Device {
@@ -39,8 +42,10 @@ pub struct Device {
     pub agent: String,
     /// The operator's label.
     pub label: Option<String>,
-    /// Whether it takes candidates.
+    /// Whether it is of the lab, by the operator's word.
     pub lab: bool,
+    /// Whether one of the lab takes candidates, by its own word; one that says nothing does.
+    pub candidates: bool,
     /// What it adapts.
     pub facts: Facts,
     /// When it enrolled, and when it last checked in.
@@ -116,6 +121,7 @@ macro_rules! device_rows {
 fn read(row: Row) -> Result<Device, BookError> {
     let mut columns = Columns::of(row);
     let columns = &mut columns;
+    let place;
     Ok(Device {
         id: DeviceId(columns.array()?),
         key: PublicKey(columns.array()?),
@@ -124,7 +130,11 @@ fn read(row: Row) -> Result<Device, BookError> {
         name: columns.text()?,
         agent: columns.text()?,
         label: columns.maybe_text()?,
-        lab: columns.number()? == 1,
+        lab: {
+            place = columns.number()?;
+            place != 0
+        },
+        candidates: place != REFUSES,
         facts: Facts {
             base: Hash(columns.array()?),
             first_layer: columns.number()? as u16,
@@ -145,6 +155,15 @@ fn read(row: Row) -> Result<Device, BookError> {
             last_ms: columns.number()?,
         },
     })
+}
+
+/// The number in the column `lab` of a device.
+pub fn place(device: &Device) -> u64 {
+    match (device.lab, device.candidates) {
+        (false, _) => 0,
+        (true, true) => 1,
+        (true, false) => REFUSES,
+    }
 }
 
 /// The device of that name.

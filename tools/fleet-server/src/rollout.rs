@@ -5,7 +5,8 @@
 //! ```
 //! - A candidate is of the lab and stays there. A release begins at 1 % and goes on by what became of it.
 //! - Silence is no success. An offer that brings no outcome counts once in `offer_h` hours, five times.
-//! - Rolling back is a release of an older artifact under a new sequence, offered to all at once.
+//! - Rolling back is a release of an older artifact under a new sequence, offered to all at once, also to who
+//!   has on trial what was taken back: such an offer ends the trial.
 //! - Never here: sockets, clocks, chance, keys.
 
 mod release;
@@ -44,29 +45,45 @@ fn reaches(release: &Release, device: DeviceId, lab: bool) -> bool {
     lab || (release.role == Role::Release && counted)
 }
 
+/// Whether a device takes such a statement at all.
+fn takes(device: &Device, release: &Release) -> bool {
+    release.role == Role::Release || device.candidates
+}
+
+/// Whether it reaches a device that can take it: what it cannot take stands in the way of nothing else.
+fn suits(release: &Release, device: &Device, now_ms: u64) -> bool {
+    let is_valid = now_ms / 1000 < release.expires_s;
+    takes(device, release) && is_valid && reaches(release, device.id, device.lab)
+}
+
 /// What a device is offered, and how that is noted.
 ///
-/// - `releases`: of its cohort, as [`offered`] gives them. `ended`: how the install of a sequence ended
-///   on the device, if it did.
+/// - `releases`: of its cohort, as [`offered`] gives them. `withdrawn`: whether what is installed was taken
+///   back. `ended`: how the install of a sequence ended on the device, if it did.
 /// # Errors
 /// Those of `ended`.
 pub fn offer<'a, E>(
     device: &Device,
-    releases: &'a [Release],
+    (releases, withdrawn): (&'a [Release], bool),
     mut ended: impl FnMut(u64) -> Result<Option<Outcome>, E>,
     policy: &Policy,
     now_ms: u64,
 ) -> Result<Option<(&'a Release, Offered)>, E> {
-    if device.state != DeviceState::Accepted || device.trial {
+    // A trial is left alone, unless of what is no longer to be there.
+    if device.state != DeviceState::Accepted || (device.trial && !withdrawn) {
         return Ok(None);
     }
-    let Some(release) = releases.iter().find(|release| reaches(release, device.id, device.lab))
-    else {
+    let Some(release) = releases.iter().find(|release| suits(release, device, now_ms)) else {
         return Ok(None);
     };
     let has = device.installed;
-    let news = release.sequence > has.sequence && release.artifact != has.artifact;
-    if !news || now_ms / 1000 >= release.expires_s {
+    if release.sequence <= has.sequence || release.artifact == has.artifact {
+        return Ok(None);
+    }
+    // Below what it took once nothing is taken any more.
+    let was = device.offer.sequence;
+    let took = releases.iter().any(|one| one.sequence == was && takes(device, one));
+    if took && release.sequence < was {
         return Ok(None);
     }
     // What was confirmed and is not there any more went with the device's disk: it is offered again.

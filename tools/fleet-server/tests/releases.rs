@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Device, Fleet, candidate, cohort, fleet, own, promote, release, so_far};
+use common::{Device, Fleet, candidate, cohort, fleet, own, promote, release, run, said, so_far};
 use fleet_server::home;
 use fleet_server::operator::releases::{self as orders, Word};
 use fleet_server::overview;
@@ -130,15 +130,20 @@ fn a_bad_release_pauses_and_is_back_within_a_check_in() {
     assert!(offered(&fleet, &mut devices[7]).is_some());
     assert!(offered(&fleet, &mut devices[6]).is_none(), "it has said no");
 
+    let tries = &mut devices[7];
+    (tries.installed, tries.trial) = (Some(Installed { sequence, artifact }), true);
+    assert!(offered(&fleet, tries).is_none(), "it is on trial");
     let keys = [home::key(&fleet.folder().join("keys/release.key")).unwrap()];
     let (back, zeros) =
         orders::rollback(&home, &cohort(&home), None, &keys, fleet.now_ms()).unwrap();
     assert_eq!((release(&fleet, sequence).state, back), (State::Aborted, sequence + 1));
-    for device in &mut devices[..6] {
+    let (confirmed, tried) = devices.split_at_mut(6);
+    for device in confirmed.iter_mut().chain(&mut tried[1..2]) {
         let (statement, offer) = offered(&fleet, device).unwrap();
         assert_eq!((statement.sequence, statement.artifact), (back, zeros), "at its next check-in");
         let file = device.call("GET", &offer.url, b"").unwrap();
         assert_eq!((file.status, Hash::of(&file.body)), (200, zeros));
+        device.trial = false;
         ends(&fleet, device, &statement, Outcome::Confirmed);
     }
     devices
@@ -150,4 +155,37 @@ fn a_bad_release_pauses_and_is_back_within_a_check_in() {
     let again = orders::rollback(&home, &cohort(&home), None, &keys, fleet.now_ms()).unwrap();
     assert_eq!(again, (sequence + 1, zeros), "what stood before, not the one that was taken back");
     assert_ne!(artifact, zeros);
+}
+
+/// Its operator saw nothing of it, and it got neither candidates nor releases.
+#[test]
+fn a_device_of_the_lab_that_takes_no_candidates_says_so_and_gets_releases() {
+    let (fleet, mut devices) = fleet(2);
+    let lab = |seed, candidates| {
+        let mut device = fleet.device(seed);
+        device.enrol(fleet.link(1, true).token.as_deref()).unwrap();
+        device.candidates = candidates;
+        device
+    };
+    let [mut takes, mut silent, mut refuses] =
+        [(20, Some(true)), (21, None), (22, Some(false))].map(|(seed, word)| lab(seed, word));
+    let (sequence, _) = candidate(&fleet, &mut devices, NONE, 0);
+    let sequences = |device: &mut Device| Some(offered(&fleet, device)?.0.sequence);
+    assert_eq!(sequences(&mut takes), Some(sequence));
+    assert_eq!(sequences(&mut silent), Some(sequence), "a program of before");
+    assert_eq!(sequences(&mut refuses), None);
+    let list = |line: &str| {
+        let rows = said(&run(&fleet.folder(), &["devices", "list"]));
+        let row = rows.lines().find(|row| row.contains(line)).unwrap().to_owned();
+        row.contains("lab, takes no candidates")
+    };
+    assert_eq!(
+        [&takes, &silent, &refuses].map(|one| list(&one.id.to_string())),
+        [false, false, true]
+    );
+    let release = promote(&fleet, sequence, "release.key").unwrap();
+    assert_eq!(sequences(&mut refuses), Some(release), "it is of the lab all the same");
+    refuses.candidates = Some(true);
+    sequences(&mut refuses);
+    assert!(!list(&refuses.id.to_string()));
 }

@@ -188,6 +188,7 @@ impl World {
         // One that was taken before is offered until its end is told.
         if let Ok(statement) = standing.take(&offer.statement.0, &signatures) {
             device.takes(statement, offer.url.clone());
+            self.settle(device);
         }
     }
 

@@ -150,6 +150,7 @@ impl Device {
             facts,
             installed: (self.installed.sequence > 0).then_some(self.installed),
             trial: self.trial.is_some(),
+            candidates: Some(self.lab),
             generation: self.generation,
             ready: self.trial.is_none().then_some(Ready { steps: 40, tokens }),
             reports: self.reports.clone(),
@@ -171,9 +172,12 @@ impl Device {
         self.installed.artifact
     }
 
-    /// Takes a statement, whose artifact is to be fetched.
+    /// Takes a statement, whose artifact is to be fetched; what is on trial then was taken back.
     pub fn takes(&mut self, statement: Statement, url: String) {
         self.taken = statement.sequence;
+        for trial in &mut self.trial {
+            (trial.ends_ms, trial.outcome) = (0, Outcome::Reverted);
+        }
         let hasher = blake3::Hasher::new();
         self.fetch = Some(Box::new(Fetch { statement, url, have: 0, hasher }));
     }
@@ -294,5 +298,8 @@ mod tests {
         assert_eq!((said.installed.unwrap().sequence, said.reports.len()), (3, 2));
         device.forgets(&[3]);
         assert_eq!(device.checks_in(facts).reports[0].sequence, 4);
+        device.installs(&statement(5), Outcome::Confirmed, 300);
+        device.takes(statement(6), "/x".into());
+        assert_eq!((device.settles(201), device.runs().0[0]), (Some(Outcome::Reverted), 3));
     }
 }

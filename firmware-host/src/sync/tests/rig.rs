@@ -25,6 +25,8 @@ pub(super) struct Pupil {
     /// How installs end; none: never.
     pub(super) ends: Mutex<Option<InstallOutcome>>,
     pub(super) given: Mutex<Vec<Offered>>,
+    /// What it was told to end the trial of.
+    pub(super) recalled: Mutex<Vec<Hash>>,
 }
 
 impl Pupil {
@@ -43,6 +45,7 @@ impl Pupil {
             disk: Mutex::new(Arc::new(CutDisk::new())),
             ends: Mutex::new(Some(InstallOutcome::Confirmed)),
             given: Mutex::default(),
+            recalled: Mutex::default(),
         })
     }
 
@@ -81,12 +84,24 @@ impl Learner for Pupil {
             let install = Install { sequence, series, artifact, outcome, reason, before, after };
             view.installs.push(install);
             view.global = Some(Global { ranks: 2, artifact, sequence, series });
+            view.trial = outcome == InstallOutcome::Trialled;
             view.generation += 1;
         }
     }
 
     fn withdraw(&self) {
-        self.given.lock().unwrap().clear();
+        let view = self.view.lock().unwrap();
+        let has_begun = |offered: &Offered| {
+            let is_it = |one: &Install| {
+                (one.series, one.sequence) == (Some(offered.series), offered.sequence)
+            };
+            view.installs.iter().any(is_it)
+        };
+        self.given.lock().unwrap().retain(has_begun);
+    }
+
+    fn recall(&self, artifact: Hash) {
+        self.recalled.lock().unwrap().push(artifact);
     }
 }
 

@@ -208,6 +208,9 @@ pub struct CheckIn {
     pub installed: Option<Installed>,
     /// Whether that is on trial.
     pub trial: bool,
+    /// Whether the device takes candidates; one of before says nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidates: Option<bool>,
     /// Number of the device's last commit.
     pub generation: u64,
     /// What it could upload, if it could.

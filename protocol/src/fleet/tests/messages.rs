@@ -14,8 +14,18 @@ use std::vec::Vec;
 use std::{format, vec};
 
 /// Fields that may be missing.
-const OPTIONAL: [&str; 9] =
-    ["token", "label", "installed", "ready", "before", "after", "trust_epoch", "release", "invite"];
+const OPTIONAL: [&str; 10] = [
+    "token",
+    "label",
+    "installed",
+    "candidates",
+    "ready",
+    "before",
+    "after",
+    "trust_epoch",
+    "release",
+    "invite",
+];
 
 fn hash() -> String {
     Hash([0xab; 32]).to_string()
@@ -42,7 +52,8 @@ fn enrolled() -> Value {
 
 fn check_in() -> Value {
     json!({"protocol": 1, "counter": 7, "agent": "sapwood/0.1.0", "facts": facts(),
-        "installed": {"sequence": 6, "artifact": hash()}, "trial": false, "generation": 12,
+        "installed": {"sequence": 6, "artifact": hash()}, "trial": false, "candidates": true,
+        "generation": 12,
         "ready": {"steps": 340, "tokens": 87040},
         "reports": [{"sequence": 6, "outcome": "confirmed", "reason": "as good as before",
             "before": 2.25, "after": 2.24}]})
@@ -84,7 +95,8 @@ fn every_field<M: Message>(good: &Value) {
         for wrong in wrong_values() {
             let optional = OPTIONAL.contains(&name) && wrong.is_null();
             let number = is_score && (wrong == json!(1.5) || wrong == json!(1_u64 << 53));
-            if optional || number || (name == "trial" && wrong.is_boolean()) {
+            if optional || number || (["trial", "candidates"].contains(&name) && wrong.is_boolean())
+            {
                 continue;
             }
             let mut bad = good.clone();
@@ -160,8 +172,16 @@ fn every_wrong_field_of_every_message_is_told_in_one_line() {
 
 #[test]
 fn a_check_in_is_these_bytes() {
-    let message: CheckIn = said(&check_in()).unwrap();
-    let text = String::from_utf8(write(&message).unwrap()).unwrap();
+    let written = |value: &Value| {
+        let message: CheckIn = said(value).unwrap();
+        String::from_utf8(write(&message).unwrap()).unwrap()
+    };
+    // As a program of before says it.
+    let mut before = check_in();
+    before.as_object_mut().unwrap().remove("candidates");
+    let text = written(&before);
+    let now = text.replace("\"trial\":false,", "\"trial\":false,\"candidates\":true,");
+    assert_eq!(written(&check_in()), now);
     let hash = hash();
     assert_eq!(
         text,

@@ -200,4 +200,12 @@ impl Learner for Pupil {
     fn withdraw(&self) {
         *open(&self.waits) = None;
     }
+
+    fn recall(&self, artifact: Hash) {
+        (self.hook)(self.learned());
+        let view = self.learned().view;
+        if view.trial && view.installed().is_some_and(|on| on.artifact == artifact) {
+            self.end(Outcome::Reverted);
+        }
+    }
 }

@@ -96,7 +96,8 @@ fn decide(
                     |report| Ok(Some(report.outcome)),
                 )
             };
-            if let Some((release, noted)) = rollout::offer(&now, &releases, own, &policy, now_ms)? {
+            let releases = (&releases[..], withdrawn(book, cohort.id, &now)?);
+            if let Some((release, noted)) = rollout::offer(&now, releases, own, &policy, now_ms)? {
                 offer = noted;
                 answer.release = Some(Offer {
                     statement: Bytes(release.statement.clone()),
@@ -163,6 +164,8 @@ fn told_of(device: &Device, message: &CheckIn, cohort: Option<&Cohort>) -> Devic
         counter: message.counter,
         installed: message.installed.unwrap_or(none),
         trial: message.trial,
+        // One of before says nothing, and takes what it is offered or not.
+        candidates: message.candidates.unwrap_or(true),
         generation: message.generation,
         // Sequences are a cohort's own.
         offer: if moved { Offered::default() } else { device.offer },
@@ -193,6 +196,15 @@ fn cohort(
         policy: Policy::default(),
     };
     Ok((Some(cohort), vec![cohorts::make(id, &message.facts, label)]))
+}
+
+/// Whether what a device has on trial was taken back.
+fn withdrawn(book: &dyn Book, cohort: CohortId, device: &Device) -> Result<bool, BookError> {
+    if !device.trial {
+        return Ok(false);
+    }
+    let release = rollout::find(book, cohort, device.installed.sequence)?;
+    Ok(release.is_some_and(|release| release.state == rollout::State::Aborted))
 }
 
 /// The ends of installs that are news.
@@ -268,10 +280,10 @@ fn invite(
 fn noted(before: &Device, now: &Device, offer: Offered, told: &Told, now_ms: u64) -> Statement {
     let sql = "update device set cohort = $4, agent = $5, base = $6, first_layer = $7, targets = $8, rank = $9,
         seen = $10, counter = $11, told = $12, sequence = $13, artifact = $14, trial = $15, generation = $16,
-        offered = $17, offers = $18, offered_first = $19, offered_last = $20
+        offered = $17, offers = $18, offered_first = $19, offered_last = $20, lab = $22
         where id = $1 and state = $2 and counter = $3 and told = $21
         and (exists(select 1 from cohort where id = $4) or $4 is null)";
-    let values: [Value; 21] = [
+    let values: [Value; 22] = [
         now.id.into(),
         devices::number(before.state).into(),
         before.counter.into(),
@@ -293,6 +305,7 @@ fn noted(before: &Device, now: &Device, offer: Offered, told: &Told, now_ms: u64
         offer.first_ms.into(),
         offer.last_ms.into(),
         before.told_ms.into(),
+        devices::place(now).into(),
     ];
     Statement::one(sql, values)
 }
@@ -336,6 +349,7 @@ mod tests {
                 facts,
                 installed: None,
                 trial: false,
+                candidates: None,
                 generation: 1,
                 ready: None,
                 reports: Vec::new(),

@@ -20,6 +20,7 @@ fn device() -> Device {
         agent: String::new(),
         label: None,
         lab: false,
+        candidates: true,
         facts,
         enrolled_ms: 1,
         seen_ms: 0,

@@ -100,7 +100,11 @@ fn list(place: &Place, state: Option<&str>) -> Result<()> {
             state.as_str().unwrap_or_default(),
             device.name,
             device.label.as_deref().unwrap_or("-"),
-            if device.lab { "  lab" } else { "" },
+            match (device.lab, device.candidates) {
+                (false, _) => "",
+                (true, true) => "  lab",
+                (true, false) => "  lab, takes no candidates",
+            },
             ago(device.seen_ms, now_ms),
         )
     };
@@ -116,6 +120,7 @@ fn row(device: &Device) -> Value {
         "agent": device.agent,
         "label": device.label,
         "lab": device.lab,
+        "candidates": device.lab && device.candidates,
         "cohort": device.cohort,
         "enrolled": device.enrolled_ms,
         "seen": device.seen_ms,

@@ -38,6 +38,7 @@ fn device(n: u32) -> Device {
         agent: String::new(),
         label: Some(String::new()),
         lab: false,
+        candidates: true,
         facts: Facts { base: Hash([2; 32]), first_layer: 1, targets: 5, rank: 8 },
         enrolled_ms: 1,
         seen_ms: 0,
@@ -57,7 +58,7 @@ fn offered(
     now_ms: u64,
 ) -> Option<(u64, Offered)> {
     let ended = |_| Ok::<_, Infallible>(ended);
-    let Ok(offered) = offer(device, releases, ended, &Policy::default(), now_ms);
+    let Ok(offered) = offer(device, (releases, false), ended, &Policy::default(), now_ms);
     offered.map(|(release, offered)| (release.sequence, offered))
 }
 
@@ -110,6 +111,36 @@ fn only_news_are_offered_and_only_to_who_can_take_them() {
         Some(3),
         "the one that stands, where the next is not for it"
     );
+}
+
+/// It was offered the candidate for ever, and the release below it never.
+#[test]
+fn a_device_of_the_lab_that_takes_no_candidates_is_offered_what_it_takes() {
+    let all = [release(9, Role::Candidate, 0), release(5, Role::Release, 5)];
+    let lab = Device { lab: true, ..device(1) };
+    assert_eq!(sequence(&lab, &all), Some(9));
+    let unwilling = Device { candidates: false, ..lab.clone() };
+    assert_eq!(sequence(&unwilling, &all), Some(5));
+    let early = [release(9, Role::Candidate, 0), release(5, Role::Release, 0)];
+    assert_eq!(sequence(&unwilling, &early), Some(5), "it is of the lab all the same");
+    let expired = [Release { expires_s: DAY / 1000, ..all[0].clone() }, all[1].clone()];
+    assert_eq!(sequence(&lab, &expired), Some(5), "what has expired stands in nobody's way");
+    let offer = Offered { sequence: 9, times: 1, first_ms: 1, last_ms: 1 };
+    assert_eq!(sequence(&Device { offer, ..lab }, &expired), None, "it took that one");
+    assert_eq!(sequence(&Device { offer, ..unwilling }, &all), Some(5), "it did not");
+}
+
+/// It served to the end of its trial, and was counted as confirmed.
+#[test]
+fn what_was_taken_back_is_followed_by_the_next_during_its_trial() {
+    let all = [release(9, Role::Release, 5)];
+    let trial = Device { trial: true, ..device(1) };
+    let offered = |withdrawn| {
+        let ended = |_| Ok::<_, Infallible>(None);
+        let Ok(offered) = offer(&trial, (&all, withdrawn), ended, &Policy::default(), DAY);
+        offered.map(|(release, _)| release.sequence)
+    };
+    assert_eq!([false, true].map(offered), [None, Some(9)]);
 }
 
 #[test]

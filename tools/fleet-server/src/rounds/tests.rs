@@ -34,6 +34,7 @@ fn device(n: u32) -> Device {
         agent: String::new(),
         label: Some(String::new()),
         lab: false,
+        candidates: true,
         facts: Facts { base: Hash([2; 32]), first_layer: 1, targets: 5, rank: 8 },
         enrolled_ms: 1,
         seen_ms: 0,

@@ -48,6 +48,7 @@ pub(crate) struct Device {
     pub(crate) ready: Option<Ready>,
     pub(crate) facts: Facts,
     pub(crate) trial: bool,
+    pub(crate) candidates: Option<bool>,
 }
 
 pub(crate) fn facts() -> Facts {
@@ -99,6 +100,7 @@ impl Device {
             ready: Some(Ready { steps: 40, tokens: 1000 }),
             facts: facts(),
             trial: false,
+            candidates: None,
         }
     }
 
@@ -192,6 +194,7 @@ impl Device {
             facts: self.facts,
             installed: self.installed,
             trial: self.trial,
+            candidates: self.candidates,
             generation: 3,
             ready: self.ready,
             reports: vec![],
