@@ -11,6 +11,7 @@ use firmware_host::config::ConfigError;
 use firmware_host::serve::ServeError;
 use firmware_host::service::ServiceError;
 use firmware_host::supervise::{Broken, EXIT_BROKEN};
+use firmware_host::sync::FleetError;
 use program::cli::{ChoiceError, Command};
 use std::process::ExitCode;
 
@@ -49,6 +50,7 @@ fn status(error: &anyhow::Error) -> u8 {
             || is_ruled_out(cause)
             || cause.downcast_ref::<ServeError>().is_some_and(ServeError::is_choice)
             || cause.downcast_ref::<ServiceError>().is_some_and(ServiceError::is_choice)
+            || cause.downcast_ref::<FleetError>().is_some_and(FleetError::is_choice)
     };
     if error.chain().any(is_choice) {
         EXIT_CONFIG

@@ -6,10 +6,11 @@ use sapwood::adapter::{Adapter, Module, Spec, Target};
 use sapwood::ports::Disk;
 use sapwood::state::{Commit, LearnerRecord, State, shapes};
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 /// The configuration is refused: starting again does not help.
@@ -19,6 +20,16 @@ fn run(folder: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firmware-host"));
     command.args(["-c", "config.toml"]).args(words).current_dir(folder).env("HOME", "/srv/ann");
     command.output().unwrap()
+}
+
+/// The same with a line on its standard input.
+fn piped(folder: &Path, words: &[&str], line: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firmware-host"));
+    command.args(["-c", "config.toml"]).args(words).current_dir(folder);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    writeln!(child.stdin.take().unwrap(), "{line}").unwrap();
+    child.wait_with_output().unwrap()
 }
 
 fn said(output: &Output) -> String {
@@ -233,7 +244,7 @@ fn run_and_install_ask_the_same_of_a_configuration() {
     fs::write(path("drop/token"), "0123456789abcdef").unwrap();
     fs::set_permissions(path("drop/token"), fs::Permissions::from_mode(0o600)).unwrap();
     let long = format!("socket = \"/srv/{}\"", "s".repeat(120));
-    let rows: [(&str, &str, Option<&str>); 22] = [
+    let rows: [(&str, &str, Option<&str>); 23] = [
         ("", "", None),
         ("[serve]\nlisten = \"0.0.0.0:8321\"", "", Some("serve.listen")),
         ("[serve]\nlisten = \"0.0.0.0:8321\"", "--token-file token", None),
@@ -259,6 +270,7 @@ fn run_and_install_ask_the_same_of_a_configuration() {
         ("[job]\nsamples-min = 9\nsamples-max = 8", "", Some("job.samples-max")),
         ("[intake]\ninbox-samples-max = 8", "", Some("job.samples-min")),
         ("[constraints]\ncool-celsius = 85", "", Some("constraints.cool-celsius")),
+        ("[fleet]\nenabled = true\nca-file = \"nope\"", "", Some("fleet.ca-file")),
         ("[intake]\ninbox-bytes-max = 4096\n[serve]\nqueue = 4096\nconnections-max = 1", "", None),
     ];
     let managers = [
@@ -441,7 +453,7 @@ fn a_fleet_is_joined_and_left_without_a_program() {
     }
     let refused = run(folder.path(), &["fleet", "join", &link("a"), "--name", "a\u{202e}b"]);
     assert!(said(&refused).contains("characters that are seen"), "{}", said(&refused));
-    let joined = join(&link("a"));
+    let joined = piped(folder.path(), &["fleet", "join", "-", "--name", "kiosk"], &link("a"));
     assert!(said(&joined).contains("the next one joins"), "{}", said(&joined));
     for name in ["key", "book"] {
         let mode = fs::metadata(folder.path().join("state-fleet").join(name)).unwrap().mode();
@@ -457,9 +469,16 @@ fn a_fleet_is_joined_and_left_without_a_program() {
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!((&status["state"], &status["name"]), (&"joining".into(), &"kiosk".into()));
     assert!(!status.to_string().contains("token"), "{status}");
+    assert!(status["up_today"].is_null() && status["down_today"].is_null(), "{status}");
+    let shown = said(&run(folder.path(), &["fleet", "status"]));
+    assert!(!shown.contains("today"), "{shown}");
     let sync = said(&run(folder.path(), &["fleet", "sync"]));
     assert!(sync.contains("no program runs"), "{sync}");
+    // Who is in no fleet any more has it forgotten all the same.
+    fs::write(&config, &text).unwrap();
     assert!(said(&run(folder.path(), &["fleet", "leave"])).contains("in no fleet any more"));
-    assert!(!folder.path().join("state-fleet/key").exists());
+    let left = fs::read_dir(folder.path().join("state-fleet")).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["lock"]);
     assert!(said(&run(folder.path(), &["fleet", "status"])).contains("in no fleet"));
 }

@@ -14,6 +14,8 @@ use fleet_server::rounds::{self, State};
 use fleet_server::serve::{self, Server, Settings};
 use fleet_server::store::Book as _;
 use sapwood::base::{ExportOptions, export};
+use sapwood_protocol::fleet::id::Hash;
+use sapwood_protocol::fleet::link::Link;
 use sapwood_protocol::fleet::signatures::Signatures;
 use sapwood_protocol::fleet::statement::{Role, Statement};
 use sapwood_tiny as tiny;
@@ -214,4 +216,34 @@ fn a_running_device_joins_lends_what_it_learned_and_tries_what_was_merged() {
         assert!(left.contains("in no fleet any more"), "{left}");
         assert!(device.fleet().is_null());
     }
+}
+
+/// A link that does not work took the place of the one that did, and every command said that all was well.
+#[test]
+fn what_the_fleet_s_server_refuses_or_never_hears_is_a_command_that_fails() {
+    let place = tempfile::tempdir().unwrap();
+    let server = server(&place.path().join("fleet"));
+    let invitation = Invitation {
+        host: format!("localhost:{}", server.address.port()),
+        label: "kiosks".into(),
+        uses: 1,
+        expires_ms: fleet_server::ports::SystemClock::start().now_ms() + 86_400_000,
+        auto: true,
+        lab: false,
+        pinned: true,
+    };
+    let link = server.link(&invitation).unwrap();
+    let spoiled = Link { pin: Some(Hash([0x7a; 32])), ..link.clone() }.to_string();
+    let device = Device::start();
+    let (said, worked) = device.command(&["fleet", "join", &spoiled]);
+    assert!(!worked && said.contains("is not who it should be"), "{said}");
+    let (said, worked) = device.command(&["fleet", "join", &link.to_string()]);
+    assert!(worked && said.contains("accepted"), "{said}");
+    let (said, worked) = device.command(&["fleet", "join", &spoiled]);
+    assert!(!worked && said.contains("the link of before is kept"), "{said}");
+    let (said, worked) = device.command(&["fleet", "sync"]);
+    assert!(worked && said.contains("accepted"), "{said}");
+    server.stop();
+    let (said, worked) = device.command(&["fleet", "sync"]);
+    assert!(!worked && said.contains("cannot reach"), "{said}");
 }

@@ -163,7 +163,8 @@ pub(crate) enum Aside {
 pub(crate) enum Fleet {
     /// Join the fleet of an enrolment link; again, with another link of the same fleet, to go on by it.
     Join {
-        /// The link that the fleet's operator gave, `sapwood+https://..`.
+        /// The link that the fleet's operator gave, `sapwood+https://..`; `-` reads it from standard
+        /// input, so that no list of processes and no history of a shell holds its token.
         link: String,
         /// What people call this device; else the name of its system.
         #[arg(long, value_name = "NAME")]

@@ -18,6 +18,7 @@ use firmware_host::paused::{self, Paused};
 use firmware_host::probe::{SystemProbes, machine_bytes};
 use firmware_host::serve;
 use firmware_host::service::{self, Manager, Options, Place, Service};
+use firmware_host::sync;
 use serde_json::json;
 use std::fs;
 use std::io;
@@ -128,6 +129,10 @@ pub(crate) fn install(choices: &Choices, install: &Install) -> anyhow::Result<()
             return Err(error.into());
         }
         _ => {}
+    }
+    if install.place.root.is_none() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        sync::check(&config.fleet, &clock)?;
     }
     let options = Options {
         program: std::env::current_exe().context("cannot find this program's own file")?,

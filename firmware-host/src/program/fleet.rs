@@ -13,7 +13,9 @@ use firmware_host::config::Config;
 use firmware_host::sync::{self, FleetError, Store};
 use rustix::process::geteuid;
 use sapwood_protocol::fleet::link::Link;
+use sapwood_protocol::limits::FLEET_PATH_BYTES_MAX;
 use serde_json::{Value, json};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,29 +24,48 @@ pub(crate) fn run(config: &Config, command: &Command, json: bool) -> anyhow::Res
     if matches!(command, Command::Status) {
         return status(config, json);
     }
-    if !config.fleet.enabled {
+    let is_leave = matches!(command, Command::Leave);
+    if !config.fleet.enabled && !is_leave {
         return Err(FleetError::Off.into());
     }
-    let program = Program::find(config)?;
+    // One that has no fleet leaves the folder to whoever comes.
+    let program = Program::find(config)?.filter(|_| config.fleet.enabled);
     match (command, program) {
         (Command::Join { link, name }, program) => {
-            let link: Link = link.parse().map_err(FleetError::Link)?;
+            let link: Link = said(link)?.parse().map_err(FleetError::Link)?;
             join(config, program, &link, name.as_deref(), json)
         }
         (Command::Leave, Some(program)) => {
             let answer = program.ask(|client| client.fleet("leave", None))?;
             show::result(json, &answer, &left(true))
         }
-        (Command::Leave, None) => {
-            let was = sync::leave(&Store::exclusive(&folder(config)?)?)?;
-            show::result(json, &Value::Null, &left(was))
-        }
+        (Command::Leave, None) => show::result(json, &Value::Null, &left(leave(&folder(config)?)?)),
         (Command::Sync, Some(program)) => told(&program, "sync", json),
         (Command::RotateKey, Some(program)) => told(&program, "rotate-key", json),
         (Command::Sync | Command::RotateKey | Command::Status, None) => {
             anyhow::bail!("no program runs that could talk to the fleet's server")
         }
         (Command::Status, Some(_)) => Ok(()),
+    }
+}
+
+/// The link of the command line, or of standard input.
+fn said(link: &str) -> anyhow::Result<String> {
+    if link != "-" {
+        return Ok(link.to_owned());
+    }
+    let mut line = String::new();
+    // A byte more than a link may have is enough to know that it is none.
+    let input = io::stdin().take(FLEET_PATH_BYTES_MAX as u64 + 2);
+    BufReader::new(input).read_line(&mut line).context("cannot read the link")?;
+    Ok(line.trim().to_owned())
+}
+
+/// Forgets the fleet of a folder; whether there was one. The lock stays: who waits for it has it open.
+fn leave(folder: &Path) -> anyhow::Result<bool> {
+    match Store::look(folder)? {
+        Some(_) => Ok(sync::leave(&Store::exclusive(folder)?)?),
+        None => Ok(false),
     }
 }
 

@@ -105,8 +105,8 @@ pub(crate) fn fleet(value: &Value) -> String {
         ),
         row("last", word("last_check_in")),
         row("next", word("next_check_in")),
-        row("sent today", pair("up_today").filter(|_| value["check_ins"].is_array())),
-        row("came today", pair("down_today").filter(|_| value["check_ins"].is_array())),
+        row("sent today", pair("up_today")),
+        row("came today", pair("down_today")),
     ]
     .concat()
 }
@@ -310,7 +310,7 @@ mod tests {
         let fleet = json!({
             "state": "accepted", "fleet": "0102", "server": "h:1", "device": "07", "name": "kiosk\n",
             "label": null, "installed": 7, "trial": true, "waiting_for": "a download waits", "pending": 8,
-            "pending_bytes": [512, 2048], "up_today": [0, 100_000_000], "check_ins": [3, 1],
+            "pending_bytes": [512, 2048], "up_today": [0, 100_000_000], "down_today": null, "check_ins": [3, 1],
         });
         let lines = super::fleet(&fleet);
         for line in [

@@ -76,7 +76,10 @@ impl From<FleetError> for Refusal {
                 (S::BAD_REQUEST, "invalid_link")
             }
             FleetError::Store(_) => (S::INSUFFICIENT_STORAGE, "fleet_folder"),
-            FleetError::Failed(_) => (S::BAD_GATEWAY, "fleet_failed"),
+            FleetError::Failed(_) | FleetError::Joining(_) | FleetError::Unproven(_) => {
+                (S::BAD_GATEWAY, "fleet_failed")
+            }
+            FleetError::Asleep => (S::CONFLICT, "fleet_member"),
             FleetError::Busy => (S::SERVICE_UNAVAILABLE, "fleet_busy"),
             FleetError::Stopping => return Self::stopping(),
         };

@@ -35,10 +35,10 @@ pub struct FleetStatus {
     pub last_check_in: Option<String>,
     /// When it is asked again, by the same.
     pub next_check_in: Option<String>,
-    /// Bytes of updates sent today, and how many there may be.
-    pub up_today: [u64; 2],
-    /// Bytes of artifacts that came today, and how many there may be.
-    pub down_today: [u64; 2],
+    /// Bytes of updates sent today, and how many there may be; none while no program runs.
+    pub up_today: Option<[u64; 2]>,
+    /// Bytes of artifacts that came today, and how many there may be; none while no program runs.
+    pub down_today: Option<[u64; 2]>,
     /// Check-ins since the program began: answered, failed.
     pub check_ins: [u64; 2],
     /// Updates that the server has, since the program began.

@@ -175,6 +175,12 @@ impl Book {
         Self { host, pin, token, name, state: None, ..self.clone() }
     }
 
+    /// Whether the server has said that it knows the device, and has not let go of it.
+    pub(super) fn is_member(&self) -> bool {
+        use DeviceState::{Accepted, Pending, Suspended};
+        matches!(self.state, Some(Accepted | Pending | Suspended))
+    }
+
     /// Reads one.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, StoreError> {
         let body = BOOK.open(bytes)?;

@@ -47,17 +47,32 @@ impl Member {
             store.forget()?;
             return Ok(None);
         };
+        let pending = book.pending.as_ref().and_then(|pending| statement(&pending.signed));
+        store
+            .sweep(pending.map(|one| one.artifact), book.sent.as_ref().map(|sent| sent.hash))
+            .map_err(StoreError::from)?;
+        let counter = book.counter;
+        Ok(Some(Self::with(store, (book, counter), ca_file, time, network)?))
+    }
+
+    /// With a book that need not be on the disk, and the next number of a check-in. What was left in the
+    /// folder stays there.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub(super) fn with(
+        store: &Store,
+        (book, counter): (Book, u64),
+        ca_file: Option<&Path>,
+        time: &Arc<ServerTime>,
+        network: &Network,
+    ) -> Result<Self, Trouble> {
         let missing = StoreError::Damaged { file: "key", problem: "it is not there" };
         let key = store.key()?.ok_or(missing)?;
         let host = (book.host.as_str(), book.fleet);
         let exchange = Exchange::new(host, book.pin, ca_file, time.clone(), network.clone())?;
         let trust = book.trust.as_ref().map(|signed| held(&book, signed)).transpose()?;
-        let pending = book.pending.as_ref().and_then(|pending| statement(&pending.signed));
-        store
-            .sweep(pending.map(|one| one.artifact), book.sent.as_ref().map(|sent| sent.hash))
-            .map_err(StoreError::from)?;
-        let (store, counter) = (store.clone(), book.counter);
-        Ok(Some(Self { store, book, key, trust, exchange, counter }))
+        Ok(Self { store: store.clone(), book, key, trust, exchange, counter })
     }
 
     pub(super) fn book(&self) -> &Book {

@@ -41,6 +41,6 @@ pub use book::{Book, Day, Pending, Refused, Sent};
 pub use error::{ExchangeError, StoreError};
 pub use exchange::Network;
 pub use learner::{Learner, Offered, Part, View};
-pub use orders::{Fleet, FleetError, Life, Order, enlist, leave, look, start};
+pub use orders::{Fleet, FleetError, Life, Order, check, enlist, leave, look, start};
 pub use store::Store;
 pub use world::World;

@@ -10,6 +10,7 @@ use super::error::{ExchangeError, StoreError};
 use super::exchange::{Exchange, Network};
 use super::store::Store;
 use super::time::ServerTime;
+use super::tls::Known;
 use super::trouble::Trouble;
 use super::turn::{Turn, shown};
 use super::world::World;
@@ -95,12 +96,31 @@ pub enum FleetError {
     /// What the server says, or the way to it.
     #[error("{0}")]
     Failed(String),
+    /// The first link to a fleet.
+    #[error("{0}; the link is kept, and tried again by itself")]
+    Joining(String),
+    /// Another link to the fleet that the device is in.
+    #[error("{0}; the link of before is kept")]
+    Unproven(String),
+    /// The same, and nobody could try it.
+    #[error(
+        "this device is in that fleet, and another link is tried before it takes the place of the one \
+         of before: expected a program that runs; nothing was done"
+    )]
+    Asleep,
     /// It has too much to do.
     #[error("the fleet's thread is in the middle of a call: the order may still be followed")]
     Busy,
     /// The program is on its way out.
     #[error("the device program is stopping: nothing was done")]
     Stopping,
+}
+
+impl FleetError {
+    /// Whether the configuration is wrong, so that starting again does not help.
+    pub fn is_choice(&self) -> bool {
+        matches!(self, Self::Server(ExchangeError::Authorities { .. }))
+    }
 }
 
 type Answer = Result<Option<FleetStatus>, FleetError>;
@@ -124,17 +144,31 @@ impl Fleet {
     }
 }
 
-/// Notes that the device is of the fleet of a link; its server hears of it at the next check-in.
+/// Whether the fleet's thread can start with that configuration.
 ///
 /// # Errors
-/// [`FleetError`]: nothing was noted.
-pub fn enlist(
+/// [`FleetError::Server`]: the file of authorities is none.
+pub fn check(config: &Config, clock: &Arc<dyn Clock>) -> Result<(), FleetError> {
+    let Some(file) = config.ca_file.as_deref().filter(|_| config.enabled) else { return Ok(()) };
+    let time = Arc::new(ServerTime::new(clock.clone()));
+    Known::by_authorities(file, &time).map(drop).map_err(FleetError::Server)
+}
+
+/// What a link and a name make of a folder.
+enum Listed {
+    /// No server knows the device by what is there.
+    New(Book),
+    /// One does: this link is to be proven before it takes that one's place.
+    Again(Book),
+}
+
+fn listed(
     store: &Store,
     link: &Link,
     name: Option<&str>,
     ca_file: Option<&Path>,
     clock: &Arc<dyn Clock>,
-) -> Result<FleetStatus, FleetError> {
+) -> Result<Listed, FleetError> {
     let host = (link.host.as_str(), link.fleet);
     let time = Arc::new(ServerTime::new(clock.clone()));
     Exchange::new(host, link.pin, ca_file, time, Network::System).map_err(FleetError::Server)?;
@@ -148,19 +182,40 @@ pub fn enlist(
     if !fits || name.contains(is_hidden) {
         return Err(FleetError::Name { got: name.chars().take(80).collect() });
     }
-    let book = match old {
+    Ok(match old {
         Some(old) if old.fleet != link.fleet => {
             return Err(FleetError::Other { own: old.fleet, other: link.fleet });
         }
-        Some(old) => old.again(link, name),
+        Some(old) => match (old.is_member(), old.again(link, name)) {
+            (true, book) => Listed::Again(book),
+            (false, book) => Listed::New(book),
+        },
         None => {
             // A key that a leave left behind has numbers that the new book would begin anew.
             store.forget()?;
-            Book::new(link, name, store.key_or_new()?.public().device())
+            Listed::New(Book::new(link, name, store.key_or_new()?.public().device()))
         }
-    };
-    store.keep(&book)?;
-    Ok(shown(&book))
+    })
+}
+
+/// Notes that the device is of the fleet of a link; its server hears of it at the next check-in.
+///
+/// # Errors
+/// [`FleetError`]: nothing was noted.
+pub fn enlist(
+    store: &Store,
+    link: &Link,
+    name: Option<&str>,
+    ca_file: Option<&Path>,
+    clock: &Arc<dyn Clock>,
+) -> Result<FleetStatus, FleetError> {
+    match listed(store, link, name, ca_file, clock)? {
+        Listed::New(book) => {
+            store.keep(&book)?;
+            Ok(shown(&book))
+        }
+        Listed::Again(_) => Err(FleetError::Asleep),
+    }
 }
 
 /// Forgets the fleet; whether there was one.
@@ -280,13 +335,7 @@ impl Life {
     /// [`FleetError`].
     pub async fn follow(&mut self, order: Order) -> Result<Option<FleetStatus>, FleetError> {
         match order {
-            Order::Join { link, name } => {
-                let (store, ca_file) = (&self.turn.store, self.config.ca_file.as_deref());
-                let listed = enlist(store, &link, name.as_deref(), ca_file, &self.world.clock);
-                self.anew();
-                listed?;
-                self.now().await
-            }
+            Order::Join { link, name } => self.join(&link, name.as_deref()).await,
             Order::Leave => {
                 let left = leave(&self.turn.store);
                 self.world.learner.withdraw();
@@ -298,9 +347,37 @@ impl Life {
             Order::Now => self.now().await,
             Order::RotateKey => {
                 let member = self.turn.member.as_mut().ok_or(FleetError::Alone)?;
-                let rotated = member.rotate().await;
-                rotated.map_err(|error: Trouble| FleetError::Failed(error.to_string()))?;
+                member.rotate().await?;
                 Ok(self.turn.status())
+            }
+        }
+    }
+
+    async fn join(&mut self, link: &Link, name: Option<&str>) -> Answer {
+        let (store, ca_file) = (&self.turn.store, self.config.ca_file.as_deref());
+        match listed(store, link, name, ca_file, &self.world.clock)? {
+            // Where the way of before cannot even be tried it is worth nothing.
+            Listed::Again(book) if self.turn.open().is_ok() => {
+                let proven = self.turn.prove(book).await;
+                let proven = proven.map_err(|error| match error.into() {
+                    FleetError::Failed(why) => FleetError::Unproven(why),
+                    error => error,
+                });
+                // A disk that failed may have taken it all the same.
+                if matches!(proven, Ok(()) | Err(FleetError::Store(_))) {
+                    self.anew();
+                }
+                proven?;
+                self.now().await
+            }
+            Listed::New(book) | Listed::Again(book) => {
+                let kept = self.turn.store.keep(&book);
+                self.anew();
+                kept?;
+                self.now().await.map_err(|error| match error {
+                    FleetError::Failed(why) => FleetError::Joining(why),
+                    error => error,
+                })
             }
         }
     }
@@ -312,12 +389,21 @@ impl Life {
     }
 
     async fn now(&mut self) -> Answer {
-        self.turn.open().map_err(|error| FleetError::Failed(error.to_string()))?;
+        self.turn.open()?;
         if self.turn.member.is_none() {
             return Err(FleetError::Alone);
         }
-        self.turn.pace.ask();
-        self.turn.step().await;
+        self.turn.now().await?;
         Ok(self.turn.status())
+    }
+}
+
+impl From<Trouble> for FleetError {
+    fn from(error: Trouble) -> Self {
+        match error {
+            Trouble::Store(error) => Self::Store(error),
+            Trouble::Exchange(ExchangeError::Disk(error)) => Self::Store(StoreError::Disk(error)),
+            error => Self::Failed(error.to_string()),
+        }
     }
 }

@@ -147,6 +147,9 @@ impl Store {
         self.remove(BOOK.name)?;
         self.disk.sync_dir("")?;
         self.sweep(None, None)?;
+        for folder in [INCOMING, OUTGOING] {
+            self.disk.remove_dir_all(folder).or_else(unless_missing)?;
+        }
         self.remove(NEXT_KEY)?;
         self.remove(KEY.name)?;
         Ok(self.disk.sync_dir("")?)
@@ -306,11 +309,12 @@ impl Store {
     }
 
     fn remove(&self, name: &str) -> StorageResult<()> {
-        match self.disk.remove(name) {
-            Err(error) if error.is_missing() => Ok(()),
-            done => done,
-        }
+        self.disk.remove(name).or_else(unless_missing)
     }
+}
+
+fn unless_missing(error: StorageError) -> StorageResult<()> {
+    if error.is_missing() { Ok(()) } else { Err(error) }
 }
 
 fn beside(name: &str) -> String {

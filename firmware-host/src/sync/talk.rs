@@ -44,6 +44,15 @@ impl Member {
         }
     }
 
+    /// Has the server say who this device is to it. Nothing is on the disk before it has.
+    pub(super) async fn prove(mut self, view: &View, candidates: bool) -> Result<(), Trouble> {
+        match self.is_new() {
+            true => self.enrol(view).await.map(drop),
+            // Under another key it would enrol as another device: it asks as one that is known.
+            false => self.check_in(view, candidates).await.map(drop),
+        }
+    }
+
     async fn post<M: Message>(
         &self,
         signer: Signer<'_>,

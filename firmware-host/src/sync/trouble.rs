@@ -16,6 +16,9 @@ pub(super) enum Trouble {
     /// The server, or the way to it.
     #[error(transparent)]
     Exchange(ExchangeError),
+    /// Nothing is known of the learner yet.
+    #[error("the learner does not know yet what it adapts: it is asked again in a moment")]
+    Unready,
     /// A server of another fleet.
     #[error("the server is of fleet {got}, expected {expected}")]
     Fleet { expected: FleetId, got: FleetId },

@@ -5,6 +5,10 @@
 //! - Every act may fail and be tried again; none of them stops the device.
 //! - Never here: threads, orders.
 
+mod shown;
+
+pub(super) use shown::shown;
+
 use super::book::Book;
 use super::decide::{Follow, Pace, Retry, is_ended, recalls, reports};
 use super::errand::{Begun, Budget, Done, Sending};
@@ -15,8 +19,6 @@ use super::time::ServerTime;
 use super::trouble::Trouble;
 use super::world::World;
 use crate::config::Fleet;
-use crate::status::FleetStatus;
-use jiff::Timestamp;
 use sapwood::state::Series;
 use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::fleet::message::{CheckedIn, DeviceState, Invite};
@@ -72,6 +74,8 @@ pub(super) struct Turn {
     /// download.
     amiss: [String; 4],
     last: Option<u64>,
+    /// What the log was told that the device is to its fleet.
+    said: Option<DeviceState>,
 }
 
 /// Which act something is amiss with.
@@ -106,6 +110,7 @@ impl Turn {
             is_alone: false,
             amiss: Default::default(),
             last: None,
+            said: None,
         }
     }
 
@@ -142,7 +147,8 @@ impl Turn {
             self.failed(Act::Talk, &error);
         }
         if now >= self.pace.due() {
-            self.talk(&view).await;
+            // What is amiss it has said.
+            let _ = self.talk(&view).await;
         } else if self.wants_to_send(now) {
             self.upload(&view);
         } else if self.wants_to_bring(now) {
@@ -245,8 +251,31 @@ impl Turn {
         Ok(())
     }
 
+    /// Checks in; what else is to be done comes with the next steps.
+    pub(super) async fn now(&mut self) -> Result<(), Trouble> {
+        // It stays asked for where it cannot be made yet.
+        self.pace.ask();
+        let view = self.view().ok_or(Trouble::Unready)?;
+        self.look(&view)?;
+        self.talk(&view).await
+    }
+
+    /// Asks the server of another link to the same fleet who this device is to it; once it has said so, the
+    /// book that goes by that link is kept.
+    pub(super) async fn prove(&mut self, mut book: Book) -> Result<(), Trouble> {
+        let view = self.view().ok_or(Trouble::Unready)?;
+        let Self { store, world, config, member: Some(member), .. } = self else { return Ok(()) };
+        let number = member.number()?;
+        book.counter = member.book().counter;
+        // Whoever answers there says nothing of the time to the server of before.
+        let time = Arc::new(ServerTime::new(world.clock.clone()));
+        let ca_file = config.ca_file.as_deref();
+        let other = Member::with(store, (book, number), ca_file, &time, &world.network)?;
+        other.prove(&view, config.lab).await
+    }
+
     /// Enrols if need be, and checks in.
-    async fn talk(&mut self, view: &View) {
+    async fn talk(&mut self, view: &View) -> Result<(), Trouble> {
         let talked = self.talked(view).await;
         let (now, random) = (self.world.clock.elapsed(), (self.world.chance)());
         match talked {
@@ -256,7 +285,9 @@ impl Turn {
                 let left = self.member.as_ref().map(|member| reports(member.book(), view).len());
                 self.told = Some((view.generation, left.unwrap_or(0)));
                 self.last = Some(self.time.now_ms());
+                self.tell_state();
                 self.clear(Act::Talk);
+                Ok(())
             }
             Err(error) => {
                 self.counted.check_ins[1] += 1;
@@ -265,7 +296,30 @@ impl Turn {
                 if let Some(Err(error)) = noted {
                     self.set(Act::Talk, error.to_string());
                 }
+                self.tell_state();
+                Err(error)
             }
+        }
+    }
+
+    /// What the device is to its fleet, in the log when it is another than it was, and after a start.
+    fn tell_state(&mut self) {
+        let state = self.member.as_ref().and_then(|member| member.book().state);
+        if state == self.said {
+            return;
+        }
+        self.said = state;
+        match state {
+            None => {}
+            Some(DeviceState::Accepted) => tracing::info!("the fleet takes this device"),
+            Some(DeviceState::Pending) => {
+                tracing::info!("this device waits until an operator of the fleet accepts it");
+            }
+            Some(DeviceState::Suspended) => {
+                tracing::warn!("the fleet has suspended this device: it lends and takes nothing");
+            }
+            Some(DeviceState::Rejected) => tracing::warn!("the fleet has rejected this device"),
+            Some(DeviceState::Retired) => tracing::warn!("the fleet has retired this device"),
         }
     }
 
@@ -273,7 +327,7 @@ impl Turn {
         let Some(member) = &mut self.member else { return Ok(self.pace.check_in_s) };
         if member.is_new() {
             let check_in_s = member.enrol(view).await?;
-            tracing::info!(device = %member.book().device, "the fleet's server knows this device");
+            tracing::info!(device = %member.book().device, "enrolled at the fleet's server");
             if member.book().state != Some(DeviceState::Accepted) {
                 return Ok(check_in_s);
             }
@@ -422,71 +476,4 @@ impl Turn {
             *known = line;
         }
     }
-
-    /// What is shown; none while the device is in no fleet.
-    pub(super) fn status(&self) -> Option<FleetStatus> {
-        let Some(member) = &self.member else {
-            let waiting_for = self.amiss.iter().find(|line| !line.is_empty())?.clone();
-            return Some(FleetStatus { state: "unknown", waiting_for, ..FleetStatus::default() });
-        };
-        let (book, now_ms) = (member.book(), self.time.now_ms());
-        let (day, budget, now) = (book.day.at(now_ms), self.budget(), self.world.clock.elapsed());
-        let wait = u64::try_from(self.pace.due().saturating_sub(now).as_millis()).unwrap_or(0);
-        let view = self.view();
-        let have = |artifact| member.store.have(artifact).unwrap_or(0);
-        let Counted { check_ins, uploads, downloads, bytes } = self.counted;
-        Some(FleetStatus {
-            waiting_for: self
-                .amiss
-                .iter()
-                .find(|line| !line.is_empty())
-                .cloned()
-                .unwrap_or_default(),
-            installed: view.as_ref().and_then(|view| Some(view.global?.sequence)),
-            trial: view.as_ref().is_some_and(|view| view.trial),
-            pending: member.pending().map(|one| one.sequence),
-            pending_bytes: member.pending().map(|one| match member.book().pending.as_ref() {
-                Some(pending) if pending.fetched => [one.artifact_bytes; 2],
-                _ => [have(one.artifact), one.artifact_bytes],
-            }),
-            reports: view.map_or(0, |view| reports(book, &view).len() as u64),
-            last_check_in: self.last.map(told),
-            next_check_in: Some(told(now_ms.saturating_add(wait))),
-            up_today: [day.up, budget.up],
-            down_today: [day.down, budget.down],
-            check_ins,
-            uploads,
-            downloads,
-            bytes,
-            ..shown(book)
-        })
-    }
-}
-
-/// What a book alone says.
-pub(super) fn shown(book: &Book) -> FleetStatus {
-    FleetStatus {
-        fleet: book.fleet.to_string(),
-        server: book.host.clone(),
-        device: book.device.to_string(),
-        name: book.name.clone(),
-        label: book.label.clone(),
-        state: match book.state {
-            None => "joining",
-            Some(DeviceState::Pending) => "pending",
-            Some(DeviceState::Accepted) => "accepted",
-            Some(DeviceState::Suspended) => "suspended",
-            Some(DeviceState::Rejected) => "rejected",
-            Some(DeviceState::Retired) => "retired",
-        },
-        taken: book.taken(),
-        reports: book.failures.len() as u64,
-        ..FleetStatus::default()
-    }
-}
-
-/// A time for people.
-fn told(time_ms: u64) -> String {
-    let time = i64::try_from(time_ms / 1000).ok().and_then(|s| Timestamp::from_second(s).ok());
-    time.map(|time| time.to_string()).unwrap_or_default()
 }
