@@ -10,6 +10,7 @@ use fleet_sim::time::Time;
 use fleet_sim::weather::Weather;
 use sapwood_protocol::fleet::link::Link;
 use serde_json::{Map, Value};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -251,9 +252,8 @@ impl Run {
             server.display()
         );
         let report = run::run(&self.scenario()?, &Programs { server, own })?;
-        println!("{:#}", report.summary());
-        println!("{}", self.out.join("report.html").display());
-        Ok(())
+        let page = self.out.join("report.html");
+        Ok(writeln!(std::io::stdout(), "{:#}\n{}", report.summary(), page.display())?)
     }
 }
 

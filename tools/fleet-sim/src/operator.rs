@@ -205,14 +205,14 @@ impl Operator {
         Ok(())
     }
 
-    /// The drill: a good release to all; then a bad one, until the stages pause it; then back.
+    /// The drill: a good release to all at once; then a bad one by the stages, until they pause it; then back.
     ///
     /// - `react_ms`: simulated time that the operator takes to see it.
     /// # Errors
     /// What the server's library says.
     pub fn drill(&self, react_ms: u64) -> Result<()> {
-        self.rounds(1, false)?;
-        self.tell("a good release is complete".into());
+        self.rounds(1, true)?;
+        self.tell("a good release is offered to all".into());
         let mut row = RoundRow::default();
         let Some(sequence) = self.round(true, &mut row)? else { return Ok(()) };
         self.story.lock().unwrap_or_else(PoisonError::into_inner).rounds.push(row);

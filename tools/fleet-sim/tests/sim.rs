@@ -23,7 +23,8 @@ fn scenario(out: &Path, devices: u32, speed: f64) -> Scenario {
         first_ms: 15 * MINUTE_MS,
         every_ms: None,
         warm_s: 0.0,
-        minutes: 100_000,
+        // Whatever goes wrong: two real minutes.
+        minutes: (2.0 * speed) as u64,
         speed,
         enrol_per_s: 50.0,
         shape: Shape::from_name("tiny").unwrap(),
@@ -123,7 +124,8 @@ fn the_memory_of_a_server_is_flat_over_rounds() {
     let count = std::env::var("SAPWOOD_ROUNDS").map_or(15, |rounds| rounds.parse().unwrap());
     let place = tempfile::tempdir().unwrap();
     let report = played(&Scenario {
-        policy: r#"{"check_in_s": 60, "quota": 8, "min_devices": 5, "stage_h": 0}"#.into(),
+        minutes: 20 * count,
+        policy: r#"{"check_in_s": 60, "quota": 10, "min_devices": 5, "stage_h": 0}"#.into(),
         orders: Orders::Rounds { count, hasty: true },
         trial_ms: 0,
         first_ms: MINUTE_MS,
