@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use fleet_server::aggregate::attacks::Attack;
+use fleet_server::home::Stores;
 use fleet_sim::run::{self, Orders, Scenario};
 use fleet_sim::servers::{self, Programs};
 use fleet_sim::shape::{SHAPES, Shape};
@@ -117,6 +118,12 @@ struct Run {
     /// The folder of that fleet, on this machine: for the operator's part.
     #[arg(long, value_name = "DIR", requires = "link")]
     folder: Option<PathBuf>,
+    /// Where the new fleet's book is, as postgres://USER@HOST/NAME; an empty database.
+    #[arg(long, value_name = "URL", conflicts_with = "link")]
+    database: Option<String>,
+    /// Servers of the new fleet, which have one database.
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=16))]
+    replicas: u32,
     /// The server's program, where it does not lie beside this one.
     #[arg(long, value_name = "FILE")]
     server: Option<PathBuf>,
@@ -184,6 +191,11 @@ impl Run {
             "--shape {} is too large for attacks: expected tiny or small",
             self.shape.name
         );
+        ensure!(
+            self.replicas == 1 || self.database.is_some(),
+            "--replicas {} need a --database",
+            self.replicas
+        );
         let own = self.link.is_empty();
         let needs = self.rounds > 0 || self.drill.is_some();
         ensure!(
@@ -216,6 +228,8 @@ impl Run {
             row_s: self.row,
             links: self.link.clone(),
             folder: self.folder.clone(),
+            stores: Stores { database: self.database.clone(), blobs: None }.checked()?,
+            replicas: self.replicas,
             out: self.out.clone(),
         })
     }

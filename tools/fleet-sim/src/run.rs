@@ -14,7 +14,7 @@ use crate::watch::{Row, Watch};
 use crate::weather::Weather;
 use crate::world::{Invitation, World};
 use anyhow::{Context, Result, bail, ensure};
-use fleet_server::home::Home;
+use fleet_server::home::{Home, Stores};
 use fleet_server::operator as orders;
 use fleet_server::ports::{Clock, SystemChance};
 use sapwood_protocol::fleet::link::Link;
@@ -91,6 +91,10 @@ pub struct Scenario {
     pub links: Vec<Link>,
     /// The folder of that fleet, if it is on this machine.
     pub folder: Option<PathBuf>,
+    /// Where the book of a new fleet is, if it is not in its folder.
+    pub stores: Stores,
+    /// Servers of a new fleet; several need a database.
+    pub replicas: u32,
     /// Where the report goes.
     pub out: PathBuf,
 }
@@ -126,14 +130,28 @@ pub fn run(scenario: &Scenario, programs: &Programs) -> Result<Report> {
 /// A fleet in a folder that goes at the end.
 fn own(scenario: &Scenario, programs: &Programs, time: &Time) -> Result<Fleet> {
     let place = tempfile::tempdir_in(&scenario.out).context("a temporary folder")?;
-    let folder = place.path().join("fleet");
-    servers::init(&folder, time)?;
-    let log = scenario.out.join("server.log");
-    let (running, server) = servers::start(programs, &folder, time, &log)?;
+    // Links to it are followed from elsewhere.
+    let folder = place.path().canonicalize()?.join("fleet");
+    servers::init(&folder, &scenario.stores, time)?;
+    let (mut running, mut all) = (Vec::new(), Vec::new());
+    for number in 0..scenario.replicas {
+        let own = match number {
+            0 => folder.clone(),
+            _ => place.path().canonicalize()?.join(format!("fleet-{number}")),
+        };
+        if number > 0 {
+            servers::copy(&folder, &own).with_context(|| own.display().to_string())?;
+        }
+        let log = scenario.out.join(format!("server-{number}.log"));
+        let (one, server) = servers::start(programs, &own, time, &log)?;
+        running.push(one);
+        all.push(server);
+    }
+    let host = all.first().context("a server")?.host.clone();
     let home = Home::open(&folder)?;
     let invited = |lab: bool| {
         let invitation = orders::Invitation {
-            host: server.host.clone(),
+            host: host.clone(),
             label: LABEL.to_owned(),
             uses: u64::from(scenario.devices) + u64::from(scenario.copied),
             expires_ms: time.now_ms() + LINK_MS,
@@ -145,7 +163,7 @@ fn own(scenario: &Scenario, programs: &Programs, time: &Time) -> Result<Fleet> {
     };
     let links = [invited(false)?, invited(true)?];
     let (folder, place) = (Some(folder), Some(place));
-    Ok(Fleet { folder, servers: vec![server], links, running: vec![running], _place: place })
+    Ok(Fleet { folder, servers: all, links, running, _place: place })
 }
 
 /// A fleet that is there.

@@ -9,11 +9,11 @@ use crate::line::Server;
 use crate::time::Time;
 use anyhow::{Context, Result, ensure};
 use fleet_server::door::Rate;
-use fleet_server::home::{self, Wish};
+use fleet_server::home::{self, STORES, Stores, Wish};
 use fleet_server::ports::{Clock, SystemChance};
 use fleet_server::serve::{self, Settings};
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -57,11 +57,27 @@ impl Running {
 ///
 /// # Errors
 /// What the server's library says.
-pub fn init(folder: &Path, time: &Time) -> Result<()> {
+pub fn init(folder: &Path, stores: &Stores, time: &Time) -> Result<()> {
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
     let wish = Wish { folder, name: "simulated", tls: Some(&names), now_ms: time.now_ms() };
-    home::init(&wish, &SystemChance)?;
+    home::init_with(&wish, stores, &SystemChance)?;
     Ok(())
+}
+
+/// Copies what another server of the same fleet needs; both see one folder of blobs.
+///
+/// # Errors
+/// What the system says.
+pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    for part in ["keys", "tls"] {
+        fs::create_dir_all(to.join(part))?;
+        for entry in fs::read_dir(from.join(part))? {
+            let name = entry?.file_name();
+            fs::copy(from.join(part).join(&name), to.join(part).join(&name))?;
+        }
+    }
+    fs::copy(from.join(STORES), to.join(STORES))?;
+    std::os::unix::fs::symlink(from.join("blobs"), to.join("blobs"))
 }
 
 /// Starts a server of a folder.

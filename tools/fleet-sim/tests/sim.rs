@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use fleet_server::aggregate::attacks::Attack;
+use fleet_server::home::Stores;
 use fleet_sim::report::Report;
 use fleet_sim::run::{Orders, Scenario, run};
 use fleet_sim::servers::Programs;
@@ -35,6 +36,8 @@ fn scenario(out: &Path, devices: u32, speed: f64) -> Scenario {
         row_s: 2.0,
         links: vec![],
         folder: None,
+        stores: Stores::default(),
+        replicas: 1,
         out: out.to_owned(),
     }
 }

@@ -43,6 +43,32 @@ async fn a_device_joins_lends_what_it_learned_and_installs_what_others_did() {
     assert!(server.inner().back.is_empty());
 }
 
+/// mendersoftware/mender 827: a report that could not be sent undid the update.
+#[tokio::test]
+async fn a_server_that_is_dead_at_the_end_of_an_install_undoes_nothing() {
+    let (server, mut rig) = (Server::start().await, Rig::new());
+    rig.join(&server);
+    let (keys, artifact) = (Keys::new(0), global(1));
+    server.offer(keys.release(1, &artifact, Role::Release), &artifact);
+    rig.until("an install", |rig| !rig.pupil.given.lock().unwrap().is_empty()).await;
+    let dead = std::iter::repeat_with(|| ("/v1/checkin", Bad::Deaf));
+    server.inner().bad.extend(dead.take(1000));
+    for luck in 0..3 {
+        rig.turn.pace.ask();
+        rig.steps(20).await;
+        assert!(rig.amiss().contains("broke off"), "{}", rig.amiss());
+        rig.restart(luck);
+    }
+    assert!(server.inner().reports.is_empty() && server.inner().bad.len() < 1000);
+    let installed = rig.pupil.view.lock().unwrap().installed().map(|one| one.artifact);
+    assert_eq!(installed, Some(Hash::of(&artifact)));
+    server.inner().bad.clear();
+    rig.turn.pace.ask();
+    rig.until("a report", |_| !server.inner().reports.is_empty()).await;
+    assert_eq!(server.inner().reports[&1], Outcome::Confirmed);
+    assert_eq!(rig.pupil.given.lock().unwrap().len(), 1, "given once");
+}
+
 /// Without it, the bytes of a later commit would be a second contribution.
 #[tokio::test]
 async fn one_artifact_gets_one_contribution_and_a_round_that_failed_the_same_bytes() {
