@@ -8,12 +8,15 @@ mod common;
 
 use common::proxy::{Fault, Proxy};
 use common::s3::{self, weed};
-use common::{fleet, given};
+use common::{candidate, fleet, given};
+use fleet_server::rounds::NONE;
 use fleet_server::store::blobs::{BlobError, Blobs, Copied, copy_all};
 use sapwood_protocol::fleet::id::Hash;
 use std::cell::{Cell, RefCell};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Runs a law over both; S3 only where there is one.
@@ -358,6 +361,12 @@ fn the_cache_is_bounded_and_what_was_used_last_stays() {
         let files = std::fs::read_dir(folder.path().join("cache")).unwrap();
         files.map(|file| file.unwrap().metadata().unwrap().len()).sum::<u64>()
     };
+    let fetched = Arc::new(AtomicU64::new(0));
+    let (counted, name) = (fetched.clone(), all[0].to_string());
+    proxy.plan(move |heard, _| {
+        counted.fetch_add(heard.path.ends_with(&name).into(), Ordering::Relaxed);
+        Fault::None
+    });
     for hash in &all {
         drop(blobs.open_blob(*hash).unwrap());
         // So that the next is younger on a disk that counts coarsely.
@@ -365,9 +374,7 @@ fn the_cache_is_bounded_and_what_was_used_last_stays() {
         drop(blobs.open_blob(all[0]).unwrap());
         assert!(kept() <= 1 << 20, "{}", kept());
     }
-    proxy.plan(|_, _| Fault::None);
-    drop(blobs.open_blob(all[0]).unwrap());
-    assert!(proxy.said("GET").is_empty(), "what is asked for all the time is here");
+    assert_eq!(fetched.load(Ordering::Relaxed), 1, "what is asked for all the time is here");
     let place = place.replace("cache_mib=1", "cache_mib=0");
     let none = s3::blobs(folder.path(), &place);
     assert!(none.read(all[0]).unwrap() == bytes(0, 300_000));
@@ -553,4 +560,46 @@ fn a_fleets_blobs_move_into_a_bucket_and_back() {
     for file in &files {
         assert!(fleet.home().blobs.read(Hash::of(file)).unwrap() == *file);
     }
+}
+
+/// A store that says nothing to whoever fetches holds up no check-in.
+#[test]
+fn a_store_that_hangs_holds_up_no_others() {
+    let Some(weed) = weed("a_store_that_hangs") else { return };
+    let proxy = Proxy::before(weed.address);
+    proxy.plan(|heard, _| {
+        if heard.method == "GET" && !heard.path.contains('?') {
+            std::thread::park_timeout(Duration::from_secs(30));
+        }
+        Fault::None
+    });
+    let names = ["check_ins_beside_a_store_that_hangs"];
+    s3::again_at(weed, proxy.address, "a_store_that_hangs", &names, &[]);
+}
+
+#[test]
+#[ignore = "run by a_store_that_hangs_holds_up_no_others, with a store that does"]
+fn check_ins_beside_a_store_that_hangs() {
+    let (fleet, mut devices) = fleet(2);
+    let (_, artifact) = candidate(&fleet, &mut devices, NONE, 0);
+    let cache = fleet.folder().join("blobs/cache");
+    assert!(std::fs::read_dir(&cache).unwrap().count() > 0, "it was not over a bucket");
+    std::fs::remove_dir_all(cache).unwrap();
+    let (path, asks) = (format!("/v1/artifacts/{artifact}"), &devices[0]);
+    let head = asks.head("GET", &path, b"", asks.time_ms);
+    let lines: Vec<_> = (0..300)
+        .map(|_| {
+            let mut stream = asks.stream().unwrap();
+            let mut text = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n");
+            head.iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\r\n")));
+            stream.write_all((text + "\r\n").as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    std::thread::park_timeout(Duration::from_secs(1));
+    #[expect(clippy::disallowed_methods, reason = "how long somebody waits is what is tested")]
+    let began = Instant::now();
+    devices[1].check_in().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    drop(lines);
 }

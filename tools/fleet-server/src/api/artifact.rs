@@ -40,12 +40,15 @@ pub(super) async fn artifact(
         name.parse().map_err(|error| Refused::new(Code::NotFound, format!("{error}")))?;
     let unknown = || Refused::new(Code::NotFound, format!("there is no artifact {hash}"));
     let cohort = device.cohort.ok_or_else(unknown)?;
+    let fetching = shared.fetching().await?;
     let found = shared.blocking(move |shared| {
         let sql = "select 1 from release where cohort = $1 and artifact = $2 limit 1";
         let rows = shared.home.book.read(sql, &[cohort.into(), hash.into()])?;
         if rows.is_empty() { Ok(None) } else { Ok(shared.home.blobs.open_blob(hash)?) }
     });
-    let (file, bytes) = found.await?.ok_or_else(unknown)?;
+    let found = found.await?;
+    drop(fetching);
+    let (file, bytes) = found.ok_or_else(unknown)?;
     let header = |name| asked.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let tag = format!("\"{hash}\"");
     // Another file than the one that was begun is sent whole.

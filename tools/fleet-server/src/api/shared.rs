@@ -11,10 +11,16 @@ use sapwood_protocol::fleet::id::{DeviceId, Hash};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Semaphore;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 /// Calls at the disk or the book at the same time: as many as one commit takes.
 pub(crate) const BLOCKING_MAX: usize = 256;
+/// Of these calls that may have a store fetch something, which may take minutes.
+const FETCHING_MAX: usize = 32;
+/// How long another waits for one of them.
+const FETCHING: Duration = Duration::from_secs(5);
 /// How long a count of devices is believed.
 const COUNT_MS: u64 = 60_000;
 const DAY_MS: u64 = 24 * 3_600_000;
@@ -33,6 +39,7 @@ pub(crate) struct Shared {
     /// Held while an upload is in memory whole: one at a time.
     pub(crate) whole: Mutex<()>,
     blocking: Arc<Semaphore>,
+    fetching: Arc<Semaphore>,
     /// Of a cohort: devices that checked in within a day, and when that was counted.
     devices: Mutex<BTreeMap<[u8; 32], (u64, u64)>>,
 }
@@ -56,6 +63,7 @@ impl Shared {
             places: Arc::default(),
             whole: Mutex::default(),
             blocking: Arc::new(Semaphore::new(BLOCKING_MAX)),
+            fetching: Arc::new(Semaphore::new(FETCHING_MAX)),
             devices: Mutex::default(),
         }
     }
@@ -75,6 +83,13 @@ impl Shared {
     /// A place among the uploads.
     pub(crate) fn place(&self, device: DeviceId) -> Result<Place, Refused> {
         self.places.enter(device, self.clock.elapsed())
+    }
+
+    /// A place among those for whom a store may have to fetch something: one that hangs holds up no others.
+    pub(crate) async fn fetching(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        let busy = || Refused::new(Code::Unavailable, "too many ask for artifacts; ask again");
+        let permit = timeout(FETCHING, self.fetching.clone().acquire_owned()).await;
+        permit.ok().and_then(Result::ok).ok_or_else(busy)
     }
 
     /// Work at the disk or the book, away from the threads that carry connections.

@@ -184,10 +184,22 @@ fn asked(address: SocketAddr, method: &str, path: &str) -> Option<String> {
 
 /// Runs tests of this program once more, over a real S3 store: each fleet has its blobs there.
 pub(crate) fn again(test: &str, names: &[&str], more: &[(&str, &str)]) {
-    let Some(weed) = weed(test) else { return };
-    let place = format!("s3://{BUCKET}/{test}/OWN?endpoint=http://{}", weed.address);
+    if let Some(weed) = weed(test) {
+        again_at(weed, weed.address, test, names, more);
+    }
+}
+
+/// The same, by way of another address.
+pub(crate) fn again_at(
+    weed: &Weed,
+    address: SocketAddr,
+    test: &str,
+    names: &[&str],
+    more: &[(&str, &str)],
+) {
+    let place = format!("s3://{BUCKET}/{test}/OWN?endpoint=http://{address}");
     let ran = Command::new(std::env::current_exe().unwrap())
-        .arg("--exact")
+        .args(["--exact", "--include-ignored"])
         .args(names)
         .env("SAPWOOD_TEST_BLOBS", place)
         .env("AWS_ACCESS_KEY_ID", KEY_ID)

@@ -63,6 +63,7 @@ impl Bucket {
 
     pub(super) fn keep(&self, file: &Path, hash: Hash) -> Result<(), BlobError> {
         self.probe()?;
+        let _room = self.s3.room(fs::metadata(file).map_err(disk(file))?.len());
         let bytes = fs::read(file).map_err(disk(file))?;
         self.s3.create(&super::name(hash), bytes)?;
         self.cache.offer(file, hash);

@@ -343,7 +343,7 @@ mod tests {
         let blobs = Blobs::open(folder.path()).unwrap();
         let [named, orphan] = [b"named   ", b"orphan  "].map(|bytes| blobs.put(bytes).unwrap());
         for hash in [named, orphan] {
-            let killed = || -> Result<bool, BlobError> { panic!("killed") };
+            let killed = || -> Result<bool, BlobError> { std::panic::panic_any("killed") };
             let swept = std::panic::AssertUnwindSafe(|| blobs.sweep(hash, killed));
             assert!(std::panic::catch_unwind(swept).is_err() && !blobs.has(hash).unwrap());
         }

@@ -102,9 +102,8 @@ impl S3 {
     /// Creates an object unless there is one.
     pub(super) fn create(&self, name: &str, bytes: Vec<u8>) -> Result<Created, BlobError> {
         let count = bytes.len() as u64;
-        let _room = self.room(count);
         let payload = PutPayload::from(bytes);
-        let made = self.tried(count, "PUT", name, async |path| {
+        let made = self.tried(count, "PUT", name, &async |path| {
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
             self.store.put_opts(path, payload.clone(), options).await.map(drop)
         });
@@ -118,7 +117,8 @@ impl S3 {
 
     /// Whether there is an object.
     pub(super) fn has(&self, name: &str) -> Result<bool, BlobError> {
-        let found = self.tried(0, "HEAD", name, async |path| self.store.head(path).await.map(drop));
+        let found =
+            self.tried(0, "HEAD", name, &async |path| self.store.head(path).await.map(drop));
         match found {
             Ok(()) => Ok(true),
             Err(failure) if is_absent(&failure) => Ok(false),
@@ -178,7 +178,7 @@ impl S3 {
 
     /// Lets go of an object; that there is none is success.
     pub(super) fn delete(&self, name: &str) -> Result<(), BlobError> {
-        let gone = self.tried(0, "DELETE", name, async |path| self.store.delete(path).await);
+        let gone = self.tried(0, "DELETE", name, &async |path| self.store.delete(path).await);
         self.gone(name, gone)
     }
 
@@ -198,7 +198,7 @@ impl S3 {
 
     /// The objects of a folder: the last part of each name, and when it was written, ms since 1970.
     pub(super) fn list(&self, folder: &str) -> Result<Vec<(String, u64)>, BlobError> {
-        let listed = self.tried(SLOWEST * 60, "LIST", folder, async |path| {
+        let listed = self.tried(SLOWEST * 60, "LIST", folder, &async |path| {
             let mut stream = self.store.list(Some(path));
             let mut all = Vec::new();
             while let Some(found) = stream.next().await {
@@ -235,7 +235,7 @@ impl S3 {
         bytes: u64,
         what: &str,
         name: &str,
-        request: impl AsyncFn(&Path) -> object_store::Result<T>,
+        request: &impl AsyncFn(&Path) -> object_store::Result<T>,
     ) -> Result<T, Failure> {
         let path = self.path(name);
         self.wait(async {
@@ -260,8 +260,8 @@ impl S3 {
         }
     }
 
-    /// Waits until there is room in memory.
-    fn room(&self, bytes: u64) -> Room<'_> {
+    /// Waits until there is room in memory for so many bytes on their way out, while it is held.
+    pub(super) fn room(&self, bytes: u64) -> Room<'_> {
         let mut sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         while *sending > 0 && *sending + bytes > SENDING_BYTES_MAX {
             sending = self.sent.wait(sending).unwrap_or_else(PoisonError::into_inner);
@@ -296,7 +296,7 @@ impl fmt::Debug for S3 {
 }
 
 /// Room that is given back.
-struct Room<'a> {
+pub(super) struct Room<'a> {
     s3: &'a S3,
     bytes: u64,
 }
