@@ -175,7 +175,7 @@ impl Device {
     /// Takes a statement, whose artifact is to be fetched; what is on trial then was taken back.
     pub fn takes(&mut self, statement: Statement, url: String) {
         self.taken = statement.sequence;
-        for trial in &mut self.trial {
+        if let Some(trial) = &mut self.trial {
             (trial.ends_ms, trial.outcome) = (0, Outcome::Reverted);
         }
         let hasher = blake3::Hasher::new();

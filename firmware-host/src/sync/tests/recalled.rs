@@ -40,10 +40,11 @@ async fn a_statement_that_comes_during_a_trial_ends_it_before_anything_is_fetche
     assert!((2..8).contains(&many), "{many} in 40 s");
     rig.restart(1);
     rig.until("another", |rig| recalled(rig).len() > many).await;
-    let mut view = rig.pupil.view.lock().unwrap();
-    (view.trial, view.global) = (false, None);
-    view.installs[0].outcome = InstallOutcome::Reverted;
-    drop(view);
+    {
+        let mut view = rig.pupil.view.lock().unwrap();
+        (view.trial, view.global) = (false, None);
+        view.installs[0].outcome = InstallOutcome::Reverted;
+    }
     let many = recalled(&rig).len();
     server.inner().bad.clear();
     *rig.pupil.ends.lock().unwrap() = Some(InstallOutcome::Confirmed);

@@ -118,7 +118,7 @@ impl Arguments {
         }
         ensure!(self.domains.len() > 1, "--domains: expected at least two, got one");
         let above_0 = |number: &f64| number.is_finite() && *number > 0.0;
-        let honest = self.devices.checked_sub(self.hostile).unwrap_or_default();
+        let honest = self.devices.saturating_sub(self.hostile);
         ensure!(honest > 0, "--hostile: expected fewer than --devices, got {}", self.hostile);
         ensure!(self.late < self.iters, "--late: expected less than --iters, got {}", self.late);
         let all = self.ridge.iter().chain([&self.eta]).all(above_0);

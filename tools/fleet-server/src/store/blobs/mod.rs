@@ -299,7 +299,7 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
     use super::*;
 
     #[test]
