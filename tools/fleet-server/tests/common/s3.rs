@@ -106,6 +106,7 @@ impl Weed {
             .args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"])
             .args(["-master.telemetry=false", "-master.volumeSizeLimitMB=256", "-volume.max=20"])
             .args(["-s3.port.lance=0", "-s3.port.iceberg=0", "-s3.autoCreateBucket=false"])
+            .arg("-s3.domainName=localhost")
             .arg(format!("-dir={}", folder.display()))
             .arg(format!("-s3.config={}", folder.join("s3.json").display()))
             .args(given)
@@ -220,4 +221,11 @@ pub(crate) fn chosen(folder: &Path) -> Option<String> {
     let own = folder.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
     let own = own.trim_start_matches('.');
     environment("SAPWOOD_TEST_BLOBS").map(|place| place.replace("OWN", own))
+}
+
+/// Bytes that no two seeds share.
+pub(crate) fn bytes(seed: u64, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
 }
