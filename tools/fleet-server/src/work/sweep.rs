@@ -55,7 +55,11 @@ fn old(home: &Home, now_ms: u64) -> Result<(), SweepError> {
 
 /// Files that no row names.
 fn orphans(home: &Home, now_ms: u64) -> Result<(), SweepError> {
-    let first = (now_ms / FOLDER_MS % 256) as u8;
+    let turn = now_ms / FOLDER_MS;
+    if !home.blobs.takes_turn(turn) {
+        return Ok(());
+    }
+    let first = (turn % 256) as u8;
     for hash in home.blobs.older(first, now_ms.saturating_sub(ORPHAN_MS))? {
         if let_go(home, hash)? {
             tracing::info!(%hash, "a file that no row names is gone");
@@ -134,6 +138,26 @@ mod tests {
         assert!(there(&home, Hash::of(b"new")));
         old(&home, NOW + KEPT_MS).unwrap();
         assert!(there(&home, artifact) && !there(&home, again));
+    }
+
+    #[test]
+    fn a_folder_is_looked_at_once_an_hour() {
+        let place = tempfile::tempdir().unwrap();
+        let home = made(place.path());
+        let orphan = Hash::of(b"orphan");
+        let apart = 256 + u64::from(orphan.0[0]) - NOW / FOLDER_MS % 256;
+        let turn_ms = NOW + apart * FOLDER_MS;
+        orphans(&home, turn_ms).unwrap();
+        home.blobs.put(b"orphan").unwrap();
+        let name = orphan.to_string();
+        let file = home.folder.join("blobs").join(&name[..2]).join(&name);
+        let file = std::fs::File::open(file).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_millis(NOW - 2 * ORPHAN_MS)).unwrap();
+        orphans(&home, turn_ms + 1000).unwrap();
+        assert!(there(&home, orphan));
+        orphans(&home, turn_ms + FOLDER_MS).unwrap();
+        orphans(&home, turn_ms + 256 * FOLDER_MS).unwrap();
+        assert!(!there(&home, orphan));
     }
 
     #[test]

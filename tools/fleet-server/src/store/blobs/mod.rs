@@ -40,6 +40,7 @@ use sapwood_protocol::fleet::id::Hash;
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The folder of drafts in that of the blobs.
 const DRAFTS: &str = "tmp";
@@ -54,6 +55,8 @@ const ASIDE_MS: u64 = 20 * 60_000;
 pub struct Blobs {
     drafts: Drafts,
     kept: Kept,
+    /// The last turn of a sweep.
+    turn: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -70,7 +73,7 @@ impl Blobs {
     pub fn open(root: &Path) -> Result<Self, BlobError> {
         let (drafts, folder) = (Drafts::open(root.join(DRAFTS))?, Folder::new(root));
         folder.probe(&drafts)?;
-        Ok(Self { drafts, kept: Kept::Folder(folder) })
+        Ok(Self::of(drafts, Kept::Folder(folder)))
     }
 
     /// The blobs in a bucket, of which nothing is asked yet. Drafts, and what was fetched lately, lie under
@@ -85,7 +88,11 @@ impl Blobs {
     ) -> Result<Self, BlobError> {
         let drafts = Drafts::open(root.join(DRAFTS))?;
         let bucket = Bucket::new(&root.join(CACHE), place, credentials)?;
-        Ok(Self { drafts, kept: Kept::Bucket(Box::new(bucket)) })
+        Ok(Self::of(drafts, Kept::Bucket(Box::new(bucket))))
+    }
+
+    fn of(drafts: Drafts, kept: Kept) -> Self {
+        Self { drafts, kept, turn: AtomicU64::new(u64::MAX) }
     }
 
     /// Whether the store can be used, and refuses a second blob of one name. Whoever begins to serve asks.
@@ -231,6 +238,11 @@ impl Blobs {
             Kept::Folder(folder) => folder.older(first, until_ms),
             Kept::Bucket(bucket) => bucket.older(first, until_ms),
         }
+    }
+
+    /// Whether a turn of a sweep is another than the last: a list costs something in a bucket.
+    pub fn takes_turn(&self, turn: u64) -> bool {
+        self.turn.swap(turn, Ordering::Relaxed) != turn
     }
 
     /// Lets go of a blob that no row names, unless one does before it is gone.
