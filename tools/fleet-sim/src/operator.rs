@@ -198,7 +198,10 @@ impl Operator {
                     row.whole_ms = self.time().passed_ms();
                     return Ok(Some(()));
                 }
-                state => bail!("sequence {sequence} is {}", state.name()),
+                state => {
+                    let reason = release.reason.unwrap_or_default();
+                    bail!("sequence {sequence} is {}: {reason}", state.name());
+                }
             }
             Ok(None)
         })?;

@@ -13,7 +13,7 @@ use crate::tls::Known;
 use crate::watch::{Row, Watch};
 use crate::weather::Weather;
 use crate::world::{Invitation, World};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use fleet_server::home::{Home, Stores};
 use fleet_server::operator as orders;
 use fleet_server::ports::{Clock, SystemChance};
@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// The label of all simulated devices.
@@ -122,8 +123,13 @@ pub fn run(scenario: &Scenario, programs: &Programs) -> Result<Report> {
     };
     let world = Arc::new(world(scenario, &fleet, time)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let report = Run { scenario, fleet: &fleet, world: &world, runtime: &runtime }.play()?;
+    let played = Run { scenario, fleet: &fleet, world: &world, runtime: &runtime }.play();
+    let (report, worked) = played?;
     report.write(&scenario.out).with_context(|| scenario.out.display().to_string())?;
+    // What the operator was refused ends a run; what was measured until then is kept.
+    worked.with_context(|| {
+        format!("the operator stopped; {} has what was until then", scenario.out.display())
+    })?;
     Ok(report)
 }
 
@@ -225,7 +231,8 @@ struct Told {
 }
 
 impl Run<'_> {
-    fn play(&self) -> Result<Report> {
+    /// What was measured, and whether the operator came to his end.
+    fn play(&self) -> Result<(Report, Result<()>)> {
         let told = Told::default();
         let mut devices = self.devices();
         self.first(&mut devices)?;
@@ -245,18 +252,18 @@ impl Run<'_> {
         let world = self.world.clone();
         let living = self.runtime.spawn(async move { crowd::live(&world, devices, stopped).await });
         let working = ours.map(|operator| self.work(operator, told.clone()));
+        self.heed(&told)?;
         let rows = self.look(&mut watch, &told);
         told.stop.store(true, Ordering::Relaxed);
         // Nobody left to hear it is as good as having stopped.
         let _ = stop.send(true);
         let ended = self.runtime.block_on(living)?;
-        if let Some(working) = working {
-            match working.join() {
-                Ok(done) => done?,
-                Err(_) => bail!("the operator broke off"),
-            }
-        }
-        Ok(self.report(rows, &told, &watch, ended.len()))
+        let worked = match working.map(std::thread::JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(worked)) => worked,
+            Some(Err(_)) => Err(anyhow!("the operator broke off")),
+        };
+        Ok((self.report(rows, &told, &watch, ended.len()), worked))
     }
 
     /// Every device, and when it is due first.
@@ -305,6 +312,23 @@ impl Run<'_> {
             told.done.store(true, Ordering::Relaxed);
             done
         })
+    }
+
+    /// Ends at SIGTERM and SIGINT as at the end of its time: nothing that was started is left behind.
+    fn heed(&self, told: &Told) -> Result<()> {
+        let entered = self.runtime.enter();
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        drop(entered);
+        let done = told.done.clone();
+        self.runtime.spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        Ok(())
     }
 
     /// A row now and then, until the time is over or the operator is done.
