@@ -10,6 +10,7 @@ use crate::home::Home;
 use crate::rollout::{self, Release, SILENT_MS, STAGES};
 use crate::rounds::{self, Round};
 use crate::store::{Book, BookError, Columns, Row};
+use crate::work;
 use sapwood_protocol::fleet::id::CohortId;
 use sapwood_protocol::fleet::statement::Role;
 use serde_json::{Map, Value, json};
@@ -43,7 +44,8 @@ fn of_cohort(
     rounds: &[Round],
     now_ms: u64,
 ) -> Result<Value, BookError> {
-    let own = rounds.iter().filter(|round| round.cohort == cohort.id);
+    let own = rounds.iter().filter(|round| round.cohort == cohort.id).take(SHOWN_MAX);
+    let own: Vec<Value> = own.map(|round| of_round(book, round)).collect::<Result<_, _>>()?;
     let releases = rollout::all(book, cohort.id)?;
     let releases: Vec<Value> = releases
         .iter()
@@ -61,7 +63,7 @@ fn of_cohort(
         "devices": states(book, Some(cohort.id))?,
         "silent": silent(book, cohort.id, now_ms)?,
         "trial": on_trial(book, cohort.id)?,
-        "rounds": own.take(SHOWN_MAX).map(of_round).collect::<Vec<_>>(),
+        "rounds": own,
         "releases": releases,
     }))
 }
@@ -101,11 +103,26 @@ fn one(rows: Vec<Row>) -> Result<u64, BookError> {
     Columns::of(rows.into_iter().next().unwrap_or_default()).number()
 }
 
-/// A round as it is shown.
-pub fn of_round(round: &Round) -> Value {
-    let report: Option<Value> =
-        round.report.as_deref().and_then(|report| serde_json::from_str(report).ok());
-    json!({
+/// What came of a round, as it is kept.
+pub fn report(round: &Round) -> Option<Value> {
+    round.report.as_deref().and_then(|report| serde_json::from_str(report).ok())
+}
+
+/// A round as it is shown, and why its merge waits. What each device weighed is told of one round alone: of
+/// many it would be long.
+///
+/// # Errors
+/// [`BookError`].
+pub fn of_round(book: &dyn Book, round: &Round) -> Result<Value, BookError> {
+    let mut report = report(round);
+    if let Some(fields) = report.as_mut().and_then(Value::as_object_mut) {
+        fields.remove("weights");
+    }
+    let waits = match round.state {
+        rounds::State::Closed => work::waiting(book, round.id)?,
+        _ => None,
+    };
+    Ok(json!({
         "round": round.id,
         "cohort": round.cohort,
         "state": round.state.name(),
@@ -117,7 +134,8 @@ pub fn of_round(round: &Round) -> Value {
         "deadline": round.deadline_ms,
         "result": round.result.map(|(hash, _)| hash),
         "report": report,
-    })
+        "waits": waits.map(|waits| json!({"why": waits.why, "again": waits.next_ms})),
+    }))
 }
 
 /// A release as it is shown, with what became of it.

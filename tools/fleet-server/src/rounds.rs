@@ -25,6 +25,8 @@ const MARGIN: f64 = 1.3;
 const DOUBLINGS_MAX: u64 = 30;
 /// Below so many uploads a round warns: what one device learned may show.
 pub const FEW: u64 = 50;
+/// Why the uploads of a failed round are part of none; they may be given again, or the round be merged again.
+pub const FREED: &str = "the round came to nothing";
 /// The global adapter that is none.
 pub const NONE: Hash = Hash([0; 32]);
 
@@ -277,11 +279,10 @@ pub fn close(round: u64) -> Statement {
 /// Ends a round that comes to nothing; what was given to it may be given again.
 pub fn failed(round: &Round, report: &str) -> [Statement; 2] {
     let end = "update round set state = 6, report = $3 where id = $1 and state = $2";
-    let free = "update upload set state = 4, why = 'the round came to nothing'
-        where round = $1 and state in (2, 3)";
+    let free = "update upload set state = 4, why = $2 where round = $1 and state in (2, 3)";
     [
         Statement::one(end, [round.id.into(), (round.state as u64).into(), report.into()]),
-        Statement::any(free, [round.id.into()]),
+        Statement::any(free, [round.id.into(), FREED.into()]),
     ]
 }
 

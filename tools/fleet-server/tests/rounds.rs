@@ -177,16 +177,16 @@ fn a_round_is_merged_again_without_a_device_and_the_same_again_is_the_same() {
     let (fleet, mut devices) = fleet(3);
     let (round, _) = given(&fleet, &mut devices, 0);
     let first = until(&fleet, round, State::Merged).result.unwrap();
-    let book = &fleet.home().book;
-    orders::redo(book, round, &[], fleet.now_ms()).unwrap();
+    let home = &fleet.home();
+    orders::redo(home, round, &[], fleet.now_ms()).unwrap();
     assert_eq!(until(&fleet, round, State::Merged).result.unwrap(), first, "the same bytes");
     let stranger = fleet.device(9).id;
-    assert!(orders::redo(book, round, &[stranger], fleet.now_ms()).is_err());
+    assert!(orders::redo(home, round, &[stranger], fleet.now_ms()).is_err());
     assert_eq!(until(&fleet, round, State::Merged).result.unwrap(), first);
-    orders::redo(book, round, &[devices[1].id], fleet.now_ms()).unwrap();
+    orders::redo(home, round, &[devices[1].id], fleet.now_ms()).unwrap();
     let without = until(&fleet, round, State::Merged);
     assert!(without.result.unwrap() != first && without.stored == 2);
-    let error = orders::redo(book, round, &[devices[0].id], fleet.now_ms());
+    let error = orders::redo(home, round, &[devices[0].id], fleet.now_ms());
     error.unwrap();
     let failed = until(&fleet, round, State::Failed);
     assert!(failed.report.unwrap().contains("expected at least 2"));
@@ -236,7 +236,7 @@ fn a_cohort_may_have_its_rounds_merged_by_the_robust_rule() {
     policy("{\"merge\": \"mean\"}").unwrap();
     assert_eq!(Hash::of(&again(1.0).file), merged.result.unwrap().0);
     // Merged again by an order, it is the policy's: there the million tokens count.
-    orders::redo(&home.book, round, &[], fleet.now_ms()).unwrap();
+    orders::redo(&home, round, &[], fleet.now_ms()).unwrap();
     let mean = until(&fleet, round, State::Merged);
     assert_eq!((&report(&mean)["merge"], &report(&mean)["robust"]), (&json!("mean"), &json!(null)));
     assert!(mean.result != merged.result);
@@ -321,7 +321,7 @@ fn what_nobody_needs_any_more_goes_and_what_is_named_stays() {
     assert_eq!(devices[0].upload(round, &files[0]).status, 401, "the clock went on");
     devices[0].time_ms = fleet.now_ms();
     assert_eq!(devices[0].upload(round, &files[0]).status, 200, "its row is there");
-    let gone = orders::redo(&fleet.home().book, round, &[], fleet.now_ms());
+    let gone = orders::redo(&fleet.home(), round, &[], fleet.now_ms());
     assert!(gone.unwrap_err().to_string().contains("its uploads are gone"));
 }
 

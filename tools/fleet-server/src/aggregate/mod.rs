@@ -22,7 +22,7 @@ mod tests;
 
 pub use robust::{ROBUST_UPDATES_MAX, Robust, Told, robust};
 pub use walk::norm;
-pub use weigh::{Clip, Facts, Rule, Share, by_tokens, shares};
+pub use weigh::{Clip, Facts, Rule, Share, by_tokens, parts, shares};
 
 use dense::Rows;
 use product::Processor;

@@ -5,6 +5,7 @@
 
 use super::AggregateError;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// An update counts for at most so many times the median of the tokens.
 const TOKENS_MEDIANS_MAX: f64 = 4.0;
@@ -89,6 +90,13 @@ pub fn shares(facts: &[Facts], clip: Clip, eta: f64) -> Result<Vec<Share>, Aggre
         factor: eta * (one.weight / sum) * clip,
     };
     Ok(facts.iter().zip(clips(&facts, clip)).map(share).collect())
+}
+
+/// What each update weighs, by its place, in parts of an equal weight; before it is drawn in.
+pub fn parts(facts: &[Facts]) -> BTreeMap<usize, f64> {
+    let sum: f64 = facts.iter().map(|one| one.weight).sum();
+    let even = facts.len() as f64 / sum;
+    facts.iter().map(|one| (one.at, one.weight * even)).collect()
 }
 
 /// The facts in the order of the sum, and the sum of their weights.

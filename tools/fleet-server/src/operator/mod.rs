@@ -4,6 +4,7 @@
 //! - The program and a test give the same orders; a server may run beside them.
 
 mod devices;
+mod redo;
 pub mod trust;
 pub mod releases;
 pub mod rounds;
@@ -16,7 +17,7 @@ use crate::ports::ChanceError;
 use crate::store::BookError;
 use crate::store::blobs::BlobError;
 use sapwood::adapter::AdapterError;
-use sapwood_protocol::fleet::id::{DeviceId, IdError};
+use sapwood_protocol::fleet::id::{DeviceId, Hash, IdError, PublicKey};
 use sapwood_protocol::fleet::link::LinkError;
 use sapwood_protocol::fleet::signatures::SignaturesError;
 use sapwood_protocol::fleet::statement::StatementError;
@@ -67,6 +68,38 @@ pub enum OrderError {
     Gone {
         /// The round.
         round: u64,
+    },
+    /// What it needs is not where it should be.
+    #[error(
+        "blob {hash} of device {device} is not there: put it back from a copy, or say --without {device}; round {round} is as it was"
+    )]
+    Missing {
+        /// The round.
+        round: u64,
+        /// Whose update it is.
+        device: DeviceId,
+        /// The file.
+        hash: Hash,
+    },
+    /// What would be offered is offered already.
+    #[error("sequence {sequence} offers artifact {artifact} already; nothing was changed")]
+    Same {
+        /// The newest release.
+        sequence: u64,
+        /// What it names.
+        artifact: Hash,
+    },
+    /// One key in two roles: whoever has it has both.
+    #[error(
+        "key {key} would be {one} key and {other} key, expected another for each; nothing was changed"
+    )]
+    Shared {
+        /// The key.
+        key: PublicKey,
+        /// A role.
+        one: &'static str,
+        /// Another.
+        other: &'static str,
     },
     /// Somebody else gave orders at the same time.
     #[error(

@@ -10,7 +10,7 @@ use crate::cohorts::{self, Cohort};
 use crate::devices;
 use crate::home::Home;
 use crate::rollout::{self, FIRST_STAGE, Release, STAGES, State};
-use crate::rounds::NONE;
+use crate::rounds::{self, NONE};
 use crate::store::{Book, Statement};
 use sapwood::adapter::{Adapter, Spec, Strength, Target, wire};
 use sapwood_protocol::fleet::id::{CohortId, Hash};
@@ -50,16 +50,43 @@ pub fn promote(
     if candidate.role != Role::Candidate || candidate.state != State::Active {
         return Err(wrong_state(&candidate, "a candidate that is active"));
     }
+    let mut moved = stands(&home.book, &candidate)?;
     let file =
         Artifact { hash: candidate.artifact, bytes: candidate.bytes, round: candidate.round };
     let all = rollout::all(&home.book, cohort.id)?;
     let before = all.iter().filter(|older| {
         older.role == Role::Release && matches!(older.state, State::Active | State::Paused)
     });
-    let mut moved: Vec<_> =
-        before.map(|older| rollout::moved(older, State::Replaced, Some("another came"))).collect();
+    moved.extend(before.map(|older| rollout::moved(older, State::Replaced, Some("another came"))));
     moved.push(rollout::moved(&candidate, State::Replaced, Some("it was promoted")));
     publish(home, cohort, &file, keys, FIRST_STAGE, moved, "promote", now_ms)
+}
+
+/// That the round of a candidate did not come to nothing since, and was not merged again: what holds while
+/// it is so.
+fn stands(book: &dyn Book, candidate: &Release) -> Result<Vec<Statement>, OrderError> {
+    let Some(id) = candidate.round else { return Ok(Vec::new()) };
+    let round = super::rounds::round(book, id)?;
+    if round.state != rounds::State::Candidate {
+        return Err(super::rounds::wrong_state(&round, "candidate"));
+    }
+    let sql = "update round set state = state where id = $1 and state = $2";
+    Ok(vec![Statement::one(sql, [id.into(), (round.state as u64).into()])])
+}
+
+/// What an operator should know before a candidate is promoted.
+///
+/// # Errors
+/// [`OrderError`].
+pub fn untried(
+    book: &dyn Book,
+    cohort: CohortId,
+    sequence: u64,
+) -> Result<Option<String>, OrderError> {
+    let confirmed = rollout::total(book, &release(book, cohort, sequence)?)?.confirmed;
+    let line =
+        || format!("no device of the lab has confirmed sequence {sequence}, expected one at least");
+    Ok((confirmed == 0).then(line))
 }
 
 /// What a release names.
@@ -148,6 +175,9 @@ pub fn rollback(
             Artifact { hash, bytes: file.len() as u64, round: None }
         }
     };
+    if file.hash == bad.artifact {
+        return Err(OrderError::Same { sequence: bad.sequence, artifact: bad.artifact });
+    }
     let aborted = rollout::moved(bad, State::Aborted, Some("an operator took it back"));
     let sequence = publish(home, cohort, &file, keys, whole, vec![aborted], "rollback", now_ms)?;
     if let Some(bytes) = made {

@@ -1,4 +1,6 @@
-//! Orders about rounds and cohorts: open, close, approve, merge again without a device.
+//! Orders about rounds and cohorts: open, close, approve, merge again without a device (`redo`).
+
+pub use super::redo::{Redone, redo};
 
 use super::trust::still;
 use super::{OrderError, WHO};
@@ -7,10 +9,9 @@ use crate::devices;
 use crate::home::Home;
 use crate::ports::{Chance, draw};
 use crate::rollout;
-use crate::rounds::{self, NONE, Round, State, UploadState};
+use crate::rounds::{self, NONE, Round, State};
 use crate::store::{Book, BookError, Columns, Statement};
-use crate::work;
-use sapwood_protocol::fleet::id::{CohortId, DeviceId, Hash};
+use sapwood_protocol::fleet::id::{CohortId, Hash};
 use sapwood_protocol::fleet::signatures::Signatures;
 use sapwood_protocol::fleet::statement::{Role, Statement as Offer};
 use serde_json::{Value, json};
@@ -103,7 +104,7 @@ pub fn round(book: &dyn Book, id: u64) -> Result<Round, OrderError> {
     rounds::find(book, id)?.ok_or_else(unknown)
 }
 
-fn wrong_state(round: &Round, expected: &'static str) -> OrderError {
+pub(super) fn wrong_state(round: &Round, expected: &'static str) -> OrderError {
     let (what, name) = ("round", round.id.to_string());
     OrderError::State { what, name, expected, got: round.state.name().to_owned() }
 }
@@ -122,48 +123,6 @@ pub fn close(book: &dyn Book, id: u64, now_ms: u64) -> Result<(), OrderError> {
         }
         _ => Err(wrong_state(&round, "open")),
     }
-}
-
-/// Has a round be merged again from what is kept of it, without some devices.
-///
-/// # Errors
-/// [`OrderError`].
-pub fn redo(book: &dyn Book, id: u64, without: &[DeviceId], now_ms: u64) -> Result<(), OrderError> {
-    let round = round(book, id)?;
-    if matches!(round.state, State::Open | State::Closed | State::Failed) {
-        return Err(wrong_state(&round, "merged, judged or candidate"));
-    }
-    let uploads = rounds::uploads(book, id)?;
-    let gone = uploads.iter().find(|upload| {
-        upload.state == UploadState::Counted
-            && upload.file.as_ref().is_some_and(|file| file.bytes == 0)
-    });
-    if gone.is_some() {
-        return Err(OrderError::Gone { round: id });
-    }
-    let mut all = Vec::new();
-    for device in without {
-        let given = |upload: &&rounds::Upload| {
-            upload.device == *device && upload.state == UploadState::Counted
-        };
-        if !uploads.iter().any(|upload| given(&upload)) {
-            let name = format!("{device} in the merge of round {id}");
-            return Err(OrderError::Unknown { what: "device", name });
-        }
-        let sql = "update upload set state = 4, why = 'an operator left it out' where round = $1
-            and device = $2 and state = 3";
-        all.push(Statement::one(sql, [id.into(), (*device).into()]));
-    }
-    let free = "update upload set state = 2 where round = $1 and state = 3";
-    let begin = "update round set state = 2, stored = stored - $3, result = null, bytes = null, report = null
-        where id = $1 and state = $2";
-    let fewer = without.len() as u64;
-    all.push(Statement::any(free, [id.into()]));
-    all.push(Statement::one(begin, [id.into(), (round.state as u64).into(), fewer.into()]));
-    all.push(work::again(id));
-    let detail = format!("{id} without {without:?}");
-    all.push(devices::audit(now_ms, WHO, "round redo", detail));
-    Ok(book.write(all).map(drop)?)
 }
 
 /// A round that is merged, and waits for a word.

@@ -4,6 +4,7 @@ use super::shown::{Place, now_ms};
 use anyhow::Result;
 use fleet_server::cohorts::{self, Cohort};
 use fleet_server::operator::rounds as orders;
+use fleet_server::rounds::{self, Round};
 use sapwood_protocol::fleet::id::CohortId;
 use serde_json::json;
 
@@ -49,7 +50,17 @@ impl Cohorts {
                 let home = place.open()?;
                 let cohort = orders::cohort(&home.book, *cohort)?;
                 let policy = orders::policy(&home.book, &cohort, change, now_ms())?;
-                place.show(&json!({"cohort": cohort.id, "policy": policy}), &policy.write())
+                let open = rounds::open_one(&home.book, cohort.id)?;
+                let mut text = policy.write();
+                if let Some(Round { id, quota, deadline_ms, .. }) = &open {
+                    let left_h = deadline_ms.saturating_sub(now_ms()).div_ceil(3_600_000);
+                    text += &format!(
+                        "\nround {id} is open: it keeps its quota of {quota} and its deadline in {left_h} h"
+                    );
+                }
+                let json = json!({"cohort": cohort.id, "policy": policy,
+                    "open_round": open.map(|round| round.id)});
+                place.show(&json, &text)
             }
         }
     }

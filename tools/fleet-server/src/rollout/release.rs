@@ -33,6 +33,11 @@ impl State {
             Self::Replaced => "replaced",
         }
     }
+
+    /// Whether devices are offered it, or may be again.
+    pub fn is_offered(self) -> bool {
+        matches!(self, Self::Active | Self::Paused | Self::Complete)
+    }
 }
 
 /// A release's row, or a candidate's.

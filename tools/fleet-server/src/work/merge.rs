@@ -85,6 +85,8 @@ pub struct Candidate {
     pub rule: Rule,
     /// What the robust rule found.
     pub told: Option<Told>,
+    /// What each device's update weighed, in parts of an equal weight, before it was drawn in.
+    pub weights: BTreeMap<DeviceId, f64>,
     /// What an operator should know.
     pub warnings: Vec<String>,
     /// The cohort's modules.
@@ -115,11 +117,14 @@ pub(super) fn round(
     let candidate = merged(home, round, cohort, 1.0, alive)?;
     let hash = home.blobs.put(&candidate.file)?;
     candidate.warnings.iter().for_each(|warning| tracing::warn!(round = round.id, "{warning}"));
+    let weights = candidate.weights.iter().map(|(device, weight)| (device.to_string(), *weight));
+    let weights: BTreeMap<String, f64> = weights.collect();
     let report = json!({
         "updates": candidate.updates,
         "merge": candidate.rule,
         "robust": candidate.told,
         "dropped": candidate.dropped,
+        "weights": weights,
         "warnings": candidate.warnings,
         "eta": 1.0,
     });
@@ -243,6 +248,8 @@ pub fn merged(
         let robust: Robust = aggregate::robust(&mut source, &spec, &facts, round.seed)?;
         (facts, told) = (robust.facts, Some(robust.told));
     }
+    let parts = aggregate::parts(&facts).into_iter();
+    let weights = parts.filter_map(|(at, part)| Some((own.get(at)?.0.device, part))).collect();
     let shares = aggregate::shares(&facts, Clip::Median, eta)?;
     let plan = Plan { spec: &spec, from: from.as_ref(), shares: &shares, seed: round.seed };
     let merged = aggregate::merge(&mut source, &plan)?;
@@ -261,7 +268,7 @@ pub fn merged(
     let others = others.into_iter().map(|(upload, _)| upload.device).collect();
     let warnings = warnings(updates, merged.dropped);
     let dropped = merged.dropped;
-    Ok(Candidate { file, updates, dropped, rule, told, warnings, shape, others })
+    Ok(Candidate { file, updates, dropped, rule, told, weights, warnings, shape, others })
 }
 
 fn warnings(updates: u64, dropped: f64) -> Vec<String> {

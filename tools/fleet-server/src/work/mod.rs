@@ -9,6 +9,7 @@ mod merge; // uploads -> a global adapter
 mod sweep; // what nobody needs any more
 
 pub use merge::{Candidate, MergeError, merged};
+pub use task::{Waiting, waiting};
 pub(crate) use task::{again, free};
 
 use crate::cohorts::{self, Cohort};
@@ -91,29 +92,35 @@ fn merge_one(
         false => Ok(task.renew(book, now_ms())?),
     };
     let merge = merge::round(home, round, cohort, alive);
-    let written = match merge {
+    match merge {
         Ok(merged) => {
             let mut all = vec![task.done()];
             all.extend(merged.statements(round));
             let detail = format!("{}: {} updates, {}", round.id, merged.updates, merged.weighed);
             all.push(devices::audit(now_ms(), WHO, "round merged", detail));
             let written = book.write(all).map(drop);
-            if written.is_ok()
-                && let Err(error) = merged.see_to(home)
-            {
-                tracing::error!(%error, round = round.id, "the merged adapter may be gone");
+            if written.is_ok() {
+                tracing::info!(round = round.id, updates = merged.updates, "merged");
+                if let Err(error) = merged.see_to(home) {
+                    tracing::error!(%error, round = round.id, "the merged adapter may be gone");
+                }
             }
             written
         }
         Err(MergeError::Lost) => Ok(()),
         Err(MergeError::Stopped) => task.back(book),
-        Err(error) if error.passes() => task.failed(book, &error.to_string()),
+        Err(error) if error.passes() => {
+            let pause_ms = task.failed(book, &error.to_string(), now_ms())?;
+            let again_s = pause_ms / 1000;
+            tracing::warn!(
+                round = round.id,
+                again_s,
+                "the merge failed and is tried again: {error}"
+            );
+            Ok(())
+        }
         Err(error) => fail(book, round, &error.to_string(), now_ms()),
-    };
-    if written.is_ok() {
-        tracing::info!(round = round.id, "merge ended");
     }
-    written
 }
 
 /// Has releases go on, or stop, by what became of them.

@@ -1,5 +1,6 @@
 //! The program: its orders, and its server as a process of its own.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,7 +12,7 @@ pub(crate) fn run(folder: &Path, arguments: &[&str]) -> Output {
     // What has commands of its own takes its options behind them.
     let (second, rest) = match rest.split_first() {
         Some((second, rest))
-            if ["devices", "rounds", "releases", "rollout", "trust"].contains(first) =>
+            if ["devices", "rounds", "cohorts", "releases", "rollout", "trust"].contains(first) =>
         {
             (Some(second), rest)
         }
@@ -42,6 +43,8 @@ pub(crate) struct Served {
     pub(crate) child: Child,
     /// Where it listens, if it came so far.
     pub(crate) address: Option<SocketAddr>,
+    /// Where it tells of its health.
+    pub(crate) health: Option<SocketAddr>,
 }
 
 impl Served {
@@ -64,25 +67,42 @@ impl Served {
         Self::serving(program, folder)
     }
 
+    /// One whose files may have so many blocks of 512 bytes at most, and that says what it does in a file.
+    pub(crate) fn with_file_blocks(folder: &Path, log: &Path, blocks: u64) -> Self {
+        let mut shell = Command::new("sh");
+        let program = env!("CARGO_BIN_EXE_fleet-server");
+        shell.args(["-c", &format!("ulimit -f {blocks} && exec \"$0\" \"$@\""), program, "serve"]);
+        let mut served = Self::heard(shell, folder, Stdio::piped());
+        // Through a pipe, or the limit would hold for it too.
+        let (mut said, mut log) = (served.child.stderr.take().unwrap(), File::create(log).unwrap());
+        std::thread::spawn(move || std::io::copy(&mut said, &mut log));
+        served
+    }
+
     fn with(mut command: Command, folder: &Path) -> Self {
         command.arg("serve");
         Self::serving(command, folder)
     }
 
-    fn serving(mut command: Command, folder: &Path) -> Self {
+    fn serving(command: Command, folder: &Path) -> Self {
+        Self::heard(command, folder, Stdio::null())
+    }
+
+    fn heard(mut command: Command, folder: &Path, told: Stdio) -> Self {
         let mut child = command
             .args(["--json", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"])
             .args(["--rate", "1000000", "--folder"])
             .arg(folder)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(told)
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let said: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-        let address = said["listen"].as_str().and_then(|listen| listen.parse().ok());
-        Self { child, address }
+        let at = |name: &str| said[name].as_str().and_then(|listen| listen.parse().ok());
+        let (address, health) = (at("listen"), at("health"));
+        Self { child, address, health }
     }
 }
 
