@@ -305,10 +305,13 @@ fn stores(folder: &Path) -> Result<Stores, HomeError> {
 /// The book of a folder.
 fn book(folder: &Path, stores: &Stores) -> Result<Arc<dyn Book>, HomeError> {
     let path = folder.join(BOOK);
-    match &stores.database {
-        Some(address) => Ok(Arc::new(Postgres::open(address)?)),
-        None if path.is_file() => Ok(Arc::new(Sqlite::open(&path)?)),
-        None => Err(HomeError::Foreign { path: folder.to_owned() }),
+    if let Some(address) = &stores.database {
+        return Ok(Arc::new(Postgres::open(address)?));
+    }
+    match fs::metadata(&path) {
+        Ok(found) if found.is_file() => Ok(Arc::new(Sqlite::open(&path)?)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk(&path)(error)),
+        _ => Err(HomeError::Foreign { path: folder.to_owned() }),
     }
 }
 

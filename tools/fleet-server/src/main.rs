@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     match program::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", program::told(&error));
             ExitCode::FAILURE
         }
     }

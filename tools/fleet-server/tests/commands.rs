@@ -116,3 +116,42 @@ fn what_is_no_fleets_folder_or_of_another_version_is_refused_in_one_line() {
     let line = refused(&run(&folder, &["devices", "list"]));
     assert!(line.contains("has book version 3, expected 2: it was written by a newer program, and is left as it is"), "{line}");
 }
+
+#[test]
+fn an_error_says_each_thing_once() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("fleet");
+    let line = refused(&run(&folder, &["serve"]));
+    assert_eq!(line.matches("is no fleet's folder").count(), 1, "{line}");
+    said(&run(&folder, &["init"]));
+    let line = refused(&run(&folder, &["serve"]));
+    assert_eq!(line.matches("os error 2").count(), 1, "{line}");
+    #[expect(clippy::disallowed_methods, reason = "another program that has the port")]
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let other = place.path().join("other");
+    said(&run(&other, &["init", "--tls"]));
+    let line = refused(&run(&other, &["serve", "--listen", &address]));
+    assert_eq!(line.matches("in use").count(), 1, "{line}");
+    let line = refused(&run(&place.path().join("none/fleet"), &["init"]));
+    assert_eq!(line.matches("os error 2").count(), 1, "{line}");
+}
+
+#[test]
+fn lists_of_an_empty_fleet_are_empty_and_a_reader_that_has_gone_is_no_error() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("fleet");
+    said(&run(&folder, &["init"]));
+    for list in ["devices", "rounds", "cohorts", "releases"] {
+        let text = said(&run(&folder, &[list, "list"]));
+        assert!(text.starts_with("no "), "{list}: {text}");
+        json(&run(&folder, &[list, "list", "--json"]));
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fleet-server"));
+    command.args(["trust", "show", "--folder"]).arg(&folder).stdout(writer);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -189,3 +189,25 @@ fn a_device_of_the_lab_that_takes_no_candidates_says_so_and_gets_releases() {
     sequences(&mut refuses);
     assert!(!list(&refuses.id.to_string()));
 }
+
+#[test]
+fn what_stands_is_not_offered_again_and_what_no_lab_tried_is_warned_of() {
+    let (fleet, mut devices) = fleet(2);
+    let (sequence, artifact) = candidate(&fleet, &mut devices, NONE, 0);
+    let folder = fleet.folder();
+    let key = folder.join("keys/release.key").display().to_string();
+    let promoted =
+        common::run(&folder, &["releases", "promote", "1", "--release-key", &key, "--json"]);
+    let warned = String::from_utf8_lossy(&promoted.stderr).into_owned();
+    assert!(warned.contains("no device of the lab has confirmed sequence 1"), "{warned}");
+    assert_eq!(common::json(&promoted)["sequence"], sequence + 1);
+    let home = fleet.home();
+    let keys = [home::key(&folder.join("keys/release.key")).unwrap()];
+    let back = |to| orders::rollback(&home, &cohort(&home), to, &keys, fleet.now_ms());
+    assert_eq!(back(None).unwrap().0, 3);
+    let line = back(None).unwrap_err().to_string();
+    assert!(line.contains("sequence 3 offers artifact") && line.contains("already"), "{line}");
+    assert_eq!(back(Some(2)).unwrap(), (4, artifact));
+    let line = back(Some(1)).unwrap_err().to_string();
+    assert!(line.contains("sequence 4 offers artifact"), "{line}");
+}

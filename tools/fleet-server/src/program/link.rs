@@ -11,7 +11,8 @@ use serde_json::json;
 pub(super) struct EnrollLink {
     #[command(flatten)]
     place: Place,
-    /// Where devices reach the server, as HOST or HOST:PORT.
+    /// Where devices reach the server, as HOST or HOST:PORT; without a port they use 443, while `serve`
+    /// listens on 8443.
     #[arg(long, value_name = "HOST")]
     address: String,
     /// The label that the devices get: only devices of one label are merged with each other.

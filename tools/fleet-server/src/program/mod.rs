@@ -5,6 +5,7 @@
 mod folder; //  an adapter's folder
 mod merge; //   folders -> a folder
 mod shown; //   lines and JSON
+mod ended; //   whether it was told to end
 mod init; //    a new fleet
 mod upgrade; // a book of an older version
 mod moves; //   a book elsewhere
@@ -54,9 +55,13 @@ enum Command {
     Demo(demo::Demo),
 }
 
+pub(crate) use shown::told;
+
 /// Runs the command that the program was called with.
 pub(super) fn run() -> Result<()> {
-    match Arguments::parse().command {
+    let Arguments { command } = Arguments::parse();
+    shown::outlive_large_files()?;
+    match command {
         Command::Init(init) => init.run(),
         Command::Upgrade(upgrade) => upgrade.run(),
         Command::Move(moves) => moves.run(),

@@ -2,7 +2,7 @@
 
 use super::shown::{Place, ago, now_ms};
 use anyhow::Result;
-use fleet_server::cohorts::Cohort;
+use fleet_server::cohorts::{self, Cohort};
 use fleet_server::home::{self, Home};
 use fleet_server::operator::releases::{self as orders, Word};
 use fleet_server::operator::rounds::cohort;
@@ -131,7 +131,11 @@ impl Releases {
     pub(super) fn run(&self) -> Result<()> {
         match self {
             Self::List { of } => {
-                let (home, cohort) = of.open()?;
+                let home = of.place.open()?;
+                if of.cohort.is_none() && cohorts::all(&home.book)?.is_empty() {
+                    return of.place.show(&json!({"cohort": null, "releases": []}), "no releases");
+                }
+                let cohort = cohort(&home.book, of.cohort)?;
                 let all = rollout::all(&home.book, cohort.id)?;
                 let rows: Vec<Value> =
                     all.iter().map(|one| of_release(&home.book, one)).collect::<Result<_, _>>()?;
@@ -142,9 +146,13 @@ impl Releases {
             Self::Promote { of, sequence, release_key } => {
                 let (home, cohort) = of.open()?;
                 let keys = keys(release_key)?;
+                let untried = orders::untried(&home.book, cohort.id, *sequence)?;
                 let next = orders::promote(&home, &cohort, *sequence, &keys, now_ms())?;
+                if let Some(untried) = &untried {
+                    eprintln!("warning: {untried}");
+                }
                 let text = format!("sequence {next}: released to {} % of the devices", STAGES[1]);
-                of.place.show(&json!({"sequence": next}), &text)
+                of.place.show(&json!({"sequence": next, "warning": untried}), &text)
             }
             Self::Rollback { of, to, release_key } => {
                 let (home, cohort) = of.open()?;

@@ -4,8 +4,12 @@ use anyhow::Result;
 use fleet_server::home::Home;
 use fleet_server::ports::{Clock, SystemClock};
 use serde_json::Value;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// SIGXFSZ, on Linux and macOS.
+const XFSZ: i32 = 25;
 
 /// Of every command that works on a fleet.
 #[derive(clap::Args)]
@@ -30,8 +34,38 @@ impl Place {
 
 /// Prints an answer.
 pub(super) fn show(as_json: bool, json: &Value, text: &str) -> Result<()> {
-    let line = if as_json { json.to_string() } else { text.trim_end().to_owned() };
-    Ok(writeln!(std::io::stdout(), "{line}")?)
+    line(&if as_json { json.to_string() } else { text.trim_end().to_owned() })
+}
+
+/// Prints what was done. A reader that has gone has heard enough: it is done all the same.
+pub(super) fn line(text: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+/// Each cause that the text before it does not already tell, on one line.
+pub(crate) fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string().replace(char::is_control, " ");
+        if !text.contains(&cause) {
+            text += if text.is_empty() { "" } else { ": " };
+            text += &cause;
+        }
+    }
+    text
+}
+
+/// Has a file that grows beyond the shell's limit be an error of its write, as a full disk is; else the
+/// system ends the program in the middle.
+pub(super) fn outlive_large_files() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let _entered = runtime.enter();
+    // Heard from now on, whoever listens: it stays with the process.
+    drop(signal(SignalKind::from_raw(XFSZ))?);
+    Ok(())
 }
 
 /// Milliseconds since 1970.

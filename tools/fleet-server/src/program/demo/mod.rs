@@ -11,10 +11,11 @@ mod programs; // commands, and programs that run until the end
 mod device; //   one device: its folder, its jobs, its adapters
 mod table; //    bits per byte
 
+use super::ended;
 use super::shown::show;
 use anyhow::{Context, Result, bail, ensure};
 use device::Device;
-use programs::{Programs, Running, heed_signals, until};
+use programs::{Programs, Running, until};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -50,7 +51,7 @@ impl Demo {
         let models = models.with_context(|| format!("--models {}", self.models.display()))?;
         let own = std::env::temp_dir().join(format!("sapwood-fleet-{}", std::process::id()));
         let folder = self.folder.as_ref().unwrap_or(&own);
-        heed_signals()?;
+        ended::heed()?;
         ensure!(!folder.exists(), "{} is there already: name another --folder", folder.display());
         let played = std::fs::create_dir_all(folder)
             .with_context(|| folder.display().to_string())

@@ -4,46 +4,18 @@
 //! - Invariant: what was started here ends with its [`Running`], and that with this program, even where it
 //!   is told to end.
 
+use crate::program::ended;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(300);
-
-/// Whether this program was told to end.
-static ENDED: AtomicBool = AtomicBool::new(false);
-
-/// Hears from now on when this program is told to end: waiting ends then, and with it what was started.
-///
-/// # Errors
-/// When the system lets nobody listen.
-pub(super) fn heed_signals() -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let entered = runtime.enter();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    drop(entered);
-    thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                _ = hangup.recv() => {}
-            }
-        });
-        ENDED.store(true, Ordering::Relaxed);
-    });
-    Ok(())
-}
 
 /// Where programs are, and what is left out of the commands that are shown.
 pub(super) struct Programs {
@@ -152,7 +124,7 @@ pub(super) fn until<T>(
 ) -> Result<T> {
     let begun = Instant::now();
     loop {
-        if ENDED.load(Ordering::Relaxed) {
+        if ended::is_told() {
             bail!("the demo was told to end: so did its server and its devices");
         }
         if let Some(found) = look()? {
