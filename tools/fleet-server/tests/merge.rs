@@ -146,7 +146,6 @@ fn adapters_that_do_not_belong_together_are_refused_and_nothing_is_written() {
         ),
         ("`role` is \"fast\"", 4, config(), changed(meta(), "role", json!("fast"))),
         ("`format_version` is 2", 4, config(), changed(meta(), "format_version", json!(2))),
-        ("expected retain 0.99, got 0.5", 4, config(), changed(meta(), "retain", json!(0.5))),
         ("64 hexadecimal", 4, config(), changed(meta(), "base_hash", json!("é"))),
         (
             "expected shape [1, 3], got [2, 3]",
@@ -168,6 +167,87 @@ fn adapters_that_do_not_belong_together_are_refused_and_nothing_is_written() {
         assert!(error.contains("two"), "{error}");
         assert_eq!(fs::read_dir(&place).unwrap().count(), 2, "{reason}");
     }
+}
+
+/// How a device averages, how long it learned and on what it stands are its own affair: what adds up is what
+/// the weights gain.
+#[test]
+fn adapters_of_devices_that_learned_otherwise_are_merged() {
+    let place = place("otherwise");
+    let one = adapter(&place.join("one"), 1.0, 4, &config(), &meta());
+    let mut other = meta();
+    other["retain"] = json!(0.8409);
+    other["steps"] = json!(20);
+    other["generation"] = json!(9);
+    other["global"] = json!({"ranks": 1, "artifact": "cd".repeat(32), "sequence": 4});
+    let two = adapter(&place.join("two"), 4.0, 4, &config(), &other);
+    for order in [[&one, &two], [&two, &one]] {
+        let _ = fs::remove_dir_all(place.join("out"));
+        let output = merge(&place, &[], &order.map(PathBuf::as_path));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_near(&product(&place.join("out")), &[34.0; 12]);
+        let text = fs::read(place.join("out/adapter_meta.json")).unwrap();
+        let merged: Value = serde_json::from_slice(&text).unwrap();
+        // Of the device that has learned longest; the ranks of a global adapter come first in none.
+        assert_eq!((&merged["steps"], &merged["generation"]), (&json!(100), &json!(9)));
+        assert!((merged["retain"].as_f64().unwrap() - 0.99).abs() < 1e-6, "{merged}");
+        assert_eq!(merged.get("global"), None, "{merged}");
+    }
+}
+
+#[test]
+fn an_adapter_that_changes_nothing_or_far_more_than_the_others_is_told_of() {
+    let place = place("warned");
+    let ones: Vec<PathBuf> =
+        (0..4).map(|at| random(&place.join(at.to_string()), 2, 2.0, 24, 7 + at)).collect();
+    let none = random(&place.join("none"), 2, 0.0, 24, 20);
+    let huge = random(&place.join("huge"), 2, 2e9, 24, 21);
+    let with = |last: &Path| {
+        let _ = fs::remove_dir_all(place.join("out"));
+        let mut all: Vec<&Path> = ones.iter().map(PathBuf::as_path).collect();
+        all.push(last);
+        let output = merge(&place, &["--rank", "16"], &all);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = with(&none);
+    assert!(said.contains("none changes nothing") && said.lines().count() == 1, "{said}");
+    let said = with(&huge);
+    assert!(said.contains("huge changes ") && said.contains("times as much as"), "{said}");
+    assert_eq!(with(&ones[0]), "");
+}
+
+#[test]
+fn what_a_merge_shows_as_no_weight_it_counts_as_none() {
+    let place = place("unheard");
+    let common = random(&place.join("common"), 1, 1.0, 24, 1);
+    let mut folders: Vec<PathBuf> =
+        (0..4).map(|at| blended(&place.join(at.to_string()), &common, true, 100 + at)).collect();
+    folders.push(random(&place.join("zero"), 1, 0.0, 24, 9));
+    let paths: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+    let output = merge(&place, &["--merge", "robust", "--json"], &paths);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let factors = told["updates"].as_array().unwrap().iter();
+    let weights: Vec<f64> = factors.map(|one| one["weight"].as_f64().unwrap()).collect();
+    let sum: f64 = weights.iter().sum();
+    assert!((sum - 5.0).abs() < 1e-9, "in parts of an equal one: {told}");
+    let unheard = weights.iter().filter(|weight| format!("{weight:.2}") == "0.00").count();
+    assert_eq!(told["robust"]["unheard"], json!(unheard), "{told}");
+    assert!(unheard > 0 && told["robust"]["least"].as_f64().unwrap() < 0.005, "{told}");
+}
+
+#[test]
+fn a_limit_on_a_files_size_ends_a_merge_and_leaves_nothing_behind() {
+    let place = place("limited");
+    let ones = [1, 2].map(|at| random(&place.join(at.to_string()), 4, 4.0, 400, at));
+    let mut shell = Command::new("sh");
+    let program = env!("CARGO_BIN_EXE_fleet-server");
+    shell.args(["-c", "ulimit -f 1 && exec \"$0\" \"$@\"", program, "merge", "--out"]);
+    let output = shell.arg(place.join("out")).args(&ones).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("was not written") && error.lines().count() == 1, "{error}");
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 2, "{error}");
 }
 
 #[test]

@@ -39,6 +39,9 @@ const NEAR: f64 = 1e-6;
 /// Of a vote, and of the largest square: what is smaller is rounding.
 const ROUNDING: f64 = 1e-12;
 
+/// Of an equal weight: what is less shows as 0.00, and counts for nothing.
+const UNHEARD: f64 = 0.005;
+
 /// What the robust rule says of some updates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Robust {
@@ -53,7 +56,7 @@ pub struct Robust {
 pub struct Told {
     /// How many updates have a twin with which they share a vote.
     pub twins: u64,
-    /// How many count for nothing.
+    /// How many count for nothing, or so little that it shows as 0.00.
     pub unheard: u64,
     /// The smallest weight, in parts of an equal one.
     pub least: f64,
@@ -120,7 +123,7 @@ fn told(found: &Found) -> Told {
     let of = |choice: fn(f64, f64) -> f64| found.weights.iter().copied().reduce(choice);
     Told {
         twins: found.twins,
-        unheard: found.weights.iter().filter(|weight| **weight == 0.0).count() as u64,
+        unheard: found.weights.iter().filter(|weight| even * **weight < UNHEARD).count() as u64,
         least: even * of(f64::min).unwrap_or(0.0),
         most: even * of(f64::max).unwrap_or(0.0),
     }

@@ -5,6 +5,7 @@
 //! - Invariant: a folder that is another when it is read again ends the merge.
 
 use super::folder::Folder;
+use super::shown::line;
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use fleet_server::aggregate::{
@@ -13,7 +14,6 @@ use fleet_server::aggregate::{
 use sapwood::adapter::peft::Meta;
 use sapwood::adapter::{Adapter, Module, Spec, Strength};
 use serde_json::json;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Writes the weighted mean of what several adapters add to the weights of their base.
@@ -49,6 +49,9 @@ pub(crate) struct Merge {
     #[arg(required = true, value_name = "ADAPTER_DIR")]
     adapters: Vec<PathBuf>,
 }
+
+/// Beyond so many times the median an adapter is told of.
+const FAR: f64 = 100.0;
 
 #[derive(Clone, Copy, ValueEnum)]
 enum By {
@@ -132,12 +135,13 @@ impl Merge {
         let plan = Plan { spec: &spec, from, shares: &shares, seed };
         let merged = aggregate::merge(&mut source, &plan)?;
         let dropped = merged.dropped;
-        let told = self.told(&merged, &looked.facts, &shares, found);
+        let told = self.told(&merged, [&looked.facts, &weighed], &shares, found);
         first
             .replaced(looked.meta, merged.adapter)
             .write(&self.out)
             .with_context(|| format!("{out} was not written"))?;
-        writeln!(std::io::stdout(), "{told}")?;
+        line(&told)?;
+        self.warn(&looked.facts);
         if dropped > DROPPED_MAX {
             eprintln!(
                 "warning: {:.1} % of the energy of the mean does not fit the rank, expected at most {} %; \
@@ -167,13 +171,17 @@ impl Merge {
         let ranks = |adapter: &Adapter| -> Vec<usize> {
             adapter.spec.modules.iter().map(|module| module.rank).collect()
         };
-        let mut looked = Looked { facts: vec![], meta: first.meta, ranks: ranks(&first.adapter) };
+        // In no module of the sum do the ranks of a global adapter come first.
+        let meta = Meta { global: None, ..first.meta };
+        let mut looked = Looked { facts: vec![], meta, ranks: ranks(&first.adapter) };
         for (at, (path, weight)) in self.adapters.iter().zip(weights).enumerate() {
             let next = Folder::read(path, Some(first.meta.base_hash))?;
             let agrees = first.agrees(&next);
             agrees.with_context(|| format!("{} does not fit {}", path.display(), first.shown()))?;
             // The schedule of the average goes on from the device that has learned longest.
-            looked.meta.steps = looked.meta.steps.max(next.meta.steps);
+            if next.meta.steps > looked.meta.steps {
+                (looked.meta.steps, looked.meta.retain) = (next.meta.steps, next.meta.retain);
+            }
             looked.meta.generation = looked.meta.generation.max(next.meta.generation);
             let next_ranks = ranks(&next.adapter);
             looked.facts.push(Facts {
@@ -190,10 +198,31 @@ impl Merge {
         Ok(looked)
     }
 
+    /// Says which adapters change nothing, or so much more than the others that something is wrong.
+    fn warn(&self, facts: &[Facts]) {
+        let mut norms: Vec<f64> = facts.iter().map(|one| one.norm).collect();
+        norms.sort_by(f64::total_cmp);
+        // The lower of two middles: of two adapters the larger one is told.
+        let middle = norms[norms.len().saturating_sub(1) / 2];
+        for one in facts {
+            let folder = self.adapters[one.at].display();
+            if one.norm == 0.0 {
+                eprintln!("warning: {folder} changes nothing");
+            } else if middle > 0.0 && one.norm > FAR * middle {
+                let times = one.norm / middle;
+                eprintln!(
+                    "warning: {folder} changes {times:.0} times as much as the adapter in the middle, expected \
+                     at most {FAR}"
+                );
+            }
+        }
+    }
+
+    /// - `facts`: as they were found, and as they were weighed.
     fn told(
         &self,
         merged: &Merged,
-        facts: &[Facts],
+        [facts, weighed]: [&[Facts]; 2],
         shares: &[Share],
         found: Option<Told>,
     ) -> String {
@@ -207,9 +236,11 @@ impl Merge {
                 "{out}: the mean of {count} adapters{found}, rank {rank}, {left:.1} % of its energy left out"
             );
         }
+        let parts = aggregate::parts(weighed);
         let update = |share: &Share| {
             let folder: &Path = &self.adapters[share.at];
-            json!({"folder": folder, "norm": facts[share.at].norm, "factor": share.factor})
+            let (norm, weight) = (facts[share.at].norm, parts.get(&share.at));
+            json!({"folder": folder, "norm": norm, "factor": share.factor, "weight": weight})
         };
         let mut shares = shares.to_vec();
         shares.sort_by_key(|share| share.at);
