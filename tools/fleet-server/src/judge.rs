@@ -9,8 +9,10 @@
 //! - Never here: who may say that a candidate is released.
 
 mod program; // the learner's program
+mod scratch; // where adapters lie for it
 
 pub use program::Program;
+pub use scratch::{Scratch, clear};
 
 use crate::cohorts::{self, Cohort};
 use crate::home::Home;

@@ -36,7 +36,8 @@ impl Bench {
         let [model, general, cohort] = ["model", "general", "cohort"].map(at);
         let (sapwood, scratch) = (at("sapwood"), at("scratch"));
         let limit = Duration::from_secs(20);
-        let program = Program { sapwood, model, general, cohort, scratch, limit };
+        let is_told = || false;
+        let program = Program { sapwood, model, general, cohort, scratch, limit, is_told };
         Self { fleet, devices, round, program }
     }
 
@@ -234,4 +235,39 @@ fn the_command_judges_a_round_against_what_its_devices_run() {
     let text = said(&judge(&bench));
     assert!(text.contains("refused, its updates may come again"), "{text}");
     assert_eq!(cohort(&bench.fleet.home()).sequence, sequence);
+}
+
+/// A judge that is told to end takes its program with it, and leaves no folder.
+#[test]
+fn a_judge_that_is_told_to_end_leaves_nothing_behind() {
+    let bench = Bench::new();
+    let [pid, round] = [bench.at("pid").display().to_string(), bench.round.id.to_string()];
+    bench.says(&format!("echo $$ > {pid}; exec sleep 100"));
+    let at = |name: &str| bench.at(name).display().to_string();
+    let mut judge = std::process::Command::new(env!("CARGO_BIN_EXE_fleet-server"));
+    judge.args(["judge", "--round", &round, "--sapwood", &at("sapwood"), "--model", &at("model")]);
+    judge.args(["--general", &at("general"), "--text", &at("cohort"), "--folder"]);
+    let judge = judge.arg(bench.fleet.folder()).stderr(std::process::Stdio::piped());
+    let mut child = judge.spawn().unwrap();
+    let own = || fs::read_to_string(&pid).ok().filter(|pid| pid.ends_with('\n'));
+    for _ in 0..2000 {
+        if own().is_some() {
+            break;
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    let program = own().unwrap().trim().to_owned();
+    let kill = |signal: &str, pid: &str| {
+        let mut kill = std::process::Command::new("kill");
+        kill.args([signal, pid]).stderr(std::process::Stdio::null()).status().unwrap().success()
+    };
+    assert!(kill("-0", &program));
+    assert!(kill("-TERM", &child.id().to_string()));
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert!(!kill("-0", &program), "the program outlived its judge");
+    let left = fs::read_dir(bench.fleet.folder()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with("judge-")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(bench.found(), bench.round);
 }

@@ -39,6 +39,8 @@ pub struct Program {
     pub scratch: PathBuf,
     /// How long it may take for a text.
     pub limit: Duration,
+    /// Whether this program was told to end: then that one is ended too.
+    pub is_told: fn() -> bool,
 }
 
 impl Score for Program {
@@ -86,7 +88,8 @@ impl Program {
         if let Some(folder) = adapter {
             command.arg("--adapter-path").arg(folder);
         }
-        let Said { status, out, err } = said(&mut command, self.limit).map_err(wrong)?;
+        let Said { status, out, err } =
+            said(&mut command, self.limit, self.is_told).map_err(wrong)?;
         let said = String::from_utf8_lossy(&err);
         let last = said.lines().last().unwrap_or("it said nothing");
         if !status.success() {
@@ -109,8 +112,8 @@ struct Said {
     err: Vec<u8>,
 }
 
-/// Runs a program to its end; one whose time is up is ended.
-fn said(command: &mut Command, limit: Duration) -> Result<Said, String> {
+/// Runs a program to its end; one whose time is up is ended, as is one when this program is told to end.
+fn said(command: &mut Command, limit: Duration, is_told: fn() -> bool) -> Result<Said, String> {
     let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| error.to_string())?;
     let [out, err] = [child.stdout.take().map(heard), child.stderr.take().map(heard)];
@@ -118,12 +121,15 @@ fn said(command: &mut Command, limit: Duration) -> Result<Said, String> {
     let status = loop {
         match child.try_wait().map_err(|error| error.to_string())? {
             Some(status) => break status,
-            None if clock.elapsed() < limit => std::thread::park_timeout(LOOK),
+            None if clock.elapsed() < limit && !is_told() => std::thread::park_timeout(LOOK),
             None => {
                 // It may have ended by itself right now.
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!("it was not done after {} s, and was ended", limit.as_secs()));
+                return Err(match is_told() {
+                    true => "it was ended, for this program was told to end".to_owned(),
+                    false => format!("it was not done after {} s, and was ended", limit.as_secs()),
+                });
             }
         }
     };
@@ -163,7 +169,8 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
             let [model, general, cohort] = ["model", "general", "cohort"].map(at);
             let limit = Duration::from_secs(20);
-            Program { sapwood: path, model, general, cohort, scratch: at("scratch"), limit }
+            let (scratch, is_told) = (at("scratch"), (|| false) as fn() -> bool);
+            Program { sapwood: path, model, general, cohort, scratch, limit, is_told }
         };
         let told =
             "echo '{\"event\": \"load\"}'; echo '{\"event\": \"text\", \"bits_per_byte\": 1.25}'";
@@ -187,6 +194,14 @@ mod tests {
         assert!(error.contains("not done after 1 s") && clock.elapsed().as_secs() < 20, "{error}");
         let endless = Program { limit: Duration::from_secs(20), ..program("exec yes") };
         assert!(endless.eval(&endless.general, None).is_err() && clock.elapsed().as_secs() < 20);
+        let told = Program {
+            limit: Duration::from_secs(90),
+            is_told: || true,
+            ..program("exec sleep 100")
+        };
+        let clock = SystemClock::start();
+        let error = told.eval(&told.general, None).unwrap_err().to_string();
+        assert!(error.contains("told to end") && clock.elapsed().as_secs() < 20, "{error}");
         let none = Program { sapwood: at("none"), ..program("true") };
         assert!(none.eval(&none.general, None).is_err());
     }

@@ -1,9 +1,10 @@
 //! `judge`: whether a merged round is offered, by the operator's texts.
 
+use super::ended;
 use super::shown::{Place, now_ms};
 use anyhow::{Context, Result};
 use fleet_server::home::Home;
-use fleet_server::judge::{self, Program};
+use fleet_server::judge::{self, Program, Scratch};
 use fleet_server::rounds::{self, State};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -51,8 +52,8 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    /// The learner's program with these texts, and a folder of its own under a fleet's.
-    fn program(&self, folder: &Path) -> Result<Program> {
+    /// The learner's program with these texts, and a folder of its own.
+    fn program(&self, scratch: &Scratch) -> Result<Program> {
         let said = |path: &Option<PathBuf>, name| {
             path.clone().with_context(|| format!("--{name} is not said, expected it of a judge"))
         };
@@ -61,17 +62,20 @@ impl Texts {
             model: said(&self.model, "model")?,
             general: said(&self.general, "general")?,
             cohort: said(&self.text, "text")?,
-            scratch: folder.join(format!("judge-{}", std::process::id())),
+            scratch: scratch.adapter(),
+            is_told: ended::is_told,
             limit: Duration::from_secs(60 * self.minutes),
         })
     }
 
     /// A judge of every round of a fleet.
     pub(super) fn judge(&self, folder: &Path) -> Result<Judging> {
+        let (home, scratch) = (Home::open(folder)?, Scratch::new(folder)?);
         Ok(Judging {
-            home: Home::open(folder)?,
-            program: self.program(folder)?,
+            home,
+            program: self.program(&scratch)?,
             left: BTreeMap::new(),
+            _scratch: scratch,
         })
     }
 }
@@ -82,12 +86,14 @@ pub(super) struct Judging {
     program: Program,
     /// Rounds that could not be judged, and when that was.
     left: BTreeMap<u64, u64>,
+    /// Gone with it.
+    _scratch: Scratch,
 }
 
 impl Judging {
-    /// Judges what is merged, as long as the program runs.
+    /// Judges what is merged, until this program is told to end.
     pub(super) fn go_on(mut self) {
-        loop {
+        while !ended::is_told() {
             let merged = rounds::of_state(&self.home.book, State::Merged);
             let merged =
                 merged.map_err(|error| tracing::error!(%error, "judge")).unwrap_or_default();
@@ -115,7 +121,9 @@ impl Judging {
 impl Judge {
     pub(super) fn run(&self) -> Result<()> {
         let home = self.place.open()?;
-        let mut program = self.texts.program(&home.folder)?;
+        ended::heed()?;
+        let scratch = Scratch::new(&home.folder)?;
+        let mut program = self.texts.program(&scratch)?;
         let found = judge::judge(&home, self.round, &mut program, now_ms)?;
         let text = match found.sequence {
             Some(sequence) => {

@@ -1,5 +1,6 @@
 //! `serve`: the server, until it is told to stop.
 
+use super::ended;
 use super::judge::Texts;
 use super::shown::show;
 use anyhow::{Context, Result};
@@ -61,9 +62,8 @@ impl Serve {
             operator_token: self.operator_token.as_deref().map(home::token).transpose()?,
             ..Settings::new(&self.folder)
         })?;
-        if let Some(judge) = judge {
-            std::thread::Builder::new().name("judge".to_owned()).spawn(move || judge.go_on())?;
-        }
+        let named = std::thread::Builder::new().name("judge".to_owned());
+        let judging = judge.map(|judge| named.spawn(move || judge.go_on())).transpose()?;
         let (listen, health) = (has("api").then_some(server.address), server.health);
         let shown = |address: Option<SocketAddr>| {
             address.map_or_else(|| "nothing".to_owned(), |address| address.to_string())
@@ -76,7 +76,13 @@ impl Serve {
         );
         show(self.json, &json!({"listen": listen, "health": health}), &text)?;
         until_told()?;
+        ended::tell();
         server.stop();
+        if let Some(judging) = judging {
+            judging.thread().unpark();
+            // One that broke off has ended too.
+            let _ = judging.join();
+        }
         Ok(())
     }
 }

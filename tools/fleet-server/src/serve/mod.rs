@@ -12,6 +12,7 @@ use crate::api::places::UPLOADS_MAX;
 use crate::api::shared::{BLOCKING_MAX, Shared};
 use crate::door::Rate;
 use crate::home::{Home, HomeError, locked};
+use crate::judge;
 use crate::operator::{self, Invitation, OrderError};
 use crate::ports::{Chance, Clock, SystemChance, SystemClock};
 use crate::store::Book;
@@ -166,6 +167,7 @@ pub fn start(settings: Settings) -> Result<Server, ServeError> {
     if !home.book.is_shared() {
         home.book.write(vec![work::free()]).map_err(HomeError::Book)?;
     }
+    judge::clear(&folder);
     let token = operator_token.as_deref().map(|token| Hash::of(token.as_bytes()));
     let shared = Arc::new(Shared::new(home, clock, chance, rate, token));
     let (stop, stopped) = watch::channel(false);
