@@ -16,7 +16,7 @@ mod moved; //  a book elsewhere, or of a newer version
 mod carried; // blobs elsewhere
 
 pub use carried::carry;
-pub use keys::{keep_key, key, new_key, seed, token};
+pub use keys::{keep_key, keep_own_key, key, new_key, seed, token};
 pub use lock::locked;
 pub use moved::{Moved, relocate, upgrade};
 pub use stores::{STORES, Stores, StoresError};

@@ -155,3 +155,59 @@ fn lists_of_an_empty_fleet_are_empty_and_a_reader_that_has_gone_is_no_error() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// Whoever runs a command as root on a folder of the server's account leaves nothing there that the account
+/// cannot read. Says something where the tests run as root.
+#[test]
+fn what_root_makes_in_a_fleets_folder_is_its_owners() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    const OWNER: u32 = 1001;
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("fleet");
+    said(&run(&folder, &["init"]));
+    if std::fs::metadata(&folder).unwrap().uid() != 0 {
+        return;
+    }
+    let mut left = vec![folder.clone()];
+    while let Some(path) = left.pop() {
+        chown(&path, Some(OWNER), Some(OWNER)).unwrap();
+        if path.is_dir() {
+            left.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    let root = folder.join("keys/root.key");
+    said(&run(&folder, &["trust", "rotate", "--root-key", root.to_str().unwrap(), "--online"]));
+    let home = Home::open(&folder).unwrap();
+    home.blobs.put(b"an adapter").unwrap();
+    drop(fleet_server::serve::start(fleet_server::serve::Settings::new(&folder)));
+    let mut left = vec![folder];
+    while let Some(path) = left.pop() {
+        let found = std::fs::metadata(&path).unwrap();
+        assert_eq!((found.uid(), found.gid()), (OWNER, OWNER), "{}", path.display());
+        if path.is_dir() {
+            left.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+}
+
+/// Whoever had a key of two roles would have both.
+#[test]
+fn a_key_that_has_a_role_is_given_no_other() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("fleet");
+    said(&run(&folder, &["init"]));
+    let at = |name: &str| folder.join("keys").join(name).display().to_string();
+    let (root, release, online) = (at("root.key"), at("release.key"), at("online.key"));
+    for more in [
+        ["--new-release-key", &root],
+        ["--new-root-key", &release],
+        ["--new-release-key", &online],
+        ["--new-root-key", &online],
+    ] {
+        let rotate = [&["trust", "rotate", "--root-key", &root], &more[..]].concat();
+        let line = refused(&run(&folder, &rotate));
+        assert!(line.contains("expected another for each; nothing was changed"), "{line}");
+    }
+    let shown = json(&run(&folder, &["trust", "show", "--json"]));
+    assert_eq!(shown["epoch"], 1);
+}

@@ -239,7 +239,7 @@ fn an_epoch_that_nobody_would_follow_changes_nothing() {
         ),
         (
             vec!["--root-key", &root, "--new-release-key", &online],
-            "twice, expected each release key to be another",
+            "would be the online key and a release key, expected another for each",
         ),
         (vec!["--root-key", &root, "--new-release-key", "/nowhere"], "No such file"),
     ] {

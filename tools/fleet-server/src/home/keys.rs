@@ -5,6 +5,7 @@
 
 use super::HomeError;
 use crate::ports::{Chance, draw};
+use crate::store::give_file;
 use rcgen::{CertificateParams, KeyPair};
 use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::fleet::key::SecretKey;
@@ -44,14 +45,20 @@ pub(super) fn certificate(folder: &Path, names: &[String]) -> Result<(), HomeErr
     secret(&folder.join("tls/cert.pem"), &certificate.pem())
 }
 
-/// Writes a file that only its owner may read.
+/// Writes a file that only its owner may read, who is that of its folder.
 pub(super) fn secret(path: &Path, text: &str) -> Result<(), HomeError> {
+    written(path, text, path.parent())
+}
+
+/// The same; `folder`: whose owner it is given to.
+fn written(path: &Path, text: &str, folder: Option<&Path>) -> Result<(), HomeError> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)
         .map_err(disk(path))?;
+    folder.map_or(Ok(()), |folder| give_file(&file, folder)).map_err(disk(path))?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(disk(path))
 }
 
@@ -90,6 +97,14 @@ pub fn key(path: &Path) -> Result<SecretKey, HomeError> {
 /// # Errors
 /// [`HomeError::Disk`]; what lies there is as it was.
 pub fn keep_key(path: &Path, seed: &[u8; 32]) -> Result<(), HomeError> {
+    written(path, &format!("{}\n", Hash(*seed)), None)
+}
+
+/// The same in a fleet's folder, whose owner it is given to.
+///
+/// # Errors
+/// [`HomeError::Disk`]; what lies there is as it was.
+pub fn keep_own_key(path: &Path, seed: &[u8; 32]) -> Result<(), HomeError> {
     secret(path, &format!("{}\n", Hash(*seed)))
 }
 

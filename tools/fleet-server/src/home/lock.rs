@@ -3,6 +3,7 @@
 //! - It ends with the process that holds it.
 
 use super::HomeError;
+use crate::store::give_file;
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
@@ -16,7 +17,11 @@ const LOCK: &str = "serve.lock";
 pub fn locked(folder: &Path) -> Result<File, HomeError> {
     let path = folder.join(LOCK);
     let failed = |source| HomeError::Disk { path: path.clone(), source };
-    let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
+    // Only a new one is given away: what lies there is somebody's already.
+    let file = match File::options().create_new(true).append(true).open(&path) {
+        Ok(new) => give_file(&new, folder).map(|()| new).map_err(failed)?,
+        Err(_) => File::options().create(true).append(true).open(&path).map_err(failed)?,
+    };
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(HomeError::Taken { path: folder.to_owned() }),

@@ -13,7 +13,9 @@ use super::stores::{STORES, Stores};
 use super::{BOOK, HomeError, stores};
 use crate::store::postgres::Postgres;
 use crate::store::sqlite::{Frozen, Sqlite};
-use crate::store::{Book, BookError, Row, Statement, copy, schema, shown, upgrade as steps};
+use crate::store::{
+    Book, BookError, Row, Statement, copy, give_path, schema, shown, upgrade as steps,
+};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -205,6 +207,7 @@ fn into_folder(from: &dyn Book, folder: &Path) -> Result<Vec<copy::Sum>, HomeErr
         }
     }
     Sqlite::create(&partial, &[begun(from)?])?;
+    give_path(&partial, folder).map_err(disk(&partial))?;
     let to = Sqlite::open_any(&partial)?;
     let sums = checked(from, &to)?;
     whole(&to)?;

@@ -64,6 +64,7 @@ pub fn rotate(
     let drawn = change.online.then(|| online(&path, chance)).transpose()?;
     let online = drawn.as_ref().map(SecretKey::from_seed);
     let trust = next(&old, change, online.as_ref(), now_ms);
+    apart(&trust)?;
     let statement = trust.encode()?;
     let mut signatures = Signatures::default();
     for key in roots.iter().chain(&change.root) {
@@ -85,7 +86,7 @@ pub fn rotate(
     let detail = format!("epoch {epoch}: {}", told(change));
     all.push(devices::audit(now_ms, WHO, "trust rotate", detail));
     if let Some(seed) = drawn.filter(|_| !path.exists()) {
-        home::keep_key(&path, &seed)?;
+        home::keep_own_key(&path, &seed)?;
     }
     home.book.write(all)?;
     Ok(Rotated { trust, signed })
@@ -131,6 +132,21 @@ fn next(old: &Trust, change: &Change, online: Option<&SecretKey>, now_ms: u64) -
         },
         release_threshold: change.release_threshold.unwrap_or(old.release_threshold),
     }
+}
+
+/// Whether every key has one role: the server's key must not release, nor a release key name keys.
+fn apart(trust: &Trust) -> Result<(), OrderError> {
+    let online = [trust.online];
+    let roles =
+        [("the online", &online[..]), ("a release", &trust.release), ("a root", &trust.root)];
+    for (at, (one, keys)) in roles.iter().enumerate() {
+        for (other, others) in &roles[at + 1..] {
+            if let Some(key) = keys.iter().find(|key| others.contains(key)) {
+                return Err(OrderError::Shared { key: *key, one, other });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The signatures with which a statement goes on being offered; none where it needs no others.

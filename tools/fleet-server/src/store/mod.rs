@@ -12,8 +12,10 @@ mod shown; //        addresses without their secrets
 pub mod sqlite; //   the book in one file
 pub mod postgres; // the book in a database
 pub mod copy; //     every row, for another book
+mod owner; //        whose new files are
 pub mod blobs; //    files named by their hash, in a folder or a bucket
 
+pub(crate) use owner::{give_file, give_path};
 pub use row::{Columns, Row, Value};
 pub use shown::{has_password, shown};
 

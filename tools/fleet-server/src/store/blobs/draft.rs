@@ -7,6 +7,7 @@
 //! - What a sweep has in hand lies aside, and stays there until it is known that nobody needs it.
 
 use super::error::{BlobError, disk};
+use crate::store::{give_file, give_path};
 use sapwood_protocol::fleet::id::Hash;
 use std::fs::{self, File};
 use std::io::{self, Seek, Write};
@@ -64,7 +65,13 @@ impl Drop for Draft {
 impl Drafts {
     /// The drafts under a folder, which is made if it is not there.
     pub(super) fn open(folder: PathBuf) -> Result<Self, BlobError> {
-        fs::create_dir_all(&folder).map_err(disk(&folder))?;
+        if !folder.is_dir() {
+            fs::create_dir_all(&folder).map_err(disk(&folder))?;
+            folder
+                .parent()
+                .map_or(Ok(()), |root| give_path(&folder, root))
+                .map_err(disk(&folder))?;
+        }
         Ok(Self { folder, drawn: AtomicU64::new(0) })
     }
 
@@ -73,7 +80,10 @@ impl Drafts {
             let number = self.drawn.fetch_add(1, Ordering::Relaxed);
             let path = self.folder.join(format!("{}-{number}", std::process::id()));
             match File::create_new(&path) {
-                Ok(file) => return Ok(Draft { path, file }),
+                Ok(file) => {
+                    give_file(&file, &self.folder).map_err(disk(&path))?;
+                    return Ok(Draft { path, file });
+                }
                 // A process of the same number left it.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(disk(&path)(error)),

@@ -10,6 +10,7 @@
 use super::content::Content;
 use super::draft::{Drafts, sync, written_ms};
 use super::error::{BlobError, disk};
+use crate::store::give_path;
 use sapwood_protocol::fleet::id::Hash;
 use std::fs::{self, File};
 use std::io;
@@ -58,6 +59,9 @@ impl Folder {
         let folder = place.parent().unwrap_or(&self.root);
         let is_new = !folder.is_dir();
         fs::create_dir_all(folder).map_err(disk(folder))?;
+        if is_new {
+            give_path(folder, &self.root).map_err(disk(folder))?;
+        }
         match fs::hard_link(file, &place) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
