@@ -2,7 +2,7 @@
 
 use super::entries::{Entries, Entry, SHOWN_BYTES_MAX};
 use super::shape::{MODULES, Place, Shape};
-use super::{Kind, Meta, UpdateError};
+use super::{ADAPTER_BYTES_MIN, Kind, Meta, UpdateError};
 use crate::fleet::id::{CohortId, Hash, IdError};
 use crate::fleet::message::one_line;
 use crate::fleet::request::decimal;
@@ -59,10 +59,13 @@ pub struct Expected<'a> {
 /// Bytes of the header, from the first eight bytes of a file of so many.
 ///
 /// # Errors
-/// [`UpdateError::Long`], [`UpdateError::HeaderBytes`].
+/// [`UpdateError::Long`], [`UpdateError::Short`], [`UpdateError::HeaderBytes`].
 pub fn header_bytes(prefix: [u8; 8], file_bytes: u64) -> Result<usize, UpdateError> {
     if file_bytes > FLEET_ADAPTER_BYTES_MAX {
         return Err(UpdateError::Long { got: file_bytes });
+    }
+    if file_bytes < ADAPTER_BYTES_MIN {
+        return Err(UpdateError::Short { got: file_bytes });
     }
     let got = u64::from_le_bytes(prefix);
     let max = file_bytes.saturating_sub(PREFIX_BYTES).min(FLEET_HEADER_BYTES_MAX);

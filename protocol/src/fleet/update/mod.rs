@@ -72,6 +72,12 @@ pub enum UpdateError {
         /// Its bytes.
         got: u64,
     },
+    /// Smaller than any adapter.
+    #[error("the file has {got} bytes, expected at least {ADAPTER_BYTES_MIN}")]
+    Short {
+        /// Its bytes.
+        got: u64,
+    },
     /// A header that does not fit.
     #[error("the file's header has {got} bytes, expected 2 to {max}")]
     HeaderBytes {
@@ -244,5 +250,8 @@ impl UpdateError {
         }
     }
 }
+
+/// Bytes of the shortest file: the length of its header, and an empty object.
+const ADAPTER_BYTES_MIN: u64 = 10;
 
 const _: () = assert!(FLEET_HEADER_BYTES_MAX <= u32::MAX as u64, "a header's length is a usize");
