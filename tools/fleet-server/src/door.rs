@@ -18,38 +18,67 @@ const SOON_S: u64 = 5;
 /// Addresses that are remembered; whoever is not is as good as new.
 const ADDRESSES_MAX: usize = 1 << 16;
 
+/// What is told of where no part of the server failed: there is much to do at once.
+pub(crate) const BUSY: &str = "calls";
+
 /// A call that is not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused(Box<Refusal>);
+pub struct Refused {
+    told: Box<Refusal>,
+    cause: Option<Box<Cause>>,
+}
+
+/// What of the server itself failed, for its log: it may name folders, which are nobody else's business.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// Which part of it.
+    pub part: &'static str,
+    /// What it said.
+    pub problem: String,
+}
 
 impl Refused {
     /// A refusal with its line.
     pub fn new(code: Code, message: impl AsRef<str>) -> Self {
         let message = one_line(message.as_ref(), FLEET_MESSAGE_BYTES_MAX);
         let retry_after_s = code.waits().then_some(SOON_S);
-        Self(Box::new(Refusal { error: code, message, retry_after_s, time: None }))
+        let told = Box::new(Refusal { error: code, message, retry_after_s, time: None });
+        Self { told, cause: None }
     }
 
     /// The same, to be asked again after so many seconds.
     pub fn after(mut self, seconds: u64) -> Self {
-        self.0.retry_after_s = Some(seconds.max(1));
+        self.told.retry_after_s = Some(seconds.max(1));
         self
     }
 
     /// The same with the server's time.
     pub fn at(mut self, now_ms: u64) -> Self {
-        self.0.time = Some(now_ms);
+        self.told.time = Some(now_ms);
         self
     }
 
     /// What is sent.
     pub fn refusal(&self) -> &Refusal {
-        &self.0
+        &self.told
     }
 
     /// Its code.
     pub fn code(&self) -> Code {
-        self.0.error
+        self.told.error
+    }
+
+    /// The same, because a part of the server failed.
+    pub fn because(mut self, part: &'static str, problem: &impl ToString) -> Self {
+        self.cause = Some(Box::new(Cause { part, problem: problem.to_string() }));
+        self
+    }
+
+    /// What of the server itself failed, where something did: never what a call was.
+    pub fn cause(&self) -> Option<Cause> {
+        let passes = || Cause { part: BUSY, problem: self.told.message.clone() };
+        (self.told.error == Code::Unavailable)
+            .then(|| self.cause.as_deref().cloned().unwrap_or_else(passes))
     }
 
     /// A device that may not take part; none when it may.
@@ -95,8 +124,8 @@ impl From<BookError> for Refused {
             return Self::new(Code::Unavailable, error.to_string());
         }
         // What a database says is nobody's business but the operator's.
-        tracing::error!(%error, "book");
         Self::new(Code::Unavailable, "the server's book failed; send it again")
+            .because("book", &error)
     }
 }
 
@@ -106,6 +135,7 @@ impl From<BlobError> for Refused {
         let message =
             if error.is_full() { "the server has no room" } else { "the server's store failed" };
         Self::new(Code::Unavailable, format!("{message}; nothing was kept"))
+            .because("blobs", &error)
     }
 }
 

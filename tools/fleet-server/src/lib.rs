@@ -18,5 +18,6 @@ pub mod work; // what the server does by itself
 pub mod operator; // orders
 pub mod judge; // whether a merge is offered
 pub mod overview; // what an operator sees
+pub mod ready; // whether the server can work
 mod api; //    calls and answers
 pub mod serve; // sockets, beginning and end

@@ -8,7 +8,7 @@ use super::shared::Shared;
 use crate::devices::Device;
 use crate::door::Refused;
 use crate::store::Book;
-use crate::store::blobs::Content;
+use crate::store::blobs::{BlobError, Content};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::header::{
@@ -44,7 +44,12 @@ pub(super) async fn artifact(
     let found = shared.blocking(move |shared| {
         let sql = "select 1 from release where cohort = $1 and artifact = $2 limit 1";
         let rows = shared.home.book.read(sql, &[cohort.into(), hash.into()])?;
-        if rows.is_empty() { Ok(None) } else { Ok(shared.home.blobs.open_blob(hash)?) }
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        // What is offered should be there: the device asks again, and an operator is told.
+        let gone = || BlobError::Gone { name: hash };
+        Ok(Some(shared.home.blobs.open_blob(hash)?.ok_or_else(gone)?))
     });
     let found = found.await?;
     drop(fetching);

@@ -2,14 +2,15 @@
 //!
 //! - Plain HTTP, for this machine or a network of the operator's; devices never come here.
 //! - What tells of the fleet, `/v1/admin/...`, is answered to whoever has the operator's token; where there
-//!   is none, to programs of this machine: a web page that somebody looks at names another host.
+//!   is none, to programs of this machine: who calls from elsewhere is none, and a web page that somebody
+//!   looks at names another host.
 
 use super::answer::{self, Answer};
 use super::page;
 use super::shared::Shared;
 use crate::door::Refused;
 use crate::overview;
-use crate::store::Book;
+use crate::ready;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::{Method, Request, StatusCode};
@@ -22,24 +23,44 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Answers whoever asks for health.
-pub(crate) async fn answer(shared: &Arc<Shared>, request: &Request<Incoming>) -> Answer {
-    match dispatch(shared, request).await {
+pub(crate) async fn answer(
+    shared: &Arc<Shared>,
+    request: &Request<Incoming>,
+    from: IpAddr,
+) -> Answer {
+    match dispatch(shared, request, from).await {
         Ok(answer) => answer,
-        Err(refused) => answer::refused(&refused),
+        Err(refused) => {
+            shared.tell(&refused);
+            answer::refused(&refused)
+        }
     }
 }
 
-async fn dispatch(shared: &Arc<Shared>, request: &Request<Incoming>) -> Result<Answer, Refused> {
-    if request.method() != Method::GET {
-        return Err(Refused::new(Code::NotFound, "only GET is answered here"));
+async fn dispatch(
+    shared: &Arc<Shared>,
+    request: &Request<Incoming>,
+    from: IpAddr,
+) -> Result<Answer, Refused> {
+    // Of an answer to HEAD the body is left out below.
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        return Err(Refused::new(Code::NotFound, "only GET and HEAD are answered here"));
     }
     match request.uri().path() {
         "/healthz" => Ok(answer::bytes(StatusCode::OK, TEXT, "ok\n")),
         "/readyz" => {
-            let ready =
-                |shared: &Shared| Ok(shared.home.book.read("select version from meta", &[])?);
-            shared.blocking(ready).await?;
-            Ok(answer::bytes(StatusCode::OK, TEXT, "ready\n"))
+            // A store that hangs is no store.
+            let _fetching = shared.fetching().await?;
+            let look =
+                |shared: &Shared| Ok([ready::faults(&shared.home), shared.troubles()].concat());
+            let faults = shared.blocking(look).await?;
+            Ok(match faults.is_empty() {
+                true => answer::bytes(StatusCode::OK, TEXT, "ready\n"),
+                false => {
+                    let text = format!("not ready\n{}\n", faults.join("\n"));
+                    answer::bytes(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
+                }
+            })
         }
         "/metrics" => {
             let numbers = |shared: &Shared| Ok(shared.metrics.text(&shared.home.book)?);
@@ -47,7 +68,7 @@ async fn dispatch(shared: &Arc<Shared>, request: &Request<Incoming>) -> Result<A
         }
         "/" => page::page(&*shared.chance),
         "/v1/admin/overview" => {
-            is_operator(shared, request.headers())?;
+            is_operator(shared.token, request.headers(), from)?;
             let told = |shared: &Shared| Ok(overview::overview(&shared.home, shared.now_ms())?);
             let json = shared.blocking(told).await?.to_string();
             Ok(answer::json(StatusCode::OK, json))
@@ -57,12 +78,14 @@ async fn dispatch(shared: &Arc<Shared>, request: &Request<Incoming>) -> Result<A
 }
 
 /// Whether an operator asks.
-fn is_operator(shared: &Shared, headers: &HeaderMap) -> Result<(), Refused> {
+fn is_operator(token: Option<Hash>, headers: &HeaderMap, from: IpAddr) -> Result<(), Refused> {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let Some(token) = shared.token else {
-        let here = text(HOST).is_some_and(is_this_machine) && !headers.contains_key(ORIGIN);
-        let message = "expected a `Host` of this machine: without an operator's token only its own \
-            programs are answered";
+    let Some(token) = token else {
+        let here = from.to_canonical().is_loopback()
+            && text(HOST).is_some_and(is_this_machine)
+            && !headers.contains_key(ORIGIN);
+        let message = "expected a caller and a `Host` of this machine: without an operator's token only \
+            its own programs are answered";
         return if here { Ok(()) } else { Err(Refused::new(Code::Signature, message)) };
     };
     let given = text(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
@@ -90,6 +113,28 @@ fn is_this_machine(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whoever calls from elsewhere may say any `Host`.
+    #[test]
+    fn without_a_token_only_a_caller_of_this_machine_is_an_operator() {
+        let asks = |token: Option<&[u8]>, given: &'static str, from: [u8; 4]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static("localhost"));
+            headers.insert(AUTHORIZATION, HeaderValue::from_static(given));
+            is_operator(token.map(Hash::of), &headers, from.into()).is_ok()
+        };
+        assert!(asks(None, "", [127, 0, 0, 1]) && asks(None, "", [127, 9, 0, 1]));
+        assert!(!asks(None, "", [10, 77, 0, 2]) && !asks(None, "Bearer x", [10, 77, 0, 2]));
+        assert!(asks(Some(b"secret"), "Bearer secret", [10, 77, 0, 2]));
+        assert!(!asks(Some(b"secret"), "Bearer other", [127, 0, 0, 1]));
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_static("localhost"));
+        for (from, here) in [("::1", true), ("::ffff:127.0.0.1", true), ("::ffff:10.77.0.2", false)]
+        {
+            let from = from.parse().unwrap_or(IpAddr::from([10, 0, 0, 1]));
+            assert_eq!(is_operator(None, &headers, from).is_ok(), here, "{from}");
+        }
+    }
 
     #[test]
     fn only_names_of_this_machine_are_this_machine() {

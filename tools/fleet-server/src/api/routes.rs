@@ -142,7 +142,10 @@ pub(crate) async fn answer(
     };
     let mut answer = match answered {
         Ok(answer) => answer,
-        Err(refused) => answer::refused(&refused),
+        Err(refused) => {
+            shared.tell(&refused);
+            answer::refused(&refused)
+        }
     };
     if !body.heard(FLEET_ADAPTER_BYTES_MAX).await {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

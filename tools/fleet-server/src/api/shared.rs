@@ -2,7 +2,7 @@
 
 use super::metrics::Metrics;
 use super::places::{Place, Places};
-use crate::door::{Buckets, Rate, Refused};
+use crate::door::{BUSY, Buckets, Cause, Rate, Refused};
 use crate::home::Home;
 use crate::ports::{Chance, Clock};
 use crate::store::{Book, BookError};
@@ -24,6 +24,19 @@ const FETCHING: Duration = Duration::from_secs(5);
 /// How long a count of devices is believed.
 const COUNT_MS: u64 = 60_000;
 const DAY_MS: u64 = 24 * 3_600_000;
+/// Between two lines of the log about one part of the server.
+const TELL: Duration = Duration::from_secs(60);
+
+/// A part of the server that failed.
+struct Trouble {
+    /// When the log was told.
+    told: Duration,
+    /// How many calls it had be refused since.
+    untold: u64,
+    /// When it had the last one be.
+    last: Duration,
+    problem: String,
+}
 
 /// What all calls share.
 pub(crate) struct Shared {
@@ -40,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) whole: Mutex<()>,
     blocking: Arc<Semaphore>,
     fetching: Arc<Semaphore>,
+    /// What of a part of the server had calls be refused.
+    troubles: Mutex<BTreeMap<&'static str, Trouble>>,
     /// Of a cohort: devices that checked in within a day, and when that was counted.
     devices: Mutex<BTreeMap<[u8; 32], (u64, u64)>>,
 }
@@ -64,8 +79,39 @@ impl Shared {
             whole: Mutex::default(),
             blocking: Arc::new(Semaphore::new(BLOCKING_MAX)),
             fetching: Arc::new(Semaphore::new(FETCHING_MAX)),
+            troubles: Mutex::default(),
             devices: Mutex::default(),
         }
+    }
+
+    /// Tells the log what of the server itself had a call be refused: once a minute for each part of it.
+    pub(crate) fn tell(&self, refused: &Refused) {
+        let Some(Cause { part, problem }) = refused.cause() else { return };
+        let now = self.clock.elapsed();
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = troubles.get(part);
+        let untold = before.map_or(0, |before| before.untold);
+        let is_told = before.is_some_and(|before| now < before.told + TELL);
+        let told = before.filter(|_| is_told).map_or(now, |before| before.told);
+        let counted = if is_told { untold + 1 } else { 0 };
+        let line = problem.clone();
+        troubles.insert(part, Trouble { told, untold: counted, last: now, problem });
+        drop(troubles);
+        if !is_told {
+            tracing::error!(part, untold, "a call is answered with 503: {line}");
+        }
+    }
+
+    /// What failed within a minute, for calls that came: a look of one's own may find room for less.
+    pub(crate) fn troubles(&self) -> Vec<String> {
+        let now = self.clock.elapsed();
+        let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        // That there is much to do is no fault.
+        let recent = troubles.iter().filter(|(part, one)| **part != BUSY && now < one.last + TELL);
+        let told = |(part, one): (&&str, &Trouble)| {
+            format!("calls were answered with 503 within a minute ({part}): {}", one.problem)
+        };
+        recent.map(told).collect()
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

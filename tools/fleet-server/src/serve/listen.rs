@@ -72,13 +72,13 @@ pub(super) async fn health(
 ) {
     let room = Room::new(HEALTH_MAX, 0);
     let mut until = stopped.clone();
-    while let Some((stream, _)) = next(&listener, &mut until).await {
+    while let Some((stream, from)) = next(&listener, &mut until).await {
         let Some(guest) = room.try_enter() else { continue };
         let (shared, stopped) = (shared.clone(), stopped.clone());
         tokio::spawn(async move {
             let answer = move |request| {
                 let shared = shared.clone();
-                async move { health::answer(&shared, &request).await }
+                async move { health::answer(&shared, &request, from).await }
             };
             connection(stream, &guest, stopped, answer).await;
         });

@@ -15,6 +15,7 @@ use crate::home::{Home, HomeError, locked};
 use crate::judge;
 use crate::operator::{self, Invitation, OrderError};
 use crate::ports::{Chance, Clock, SystemChance, SystemClock};
+use crate::ready;
 use crate::store::Book;
 use crate::store::blobs::BlobError;
 use crate::work;
@@ -167,6 +168,7 @@ pub fn start(settings: Settings) -> Result<Server, ServeError> {
     if !home.book.is_shared() {
         home.book.write(vec![work::free()]).map_err(HomeError::Book)?;
     }
+    ready::tell(&home);
     judge::clear(&folder);
     let token = operator_token.as_deref().map(|token| Hash::of(token.as_bytes()));
     let shared = Arc::new(Shared::new(home, clock, chance, rate, token));

@@ -1,0 +1,57 @@
+//! Whether a server can do its work: what it needs is looked at, not remembered.
+//!
+//! - In: the folder. Out: a line for each thing that does not hold; none when all does.
+//! - Nothing is changed by a look, and nothing is mended.
+
+use crate::home::Home;
+use crate::rollout::{self, Release};
+use crate::store::blobs::BlobError;
+use crate::store::{Book, Statement};
+
+/// Bytes that a disk must have room for, at least.
+const ROOM_BYTES: usize = 64 << 10;
+
+/// What does not hold.
+pub fn faults(home: &Home) -> Vec<String> {
+    let mut faults = Vec::new();
+    // A write that changes nothing is a write all the same.
+    let write = Statement::one("update meta set version = version", []);
+    if let Err(error) = home.book.write(vec![write]) {
+        faults.push(format!("the book is not written: {error}"));
+    }
+    if let Err(error) = room(home) {
+        faults.push(format!("no file is kept: {error}"));
+    }
+    if let Err(error) = home.online() {
+        faults.push(format!("nothing can be made a candidate: {error}"));
+    }
+    match rollout::unended(&home.book) {
+        Ok(all) => faults.extend(all.iter().filter_map(|release| gone(home, release))),
+        Err(error) => faults.push(format!("the book is not read: {error}")),
+    }
+    faults
+}
+
+/// Whether there is room for a file.
+fn room(home: &Home) -> Result<(), BlobError> {
+    home.blobs.draft()?.write(&vec![0; ROOM_BYTES])
+}
+
+/// What is wrong with the file of a release that devices are offered, or may be again.
+fn gone(home: &Home, release: &Release) -> Option<String> {
+    let problem = match home.blobs.open_blob(release.artifact) {
+        Ok(Some((_, bytes))) if bytes == release.bytes => return None,
+        Ok(Some((_, bytes))) => format!("has {bytes} bytes, expected {}", release.bytes),
+        Ok(None) => "is not there: put it back from a copy".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let Release { cohort, sequence, artifact, .. } = release;
+    Some(format!(
+        "devices cannot fetch sequence {sequence} of cohort {cohort}: {artifact} {problem}"
+    ))
+}
+
+/// What does not hold, in the log of a server that begins.
+pub fn tell(home: &Home) {
+    faults(home).iter().for_each(|fault| tracing::error!("not ready: {fault}"));
+}
