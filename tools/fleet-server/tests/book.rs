@@ -179,7 +179,7 @@ fn last_use(place: &Place) {
     assert_eq!(won.into_iter().filter(|won| *won).count(), 7);
 }
 
-/// Seen to fail under `read committed`, where each of two sees only what was there before both.
+/// Under `read committed` each of two would see only what was there before both.
 fn counted(place: &Place) {
     let book = place.open();
     let sql = "insert into cohort(id, base, first_layer, targets, label, sequence, policy)
