@@ -1,5 +1,5 @@
 //! A round that waits, failed or was judged, and is merged again: over TLS, with merges that run by themselves.
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 mod common;
 
@@ -61,7 +61,7 @@ fn waiting(fleet: &Fleet, round: u64) -> Waiting {
 fn a_round_whose_file_is_damaged_waits_until_it_is_put_back() {
     let (fleet, _, round, (path, whole)) = damaged();
     let waits = waiting(&fleet, round);
-    assert!(waits.why.contains("the disk has changed it"), "{waits:?}");
+    assert!(waits.why.contains("what keeps it has changed it"), "{waits:?}");
     for _ in 0..4 {
         fleet.wind(Duration::from_secs(70));
         let later = waiting(&fleet, round);
@@ -70,9 +70,15 @@ fn a_round_whose_file_is_damaged_waits_until_it_is_put_back() {
     let seen = overview::overview(&fleet.home(), fleet.now_ms()).unwrap();
     let shown = &seen["cohorts"][0]["rounds"][0];
     assert_eq!(shown["state"], "closed");
-    assert!(shown["waits"]["why"].as_str().unwrap().contains("the disk has changed it"), "{shown}");
+    assert!(
+        shown["waits"]["why"].as_str().unwrap().contains("what keeps it has changed it"),
+        "{shown}"
+    );
     let text = said(&run(&fleet.folder(), &["rounds", "show", "1"]));
-    assert!(text.contains("the merge waits") && text.contains("the disk has changed it"), "{text}");
+    assert!(
+        text.contains("the merge waits") && text.contains("what keeps it has changed it"),
+        "{text}"
+    );
     std::fs::write(&path, whole).unwrap();
     fleet.wind(HOUR);
     assert_eq!(until(&fleet, round, State::Merged).stored, 3);
