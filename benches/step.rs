@@ -13,15 +13,13 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use ndarray::Array3;
 use sapwood::base::Base;
 use sapwood::block::Block;
-use sapwood::head::{Backend, Distance, Group, Head, Keep, Kernels, Objective};
+use sapwood::head::{Backend, Distance, Group, Head, Keep, Objective};
 use sapwood::settings::EmbeddingLayers;
 
 /// Blocks of a group.
 const BATCH: usize = 8;
 /// Tokens of a block.
 const TOKENS: usize = 128;
-/// Ours, then the peer.
-const KERNELS: [(&str, Kernels); 2] = [("ours", Kernels::Fused), ("candle", Kernels::Reference)];
 
 /// Blocks of noise with hidden states of noise.
 struct Owned {
@@ -49,9 +47,10 @@ fn step(criterion: &mut Criterion) {
         Objective { gamma: 1.0, layers: EmbeddingLayers::Last, distance: Distance::Relative };
     let mut group = criterion.benchmark_group("step");
     group.sample_size(10);
-    for (name, kernels) in KERNELS {
-        let mut head = Head::load(&base, 0, &Backend::cpu(), TOKENS, Keep::default()).unwrap();
-        head.use_kernels(kernels);
+    let cpu = Backend::cpu();
+    let ours = Head::load(&base, 0, &cpu, TOKENS, Keep::default()).unwrap();
+    let by_candle = Head::load_reference(&base, 0, &cpu, TOKENS).unwrap();
+    for (name, head) in [("ours", ours), ("candle", by_candle)] {
         group.throughput(Throughput::Elements((BATCH * TOKENS) as u64));
         group.bench_function(BenchmarkId::new("LoRA gradient", name), |bencher| {
             bencher.iter(|| head.gradient(&fast, &fresh, None, &objective).unwrap());

@@ -15,7 +15,7 @@ pub mod adapter; //   LoRA factors as plain numbers; PEFT folders
 #[cfg(feature = "engine")]
 pub mod products; //  rows x frozen matrix    -> rows                 AVX-512, AVX2, gemm
 #[cfg(feature = "engine")]
-pub mod weights; //   Base                    -> frozen layers in memory, shared by what follows
+pub mod decoder; //   Base, rows, LoRA        -> one layer on the CPU: forward, back, after a past
 #[cfg(feature = "engine")]
 pub mod trunk; //     Block [T]               -> hidden [B, T, D]     frozen, tract
 pub mod reservoir; // Block                   -> a bounded memory of past blocks

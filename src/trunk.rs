@@ -14,9 +14,7 @@
 //!   0.23.9 miscompiles ordinary causal masks for sequences of two tokens (pass `FoldUniformMask`).
 //!   A block's hidden state is the same to the last bit alone or among others, on one thread or many.
 
-mod attention;
 mod continued;
-mod kernels;
 mod layers;
 #[cfg(test)]
 mod tests;
@@ -25,10 +23,10 @@ pub use continued::Layers;
 
 use crate::base::canonical::{self, Canonical, Part};
 use crate::base::{Base, BaseError, Config, Precision, Weight};
+use crate::decoder::{Turns, Weights};
 use crate::products::{self, Frozen};
-use crate::weights::Layer;
 use continued::Continued;
-use layers::Weights;
+use layers::Lower;
 use ndarray::{Array2, Array3, ArrayD, Ix3};
 use prost::Message;
 use rayon::ThreadPool;
@@ -37,7 +35,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use thiserror::Error;
-use tract_linalg::multithread::{Executor, multithread_tract_scope};
+use tract_linalg::multithread::Executor;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::TractErrorContext;
 use tract_onnx::tract_core::ops::konst::Const;
@@ -135,7 +133,7 @@ pub enum TrunkError {
 pub struct Trunk {
     engine: Engine,
     /// What the engine computes with.
-    weights: Weights,
+    lower: Lower,
     /// More than one thread, or none but the caller's.
     pool: Option<Arc<ThreadPool>>,
     tap: usize,
@@ -154,13 +152,13 @@ impl Trunk {
         }
         let pool = pool(threads)?;
         let probes = Probes::of(typed_graph(base, Part::Trunk(tap))?, base.config())?;
-        let weights = Weights::load(base, tap)?;
-        let plan = layers::graph(&weights, base.config())?.into_runnable();
+        let lower = Lower::load(base, tap)?;
+        let plan = layers::graph(&lower, base.config())?.into_runnable();
         let plan = plan.map_err(engine("prepare the graph"))?;
         let engine = probes.check(Engine { plan, config: base.config().clone() })?;
         // What comes next finds the memory of the check free.
         trim();
-        Ok(Self { engine, weights, pool, tap, continued: None })
+        Ok(Self { engine, lower, pool, tap, continued: None })
     }
 
     /// The residual stream before layer `tap`, `[B, T, D]`, of ids `[B, T]`.
@@ -171,10 +169,7 @@ impl Trunk {
     pub fn hidden(&self, ids: &Array2<u32>) -> Result<Array3<f32>, TrunkError> {
         match (&self.continued, &self.pool) {
             (Some(layers), _) => layers.run(&self.engine.run(ids)?),
-            (None, Some(pool)) if ids.nrows() == 1 => {
-                let together = Executor::MultiThread(Arc::clone(pool));
-                pool.install(|| multithread_tract_scope(together, || self.engine.run(ids)))
-            }
+            (None, Some(pool)) if ids.nrows() == 1 => pool.install(|| self.engine.run(ids)),
             (None, Some(_)) if !ids.is_empty() => self.side_by_side(ids),
             _ => self.engine.run(ids),
         }
@@ -243,30 +238,30 @@ impl Trunk {
     /// # Errors
     /// [`TrunkError::Token`].
     pub fn embedded(&self, ids: &[u32]) -> Result<Vec<f32>, TrunkError> {
-        let (vocab, width) = self.weights.embedding.fans();
+        let (vocab, width) = self.lower.embedding.fans();
         let mut rows = vec![0f32; ids.len() * width];
         for (&token, row) in ids.iter().zip(rows.chunks_exact_mut(width.max(1))) {
             if token as usize >= vocab {
                 return Err(TrunkError::Token { token, vocab });
             }
-            self.weights.embedding.row(token as usize, row);
+            self.lower.embedding.row(token as usize, row);
         }
         Ok(rows)
     }
 
     /// `[V, D]`
     pub(crate) fn embedding(&self) -> &Frozen {
-        &self.weights.embedding
+        &self.lower.embedding
     }
 
     /// The layers that run here: those below the tap, or none where another engine has them.
-    pub(crate) fn layers(&self) -> &[Arc<Layer>] {
-        &self.weights.layers
+    pub(crate) fn layers(&self) -> &[Arc<Weights>] {
+        &self.lower.layers
     }
 
-    /// Cosines and sines of every position, `[positions, head_dim / 2]` each.
-    pub(crate) fn turns(&self) -> &(Vec<f32>, Vec<f32>) {
-        &self.weights.turns
+    /// Those of every position.
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.lower.turns
     }
 
     /// Runs `work` once on every thread that the trunk keeps, to set what a thread has of its own.

@@ -9,7 +9,7 @@ use ndarray::Array2;
 use sapwood::adapter::Adapter;
 use sapwood::adapter::peft::{self, Files, Meta, Role};
 use sapwood::base::Base;
-use sapwood::head::{Backend, Head, Keep, Kernels};
+use sapwood::head::{Backend, Head, Keep};
 use sapwood::trunk::{Trunk, Whole};
 use std::fs;
 
@@ -28,9 +28,9 @@ fn read(name: &str, base: &Base) -> Result<Adapter, Surprise> {
 fn adapters_of_peft_give_the_logits_of_peft() -> Result<(), Surprise> {
     let (_place, base) = exported("step/base")?;
     let trunk = Trunk::load(&base, 0, 1)?;
-    for kernels in [Kernels::Fused, Kernels::Reference] {
-        let mut head = Head::load(&base, 0, &Backend::cpu(), 12, Keep::default())?;
-        head.use_kernels(kernels);
+    let cpu = Backend::cpu();
+    let by_hand = Head::load(&base, 0, &cpu, 12, Keep::default())?;
+    for head in [by_hand, Head::load_reference(&base, 0, &cpu, 12)?] {
         for name in READABLE {
             let expected = Golden::load(&format!("peft/{name}/expected"))?;
             let shape = expected.shape("input_ids")?;
@@ -55,10 +55,10 @@ fn every_family_in_the_head_gives_the_logits_of_transformers() -> Result<(), Sur
         let ids = expected.i64("input_ids")?.iter().map(|&id| id as u32).collect();
         let ids = Array2::from_shape_vec((shape[0], shape[1]), ids)?;
         // At tap 1 the trunk's layer and the head's layers must fit together, too.
-        for (tap, kernels) in [(0, Kernels::Fused), (0, Kernels::Reference), (1, Kernels::Fused)] {
-            let hidden = Trunk::load(&base, tap, 1)?.hidden(&ids)?;
-            let mut head = Head::load(&base, tap, &Backend::cpu(), shape[1], Keep::default())?;
-            head.use_kernels(kernels);
+        let by_hand = |tap| Head::load(&base, tap, &Backend::cpu(), shape[1], Keep::default());
+        let by_candle = Head::load_reference(&base, 0, &Backend::cpu(), shape[1])?;
+        for head in [by_hand(0)?, by_candle, by_hand(1)?] {
+            let hidden = Trunk::load(&base, head.tap(), 1)?.hidden(&ids)?;
             let logits: Vec<f32> = head.logits(None, &hidden)?.iter().copied().collect();
             assert_close(family, &logits, &expected.f32("logits")?, &F32);
         }

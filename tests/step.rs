@@ -10,7 +10,7 @@ use ndarray::{Array3, Axis};
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
-use sapwood::head::{Backend, Distance, Gradient, Group, Head, Keep, Kernels, Objective, Seen};
+use sapwood::head::{Backend, Distance, Gradient, Group, Head, Keep, Objective, Seen};
 use sapwood::settings::{Activations, EmbeddingLayers, HeadWeights};
 use sapwood::train::{self, AdamW, Batch, Follow, Learners, Moments, Rules, Whitening};
 
@@ -22,8 +22,26 @@ const MOVES: Within = Within {
     relative: 2e-3,
     because: "AdamW's first steps are signs of gradients, and what is nearly zero may have either",
 };
-/// Both ways to compute a layer must give the oracle's numbers.
-const KERNELS: [Kernels; 2] = [Kernels::Fused, Kernels::Reference];
+/// The engines of a head: both must give the oracle's numbers.
+#[derive(Clone, Copy, Debug)]
+enum Engine {
+    /// The CPU's kernels, the gradient by hand.
+    Cpu,
+    /// candle's ops and autograd.
+    Candle,
+}
+
+const ENGINES: [Engine; 2] = [Engine::Cpu, Engine::Candle];
+
+impl Engine {
+    fn load(self, base: &Base, tap: usize, tokens_max: usize) -> Result<Head, Surprise> {
+        let cpu = Backend::cpu();
+        Ok(match self {
+            Self::Cpu => Head::load(base, tap, &cpu, tokens_max, Keep::default())?,
+            Self::Candle => Head::load_reference(base, tap, &cpu, tokens_max)?,
+        })
+    }
+}
 
 fn spec(base: &Base) -> Spec {
     Spec::uniform(base.config(), 1..3, &Target::ALL, Strength { rank: 4, alpha: 8.0 })
@@ -73,12 +91,6 @@ impl Owned {
     }
 }
 
-fn head(base: &Base, kernels: Kernels) -> Result<Head, Surprise> {
-    let mut head = Head::load(base, 1, &Backend::cpu(), 12, Keep::default())?;
-    head.use_kernels(kernels);
-    Ok(head)
-}
-
 fn objective(gamma: f32, layers: EmbeddingLayers) -> Objective {
     Objective { gamma, layers, distance: Distance::Relative }
 }
@@ -90,15 +102,15 @@ fn lora_gradients_of_every_target_equal_those_of_torch() -> Result<(), Surprise>
     let fast = adapter(&golden, &spec(&base), "parameter")?;
     let expected = adapter(&golden, &spec(&base), "gradient")?;
     let owned = Owned::load(&golden, "", 0)?;
-    for kernels in KERNELS {
-        let head = head(&base, kernels)?;
+    for engine in ENGINES {
+        let head = engine.load(&base, 1, 12)?;
         let group = Group { blocks: &owned.blocks(), hidden: &owned.hidden };
         let objective = objective(0.0, EmbeddingLayers::Last);
         let Gradient { losses, values: gradient, .. } =
             head.gradient(&fast, &group, None, &objective)?;
         assert_close("loss", &[losses.total], &golden.f32("loss")?, &F32);
         for module in &expected.spec.modules {
-            let what = format!("{kernels:?} layer {} {}", module.layer, module.target.module());
+            let what = format!("{engine:?} layer {} {}", module.layer, module.target.module());
             for range in [module.a.clone(), module.b.clone()] {
                 assert_close(&what, &gradient[range.clone()], &expected.values[range], &F32);
             }
@@ -122,14 +134,11 @@ fn long_blocks_give_the_losses_and_gradients_of_torch() -> Result<(), Surprise> 
         ["gradient", "anchor"].map(|name| adapter(&golden, &spec(&base), name));
     let (slopes, anchored) = (slopes?, anchored?);
     let group = Group { blocks: &owned.blocks(), hidden: &owned.hidden };
-    for (kernels, activations) in [
-        (Kernels::Fused, Activations::F32),
-        (Kernels::Fused, Activations::Recompute),
-        (Kernels::Reference, Activations::F32),
-    ] {
-        let keep = Keep { activations, ..Keep::default() };
-        let mut head = Head::load(&base, 1, &Backend::cpu(), owned.hidden.dim().1, keep)?;
-        head.use_kernels(kernels);
+    let tokens = owned.hidden.dim().1;
+    let lean = Keep { activations: Activations::Recompute, ..Keep::default() };
+    let lean = Head::load(&base, 1, &Backend::cpu(), tokens, lean)?;
+    let [by_hand, by_candle] = ENGINES.map(|engine| engine.load(&base, 1, tokens));
+    for head in [by_hand?, lean, by_candle?] {
         let objective = objective(0.0, EmbeddingLayers::Last);
         let found = head.gradient(&fast, &group, None, &objective)?;
         assert_close("loss", &[found.losses.total], &golden.f32("loss")?, &F32);
@@ -148,12 +157,12 @@ fn the_divergence_from_the_base_and_its_gradient_equal_those_of_torch() -> Resul
     let fast = adapter(&golden, &spec(&base), "parameter")?;
     let expected = adapter(&golden, &spec(&base), "gradient")?;
     let owned = Owned::load(&golden, "", 0)?;
-    for kernels in KERNELS {
+    for engine in ENGINES {
         let group = Group { blocks: &owned.blocks(), hidden: &owned.hidden };
-        let (apart, gradient) = head(&base, kernels)?.anchor(&fast, &group, 1.0)?;
+        let (apart, gradient) = engine.load(&base, 1, 12)?.anchor(&fast, &group, 1.0)?;
         assert_close("divergence", &[apart], &golden.f32("divergence")?, &F32);
         assert_close("gradient", &gradient, &expected.values, &F32);
-        let (_, half) = head(&base, kernels)?.anchor(&fast, &group, 0.5)?;
+        let (_, half) = engine.load(&base, 1, 12)?.anchor(&fast, &group, 0.5)?;
         let half: Vec<f32> = half.iter().map(|slope| 2.0 * slope).collect();
         assert_close("half of it", &half, &expected.values, &F32);
     }
@@ -167,8 +176,8 @@ fn whitened_steps_equal_those_of_torch_in_whitened_inputs() -> Result<(), Surpri
     let golden = Golden::load("step/whitening")?;
     let spec = spec(&base);
     let text = Owned::load(&golden, "text.", 0)?;
-    for kernels in KERNELS {
-        let head = head(&base, kernels)?;
+    for engine in ENGINES {
+        let head = engine.load(&base, 1, 12)?;
         let mut seen = Seen::new(&spec);
         head.see(&Group { blocks: &text.blocks(), hidden: &text.hidden }, None, &mut seen)?;
         let whitening = Whitening::new(&spec, &seen, 30.0);
@@ -201,8 +210,8 @@ fn the_logits_of_an_adapted_head_equal_those_of_peft() -> Result<(), Surprise> {
     let golden = Golden::load("step/gradients")?;
     let fast = adapter(&golden, &spec(&base), "parameter")?;
     let owned = Owned::load(&golden, "", 0)?;
-    for kernels in KERNELS {
-        let logits = head(&base, kernels)?.logits(Some(&fast), &owned.hidden)?;
+    for engine in ENGINES {
+        let logits = engine.load(&base, 1, 12)?.logits(Some(&fast), &owned.hidden)?;
         let expected = golden.f32("logits")?;
         let row_len = owned.hidden.dim().1 * base.config().vocab;
         // Past its end a sequence has no meaning: the oracle masks padding, the head ignores it.
@@ -241,12 +250,12 @@ fn one_ilora_step_equals_that_of_torch() -> Result<(), Surprise> {
         anchor: None,
     };
     let variants = [("last", EmbeddingLayers::Last), ("all", EmbeddingLayers::All)];
-    for ((name, layers), kernels) in variants.into_iter().flat_map(|v| KERNELS.map(|k| (v, k))) {
+    for ((name, layers), engine) in variants.into_iter().flat_map(|v| ENGINES.map(|k| (v, k))) {
         let start = adapter(&golden, &spec, "fast_before")?;
         let moments = Moments::zeros(spec.len());
         let slow = adapter(&golden, &spec, "slow_before")?;
         let mut learners = Learners { fast: start, slow, moments, k: 0 };
-        let head = head(&base, kernels)?;
+        let head = engine.load(&base, 1, 12)?;
         let step = train::step(&head, &mut learners, &[batch], &rules(layers), 1e-3)?;
         let parts = [
             ("ce_fresh", Some(step.losses.fresh)),
@@ -272,12 +281,12 @@ fn twenty_steps_follow_the_losses_of_torch() -> Result<(), Surprise> {
     let (_place, base) = exported("step/base")?;
     let golden = Golden::load("step/trajectory")?;
     let spec = spec(&base);
-    for kernels in KERNELS {
+    for engine in ENGINES {
         let start = adapter(&golden, &spec, "start")?;
         let slow = adapter(&golden, &spec, "start")?;
         let moments = Moments::zeros(spec.len());
         let mut learners = Learners { fast: start, slow, moments, k: 0 };
-        let head = head(&base, kernels)?;
+        let head = engine.load(&base, 1, 12)?;
         let mut losses = [const { Vec::new() }; 4];
         for k in 0..20 {
             let fresh = Owned::load(&golden, "fresh.", k)?;
@@ -374,17 +383,16 @@ impl Case {
     }
 }
 
-/// Goal: the fused layer equals candle's ops over shapes that no golden file has.
+/// Goal: the CPU's layer equals candle's ops over shapes that no golden file has.
 #[test]
-fn fused_and_reference_kernels_agree_on_odd_shapes_and_masks() -> Result<(), Surprise> {
+fn both_engines_agree_on_odd_shapes_and_masks() -> Result<(), Surprise> {
     for family in ["llama2", "llama3", "qwen2", "smollm2", "head_dim"] {
         let (_place, base) = exported(&format!("families/{family}"))?;
         for shape in [(1, 2, 1), (3, 7, 2), (2, 23, 1)] {
             let case = Case::new(base.config(), shape);
-            let mut head = Head::load(&base, 0, &Backend::cpu(), 24, Keep::default())?;
-            let (loss, gradient, nats) = case.run(&head)?;
-            head.use_kernels(Kernels::Reference);
-            let (plain_loss, plain_gradient, plain_nats) = case.run(&head)?;
+            let (loss, gradient, nats) = case.run(&Engine::Cpu.load(&base, 0, 24)?)?;
+            let plain = Engine::Candle.load(&base, 0, 24)?;
+            let (plain_loss, plain_gradient, plain_nats) = case.run(&plain)?;
             assert_close("loss", &[loss], &[plain_loss], &F32);
             assert_close("gradient", &gradient, &plain_gradient, &F32);
             assert_close("nats", &nats, &plain_nats, &F32);
@@ -412,10 +420,9 @@ impl Case {
 fn each_group_weighs_by_its_blocks() -> Result<(), Surprise> {
     let (_place, base) = exported("families/llama2")?;
     let case = Case::new(base.config(), (4, 9, 1));
-    let mut head = Head::load(&base, 0, &Backend::cpu(), 24, Keep::default())?;
     let mut found = Vec::new();
-    for kernels in KERNELS {
-        head.use_kernels(kernels);
+    for engine in ENGINES {
+        let head = engine.load(&base, 0, 24)?;
         for (fresh, share) in [(3, 0.75), (1, 0.25), (2, 0.5)] {
             let got = case.split(&head, fresh)?;
             let replay = got.losses.replay.ok_or("nothing was replayed")?;

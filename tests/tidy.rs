@@ -32,8 +32,8 @@ const TLS: &[&str] = &[
 const DOORS: [(&str, &[&str]); 14] = [
     ("tract_onnx", &["src/trunk"]),
     ("tract_linalg", &["src/trunk"]),
-    ("candle_core", &["src/head/", "src/train/"]),
-    ("candle_metal_kernels", &["src/head/backend.rs"]),
+    ("candle_core", &["src/head/candle/", "src/head/mod.rs"]),
+    ("candle_metal_kernels", &["src/head/candle/backend.rs"]),
     ("ed25519_dalek", &["protocol/src/fleet/key.rs"]),
     ("rustls", TLS),
     ("tokio_rustls", TLS),

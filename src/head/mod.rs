@@ -2,44 +2,33 @@
 //!
 //! - In: hidden states `[B, T, D]` at the tap, the blocks they belong to, one or two adapters.
 //! - Out: losses, and the gradient of the fast adapter as one flat vector; or nats; or logits.
-//! - For texts the head goes on with the trunk's weights to all layers (`decode.rs`).
+//! - For texts the head goes on with the trunk's weights to all layers (`texts.rs`).
+//! - Two engines, one chosen when the head is loaded: `cpu/`, by hand over the layers of `decoder`, and
+//!   `candle/`, by ops and autograd, for other devices and as the first one's oracle.
 //! - Never here: the optimiser (`train`), the trunk, files.
-//! - Invariant: padding stands at the end of a sequence, so causal attention never sees it; it
-//!   takes no part in cross-entropy or MSE either.
 //!
-//! Source: I-LoRA, arXiv 2402.18865. The CPU runs the step by hand, others candle's autograd.
+//! Source: I-LoRA, arXiv 2402.18865.
 
-mod attention;
-mod below;
-mod cache;
-mod decode;
-mod entropy;
-mod fused;
-mod kernels;
-mod layer;
-mod lora;
 mod objective;
-mod backend;
-mod reference;
 mod seen;
-mod tape;
+mod cpu;
+mod candle;
+mod texts;
 
 pub use crate::settings::EmbeddingLayers;
-pub use backend::Backend;
-pub use below::Below;
-pub use decode::{Decoder, Session};
+pub use candle::{Backend, Below};
 pub use objective::{Distance, Gradient, Group, Losses, Objective};
 pub(crate) use seen::tiles;
 pub use seen::{Seen, sum_bytes};
+pub use texts::{Decoder, Session};
 
-use crate::adapter::{Adapter, Module};
+use crate::adapter::Adapter;
 use crate::base::{Base, BaseError, Config};
-use crate::products::Pool;
 use crate::settings::{Activations, HeadWeights};
 use crate::trunk::Trunk;
-use candle_core::{Device, Tensor, Var};
-use layer::{Kept, Layer, Rotary};
-use reference::ReferenceLayer;
+use candle::Candle;
+use cpu::Cpu;
+use ndarray::Array3;
 use std::ops::Range;
 
 /// What can go wrong in the head.
@@ -95,18 +84,9 @@ pub enum HeadError {
     },
 }
 
-/// Which code computes the layers, their loss and its gradient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kernels {
-    /// Our own kernels and a hand-written backward pass; CPU only.
-    Fused,
-    /// candle's own ops and autograd: any device, and the oracle of the other.
-    Reference,
-}
-
 /// Rows of logits `[V]` that a step holds at a time.
 pub fn logit_rows(activations: Activations) -> usize {
-    entropy::rows_at_once(activations)
+    cpu::rows_at_once(activations)
 }
 
 /// What the CPU's kernels keep in memory, and how; other devices keep f32.
@@ -122,19 +102,13 @@ pub struct Keep {
 pub struct Head {
     config: Config,
     tap: usize,
-    device: Device,
-    kernels: Kernels,
-    activations: Activations,
-    layers: Vec<Layer>,
-    norm: Tensor,
-    lm_head: Kept,
-    rotary: Rotary,
-    pool: Pool,
+    engine: Engine,
 }
 
-/// An adapter's numbers on the device: one tensor a layer of the head, empty for layers without.
-struct Factors {
-    layers: Vec<(Vec<Module>, Tensor)>,
+/// Who computes.
+enum Engine {
+    Cpu(Box<Cpu>),
+    Candle(Box<Candle>),
 }
 
 impl Head {
@@ -150,8 +124,12 @@ impl Head {
         tokens_max: usize,
         keep: Keep,
     ) -> Result<Self, HeadError> {
-        let kernels = if backend.is_cpu() { Kernels::Fused } else { Kernels::Reference };
-        Self::load_for(kernels, base, tap, (backend, tokens_max), keep)
+        if !backend.is_cpu() {
+            return Self::load_reference(base, tap, backend, tokens_max);
+        }
+        let config = checked(base, tokens_max)?;
+        let engine = Engine::Cpu(Box::new(Cpu::load(base, tap, tokens_max, keep)?));
+        Ok(Self { config, tap, engine })
     }
 
     /// The same above a trunk's tap; where lm_head is the embedding that the trunk holds, and is to be
@@ -167,11 +145,8 @@ impl Head {
         keep: Keep,
     ) -> Result<Self, HeadError> {
         let mut head = Self::load(base, trunk.tap(), backend, tokens_max, keep)?;
-        if let Kept::Frozen(lm_head) = &mut head.lm_head
-            && keep.weights == HeadWeights::Auto
-            && lm_head.is_turned(trunk.embedding())
-        {
-            *lm_head = trunk.embedding().turned();
+        if let Engine::Cpu(cpu) = &mut head.engine {
+            cpu.share(trunk, keep.weights);
         }
         Ok(head)
     }
@@ -187,45 +162,9 @@ impl Head {
         backend: &Backend,
         tokens_max: usize,
     ) -> Result<Self, HeadError> {
-        Self::load_for(Kernels::Reference, base, tap, (backend, tokens_max), Keep::default())
-    }
-
-    fn load_for(
-        kernels: Kernels,
-        base: &Base,
-        tap: usize,
-        (backend, tokens_max): (&Backend, usize),
-        keep: Keep,
-    ) -> Result<Self, HeadError> {
-        let config = base.config().clone();
-        if tokens_max > config.context {
-            return Err(HeadError::Length { got: tokens_max, max: config.context });
-        }
-        let device = backend.device().clone();
-        let kept = (kernels == Kernels::Fused).then_some(keep.weights);
-        let layers: Result<Vec<_>, _> =
-            (tap..config.layers).map(|index| Layer::load(base, index, &device, kept)).collect();
-        let head = Self {
-            tap,
-            kernels,
-            activations: keep.activations,
-            layers: layers?,
-            norm: layer::tensor(base, "model.norm.weight", &device)?,
-            lm_head: layer::matrix(base, "lm_head.weight", &device, kept)?,
-            rotary: Rotary::new(&config, tokens_max, &device)?,
-            pool: Pool::default(),
-            device,
-            config,
-        };
-        // CUDA orders work by thread: another one may use the head only when all has arrived.
-        head.device.synchronize()?;
-        Ok(head)
-    }
-
-    /// Chooses the code of a layer; [`Kernels::Fused`] is ignored where the weights are tensors.
-    pub fn use_kernels(&mut self, kernels: Kernels) {
-        let fused = matches!(self.lm_head, Kept::Frozen(_));
-        self.kernels = if fused { kernels } else { Kernels::Reference };
+        let config = checked(base, tokens_max)?;
+        let engine = Engine::Candle(Box::new(Candle::load(base, tap, backend, tokens_max)?));
+        Ok(Self { config, tap, engine })
     }
 
     /// The base's configuration.
@@ -238,74 +177,108 @@ impl Head {
         self.tap
     }
 
-    /// Moves an adapter's factors of some layers to the device; as variables when a gradient is
-    /// wanted.
-    fn factors(
+    /// The losses of one batch and the gradient of their total for the fast adapter.
+    ///
+    /// `replay`: the replayed blocks and the slow adapter. A group without labels adds nothing.
+    /// # Errors
+    /// [`HeadError::Adapter`] when an adapter does not fit; [`HeadError::Length`] when a sequence
+    /// is longer than the head was loaded for.
+    pub fn gradient(
         &self,
-        adapter: Option<&Adapter>,
-        of: Range<usize>,
-        trainable: bool,
-    ) -> Result<(Factors, Vec<Var>), HeadError> {
-        let (mut layers, mut vars) = (Vec::new(), Vec::new());
-        if let Some(adapter) = adapter {
-            check(adapter, &self.config, of.clone())?;
+        fast: &Adapter,
+        fresh: &Group<'_>,
+        replay: Option<(&Group<'_>, &Adapter)>,
+        objective: &Objective,
+    ) -> Result<Gradient, HeadError> {
+        let tokens = fresh.hidden.dim().1.max(replay.map_or(0, |(group, _)| group.hidden.dim().1));
+        self.check_length(tokens)?;
+        self.check(fast)?;
+        replay.map_or(Ok(()), |(_, slow)| self.check(slow))?;
+        match &self.engine {
+            Engine::Cpu(cpu) => Ok(cpu.gradient(fast, fresh, replay, objective)),
+            Engine::Candle(candle) => candle.gradient(fast, fresh, replay, objective),
         }
-        for index in of {
-            let (modules, span) = adapter.map_or((&[][..], 0..0), |a| lora::part(a, index));
-            let numbers = adapter.map_or(&[][..], |adapter| &adapter.values[span]);
-            // CUDA and Metal have no buffer without a byte: no factors are one number that nobody reads.
-            let numbers = if numbers.is_empty() { &[0.0] } else { numbers };
-            let values = Tensor::from_slice(numbers, numbers.len(), &self.device)?;
-            let values = if trainable && !modules.is_empty() {
-                let var = Var::from_tensor(&values)?;
-                vars.push(var.clone());
-                var.as_tensor().clone()
-            } else {
-                values
-            };
-            layers.push((modules.to_vec(), values));
-        }
-        Ok((Factors { layers }, vars))
     }
 
-    /// The layers of the head.
-    fn own(&self) -> Range<usize> {
-        self.tap..self.config.layers
+    /// `KL(base || fast)` of the predictions of every label of `group`, in nats a label, and the
+    /// gradient of `weight` times it for the fast adapter.
+    ///
+    /// It holds fast to what the bare base says of text that it wrote itself.
+    /// # Errors
+    /// As [`Head::gradient`].
+    pub fn anchor(
+        &self,
+        fast: &Adapter,
+        group: &Group<'_>,
+        weight: f32,
+    ) -> Result<(f32, Vec<f32>), HeadError> {
+        self.check_length(group.hidden.dim().1)?;
+        self.check(fast)?;
+        match &self.engine {
+            Engine::Cpu(cpu) => Ok(cpu.anchor(fast, group, weight)),
+            Engine::Candle(candle) => candle.anchor(fast, group, weight),
+        }
+    }
+
+    /// The sum of nats over the labels of each block, `[B]`; no gradient.
+    ///
+    /// # Errors
+    /// As [`Head::gradient`].
+    pub fn nats(
+        &self,
+        adapter: Option<&Adapter>,
+        group: &Group<'_>,
+    ) -> Result<Vec<f64>, HeadError> {
+        self.check_length(group.hidden.dim().1)?;
+        adapter.map_or(Ok(()), |adapter| self.check(adapter))?;
+        let nats = match &self.engine {
+            Engine::Cpu(cpu) => cpu.nats(adapter, group),
+            Engine::Candle(candle) => candle.nats(adapter, group)?,
+        };
+        Ok(group.sums(&nats).into_iter().map(|(sum, _)| sum).collect())
+    }
+
+    /// Logits of every position, `[B, T, V]`: for proofs and small inputs.
+    ///
+    /// # Errors
+    /// As [`Head::gradient`].
+    pub fn logits(
+        &self,
+        adapter: Option<&Adapter>,
+        hidden: &Array3<f32>,
+    ) -> Result<Array3<f32>, HeadError> {
+        let (b, t, _) = hidden.dim();
+        self.check_length(t)?;
+        adapter.map_or(Ok(()), |adapter| self.check(adapter))?;
+        let group = Group { blocks: &[], hidden };
+        let logits = match &self.engine {
+            Engine::Cpu(cpu) => cpu.logits(adapter, &group),
+            Engine::Candle(candle) => candle.logits(adapter, &group)?,
+        };
+        Array3::from_shape_vec((b, t, self.config.vocab), logits)
+            .map_err(|error| candle_core::Error::Msg(error.to_string()).into())
     }
 
     fn check(&self, adapter: &Adapter) -> Result<(), HeadError> {
-        check(adapter, &self.config, self.own())
+        check(adapter, &self.config, self.tap..self.config.layers)
     }
 
-    /// The residual stream after the last layer by candle's ops; `visit` sees that of each.
-    fn forward(
-        &self,
-        x: &Tensor,
-        factors: &Factors,
-        mut visit: impl FnMut(usize, &Tensor) -> candle_core::Result<()>,
-    ) -> candle_core::Result<Tensor> {
-        let mut x = x.clone();
-        let layers = self.layers.iter().zip(&factors.layers);
-        for (index, (layer, (modules, values))) in layers.enumerate() {
-            x = self.reference(layer, modules, values).forward(&x, 0, None)?;
-            visit(index, &x)?;
-        }
-        Ok(x)
+    fn check_length(&self, tokens: usize) -> Result<(), HeadError> {
+        let max = match &self.engine {
+            Engine::Cpu(cpu) => cpu.positions(),
+            Engine::Candle(candle) => candle.positions(),
+        };
+        if tokens > max { Err(HeadError::Length { got: tokens, max }) } else { Ok(()) }
     }
+}
 
-    fn reference<'a>(
-        &'a self,
-        layer: &'a Layer,
-        modules: &'a [Module],
-        factors: &'a Tensor,
-    ) -> ReferenceLayer<'a> {
-        ReferenceLayer { config: &self.config, layer, rotary: &self.rotary, modules, factors }
+/// The configuration of a base whose context holds `tokens_max` tokens.
+fn checked(base: &Base, tokens_max: usize) -> Result<Config, HeadError> {
+    let config = base.config().clone();
+    if tokens_max > config.context {
+        return Err(HeadError::Length { got: tokens_max, max: config.context });
     }
-
-    /// The final norm of rows `[N, D]` by candle's ops.
-    fn normed(&self, rows: &Tensor) -> candle_core::Result<Tensor> {
-        reference::rms_norm(rows, &self.norm, self.config.norm_eps)
-    }
+    Ok(config)
 }
 
 /// Refuses an adapter of other widths or of other layers.

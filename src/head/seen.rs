@@ -5,11 +5,10 @@
 //! - Wide inputs are cut into tiles, and what lies between two tiles is not summed.
 //! - Never here: what the sums are for.
 
-use super::objective::tensor3;
-use super::{Group, Head, HeadError, Kernels};
-use crate::adapter::{Adapter, Module, Spec, Target};
+use super::{Engine, Group, Head, HeadError};
+use crate::adapter::{Adapter, Module, Spec};
+use crate::decoder::Part;
 use crate::products::gemm::{Into, Threads, View, matmul};
-use crate::weights::Part;
 use std::ops::Range;
 
 /// Most inputs of a tile: 2.4 MB a sum.
@@ -29,16 +28,6 @@ struct Input {
     tiles: Vec<Vec<f32>>,
 }
 
-/// What of a decoder layer holds a target's matrix.
-fn part(target: Target) -> Part {
-    match target {
-        Target::Q | Target::K | Target::V => Part::Qkv,
-        Target::O => Part::O,
-        Target::Gate | Target::Up => Part::GateUp,
-        Target::Down => Part::Down,
-    }
-}
-
 /// The tiles of an input, as even as they can be.
 pub(crate) fn tiles(fan_in: usize) -> impl Iterator<Item = Range<usize>> {
     let count = fan_in.div_ceil(TILE).max(1);
@@ -48,7 +37,7 @@ pub(crate) fn tiles(fan_in: usize) -> impl Iterator<Item = Range<usize>> {
 /// What the modules of a spec read, each input once: decoder layer, part, width.
 fn read(spec: &Spec) -> Vec<(usize, Part, usize)> {
     let inputs =
-        spec.modules.iter().map(|module| (module.layer, part(module.target), module.fan_in));
+        spec.modules.iter().map(|module| (module.layer, Part::of(module.target), module.fan_in));
     let mut inputs: Vec<_> = inputs.collect();
     inputs.dedup();
     inputs
@@ -79,7 +68,7 @@ impl Seen {
 
     /// Which of the inputs a module reads, if it was wanted.
     pub(crate) fn index(&self, module: &Module) -> Option<usize> {
-        let wanted = (module.layer, part(module.target));
+        let wanted = (module.layer, Part::of(module.target));
         self.inputs.iter().position(|input| (input.layer, input.part) == wanted)
     }
 
@@ -111,13 +100,6 @@ impl Seen {
     }
 }
 
-/// The real rows of `[B * T, width]`.
-fn real(group: &Group<'_>, tokens: usize, rows: &[f32]) -> Vec<f32> {
-    let width = rows.len() / (group.blocks.len() * tokens).max(1);
-    let sequences = rows.chunks_exact((tokens * width).max(1)).zip(group.blocks);
-    sequences.flat_map(|(rows, block)| &rows[..block.tokens.len() * width]).copied().collect()
-}
-
 impl Head {
     /// Adds what the linear layers read on `group` to `seen`: under `adapter`, or those of the bare base.
     ///
@@ -131,69 +113,14 @@ impl Head {
         seen: &mut Seen,
     ) -> Result<(), HeadError> {
         let tokens = group.hidden.dim().1;
-        if let Some(adapter) = adapter {
-            self.check(adapter)?;
-        }
+        adapter.map_or(Ok(()), |adapter| self.check(adapter))?;
         self.check_length(tokens)?;
         if group.blocks.is_empty() || tokens == 0 {
             return Ok(());
         }
-        match self.kernels {
-            Kernels::Fused => self.see_by_hand(group, adapter, seen)?,
-            Kernels::Reference => self.see_by_candle(group, adapter, seen)?,
-        }
-        Ok(())
-    }
-
-    fn see_by_hand(
-        &self,
-        group: &Group<'_>,
-        adapter: Option<&Adapter>,
-        seen: &mut Seen,
-    ) -> candle_core::Result<()> {
-        let (batch, tokens, _) = group.hidden.dim();
-        let mut x = self.pool.take(batch * tokens * self.config.hidden);
-        self.fill(group, tokens, &mut x);
-        for index in 0..self.layers.len() {
-            let layer = self.fused(index, adapter, self.shape(batch, tokens))?;
-            let (y, saved) = layer.forward(&x, seen.wants(self.tap + index));
-            if let Some(saved) = saved {
-                layer.inputs(&x, saved, |part, rows| {
-                    seen.add(self.tap + index, part, &real(group, tokens, rows));
-                });
-            }
-            self.pool.give([std::mem::replace(&mut x, y)]);
-        }
-        self.pool.give([x]);
-        self.pool.settle();
-        Ok(())
-    }
-
-    /// The same by candle's ops, on any device.
-    fn see_by_candle(
-        &self,
-        group: &Group<'_>,
-        adapter: Option<&Adapter>,
-        seen: &mut Seen,
-    ) -> Result<(), HeadError> {
-        let (mut x, tokens) = (tensor3(group.hidden, &self.device)?, group.hidden.dim().1);
-        let (factors, _) = self.factors(adapter, self.own(), false)?;
-        let layers = self.layers.iter().zip(&factors.layers);
-        for (index, (layer, (modules, values))) in layers.enumerate() {
-            let ran = self.reference(layer, modules, values).run(&x, 0, None)?;
-            if seen.wants(self.tap + index) {
-                let read = [
-                    (Part::Qkv, &ran.normed),
-                    (Part::O, &ran.attended),
-                    (Part::GateUp, &ran.normed_again),
-                    (Part::Down, &ran.active),
-                ];
-                for (part, rows) in read {
-                    let rows = rows.flatten_all()?.to_vec1()?;
-                    seen.add(self.tap + index, part, &real(group, tokens, &rows));
-                }
-            }
-            x = ran.out;
+        match &self.engine {
+            Engine::Cpu(cpu) => cpu.see(group, adapter, seen),
+            Engine::Candle(candle) => candle.see(group, adapter, seen)?,
         }
         Ok(())
     }

@@ -172,6 +172,7 @@ impl Frozen {
     }
 
     /// The numbers in f32, `[in, out]`.
+    #[cfg(test)]
     pub(crate) fn widened(&self) -> Vec<f32> {
         let (rows, columns) = self.stored;
         let mut numbers = vec![0f32; rows * columns];

@@ -3,7 +3,7 @@
 //! Oracle: `tools/golden/step.py`: PEFT with two adapters in force, Cholesky and a dense SVD in f64.
 
 use super::common::{Golden, Surprise, Within, assert_close, exported};
-use super::{F32, KERNELS, Owned, adapter, head, rules, spec};
+use super::{ENGINES, F32, Owned, adapter, rules, spec};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use sapwood::adapter::stacked::{part, stack};
@@ -30,12 +30,12 @@ fn steps_beside_an_adapter_that_stays_equal_those_of_torch() -> Result<(), Surpr
     let whole = |prefix| -> Result<Adapter, Surprise> {
         Ok(stack(&global, &adapter(&golden, &own, prefix)?)?)
     };
-    for kernels in KERNELS {
+    for engine in ENGINES {
         let (fast, slow) = (whole("fast_before")?, whole("slow_before")?);
         let before = part(&fast, &(0..3));
         let moments = Moments::zeros(fast.values.len());
         let mut learners = Learners { fast, slow, moments, k: 0 };
-        let head = head(&base, kernels)?;
+        let head = engine.load(&base, 1, 12)?;
         let rules = Rules { still: 3, ..rules(EmbeddingLayers::Last) };
         for k in 1..=3 {
             let fresh = Owned::load(&golden, &format!("fresh{k}."), 0)?;
@@ -73,10 +73,10 @@ fn own_ranks_fitted_again_equal_the_closed_form() -> Result<(), Surprise> {
     let text = Owned::load(&golden, "text.", 0)?;
     let own = Spec::uniform(base.config(), 1..3, &Target::ALL, Strength { rank: 5, alpha: 7.0 });
     let fresh = Adapter::fresh(own, &mut ChaCha8Rng::seed_from_u64(1));
-    for kernels in KERNELS {
+    for engine in ENGINES {
         let mut seen = Seen::new(&fresh.spec);
         let group = Group { blocks: &text.blocks(), hidden: &text.hidden };
-        head(&base, kernels)?.see(&group, Some(&slow), &mut seen)?;
+        engine.load(&base, 1, 12)?.see(&group, Some(&slow), &mut seen)?;
         let moments = Moments::zeros(fast.values.len());
         let learners = Learners { fast: fast.clone(), slow: slow.clone(), moments, k: 9 };
         let fitted = refit(&learners, &next, &fresh, &seen, 0.1)?;

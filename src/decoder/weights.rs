@@ -1,6 +1,6 @@
-//! The frozen weights of decoder layers as they lie in memory: trunk, head and generation share them.
+//! The frozen weights of a decoder layer as they lie in memory.
 //!
-//! - In: a base, and how to keep its numbers. Out: for each layer two gains and four matrices.
+//! - In: a base, and how to keep its numbers. Out: two gains and four matrices.
 //! - Linear layers with one input lie side by side as one matrix, so that a layer is four products.
 //! - Weights are read, narrowed and let go of one matrix at a time: loading takes about the memory
 //!   of what was loaded.
@@ -10,7 +10,6 @@ use crate::adapter::Target;
 use crate::base::{Base, BaseError};
 use crate::products::Frozen;
 use crate::settings::HeadWeights;
-use std::ops::Range;
 
 /// Which of a layer's four products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +27,18 @@ pub(crate) enum Part {
 impl Part {
     const ALL: [Self; 4] = [Self::Qkv, Self::O, Self::GateUp, Self::Down];
 
+    /// The one that a target lies in.
+    pub(crate) fn of(target: Target) -> Self {
+        match target {
+            Target::Q | Target::K | Target::V => Self::Qkv,
+            Target::O => Self::O,
+            Target::Gate | Target::Up => Self::GateUp,
+            Target::Down => Self::Down,
+        }
+    }
+
     /// The linear layers side by side in it.
-    fn targets(self) -> &'static [Target] {
+    pub(crate) fn targets(self) -> &'static [Target] {
         match self {
             Self::Qkv => &[Target::Q, Target::K, Target::V],
             Self::O => &[Target::O],
@@ -49,7 +58,7 @@ pub(crate) struct Projection {
 }
 
 /// One decoder layer of the base.
-pub(crate) struct Layer {
+pub(crate) struct Weights {
     /// Gain of the norm before attention, `[D]`.
     pub(crate) input_norm: Vec<f32>,
     /// Gain of the norm before the MLP, `[D]`.
@@ -60,7 +69,7 @@ pub(crate) struct Layer {
     projections: [Projection; 4],
 }
 
-impl Layer {
+impl Weights {
     /// Reads layer `index` of the base.
     pub(crate) fn load(base: &Base, index: usize, kept: HeadWeights) -> Result<Self, BaseError> {
         let prefix = format!("model.layers.{index}");
@@ -77,11 +86,6 @@ impl Layer {
     /// One of the four matrices.
     pub(crate) fn projection(&self, part: Part) -> &Projection {
         &self.projections[part as usize]
-    }
-
-    /// The matrix that a linear layer lies in, and its columns there.
-    pub(crate) fn place(&self, target: Target) -> Option<(&Projection, Range<usize>)> {
-        self.projections.iter().find_map(|all| all.columns(target).map(|columns| (all, columns)))
     }
 }
 
@@ -108,13 +112,6 @@ impl Projection {
             first += width;
         }
         Ok(Self { frozen: Frozen::new(numbers, (fan_in, fan_out), kept), bias, targets })
-    }
-
-    /// The columns of one of its linear layers, if it is here.
-    fn columns(&self, target: Target) -> Option<Range<usize>> {
-        let place = self.targets.iter().position(|(own, _)| *own == target)?;
-        let end = self.targets.get(place + 1).map_or(self.frozen.fans().1, |(_, first)| *first);
-        Some(self.targets[place].1..end)
     }
 
     /// Adds the bias to rows `[N, out]`, if there is one.

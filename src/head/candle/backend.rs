@@ -80,7 +80,7 @@ impl Backend {
     }
 
     /// candle's own handle.
-    pub(crate) fn device(&self) -> &Device {
+    pub(in crate::head) fn device(&self) -> &Device {
         &self.device
     }
 }

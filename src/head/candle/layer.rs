@@ -1,10 +1,10 @@
-//! A decoder layer composed of candle's own ops: any device, and the oracle of the fused layer.
+//! A decoder layer composed of candle's own ops: any device, and the oracle of the CPU's kernels.
 //!
 //! - In: x `[B, T, D]`, the layer's factors, an optional cache of past keys and values.
 //! - Out: the next residual stream `[B, T, D]`.
 //! - The base's linear layers run as [`FrozenLinear`]: candle would compute a gradient for them.
 
-use super::layer::{Layer, LinearWeight, Rotary};
+use super::weights::{LinearWeight, Rotary, Weights};
 use crate::adapter::{Module, Target};
 use crate::base::Config;
 use candle_core::backend::BackendStorage;
@@ -14,7 +14,7 @@ use candle_core::{
 };
 
 /// `y = x W` with a frozen W `[in, out]`; x is `[N, in]`.
-pub(crate) struct FrozenLinear(pub(crate) Tensor);
+pub(super) struct FrozenLinear(pub(super) Tensor);
 
 impl FrozenLinear {
     fn sizes(&self, layout: &Layout) -> Result<(usize, usize, usize)> {
@@ -50,7 +50,7 @@ impl CustomOp1 for FrozenLinear {
 
 /// Keys and values of the tokens that a generation has seen, each `[B, kv_heads, T, head_dim]`.
 #[derive(Default)]
-pub(crate) struct Cache {
+pub(super) struct Cache {
     past: Option<(Tensor, Tensor)>,
 }
 
@@ -68,32 +68,32 @@ impl Cache {
 }
 
 /// One decoder layer and what it needs at hand.
-pub(crate) struct ReferenceLayer<'a> {
-    pub(crate) config: &'a Config,
-    pub(crate) layer: &'a Layer,
-    pub(crate) rotary: &'a Rotary,
+pub(super) struct Layer<'a> {
+    pub(super) config: &'a Config,
+    pub(super) weights: &'a Weights,
+    pub(super) rotary: &'a Rotary,
     /// The layer's modules, whose ranges begin at `modules[0].a.start`.
-    pub(crate) modules: &'a [Module],
+    pub(super) modules: &'a [Module],
     /// The layer's factors, flat.
-    pub(crate) factors: &'a Tensor,
+    pub(super) factors: &'a Tensor,
 }
 
 /// What a layer's linear layers read, `[N, in]` each, and the next residual stream, `[B, T, D]`.
-pub(crate) struct Ran {
+pub(super) struct Ran {
     /// Queries, keys and values read it.
-    pub(crate) normed: Tensor,
+    pub(super) normed: Tensor,
     /// The attention's output.
-    pub(crate) attended: Tensor,
+    pub(super) attended: Tensor,
     /// Gate and up read it.
-    pub(crate) normed_again: Tensor,
+    pub(super) normed_again: Tensor,
     /// Down reads it.
-    pub(crate) active: Tensor,
-    pub(crate) out: Tensor,
+    pub(super) active: Tensor,
+    pub(super) out: Tensor,
 }
 
-impl ReferenceLayer<'_> {
+impl Layer<'_> {
     /// The next residual stream; `first` is the position of the first token.
-    pub(crate) fn forward(
+    pub(super) fn forward(
         &self,
         x: &Tensor,
         first: usize,
@@ -102,15 +102,15 @@ impl ReferenceLayer<'_> {
         Ok(self.run(x, first, cache)?.out)
     }
 
-    /// [`ReferenceLayer::forward`] with what was read on the way.
-    pub(crate) fn run(&self, x: &Tensor, first: usize, cache: Option<&mut Cache>) -> Result<Ran> {
+    /// [`Layer::forward`] with what was read on the way.
+    pub(super) fn run(&self, x: &Tensor, first: usize, cache: Option<&mut Cache>) -> Result<Ran> {
         let (b, t, d) = x.dims3()?;
         let rows = x.reshape((b * t, d))?;
-        let ([input_norm, post_norm], eps) = (self.layer.norms()?, self.config.norm_eps);
-        let normed = rms_norm(&rows, &input_norm, eps)?;
+        let ([input_norm, post_norm], eps) = (&self.weights.norms, self.config.norm_eps);
+        let normed = rms_norm(&rows, input_norm, eps)?;
         let attended = self.attend(&normed, (b, t), first, cache)?;
         let middle = (rows + self.linear(Target::O, &attended)?)?;
-        let normed_again = rms_norm(&middle, &post_norm, eps)?;
+        let normed_again = rms_norm(&middle, post_norm, eps)?;
         let gate = self.linear(Target::Gate, &normed_again)?.silu()?;
         let active = (gate * self.linear(Target::Up, &normed_again)?)?;
         let out = (middle + self.linear(Target::Down, &active)?)?.reshape((b, t, d))?;
@@ -152,8 +152,8 @@ impl ReferenceLayer<'_> {
     /// RoPE on `[B, heads, T, head_dim]`: the two halves of a head turn as pairs.
     fn rotate(&self, x: &Tensor, first: usize) -> Result<Tensor> {
         let (t, half) = (x.dim(2)?, self.config.head_dim / 2);
-        let cos = self.rotary.cos_table.narrow(0, first, t)?;
-        let sin = self.rotary.sin_table.narrow(0, first, t)?;
+        let cos = self.rotary.cos.narrow(0, first, t)?;
+        let sin = self.rotary.sin.narrow(0, first, t)?;
         let (low, high) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
         let turned_low = (low.broadcast_mul(&cos)? - high.broadcast_mul(&sin)?)?;
         let turned_high = (high.broadcast_mul(&cos)? + low.broadcast_mul(&sin)?)?;
@@ -162,10 +162,10 @@ impl ReferenceLayer<'_> {
 
     /// `x W + bias + scale (x Aᵀ) Bᵀ` for x `[N, in]`.
     fn linear(&self, target: Target, x: &Tensor) -> Result<Tensor> {
-        let LinearWeight { weight, bias } = self.layer.linear(target)?;
-        let mut y = x.contiguous()?.apply_op1(FrozenLinear(weight))?;
+        let LinearWeight { weight, bias } = self.weights.linear(target);
+        let mut y = x.contiguous()?.apply_op1(FrozenLinear(weight.clone()))?;
         if let Some(bias) = bias {
-            y = y.broadcast_add(&bias)?;
+            y = y.broadcast_add(bias)?;
         }
         let Some(module) = self.modules.iter().find(|module| module.target == target) else {
             return Ok(y);
@@ -181,7 +181,7 @@ impl ReferenceLayer<'_> {
 }
 
 /// `x / rms(x) * gain` over the last dimension.
-pub(crate) fn rms_norm(x: &Tensor, gain: &Tensor, eps: f32) -> Result<Tensor> {
+pub(super) fn rms_norm(x: &Tensor, gain: &Tensor, eps: f32) -> Result<Tensor> {
     let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?;
     x.broadcast_div(&(mean_square + f64::from(eps))?.sqrt()?)?.broadcast_mul(gain)
 }

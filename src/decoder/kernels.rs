@@ -1,14 +1,13 @@
-//! The CPU kernels of the step's rows: RMSNorm, SwiGLU and the losses, forward and backward.
+//! The kernels of a layer's rows: RMSNorm and SwiGLU, forward and backward, and what others are made of.
 //!
 //! - Rows are tokens, row-major, f32; N = B * T rows. Every loop over rows is parallel (rayon) and
 //!   runs on the widest vectors that the processor turns out to have (pulp); no build flags.
 //! - Invariant: no fused multiply-add and no sum whose order depends on threads, so the loops give
 //!   the same bits on every processor and at every number of threads.
-//! - Never here: candle, allocation of what outlives a call; attention (`attention.rs`).
+//! - Never here: allocation of what outlives a call; attention (`attention.rs`), losses.
 //!
 //! Sources: RMSNorm arXiv 1910.07467; SwiGLU arXiv 2002.05202.
 
-use super::objective::{Distance, LENGTH_MIN};
 use crate::products::{rows_per_task, wide};
 use half::bf16;
 use rayon::prelude::*;
@@ -245,117 +244,4 @@ fn swiglu_backward_row(
     for ((up, dh), silu) in up.iter_mut().zip(dh).zip(&*silu) {
         *up = dh * silu;
     }
-}
-
-/// Cross-entropy of rows of logits `[n, V]` against `targets` `[n]`, in nats, into `nats` `[n]`.
-///
-/// With `shares` `[n]`, each row of logits becomes its share of the gradient of its own nats.
-pub(crate) fn cross_entropy(
-    logits: &mut [f32],
-    vocab: usize,
-    targets: &[u32],
-    shares: Option<&[f32]>,
-    nats: &mut [f32],
-) {
-    let rows = logits.par_chunks_exact_mut(vocab).zip(targets).zip(nats).enumerate();
-    rows.for_each(|(row, ((logits, &target), nats))| {
-        let share = shares.map(|shares| shares[row]);
-        wide(
-            #[inline(always)]
-            || *nats = cross_entropy_row(logits, target as usize, share),
-        );
-    });
-}
-
-#[inline(always)]
-fn cross_entropy_row(logits: &mut [f32], target: usize, share: Option<f32>) -> f32 {
-    let highest = maximum(logits);
-    let chosen = logits[target];
-    for logit in &mut *logits {
-        *logit = exp(*logit - highest);
-    }
-    let total = sum(logits);
-    if let Some(share) = share {
-        let factor = share / total;
-        for logit in &mut *logits {
-            *logit *= factor;
-        }
-        logits[target] -= share;
-    }
-    total.ln() + highest - chosen
-}
-
-/// `KL(base || fast)` summed over rows of logits `[n, V]`, in nats; those of fast become the gradient of
-/// `share` times it.
-pub(crate) fn divergence(fast: &mut [f32], base: &[f32], vocab: usize, share: f32) -> f64 {
-    let rows = fast.par_chunks_exact_mut(vocab).zip(base.par_chunks_exact(vocab));
-    let nats: Vec<f32> = rows
-        .map(|(fast, base)| {
-            let mut nats = 0.0;
-            wide(
-                #[inline(always)]
-                || nats = divergence_row(fast, base, share),
-            );
-            nats
-        })
-        .collect();
-    // In the order of the rows, whatever thread had which.
-    nats.into_iter().map(f64::from).sum()
-}
-
-#[inline(always)]
-fn divergence_row(fast: &mut [f32], base: &[f32], share: f32) -> f32 {
-    let highest = [maximum(fast), maximum(base)];
-    let mut totals = [0f32; 2];
-    for (fast, base) in fast.iter().zip(base) {
-        totals[0] += exp(fast - highest[0]);
-        totals[1] += exp(base - highest[1]);
-    }
-    let apart = (totals[0].ln() + highest[0]) - (totals[1].ln() + highest[1]);
-    let mut nats = 0.0;
-    for (fast, base) in fast.iter_mut().zip(base) {
-        let truth = exp(base - highest[1]) / totals[1];
-        nats += truth * (base - *fast + apart);
-        *fast = share * (exp(*fast - highest[0]) / totals[0] - truth);
-    }
-    nats
-}
-
-/// `slow` `[N, D]` becomes the gradient of `factor` times its squared distances for `fast`; `squares`
-/// `[N]` gets each row's.
-///
-/// Rows where `real` is false count for nothing. A relative distance is D times its part of slow's
-/// squared length, so that a mean over rows and channels is a mean over rows.
-pub(crate) fn distance(
-    slow: &mut [f32],
-    fast: &[f32],
-    real: &[bool],
-    factor: f32,
-    distance: Distance,
-    squares: &mut [f32],
-) {
-    let d = slow.len() / real.len().max(1);
-    let floor = match distance {
-        Distance::OneSided => 0.0,
-        Distance::Relative => f32::NEG_INFINITY,
-    };
-    let rows = slow.par_chunks_exact_mut(d.max(1)).zip(fast.par_chunks_exact(d.max(1)));
-    rows.zip(real).zip(squares).for_each(|(((slow, fast), &real), squares)| {
-        wide(
-            #[inline(always)]
-            || {
-                let scale = match distance {
-                    Distance::OneSided => 1.0,
-                    Distance::Relative => d as f32 / (dot(slow, slow) + LENGTH_MIN),
-                };
-                for (slow, fast) in slow.iter_mut().zip(fast) {
-                    let distance = *slow - fast;
-                    *slow = if distance < floor { floor } else { distance };
-                }
-                *squares = if real { scale * dot(slow, slow) } else { 0.0 };
-                let slope = if real { -2.0 * factor * scale } else { 0.0 };
-                slow.iter_mut().for_each(|distance| *distance *= slope);
-            },
-        );
-    });
 }

@@ -7,11 +7,9 @@
 //!   needs anyway, can also be held against tract on any machine.
 //! - Never here: embedding, gradients, adapters. On the CPU tract runs the trunk; it is faster.
 
-use super::HeadError;
-use super::backend::Backend;
-use super::layer::{Layer, Rotary};
-use super::objective::tensor3;
-use super::reference::ReferenceLayer;
+use super::layer::Layer;
+use super::weights::{Rotary, Weights};
+use super::{Backend, HeadError, tensor3};
 use crate::base::{Base, Config};
 use candle_core::{Device, Tensor};
 use ndarray::Array3;
@@ -20,7 +18,7 @@ use ndarray::Array3;
 pub struct Below {
     config: Config,
     device: Device,
-    layers: Vec<Layer>,
+    layers: Vec<Weights>,
     rotary: Rotary,
 }
 
@@ -41,9 +39,8 @@ impl Below {
             return Err(HeadError::Length { got: tokens_max, max: config.context });
         }
         let device = backend.device().clone();
-        let layers: Result<Vec<_>, _> = (0..tap.min(config.layers))
-            .map(|index| Layer::load(base, index, &device, None))
-            .collect();
+        let layers: Result<Vec<_>, _> =
+            (0..tap.min(config.layers)).map(|index| Weights::load(base, index, &device)).collect();
         let rotary = Rotary::new(&config, tokens_max, &device)?;
         // CUDA orders work by thread: another one may use the layers only when all has arrived.
         device.synchronize()?;
@@ -51,11 +48,11 @@ impl Below {
     }
 
     /// How many layers these are.
-    pub(crate) fn len(&self) -> usize {
+    pub(in crate::head) fn len(&self) -> usize {
         self.layers.len()
     }
 
-    pub(crate) fn layers(&self) -> &[Layer] {
+    pub(super) fn layers(&self) -> &[Weights] {
         &self.layers
     }
 
@@ -71,9 +68,9 @@ impl Below {
         }
         let mut x = tensor3(embedded, &self.device)?;
         let none = Tensor::zeros(1, candle_core::DType::F32, &self.device)?;
-        for layer in &self.layers {
+        for weights in &self.layers {
             let (config, rotary) = (&self.config, &self.rotary);
-            let layer = ReferenceLayer { config, layer, rotary, modules: &[], factors: &none };
+            let layer = Layer { config, weights, rotary, modules: &[], factors: &none };
             x = layer.forward(&x, 0, None)?;
         }
         let numbers = x.flatten_all()?.to_vec1()?;

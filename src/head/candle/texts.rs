@@ -1,0 +1,57 @@
+//! Texts abreast, of one length, through all layers on the device.
+
+use super::layer::{Cache, Layer};
+use super::weights::Rotary;
+use super::{Below, Candle, Factors, HeadError};
+use crate::adapter::Adapter;
+use candle_core::Tensor;
+
+/// What is kept of some texts.
+pub(in crate::head) struct Texts {
+    factors: Factors,
+    caches: Vec<Cache>,
+    rotary: Rotary,
+    /// The residual stream after the last layer and the last token, `[texts, D]`.
+    last: Option<Tensor>,
+}
+
+impl Candle {
+    /// Empty ones of at most `tokens_max` tokens each.
+    pub(in crate::head) fn texts(
+        &self,
+        adapter: Option<&Adapter>,
+        tokens_max: usize,
+    ) -> Result<Texts, HeadError> {
+        let all = 0..self.config.layers;
+        let (factors, _) = self.factors(adapter, all.clone(), false)?;
+        let caches = all.map(|_| Cache::default()).collect();
+        let rotary = Rotary::new(&self.config, tokens_max, &self.device)?;
+        Ok(Texts { factors, caches, rotary, last: None })
+    }
+
+    /// Goes on with tokens whose embedding is `rows`, of the `shape` `[texts, n, D]`, after `seen` others.
+    pub(in crate::head) fn extend(
+        &self,
+        below: Option<&Below>,
+        texts: &mut Texts,
+        rows: &[f32],
+        (shape, seen): ((usize, usize, usize), usize),
+    ) -> Result<(), HeadError> {
+        let Texts { factors, caches, rotary, last } = texts;
+        let mut x = Tensor::from_slice(rows, shape, &self.device)?;
+        let lower = below.into_iter().flat_map(Below::layers);
+        let layers = lower.chain(&self.layers).zip(&factors.layers).zip(caches);
+        for ((weights, (modules, factors)), cache) in layers {
+            let layer = Layer { config: &self.config, weights, rotary, modules, factors };
+            x = layer.forward(&x, seen, Some(cache))?;
+        }
+        *last = Some(x.narrow(1, shape.1 - 1, 1)?.squeeze(1)?);
+        Ok(())
+    }
+
+    /// The logits `[texts, V]` of the token after the last; none before the first.
+    pub(in crate::head) fn next(&self, texts: &Texts) -> Result<Vec<f32>, HeadError> {
+        let Some(last) = &texts.last else { return Ok(Vec::new()) };
+        Ok(self.normed(last)?.matmul(&self.lm_head)?.flatten_all()?.to_vec1()?)
+    }
+}
