@@ -235,7 +235,7 @@ impl Sizes {
 
     /// Temporary buffers of the trunk while every thread reads blocks of full length.
     fn reading(&self, settings: &Settings) -> u64 {
-        let rows = self.t * wide(trunk::BATCH_MAX * threads(settings));
+        let rows = self.t.max(wide(trunk::ROWS_MAX)) * wide(threads(settings));
         NUMBER * rows * (8 * self.d + 3 * self.f + self.q)
     }
 }

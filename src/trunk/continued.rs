@@ -4,7 +4,8 @@
 //! - A function and not an engine: whose it is stands below the trunk in the order of the stages.
 //! - Invariant: what runs has been compared with tract's own layers on this machine's CPU.
 
-use super::{DIFFERENCE_MAX, Trunk, TrunkError, probe, relative_difference};
+use super::proof::{DIFFERENCE_MAX, probe, relative_difference};
+use super::{Trunk, TrunkError};
 use crate::base::Base;
 use ndarray::Array3;
 use std::error::Error;

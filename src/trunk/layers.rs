@@ -1,8 +1,8 @@
 //! The frozen layers as a graph of few operators, made for many tokens at once.
 //!
-//! - In: the weights below the tap. Out: a typed graph from ids `[B, T]` to hidden states
-//!   `[B, T, D]`: a lookup, then one operator a layer, which the decoder computes. The canonical graph
-//!   of the same layers has fifty.
+//! - In: the weights below the tap. Out: a typed graph from the ids `[N]` of some sequences, one after
+//!   the other, and their lengths, to hidden states `[N, D]`: a lookup, then one operator a layer, which
+//!   the decoder computes. The canonical graph of the same layers has fifty.
 //! - The operators hold the weights by reference: what writes text holds the same.
 //! - Never here: the check against the canonical graph, which `trunk.rs` makes.
 //!
@@ -56,9 +56,10 @@ pub(super) fn graph(lower: &Lower, config: &Config) -> Result<TypedModel, TrunkE
 }
 
 fn wire(model: &mut TypedModel, lower: &Lower, config: &Config) -> TractResult<()> {
-    let (batch, length) = (model.symbols.sym("B"), model.symbols.sym("S"));
-    let fact = i64::fact([batch.to_dim(), length.to_dim()]);
-    let ids = model.add_source("input_ids", fact)?;
+    let rows = [model.symbols.sym("N").to_dim()];
+    let ids = model.add_source("input_ids", i64::fact(rows))?;
+    let sequences = [model.symbols.sym("B").to_dim()];
+    let lengths = model.add_source("lengths", i64::fact(sequences))?;
     let table = Table(Arc::clone(&lower.embedding));
     let mut x = model.wire_node("model.layers.0", table, &[ids])?[0];
     for (index, weights) in lower.layers.iter().enumerate() {
@@ -69,7 +70,7 @@ fn wire(model: &mut TypedModel, lower: &Lower, config: &Config) -> TractResult<(
             pool: Arc::clone(&lower.pool),
         };
         let name = format!("model.layers.{}", index + 1);
-        x = model.wire_node(name, Decoder(Arc::new(layer)), &[x])?[0];
+        x = model.wire_node(name, Decoder(Arc::new(layer)), &[x, lengths])?[0];
     }
     model.select_output_outlets(&[x])
 }
@@ -104,8 +105,8 @@ impl TypedOp for Table {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         let &[ids] = inputs else { bail!("{} inputs of an embedding, expected 1", inputs.len()) };
         let mut shape = ids.shape.clone();
-        shape.insert_axis(2)?;
-        shape.set(2, self.0.fans().1.to_dim());
+        shape.insert_axis(1)?;
+        shape.set(1, self.0.fans().1.to_dim());
         Ok(tvec!(f32::fact(shape)))
     }
 
@@ -117,9 +118,9 @@ impl EvalOp for Table {
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let [ids] = &*inputs else { bail!("{} inputs, expected 1", inputs.len()) };
-        let &[batch, tokens] = ids.shape() else { bail!("an embedding takes [B, T]") };
+        let &[rows] = ids.shape() else { bail!("an embedding takes [N]") };
         let (vocab, width) = self.0.fans();
-        let mut output = Tensor::zero::<f32>(&[batch, tokens, width])?;
+        let mut output = Tensor::zero::<f32>(&[rows, width])?;
         let (ids, mut view) = (ids.try_as_plain_ram()?, output.try_as_plain_ram_mut()?);
         let rows = view.as_slice_mut::<f32>()?.chunks_exact_mut(width.max(1));
         for (&id, row) in ids.as_slice::<i64>()?.iter().zip(rows) {
@@ -131,7 +132,7 @@ impl EvalOp for Table {
     }
 }
 
-/// One decoder layer over the rows of sequences of one length, which every copy of the graph shares.
+/// One decoder layer over the rows of some sequences, which every copy of the graph shares.
 #[derive(Clone)]
 struct Decoder(Arc<Layer>);
 
@@ -167,7 +168,7 @@ impl Op for Decoder {
 
 impl TypedOp for Decoder {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let &[x] = inputs else { bail!("{} inputs of a layer, expected 1", inputs.len()) };
+        let &[x, _] = inputs else { bail!("{} inputs of a layer, expected 2", inputs.len()) };
         Ok(tvec!(x.without_value()))
     }
 
@@ -177,21 +178,26 @@ impl TypedOp for Decoder {
 impl EvalOp for Decoder {
     op_out_of_plan!();
 
-    fn eval(&self, _: &EvalContext, mut inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let Layer { weights, turns, shape, pool } = &*self.0;
-        let x = inputs.remove(0).into_tensor();
-        let &[batch, tokens, width] = x.shape() else { bail!("a layer takes [B, T, D]") };
+        let [x, lengths] = &*inputs else { bail!("{} inputs, expected 2", inputs.len()) };
+        let &[rows, width] = x.shape() else { bail!("a layer takes [N, D]") };
         let d = weights.input_norm.len();
         ensure!(width == d, "rows of {width}, expected {d}");
-        ensure!(tokens <= turns.positions, "{tokens} tokens, expected {}", turns.positions);
-        let sequences = &Sequences::new(vec![tokens; batch]);
+        let lengths = lengths.try_as_plain_ram()?;
+        let lengths = lengths.as_slice::<i64>()?.iter().map(|&length| length as usize);
+        let longest = lengths.clone().max().unwrap_or(0);
+        let most = turns.positions;
+        ensure!(longest <= most, "{longest} tokens, expected at most {most}");
+        let sequences = &Sequences::new(lengths);
+        ensure!(sequences.rows() == rows, "{rows} rows of {} tokens", sequences.rows());
         let (modules, factors) = (&[][..], &[][..]);
         let shape = *shape;
         let layer = decoder::Layer { weights, turns, pool, modules, factors, shape, sequences };
-        let mut rows = pool.copy(x.try_as_plain_ram()?.as_slice::<f32>()?);
-        layer.forward(&mut rows, None, Context::Whole);
-        let output = Tensor::from_shape(&[batch, tokens, width], &rows)?;
-        pool.give([rows]);
+        let mut stream = pool.copy(x.try_as_plain_ram()?.as_slice::<f32>()?);
+        layer.forward(&mut stream, None, Context::Whole);
+        let output = Tensor::from_shape(&[rows, width], &stream)?;
+        pool.give([stream]);
         Ok(tvec!(output.into_tvalue()))
     }
 }

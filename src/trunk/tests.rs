@@ -2,6 +2,7 @@
 //! Oracle: `tools/golden/families.py` (transformers 5, f32, eager attention).
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+use super::proof::{DIFFERENCE_MAX, probe, relative_difference};
 use super::*;
 use crate::base::ExportOptions;
 use crate::base::tests::{FAMILIES, exported, golden};
