@@ -145,9 +145,20 @@ pub struct Cohort {
     pub policy: Policy,
 }
 
-const FIND: &str = "select id, base, first_layer, targets, label, sequence, shape, policy from cohort where id = $1";
-const ALL: &str =
-    "select id, base, first_layer, targets, label, sequence, shape, policy from cohort order by id";
+/// The columns of a cohort, for [`read`].
+macro_rules! cohort_columns {
+    () => {
+        "cohort.id, cohort.base, cohort.first_layer, cohort.targets, cohort.label, cohort.sequence,
+        cohort.shape, cohort.policy"
+    };
+}
+pub(crate) use cohort_columns;
+
+/// How many they are.
+pub(crate) const COLUMNS: usize = 8;
+
+const FIND: &str = concat!("select ", cohort_columns!(), " from cohort where id = $1");
+const ALL: &str = concat!("select ", cohort_columns!(), " from cohort order by id");
 
 /// The cohort of that name.
 ///
@@ -165,7 +176,11 @@ pub fn all(book: &dyn Book) -> Result<Vec<Cohort>, BookError> {
     book.read(ALL, &[])?.into_iter().map(read).collect()
 }
 
-fn read(row: Row) -> Result<Cohort, BookError> {
+/// A cohort in its columns.
+///
+/// # Errors
+/// [`BookError::Field`].
+pub(crate) fn read(row: Row) -> Result<Cohort, BookError> {
     let mut columns = Columns::of(row);
     Ok(Cohort {
         id: CohortId(columns.array()?),

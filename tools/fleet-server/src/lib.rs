@@ -14,6 +14,7 @@ pub mod cohorts; // devices whose adapters add up
 pub mod devices; // who takes part
 pub mod rounds; // collections of updates
 pub mod rollout; // whom an artifact is offered
+pub mod situation; // what a check-in is decided from
 pub mod work; // what the server does by itself
 pub mod operator; // orders
 pub mod judge; // whether a merge is offered

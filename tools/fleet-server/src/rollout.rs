@@ -11,8 +11,9 @@
 
 mod release;
 
+pub(crate) use release::{COLUMNS, read, release_columns};
 pub use release::{
-    Release, State, active, advanced, all, find, moved, offered, published, replaced, signed_again,
+    Release, State, active, advanced, all, find, moved, published, replaced, signed_again,
     standing, unended,
 };
 
@@ -58,8 +59,8 @@ fn suits(release: &Release, device: &Device, now_ms: u64) -> bool {
 
 /// What a device is offered, and how that is noted.
 ///
-/// - `releases`: of its cohort, as [`offered`] gives them. `withdrawn`: whether what is installed was taken
-///   back. `ended`: how the install of a sequence ended on the device, if it did.
+/// - `releases`: of its cohort, that may be offered, the newest first. `withdrawn`: whether what is installed
+///   was taken back. `ended`: how the install of a sequence ended on the device, if it did.
 /// # Errors
 /// Those of `ended`.
 pub fn offer<'a, E>(

@@ -11,6 +11,7 @@
 mod upload;
 
 pub use upload::{Receive, Sent, Upload, UploadState, given, receive, stored, upload, uploads};
+pub(crate) use upload::{UPLOAD_COLUMNS, read_upload, upload_columns};
 
 use crate::cohorts::{Cohort, Policy};
 use crate::devices::Device;
@@ -93,17 +94,29 @@ pub struct Round {
     pub report: Option<String>,
 }
 
+/// The columns of a round, for [`read`].
+macro_rules! round_columns {
+    () => {
+        "round.id, round.cohort, round.artifact, round.previous, round.state, round.quota, round.invited,
+        round.stored, round.opened, round.deadline, round.seed, round.result, round.bytes, round.report"
+    };
+}
+pub(crate) use round_columns;
+
+/// How many they are.
+pub(crate) const COLUMNS: usize = 14;
+
 macro_rules! round_rows {
     ($rest:literal) => {
-        concat!(
-            "select id, cohort, artifact, previous, state, quota, invited, stored, opened, deadline, seed,
-            result, bytes, report from round ",
-            $rest
-        )
+        concat!("select ", round_columns!(), " from round ", $rest)
     };
 }
 
-fn read(row: Row) -> Result<Round, BookError> {
+/// A round in its columns.
+///
+/// # Errors
+/// [`BookError::Field`].
+pub(crate) fn read(row: Row) -> Result<Round, BookError> {
     let mut columns = Columns::of(row);
     let columns = &mut columns;
     Ok(Round {

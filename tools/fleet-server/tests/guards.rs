@@ -5,8 +5,9 @@ mod common;
 
 use common::{Device, Fleet, Line, candidate, cohort, fleet, open, promote, release};
 use fleet_server::operator::{self, Word};
-use fleet_server::rollout::{self, State as ReleaseState};
+use fleet_server::rollout::State as ReleaseState;
 use fleet_server::rounds::{self, NONE, Receive, Sent, State};
+use fleet_server::situation::Situation;
 use fleet_server::store::{Book, Statement};
 use sapwood_protocol::fleet::code::Code;
 use sapwood_protocol::fleet::id::Hash;
@@ -146,7 +147,8 @@ fn a_release_takes_the_place_of_the_one_before_and_a_complete_one_ends_what_is_b
     assert_eq!(release(&fleet, first).state, ReleaseState::Replaced);
     let home = fleet.home();
     let offered = || -> Vec<u64> {
-        let all = rollout::offered(&home.book, cohort(&home).id).unwrap();
+        let cohort = Some(cohort(&home).id);
+        let all = Situation::read(&home.book, devices[0].id, cohort).unwrap().releases;
         all.into_iter().map(|release| release.sequence).collect()
     };
     assert_eq!(offered(), [second]);

@@ -1,5 +1,8 @@
 //! `POST /v1/checkin`: how a device is now, and what it should do: decided from its own row and its
 //! cohort's, in one transaction. Whoever loses to another call reads again.
+//!
+//! - Two reads as a rule, the device's row and its [`Situation`], and one update of one row. More only where
+//!   there is news: an install that ended, an offer that could be made, a trial, an invitation.
 
 use super::answer::{self, Answer};
 use super::body::Coming;
@@ -11,7 +14,8 @@ use crate::door::Refused;
 use crate::ports::draw;
 use crate::rollout;
 use crate::rounds::{self, NONE, UploadState};
-use crate::store::{Book, BookError, Columns, Statement, Value};
+use crate::situation::Situation;
+use crate::store::{Book, BookError, Statement, Value};
 use hyper::StatusCode;
 use sapwood_protocol::fleet::code::Code;
 use sapwood_protocol::fleet::id::{Bytes, CohortId, Hash};
@@ -72,15 +76,19 @@ fn decide(
     now_ms: u64,
 ) -> Result<(CheckedIn, Vec<Statement>), Refused> {
     let (book, message) = (&shared.home.book, &told.message);
+    let cohort = device.label.as_ref().map(|label| message.facts.cohort(label)).transpose();
+    let cohort = cohort.map_err(|error| Refused::new(Code::Malformed, error.to_string()))?;
+    let mut situation = Situation::read(book, device.id, cohort)?;
+    let trust = situation.trust_epoch;
     let count = devices::count(device, message.counter, told.time_ms);
     if count == Count::Back && device.state == DeviceState::Accepted {
-        let answer = answered(shared, DeviceState::Suspended, &Policy::default(), now_ms)?;
+        let answer = answered(shared, DeviceState::Suspended, &Policy::default(), trust, now_ms)?;
         return Ok((answer, suspended(device, told, now_ms)));
     }
     let counts = count == Count::New;
-    let (cohort, made) = cohort(book, device, message)?;
+    let (cohort, made) = in_cohort(situation.cohort.take(), cohort, device, message);
     let policy = cohort.as_ref().map_or_else(Policy::default, |cohort| cohort.policy.clone());
-    let mut answer = answered(shared, device.state, &policy, now_ms)?;
+    let mut answer = answered(shared, device.state, &policy, trust, now_ms)?;
     // A replay hears what holds, and changes nothing.
     let now = if counts { told_of(device, message, cohort.as_ref()) } else { device.clone() };
     let mut transaction = if counts { made } else { Vec::new() };
@@ -88,7 +96,6 @@ fn decide(
     if let Some(cohort) = &cohort {
         let reported = reports(book, cohort.id, &now, message, now_ms)?;
         if device.state == DeviceState::Accepted {
-            let releases = rollout::offered(book, cohort.id)?;
             let own = |sequence| {
                 let own = message.reports.iter().find(|report| report.sequence == sequence);
                 own.map_or_else(
@@ -96,7 +103,7 @@ fn decide(
                     |report| Ok(Some(report.outcome)),
                 )
             };
-            let releases = (&releases[..], withdrawn(book, cohort.id, &now)?);
+            let releases = (&situation.releases[..], withdrawn(book, cohort.id, &now)?);
             if let Some((release, noted)) = rollout::offer(&now, releases, own, &policy, now_ms)? {
                 offer = noted;
                 answer.release = Some(Offer {
@@ -105,7 +112,7 @@ fn decide(
                     url: format!("/v1/artifacts/{}", release.artifact),
                 });
             }
-            let (invite, asked) = invite(shared, cohort, &now, message, now_ms)?;
+            let (invite, asked) = invite(shared, cohort, &situation, &now, message, now_ms)?;
             // An invitation holds once its row is there, which a replay does not write.
             answer.invite = invite.filter(|_| counts || asked.is_empty());
             transaction.extend(asked);
@@ -134,6 +141,7 @@ fn answered(
     shared: &Shared,
     state: DeviceState,
     policy: &Policy,
+    trust_epoch: Option<u64>,
     now_ms: u64,
 ) -> Result<CheckedIn, Refused> {
     let chance = draw(&*shared.chance)
@@ -141,13 +149,12 @@ fn answered(
     let fifth = policy.check_in_s / 5;
     let more = (u128::from(u64::from_le_bytes(chance)) * u128::from(fifth + 1)) >> 64;
     let check_in_s = policy.check_in_s - fifth / 2 + more as u64;
-    let trust = shared.home.book.read("select max(epoch) from trust", &[])?;
     Ok(CheckedIn {
         time: now_ms,
         check_in_s: check_in_s.clamp(FLEET_CHECK_IN_S_MIN, FLEET_CHECK_IN_S_MAX),
         state,
         acked: Vec::new(),
-        trust_epoch: Columns::of(trust.into_iter().next().unwrap_or_default()).maybe_number()?,
+        trust_epoch,
         release: None,
         invite: None,
     })
@@ -173,18 +180,16 @@ fn told_of(device: &Device, message: &CheckIn, cohort: Option<&Cohort>) -> Devic
     }
 }
 
-/// The cohort of a device as it is now; another one when it adapts something else since.
-fn cohort(
-    book: &dyn Book,
+/// The cohort of a device as it is now, and what makes it: another one when it adapts something else since.
+fn in_cohort(
+    found: Option<Cohort>,
+    id: Option<CohortId>,
     device: &Device,
     message: &CheckIn,
-) -> Result<(Option<Cohort>, Vec<Statement>), Refused> {
-    let Some(label) = &device.label else { return Ok((None, Vec::new())) };
-    let id = message.facts.cohort(label);
-    let id = id.map_err(|error| Refused::new(Code::Malformed, error.to_string()))?;
-    if let Some(cohort) = cohorts::find(book, id)? {
-        return Ok((Some(cohort), Vec::new()));
-    }
+) -> (Option<Cohort>, Vec<Statement>) {
+    let (None, Some(id), Some(label)) = (&found, id, &device.label) else {
+        return (found, Vec::new());
+    };
     let cohort = Cohort {
         id,
         base: message.facts.base,
@@ -195,7 +200,7 @@ fn cohort(
         shape: None,
         policy: Policy::default(),
     };
-    Ok((Some(cohort), vec![cohorts::make(id, &message.facts, label)]))
+    (Some(cohort), vec![cohorts::make(id, &message.facts, label)])
 }
 
 /// Whether what a device has on trial was taken back.
@@ -236,21 +241,22 @@ fn reports(
 fn invite(
     shared: &Shared,
     cohort: &Cohort,
+    situation: &Situation,
     device: &Device,
     message: &CheckIn,
     now_ms: u64,
 ) -> Result<(Option<Invite>, Vec<Statement>), BookError> {
     let book = &shared.home.book;
-    let Some(round) = rounds::open_one(book, cohort.id)? else { return Ok((None, Vec::new())) };
-    let share = rounds::share(&round, shared.devices(cohort.id.0, now_ms)?, now_ms);
-    let asked = rounds::upload(book, round.id, device.id)?;
-    let artifact = match &asked {
+    let Some(round) = &situation.round else { return Ok((None, Vec::new())) };
+    let share = rounds::share(round, shared.devices(cohort.id.0, now_ms)?, now_ms);
+    let asked = &situation.asked;
+    let artifact = match asked {
         // Whoever was asked once is asked until its update is there.
         Some(upload) if upload.state == UploadState::Invited => {
-            rounds::invites(&round, device, message.ready, u64::MAX, now_ms)
+            rounds::invites(round, device, message.ready, u64::MAX, now_ms)
         }
         Some(_) => None,
-        None => rounds::invites(&round, device, message.ready, share, now_ms),
+        None => rounds::invites(round, device, message.ready, share, now_ms),
     };
     let Some(artifact) = artifact else { return Ok((None, Vec::new())) };
     let known = asked.as_ref().is_some_and(|upload| upload.artifact == artifact);
@@ -258,13 +264,13 @@ fn invite(
         // It has installed another since; the next round asks for that.
         return Ok((None, Vec::new()));
     }
-    let full = round.invited >= rounds::invited_max(&round, now_ms);
+    let full = round.invited >= rounds::invited_max(round, now_ms);
     if asked.is_none() && (full || rounds::given(book, device.id, artifact)?.is_some()) {
         return Ok((None, Vec::new()));
     }
     let rows = match known {
         true => Vec::new(),
-        false => rounds::invitation(&round, device.id, artifact, now_ms).to_vec(),
+        false => rounds::invitation(round, device.id, artifact, now_ms).to_vec(),
     };
     let invite = Invite {
         round: round.id,
@@ -325,38 +331,93 @@ fn suspended(device: &Device, told: &Told, now_ms: u64) -> Vec<Statement> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
+    use crate::door::Rate;
     use crate::home::{self, Home, Wish};
-    use crate::ports::SystemChance;
+    use crate::ports::{SystemChance, SystemClock};
+    use crate::store::Row;
     use sapwood_protocol::fleet::key::SecretKey;
     use sapwood_protocol::fleet::message::{Enroll, Facts};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const FACTS: Facts = Facts { base: Hash([7; 32]), first_layer: 0, targets: 1, rank: 2 };
+
+    fn made(folder: &std::path::Path) -> Home {
+        let wish = Wish { folder, name: "valves", tls: None, now_ms: 1 };
+        home::init(&wish, &SystemChance).unwrap();
+        Home::open(folder).unwrap()
+    }
+
+    /// A device that waits for an operator.
+    fn waiting(book: &dyn Book) -> Device {
+        let public_key = SecretKey::from_seed(&[1; 32]).public();
+        let asks = Enroll { public_key, token: None, name: "valve".into(), facts: FACTS };
+        devices::enrol(book, &asks, 1).unwrap()
+    }
+
+    fn told(counter: u64, time_ms: u64) -> Told {
+        let message = CheckIn {
+            counter,
+            agent: "test/1".into(),
+            facts: FACTS,
+            installed: None,
+            trial: false,
+            candidates: None,
+            generation: 1,
+            ready: None,
+            reports: Vec::new(),
+        };
+        Told { message, time_ms }
+    }
+
+    /// A book that counts what it is asked: queries, and statements that write.
+    #[derive(Debug)]
+    struct Counted {
+        book: Arc<dyn Book>,
+        asked: Arc<[AtomicUsize; 2]>,
+    }
+
+    impl Book for Counted {
+        fn read(&self, sql: &'static str, values: &[Value]) -> Result<Vec<Row>, BookError> {
+            self.asked[0].fetch_add(1, Ordering::SeqCst);
+            self.book.read(sql, values)
+        }
+
+        fn write(&self, transaction: Vec<Statement>) -> Result<Vec<Vec<Row>>, BookError> {
+            self.asked[1].fetch_add(transaction.len(), Ordering::SeqCst);
+            self.book.write(transaction)
+        }
+    }
+
+    /// Each is a way to a database and back, some thousand times a second in a large fleet.
+    #[test]
+    fn a_check_in_without_news_is_two_queries_and_one_statement_that_writes() {
+        let place = tempfile::tempdir().unwrap();
+        let mut home = made(&place.path().join("fleet"));
+        let waits = waiting(&home.book);
+        home.book.write(devices::accepted(&waits, "pumps", false).unwrap().into()).unwrap();
+        let cohort = cohorts::all(&home.book).unwrap().remove(0);
+        home.book.write(vec![rounds::open(&cohort, NONE, NONE, [3; 32], 1)]).unwrap();
+        let asked = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+        home.book = Arc::new(Counted { book: home.book, asked: asked.clone() });
+        let (clock, chance) = (Arc::new(SystemClock::start()), Arc::new(SystemChance));
+        let shared = Shared::new(home, clock, chance, Rate::default(), None);
+        for counter in 1..=2 {
+            asked.iter().for_each(|count| count.store(0, Ordering::SeqCst));
+            let device = devices::find(&shared.home.book, waits.id).unwrap().unwrap();
+            decided(&shared, device, &told(counter, counter)).unwrap();
+        }
+        // The first one counts the devices of its cohort too, for a minute.
+        assert_eq!(asked.each_ref().map(|count| count.load(Ordering::SeqCst)), [2, 1]);
+    }
 
     /// Two check-ins of one device that were decided on the same row: the second reads again.
     #[test]
     fn what_was_decided_on_a_row_that_has_changed_since_is_not_written() {
         let place = tempfile::tempdir().unwrap();
-        let folder = place.path().join("fleet");
-        home::init(&Wish { folder: &folder, name: "valves", tls: None, now_ms: 1 }, &SystemChance)
-            .unwrap();
-        let book = Home::open(&folder).unwrap().book;
-        let facts = Facts { base: Hash([7; 32]), first_layer: 0, targets: 1, rank: 2 };
-        let public_key = SecretKey::from_seed(&[1; 32]).public();
-        let asks = Enroll { public_key, token: None, name: "valve".into(), facts };
-        let before = devices::enrol(&book, &asks, 1).unwrap();
-        let told = |counter, time_ms| {
-            let message = CheckIn {
-                counter,
-                agent: "test/1".into(),
-                facts,
-                installed: None,
-                trial: false,
-                candidates: None,
-                generation: 1,
-                ready: None,
-                reports: Vec::new(),
-            };
-            (told_of(&before, &message, None), Told { message, time_ms })
-        };
-        let write = |(now, told): (Device, Told)| {
+        let book = made(&place.path().join("fleet")).book;
+        let before = waiting(&book);
+        let write = |told: Told| {
+            let now = told_of(&before, &told.message, None);
             book.write(vec![noted(&before, &now, Offered::default(), &told, 5)])
         };
         write(told(2, 20)).unwrap();

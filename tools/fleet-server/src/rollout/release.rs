@@ -71,17 +71,30 @@ pub struct Release {
     pub reason: Option<String>,
 }
 
+/// The columns of a release, for [`read`].
+macro_rules! release_columns {
+    () => {
+        "release.cohort, release.sequence, release.role, release.artifact, release.bytes, release.statement,
+        release.signatures, release.state, release.stage, release.since, release.expires, release.round,
+        release.reason"
+    };
+}
+pub(crate) use release_columns;
+
+/// How many they are.
+pub(crate) const COLUMNS: usize = 13;
+
 macro_rules! release_rows {
     ($rest:literal) => {
-        concat!(
-            "select cohort, sequence, role, artifact, bytes, statement, signatures, state, stage, since, expires,
-            round, reason from release ",
-            $rest
-        )
+        concat!("select ", release_columns!(), " from release ", $rest)
     };
 }
 
-fn read(row: Row) -> Result<Release, BookError> {
+/// A release in its columns.
+///
+/// # Errors
+/// [`BookError::Field`].
+pub(crate) fn read(row: Row) -> Result<Release, BookError> {
     let mut columns = Columns::of(row);
     let columns = &mut columns;
     let wrong = |expected, got: u64| BookError::Field { expected, got: got.to_string() };
@@ -135,24 +148,6 @@ pub fn find(
     let sql = release_rows!("where cohort = $1 and sequence = $2");
     let rows = book.read(sql, &[cohort.into(), sequence.into()])?;
     rows.into_iter().next().map(read).transpose()
-}
-
-/// The statements of a cohort that may be offered, the newest first.
-///
-/// # Errors
-/// [`BookError`].
-pub fn offered(book: &dyn Book, cohort: CohortId) -> Result<Vec<Release>, BookError> {
-    let sql = release_rows!(
-        "where cohort = $1 and state in (2, 4) and sequence > $2 order by sequence desc limit 8"
-    );
-    // Nothing below the last complete one is ever offered.
-    let floor = book.read(
-        "select coalesce(max(sequence), 1) - 1 from release where cohort = $1 and state = 4",
-        &[cohort.into()],
-    )?;
-    let floor = Columns::of(floor.into_iter().next().unwrap_or_default()).number()?;
-    let rows = book.read(sql, &[cohort.into(), floor.into()])?;
-    rows.into_iter().map(read).collect()
 }
 
 /// Releases that are offered to more and more devices.

@@ -59,16 +59,29 @@ pub struct Sent {
     pub shape: Vec<u8>,
 }
 
+/// The columns of an upload, for [`read_upload`].
+macro_rules! upload_columns {
+    () => {
+        "upload.round, upload.device, upload.artifact, upload.state, upload.why, upload.hash, upload.bytes,
+        upload.tokens, upload.rank, upload.norm, upload.shape"
+    };
+}
+pub(crate) use upload_columns;
+
+/// How many they are.
+pub(crate) const UPLOAD_COLUMNS: usize = 11;
+
 macro_rules! upload_rows {
     ($rest:literal) => {
-        concat!(
-            "select round, device, artifact, state, why, hash, bytes, tokens, rank, norm, shape from upload ",
-            $rest
-        )
+        concat!("select ", upload_columns!(), " from upload ", $rest)
     };
 }
 
-fn read_upload(row: Row) -> Result<Upload, BookError> {
+/// An upload in its columns.
+///
+/// # Errors
+/// [`BookError::Field`].
+pub(crate) fn read_upload(row: Row) -> Result<Upload, BookError> {
     let mut columns = Columns::of(row);
     let columns = &mut columns;
     let (round, device) = (columns.number()?, DeviceId(columns.array()?));

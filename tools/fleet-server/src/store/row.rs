@@ -93,6 +93,12 @@ impl Columns {
         self.0.next().unwrap_or(Value::Null)
     }
 
+    /// The next so many columns, which are a row of a table that was joined; none where it has none.
+    pub(crate) fn joined(&mut self, columns: usize) -> Option<Row> {
+        let row: Row = self.0.by_ref().take(columns).collect();
+        (row.first()? != &Value::Null).then_some(row)
+    }
+
     /// A number of at least 0.
     ///
     /// # Errors
