@@ -20,13 +20,7 @@ const KNOWS_ALL: &str = "learner";
 const DEVICE: &str = "firmware-host/src/";
 
 /// Where TLS is spoken.
-const TLS: &[&str] = &[
-    "firmware-host/src/sync/tls.rs",
-    "tools/fleet-server/src/serve/",
-    "tools/fleet-server/src/store/postgres/tls.rs",
-    "tools/fleet-server/src/store/blobs/http.rs",
-    "tools/fleet-sim/src/tls.rs",
-];
+const TLS: &[&str] = &["protocol/connections/src/tls.rs", "tools/fleet-server/src/serve/"];
 
 /// What only some places may name, and those places (beginnings of paths).
 const DOORS: [(&str, &[&str]); 14] = [

@@ -131,8 +131,7 @@ pub(crate) fn install(choices: &Choices, install: &Install) -> anyhow::Result<()
         _ => {}
     }
     if install.place.root.is_none() {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-        sync::check(&config.fleet, &clock)?;
+        sync::check(&config.fleet)?;
     }
     let options = Options {
         program: std::env::current_exe().context("cannot find this program's own file")?,

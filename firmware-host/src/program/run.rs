@@ -39,7 +39,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let supervisor = Supervisor::default();
     let stop = Stop::on_signals(&supervisor).context("cannot listen to signals")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    sync::check(&config.fleet, &clock)?;
+    sync::check(&config.fleet)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
     let (worker, handle, storage) = open(config, clock.clone())?;
     let notifier = Notifier::start(handle.board().clone(), &supervisor)

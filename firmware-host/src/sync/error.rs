@@ -4,10 +4,10 @@
 //!   `decide`.
 
 use sapwood::ports::StorageError;
+use sapwood_connections::TlsError;
 use sapwood_protocol::fleet::code::Code;
 use sapwood_protocol::fleet::message::MessageError;
 use sapwood_protocol::fleet::request::RequestError;
-use std::path::PathBuf;
 
 /// Why the fleet's folder is of no use; what it holds is unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -53,13 +53,8 @@ pub enum ExchangeError {
         host: String,
     },
     /// A file of authorities that is none.
-    #[error("fleet.ca-file: cannot use {}: {problem}; no connection was made", path.display())]
-    Authorities {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
+    #[error("fleet.ca-file: {0}; no connection was made")]
+    Authorities(TlsError),
     /// A host that is no host.
     #[error("{host:?} is no host with a port: expected a name or an address")]
     Host {
@@ -75,12 +70,12 @@ pub enum ExchangeError {
         problem: String,
     },
     /// Somebody else, or nobody who can be known.
-    #[error("{host} is not who it should be: {problem}; nothing was sent")]
+    #[error("{host} is not who it should be: {source}; nothing was sent")]
     Tls {
         /// Who was called.
         host: String,
         /// What is wrong.
-        problem: String,
+        source: TlsError,
     },
     /// The connection broke off.
     #[error("the connection broke off: {problem}")]
@@ -166,7 +161,7 @@ impl ExchangeError {
         matches!(
             self,
             Self::Unknown { .. }
-                | Self::Authorities { .. }
+                | Self::Authorities(_)
                 | Self::Host { .. }
                 | Self::Connect { .. }
                 | Self::Tls { .. }

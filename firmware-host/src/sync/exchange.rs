@@ -7,13 +7,13 @@
 
 use super::error::ExchangeError;
 use super::time::ServerTime;
-use super::tls::{Known, TlsStream};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, header};
 use hyper_util::rt::TokioIo;
+use sapwood_connections::{Known, TlsStream};
 use sapwood_protocol::fleet::code::Code;
 use sapwood_protocol::fleet::id::{DeviceId, FleetId, Hash};
 use sapwood_protocol::fleet::key::SecretKey;
@@ -133,10 +133,14 @@ impl Exchange {
         network: Network,
     ) -> Result<Self, ExchangeError> {
         authority(host)?;
-        let others = ca_file.map(|file| Known::by_authorities(file, &time)).transpose()?;
+        let others = ca_file.map(Known::by_authorities).transpose();
+        let clock = time.clone();
+        let now = move || Duration::from_millis(clock.now_ms());
+        let others = others.map_err(ExchangeError::Authorities)?.map(|them| them.judged_by(now));
         let unknown = || ExchangeError::Unknown { host: host.to_owned() };
         let own = match pin {
-            Some(pin) => Known::by_key(pin, &time)?,
+            Some(pin) => Known::by_key(pin)
+                .map_err(|source| ExchangeError::Tls { host: host.to_owned(), source })?,
             None => others.clone().ok_or_else(unknown)?,
         };
         let (host, patience) = (host.to_owned(), Patience::default());
@@ -234,7 +238,8 @@ impl Exchange {
             TcpStream::connect((plain, port)).await.map_err(failed)
         });
         let stream = connect.await?;
-        let greet = known.greet(&name, stream);
+        let wrong = |source| ExchangeError::Tls { host: name.clone(), source };
+        let greet = async { known.greet(&name, stream).await.map_err(wrong) };
         within(self.patience.connect, "greeting the server", greet).await
     }
 }

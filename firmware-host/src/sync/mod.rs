@@ -20,7 +20,6 @@ mod key;
 mod book;
 mod store;
 mod time;
-mod tls;
 mod exchange;
 mod world;
 mod fetch;

@@ -10,7 +10,6 @@ use super::error::{ExchangeError, StoreError};
 use super::exchange::{Exchange, Network};
 use super::store::Store;
 use super::time::ServerTime;
-use super::tls::Known;
 use super::trouble::Trouble;
 use super::turn::{Turn, shown};
 use super::world::World;
@@ -18,6 +17,7 @@ use crate::clock::Clock;
 use crate::config::Fleet as Config;
 use crate::status::{Board, FleetStatus};
 use crate::supervise::Supervisor;
+use sapwood_connections::Known;
 use sapwood_protocol::fleet::id::FleetId;
 use sapwood_protocol::fleet::link::{Link, LinkError};
 use sapwood_protocol::fleet::name::is_hidden;
@@ -148,10 +148,10 @@ impl Fleet {
 ///
 /// # Errors
 /// [`FleetError::Server`]: the file of authorities is none.
-pub fn check(config: &Config, clock: &Arc<dyn Clock>) -> Result<(), FleetError> {
+pub fn check(config: &Config) -> Result<(), FleetError> {
     let Some(file) = config.ca_file.as_deref().filter(|_| config.enabled) else { return Ok(()) };
-    let time = Arc::new(ServerTime::new(clock.clone()));
-    Known::by_authorities(file, &time).map(drop).map_err(FleetError::Server)
+    let known = Known::by_authorities(file).map_err(ExchangeError::Authorities);
+    known.map(drop).map_err(FleetError::Server)
 }
 
 /// What a link and a name make of a folder.

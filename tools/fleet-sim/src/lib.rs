@@ -11,7 +11,6 @@ pub mod shape; //   what devices learn, or send instead
 pub mod weather; // what befalls them
 pub mod tally; //   what is counted
 pub mod device; //  what a device remembers
-mod tls; //         how it knows the server
 pub mod line; //    one call
 pub mod world; //   what all share
 mod act; //         what a device does when it wakes up

@@ -7,12 +7,12 @@
 //! - Every wait has a bound. What was sent and heard is counted in bytes of the network.
 
 use crate::tally::Took;
-use crate::tls::Known;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1;
 use hyper::{Request, Response, header};
 use hyper_util::rt::TokioIo;
+use sapwood_connections::{Known, TlsError};
 use sapwood_protocol::fleet::id::FleetId;
 use sapwood_protocol::fleet::request::{Claim, HEADERS};
 use sapwood_protocol::limits::FLEET_BODY_BYTES_MAX;
@@ -42,7 +42,7 @@ pub enum Lost {
     Connect(io::Error),
     /// No TLS.
     #[error("no TLS: {0}")]
-    Greet(io::Error),
+    Greet(TlsError),
     /// It broke.
     #[error("the call broke: {0}")]
     Broke(#[from] hyper::Error),

@@ -17,10 +17,7 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody,
     HttpResponse, HttpResponseBody, HttpService,
 };
-use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use sapwood_connections::Known;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
@@ -31,7 +28,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsConnector;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -111,15 +107,15 @@ pub(super) struct Lines(Arc<Inner>);
 
 struct Inner {
     ca: Option<PathBuf>,
-    tls: OnceLock<TlsConnector>,
+    known: OnceLock<Known>,
     idle: Mutex<Vec<(Sender, Instant)>>,
 }
 
 impl Lines {
     /// - `ca`: authorities that may vouch for the store, in PEM; none: the system's.
     pub(super) fn new(ca: Option<&Path>) -> Self {
-        let (tls, idle) = (OnceLock::new(), Mutex::default());
-        Self(Arc::new(Inner { ca: ca.map(Path::to_owned), tls, idle }))
+        let (known, idle) = (OnceLock::new(), Mutex::default());
+        Self(Arc::new(Inner { ca: ca.map(Path::to_owned), known, idle }))
     }
 
     fn idle(&self) -> Option<Sender> {
@@ -153,8 +149,7 @@ impl Lines {
         let stream: Box<dyn Stream> = match is_tls {
             false => Box::new(stream),
             true => {
-                let name = ServerName::try_from(bare).map_err(|error| Failure::unheard(&error))?;
-                let greeted = self.tls()?.connect(name, stream).await;
+                let greeted = self.known()?.greet(&bare, stream).await;
                 Box::new(greeted.map_err(|error| Failure::unheard(&error))?)
             }
         };
@@ -165,12 +160,12 @@ impl Lines {
         Ok(sender)
     }
 
-    fn tls(&self) -> Result<&TlsConnector, Failure> {
-        if let Some(made) = self.0.tls.get() {
+    fn known(&self) -> Result<&Known, Failure> {
+        if let Some(made) = self.0.known.get() {
             return Ok(made);
         }
-        let made = connector(self.0.ca.as_deref())?;
-        Ok(self.0.tls.get_or_init(|| made))
+        let made = known(self.0.ca.as_deref())?;
+        Ok(self.0.known.get_or_init(|| made))
     }
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Failure> {
@@ -223,28 +218,13 @@ fn code(text: &str) -> Option<String> {
     (plain && (1..=CODE_CHARS_MAX).contains(&code.len())).then(|| code.to_owned())
 }
 
-/// TLS towards whoever an authority vouches for.
-fn connector(ca: Option<&Path>) -> Result<TlsConnector, Failure> {
-    let wrong = |path: &Path, problem: &dyn fmt::Display| {
-        Failure::Unheard(one_line(&format!("authorities in {}: {problem}", path.display())))
-    };
+/// Whoever an authority vouches for: one of a file, or of those that the system trusts.
+fn known(ca: Option<&Path>) -> Result<Known, Failure> {
     let system = || SYSTEM.iter().map(Path::new).find(|path| path.is_file());
     let none =
         || Failure::Unheard("the system has no list of authorities, expected ca=FILE".into());
     let path = ca.or_else(system).ok_or_else(none)?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(path, &error))? {
-        // One that this library does not know need not be the one that counts.
-        let _ = roots.add(certificate.map_err(|error| wrong(path, &error))?);
-    }
-    if roots.is_empty() {
-        return Err(wrong(path, &"it holds none"));
-    }
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| Failure::unheard(&error))?;
-    let config = builder.with_root_certificates(roots).with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
+    Known::by_authorities(path).map_err(|error| Failure::unheard(&error))
 }
 
 impl fmt::Debug for Lines {

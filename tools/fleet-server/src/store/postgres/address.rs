@@ -4,8 +4,8 @@
 //! - Out: what to connect to. A host that begins with `/` is a folder with a socket.
 //! - Never here: a password in an error; what is wrong with an address is told without quoting it.
 
-use super::tls::{Tls, TlsError};
 use crate::store::shown;
+use sapwood_connections::{Known, TlsError};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use tokio_postgres::Config;
@@ -57,7 +57,7 @@ pub(super) struct Address {
     /// Who to be there.
     pub(super) config: Config,
     /// Who the database must be.
-    pub(super) tls: Tls,
+    pub(super) known: Known,
 }
 
 /// The options of an address that are ours to read: how TLS is meant, and the authorities' file.
@@ -102,11 +102,11 @@ impl Address {
         let wrong = || AddressError::Wrong { shown: shown.clone() };
         let Meant { mode, authorities, rest } = meant(address);
         let mut config = Config::from_str(&rest).map_err(|_| wrong())?;
-        let (ssl, tls) = match (mode.as_deref(), authorities) {
-            (Some("disable"), _) => (SslMode::Disable, Tls::Anyone),
-            (None | Some("prefer"), _) => (SslMode::Prefer, Tls::Anyone),
-            (Some("require"), None) => (SslMode::Require, Tls::Anyone),
-            (Some("verify-full"), Some(file)) => (SslMode::Require, Tls::authorities(&file)?),
+        let (ssl, known) = match (mode.as_deref(), authorities) {
+            (Some("disable"), _) => (SslMode::Disable, Known::anyone()?),
+            (None | Some("prefer"), _) => (SslMode::Prefer, Known::anyone()?),
+            (Some("require"), None) => (SslMode::Require, Known::anyone()?),
+            (Some("verify-full"), Some(file)) => (SslMode::Require, Known::by_authorities(&file)?),
             (Some(mode), _) => {
                 return Err(AddressError::Mode { got: mode.chars().take(20).collect() });
             }
@@ -121,7 +121,7 @@ impl Address {
         let places = places(&config);
         match places.is_empty() {
             true => Err(wrong()),
-            false => Ok(Self { shown, places, config, tls }),
+            false => Ok(Self { shown, places, config, known }),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! - A connection holds the book, shared or alone, in a lock that ends with it.
 
 use super::address::{Address, Place};
+use super::tls::Greeting;
 use super::values::{self, Parameter};
 use crate::store::{BookError, Guard, Row, Statement};
 use std::collections::BTreeMap;
@@ -318,7 +319,7 @@ async fn connected(address: &Address, place: &Place) -> Result<Client, Fault> {
         Place::Tcp(host, port) => {
             let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(gone)?;
             watched(&stream).map_err(gone)?;
-            let greeting = address.tls.to(host).map_err(failed)?;
+            let greeting = Greeting { known: address.known.clone(), host: host.clone() };
             let made = address.config.connect_raw(stream, greeting).await;
             let (client, connection) = made.map_err(|error| refused(&error))?;
             // How it ended whoever waits for an answer is told.
