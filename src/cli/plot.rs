@@ -6,12 +6,15 @@
 //! - Needs nothing beside the file: no script, no style sheet, no font of its own.
 
 use sapwood::gate::{MatrixError, Report, Run};
+use sapwood_plot::Axis;
 use std::fmt::{self, Display};
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 540.0;
 /// The area of the values: left, top, right, bottom.
 const AREA: [f64; 4] = [76.0, 56.0, 720.0, 420.0];
+/// Where values stand, from the lowest on.
+const HEIGHTS: [f64; 2] = [AREA[3], AREA[1]];
 /// Okabe and Ito's colours, which stay apart for colour-blind eyes; yellow is too pale for a line.
 const COLOURS: [&str; 7] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
@@ -58,8 +61,7 @@ fn courses(title: &str, unit: &str, runs: &[&Run]) -> String {
     let Some(first) = runs.first() else { return String::new() };
     let domains = &first.matrix.domains;
     let lines: Vec<Vec<f64>> = (0..domains.len()).map(|domain| mean_course(runs, domain)).collect();
-    let values = || lines.iter().flatten().copied().filter(|value| value.is_finite());
-    let scale = Scale::over(values());
+    let scale = Axis::over(lines.iter().flatten().copied(), HEIGHTS, 5.0);
     let mut svg = Svg::new(title, AREA[2]);
     svg.values(&scale, unit);
     let steps = domains.len().max(1) as f64;
@@ -75,7 +77,7 @@ fn courses(title: &str, unit: &str, runs: &[&Run]) -> String {
             .iter()
             .enumerate()
             .filter(|(_, value)| value.is_finite())
-            .map(|(step, value)| (place(step), scale.y(*value), in_turn && step == index + 1))
+            .map(|(step, value)| (place(step), scale.at(*value), in_turn && step == index + 1))
             .collect();
         svg.line(&points, colour, dash);
         svg.legend(index, domain, colour, dash);
@@ -89,7 +91,7 @@ fn forgetting(title: &str, unit: &str, bars: &[Bar]) -> String {
         .iter()
         .flat_map(|bar| [bar.value - bar.deviation, bar.value + bar.deviation])
         .chain([0.0]);
-    let scale = Scale::over(ends);
+    let scale = Axis::over(ends, HEIGHTS, 5.0);
     let mut svg = Svg::new(title, WIDTH - 40.0);
     svg.values(&scale, unit);
     let room = (svg.right - AREA[0]) / finite.len().max(1) as f64;
@@ -110,51 +112,6 @@ fn mean_course(runs: &[&Run], domain: usize) -> Vec<f64> {
         .collect()
 }
 
-/// The values of an axis, from `low` to `high` in steps that read well.
-struct Scale {
-    low: f64,
-    high: f64,
-    step: f64,
-}
-
-impl Scale {
-    fn over(values: impl Iterator<Item = f64>) -> Self {
-        let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-        for value in values {
-            (low, high) = (low.min(value), high.max(value));
-        }
-        if !low.is_finite() || !high.is_finite() {
-            (low, high) = (0.0, 1.0);
-        }
-        let span = (high - low).max(1e-6 * low.abs()).max(1e-9);
-        let tenth = 10f64.powf((span / 5.0).log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0]
-            .map(|factor| factor * tenth)
-            .into_iter()
-            .find(|step| span / step <= 6.0)
-            .unwrap_or(10.0 * tenth);
-        let (low, mut high) = ((low / step).floor() * step, (high / step).ceil() * step);
-        if high <= low {
-            high = low + step;
-        }
-        Self { low, high, step }
-    }
-
-    fn y(&self, value: f64) -> f64 {
-        AREA[3] - (AREA[3] - AREA[1]) * (value - self.low) / (self.high - self.low)
-    }
-
-    fn ticks(&self) -> impl Iterator<Item = f64> {
-        let count = ((self.high - self.low) / self.step).round() as usize;
-        (0..=count.min(20)).map(|tick| self.low + tick as f64 * self.step)
-    }
-
-    /// Digits behind the point that tell two ticks apart.
-    fn digits(&self) -> usize {
-        (-self.step.log10().floor()).clamp(0.0, 9.0) as usize
-    }
-}
-
 /// An SVG file in the making.
 struct Svg {
     text: String,
@@ -165,14 +122,11 @@ struct Svg {
 impl Svg {
     fn new(title: &str, right: f64) -> Self {
         let title = Escaped(title);
-        let text = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
-             viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"13\" \
-             fill=\"#222222\">\n<title>{title}</title>\n\
-             <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>\n\
-             <text x=\"{}\" y=\"30\" font-size=\"17\" font-weight=\"bold\">{title}</text>\n",
+        let mut text = sapwood_plot::head([WIDTH, HEIGHT], &title);
+        text.push_str(&format!(
+            "<text x=\"{}\" y=\"30\" font-size=\"17\" font-weight=\"bold\">{title}</text>\n",
             AREA[0]
-        );
+        ));
         Self { text, right }
     }
 
@@ -182,13 +136,12 @@ impl Svg {
     }
 
     /// The axis of the values with its grid; its unit stands beside it.
-    fn values(&mut self, scale: &Scale, unit: &str) {
+    fn values(&mut self, scale: &Axis, unit: &str) {
         let ([left, top, _, bottom], right) = (AREA, self.right);
         let digits = scale.digits();
         for tick in scale.ticks() {
-            let (y, zero) = (scale.y(tick), tick.abs() < scale.step / 1e3);
-            let tick = if zero { 0.0 } else { tick };
-            let colour = if zero { "#555555" } else { "#dddddd" };
+            let y = scale.at(tick);
+            let colour = if tick == 0.0 { "#555555" } else { "#dddddd" };
             self.push(&format!(
                 "<path d=\"M{left} {y:.1}H{right}\" stroke=\"{colour}\"/>\
                  <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{tick:.digits$}</text>",
@@ -239,10 +192,10 @@ impl Svg {
     }
 
     /// A bar from zero with its value above, and a whisker of one deviation to both sides.
-    fn bar(&mut self, middle: f64, width: f64, bar: &Bar, scale: &Scale, colour: &str) {
+    fn bar(&mut self, middle: f64, width: f64, bar: &Bar, scale: &Axis, colour: &str) {
         let Bar { value, deviation, .. } = *bar;
-        let (zero, end) = (scale.y(0.0), scale.y(value));
-        let (from, to) = (scale.y(value - deviation), scale.y(value + deviation));
+        let (zero, end) = (scale.at(0.0), scale.at(value));
+        let (from, to) = (scale.at(value - deviation), scale.at(value + deviation));
         self.push(&format!(
             "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{:.1}\" fill=\"{colour}\"/>\
              <path d=\"M{middle:.1} {from:.1}V{to:.1}\" stroke=\"#222222\" stroke-width=\"2\"/>\
@@ -363,11 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_values_make_a_readable_axis_and_no_broken_number() -> Result<(), MatrixError> {
-        let flat = Scale::over([2.0, 2.0].into_iter());
-        assert!(flat.high > flat.low && flat.ticks().count() < 12);
-        let none = Scale::over(std::iter::empty());
-        assert_eq!((none.low, none.high), (0.0, 1.0));
+    fn odd_values_make_no_broken_number() -> Result<(), MatrixError> {
         let mut report = report();
         report.runs.truncate(1);
         report.runs[0].matrix.rows[1][0] = f64::NAN;

@@ -3,6 +3,7 @@
 //! - In: a title, series. Out: the text of a picture that needs nothing beside it, as those of
 //!   `sapwood-bench`.
 
+use sapwood_plot::Axis;
 use std::fmt::Write;
 
 const WIDTH: f64 = 900.0;
@@ -25,19 +26,14 @@ pub(crate) struct Series {
 /// - `across`: what the time is of.
 pub(crate) fn plot(title: &str, across: &str, series: &[Series]) -> String {
     let all = || series.iter().flat_map(|one| one.points.iter());
-    let along = Axis::over(all().map(|point| point.1).chain([0.0]), [AREA[3], AREA[1]]);
-    let time = Axis::over(all().map(|point| point.0), [AREA[0], AREA[2]]);
+    let along = Axis::over(all().map(|point| point.1).chain([0.0]), [AREA[3], AREA[1]], 4.0);
+    let time = Axis::over(all().map(|point| point.0), [AREA[0], AREA[2]], 4.0);
     let [left, top, right, bottom] = AREA;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
-         viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"13\" \
-         fill=\"#222222\">\n<title>{title}</title>\n\
-         <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>\n\
-         <text x=\"{left}\" y=\"24\" font-weight=\"bold\">{title}</text>\n"
-    );
+    let mut svg = sapwood_plot::head([WIDTH, HEIGHT], title);
+    // Writing to a string cannot fail.
+    let _ = writeln!(svg, "<text x=\"{left}\" y=\"24\" font-weight=\"bold\">{title}</text>");
     for tick in along.ticks() {
         let (y, digits) = (along.at(tick), along.digits());
-        // Writing to a string cannot fail.
         let _ = writeln!(
             svg,
             "<path d=\"M{left} {y:.1}H{right}\" stroke=\"#dddddd\"/><text x=\"{}\" y=\"{:.1}\" \
@@ -81,44 +77,6 @@ pub(crate) fn plot(title: &str, across: &str, series: &[Series]) -> String {
     svg
 }
 
-/// Values from `low` to `high` in steps that read well, over a stretch of the picture.
-struct Axis {
-    low: f64,
-    high: f64,
-    step: f64,
-    stretch: [f64; 2],
-}
-
-impl Axis {
-    fn over(values: impl Iterator<Item = f64>, stretch: [f64; 2]) -> Self {
-        let ends = |(low, high): (f64, f64), value: f64| (low.min(value), high.max(value));
-        let finite = values.filter(|value| value.is_finite());
-        let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), ends);
-        let (low, high) = if low > high { (0.0, 1.0) } else { (low, high) };
-        let span = (high - low).max(1e-6);
-        let tenth = 10f64.powf((span / 4.0).log10().floor());
-        let fits = |factor: &f64| span / (factor * tenth) <= 5.0;
-        let step = tenth * [1.0, 2.0, 5.0].into_iter().find(fits).unwrap_or(10.0);
-        let low = (low / step).floor() * step;
-        let high = ((high / step).ceil() * step).max(low + step);
-        Self { low, high, step, stretch }
-    }
-
-    fn at(&self, value: f64) -> f64 {
-        let [from, to] = self.stretch;
-        from + (to - from) * (value - self.low) / (self.high - self.low)
-    }
-
-    fn ticks(&self) -> impl Iterator<Item = f64> {
-        let count = ((self.high - self.low) / self.step).round() as usize;
-        (0..=count.min(20)).map(|tick| self.low + tick as f64 * self.step)
-    }
-
-    fn digits(&self) -> usize {
-        (-self.step.log10().floor()).clamp(0.0, 6.0) as usize
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,7 +88,5 @@ mod tests {
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
         assert!(!svg.contains("NaN") && svg.contains(">one<") && svg.contains("minutes"));
         assert!(!plot("none", "minutes", &[]).contains("NaN"));
-        let axis = Axis::over([0.1, 9.7].into_iter(), [10.0, 20.0]);
-        assert!((10.0..=20.0).contains(&axis.at(9.7)) && (2..12).contains(&axis.ticks().count()));
     }
 }

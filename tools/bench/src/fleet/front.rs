@@ -7,6 +7,7 @@
 use super::record::Record;
 use super::report::mean;
 use super::rule::Rule;
+use sapwood_plot::Axis;
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 520.0;
@@ -29,8 +30,8 @@ struct Point {
 /// The plot of what is on record.
 pub(crate) fn plot(record: &Record) -> String {
     let points: Vec<Point> = record.rules().iter().filter_map(|rule| point(record, rule)).collect();
-    let across = Axis::over(points.iter().map(|point| point.x), [AREA[0], AREA[2]]);
-    let along = Axis::over(points.iter().map(|point| point.y), [AREA[3], AREA[1]]);
+    let across = Axis::over(points.iter().map(|point| point.x), [AREA[0], AREA[2]], 5.0);
+    let along = Axis::over(points.iter().map(|point| point.y), [AREA[3], AREA[1]], 5.0);
     let mut svg = head();
     grid(&across, &along, &mut svg);
     let place = |point: &Point| (across.at(point.x), along.at(point.y));
@@ -78,14 +79,12 @@ fn point(record: &Record, rule: &str) -> Option<Point> {
 
 fn head() -> String {
     let title = "After the last install: a device's own domain and the others', by ridge";
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
-         viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"13\" \
-         fill=\"#222222\">\n<title>{title}</title>\n\
-         <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>\n\
-         <text x=\"{}\" y=\"30\" font-size=\"16\" font-weight=\"bold\">{title}</text>\n",
+    let mut svg = sapwood_plot::head([WIDTH, HEIGHT], title);
+    svg.push_str(&format!(
+        "<text x=\"{}\" y=\"30\" font-size=\"16\" font-weight=\"bold\">{title}</text>\n",
         AREA[0]
-    )
+    ));
+    svg
 }
 
 /// Lines at the ticks of both axes, and what they are of.
@@ -118,57 +117,4 @@ fn grid(across: &Axis, along: &Axis, svg: &mut String) {
          bits per byte</text>\n",
         bottom + 46.0
     ));
-}
-
-/// Values from `low` to `high` in steps that read well, over a stretch of the picture.
-struct Axis {
-    low: f64,
-    high: f64,
-    step: f64,
-    stretch: [f64; 2],
-}
-
-impl Axis {
-    fn over(values: impl Iterator<Item = f64>, stretch: [f64; 2]) -> Self {
-        let ends = |(low, high): (f64, f64), value: f64| (low.min(value), high.max(value));
-        let finite = values.filter(|value| value.is_finite());
-        let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), ends);
-        let (low, high) = if low > high { (0.0, 1.0) } else { (low, high) };
-        let span = (high - low).max(1e-6);
-        let tenth = 10f64.powf((span / 5.0).log10().floor());
-        let fits = |factor: &f64| span / (factor * tenth) <= 6.0;
-        let step = tenth * [1.0, 2.0, 5.0].into_iter().find(fits).unwrap_or(10.0);
-        let low = (low / step).floor() * step;
-        let high = ((high / step).ceil() * step).max(low + step);
-        Self { low, high, step, stretch }
-    }
-
-    fn at(&self, value: f64) -> f64 {
-        let [from, to] = self.stretch;
-        from + (to - from) * (value - self.low) / (self.high - self.low)
-    }
-
-    fn ticks(&self) -> impl Iterator<Item = f64> {
-        let count = ((self.high - self.low) / self.step).round() as usize;
-        (0..=count.min(20)).map(|tick| self.low + tick as f64 * self.step)
-    }
-
-    fn digits(&self) -> usize {
-        (-self.step.log10().floor()).clamp(0.0, 6.0) as usize
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_axis_holds_its_values_and_few_ticks() {
-        for values in [vec![], vec![2.0, 2.0], vec![1.31, 1.94, f64::NAN], vec![0.1, 9.7]] {
-            let axis = Axis::over(values.iter().copied(), [10.0, 20.0]);
-            let inside = |x: &f64| (10.0..=20.0).contains(&axis.at(*x));
-            assert!(values.iter().filter(|x| x.is_finite()).all(inside));
-            assert!((2..12).contains(&axis.ticks().count()));
-        }
-    }
 }
