@@ -9,6 +9,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use sapwood::learner::{Event, Score, Text, Who};
+use sapwood_protocol::fleet::message::told;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
@@ -16,22 +17,7 @@ use std::time::Instant;
 /// One line on standard error: what went wrong, and what that came from.
 pub(crate) fn complain(error: &anyhow::Error) {
     // A closed standard error leaves nobody to tell.
-    let _ = writeln!(io::stderr(), "error: {}", told(error));
-}
-
-/// Each cause that the text before it does not already tell, all on one line.
-fn told(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain() {
-        let cause = cause.to_string();
-        let parts = cause.split(char::is_control).map(str::trim).filter(|part| !part.is_empty());
-        let cause = parts.collect::<Vec<_>>().join(" ");
-        if !text.contains(&cause) {
-            text += if text.is_empty() { "" } else { ": " };
-            text += &cause;
-        }
-    }
-    text
+    let _ = writeln!(io::stderr(), "error: {}", told(error.chain()));
 }
 
 /// Where a command says what it does.
@@ -240,18 +226,4 @@ pub(crate) fn table(scores: &[Score]) -> String {
         );
     }
     text.trim_end().to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use anyhow::anyhow;
-
-    #[test]
-    fn an_error_is_one_line_that_says_nothing_twice() {
-        let twice = anyhow!("no such\n  file").context("cannot read a: no such file");
-        assert_eq!(told(&twice), "cannot read a: no such file");
-        let lines = anyhow!("no such\r\n  file").context("cannot read\ta");
-        assert_eq!(told(&lines), "cannot read a: no such file");
-    }
 }

@@ -18,6 +18,7 @@ mod aside;
 mod recover;
 
 use cli::{Action, Command, Job};
+use sapwood_protocol::fleet::message::told;
 use std::io::Write;
 
 /// Does what the command line says.
@@ -59,10 +60,10 @@ fn start_log(command: &Command) -> anyhow::Result<()> {
 pub(crate) fn complain(error: &anyhow::Error, action: &Action) {
     #[cfg(feature = "engine")]
     if matches!(action, Action::Run) {
-        tracing::error!(reason = show::told(error), "ended");
+        tracing::error!(reason = told(error.chain()), "ended");
         return;
     }
     let _ = action;
     // A closed standard error leaves nobody to tell.
-    let _ = writeln!(std::io::stderr(), "error: {}", show::told(error));
+    let _ = writeln!(std::io::stderr(), "error: {}", told(error.chain()));
 }

@@ -21,19 +21,6 @@ pub(crate) fn result(json: bool, value: &Value, text: &str) -> anyhow::Result<()
     if json { Ok(writeln!(io::stdout(), "{value}")?) } else { say(text) }
 }
 
-/// Each cause that the text before it does not already tell, on one line.
-pub(crate) fn told(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain() {
-        let cause = cause.to_string().replace(char::is_control, " ");
-        if !text.contains(&cause) {
-            text += if text.is_empty() { "" } else { ": " };
-            text += &cause;
-        }
-    }
-    text
-}
-
 /// How a run ended.
 ///
 /// # Errors

@@ -6,13 +6,14 @@
 
 mod program;
 
+use sapwood_protocol::fleet::message::told;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match program::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", program::told(&error));
+            eprintln!("error: {}", told(error.chain()));
             ExitCode::FAILURE
         }
     }

@@ -16,6 +16,7 @@ use crate::limits::FLEET_BODY_BYTES_MAX;
 use alloc::borrow::ToOwned;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::fmt::Display;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -201,4 +202,20 @@ pub fn one_line(text: &str, bytes_max: usize) -> String {
         line.truncate(end.unwrap_or(0));
     }
     line.trim().to_owned()
+}
+
+/// An error in one line: each of its causes, the outermost first, that the text before it does not already
+/// tell.
+pub fn told(causes: impl IntoIterator<Item: Display>) -> String {
+    let mut text = String::new();
+    for cause in causes {
+        let cause = cause.to_string();
+        let parts = cause.split(char::is_control).map(str::trim).filter(|part| !part.is_empty());
+        let cause = parts.collect::<Vec<_>>().join(" ");
+        if !text.contains(&cause) {
+            text += if text.is_empty() { "" } else { ": " };
+            text += &cause;
+        }
+    }
+    text
 }

@@ -5,7 +5,7 @@ use crate::fleet::code::Code;
 use crate::fleet::id::{Bytes, Hash};
 use crate::fleet::message::{
     CheckIn, CheckedIn, Enroll, Enrolled, Message, MessageError, Receipt, Refusal, Rekey, Rekeyed,
-    TrustAnswer, one_line, read, write,
+    TrustAnswer, one_line, read, told, write,
 };
 use crate::limits::{FLEET_BODY_BYTES_MAX, FLEET_KEYS_MAX, FLEET_REPORTS_MAX, FLEET_TRUST_MAX};
 use serde_json::{Value, json};
@@ -365,4 +365,12 @@ fn a_text_of_several_lines_becomes_one_that_fits() {
     assert_eq!(one_line(&"ß".repeat(200), 255).len(), 254);
     // A control character of two bytes becomes a space of one.
     assert_eq!(one_line("\u{85}ab", 3), "ab");
+}
+
+#[test]
+fn an_error_is_one_line_that_says_nothing_twice() {
+    let twice = ["cannot read a: no such file", "no such\n  file"];
+    assert_eq!(told(twice), "cannot read a: no such file");
+    assert_eq!(told(["cannot read\ta", "no such\r\n  file"]), "cannot read a: no such file");
+    assert_eq!(told(["", "\n"]), "");
 }

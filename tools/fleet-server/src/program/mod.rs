@@ -55,8 +55,6 @@ enum Command {
     Demo(demo::Demo),
 }
 
-pub(crate) use shown::told;
-
 /// Runs the command that the program was called with.
 pub(super) fn run() -> Result<()> {
     let Arguments { command } = Arguments::parse();

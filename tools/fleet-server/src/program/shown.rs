@@ -45,19 +45,6 @@ pub(super) fn line(text: &str) -> Result<()> {
     }
 }
 
-/// Each cause that the text before it does not already tell, on one line.
-pub(crate) fn told(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain() {
-        let cause = cause.to_string().replace(char::is_control, " ");
-        if !text.contains(&cause) {
-            text += if text.is_empty() { "" } else { ": " };
-            text += &cause;
-        }
-    }
-    text
-}
-
 /// Has a file that grows beyond the shell's limit be an error of its write, as a full disk is; else the
 /// system ends the program in the middle.
 pub(super) fn outlive_large_files() -> Result<()> {
