@@ -4,7 +4,7 @@
 //!   fleet's trust asks for.
 //! - Taking back is a release of what stood before under a new sequence, offered to all at once.
 
-use super::trust::still;
+use super::trust::signed;
 use super::{OrderError, WHO};
 use crate::cohorts::{self, Cohort};
 use crate::devices;
@@ -15,8 +15,7 @@ use crate::store::{Book, Statement};
 use sapwood::adapter::{Adapter, Spec, Strength, Target, wire};
 use sapwood_protocol::fleet::id::{CohortId, Hash};
 use sapwood_protocol::fleet::key::SecretKey;
-use sapwood_protocol::fleet::signatures::Signatures;
-use sapwood_protocol::fleet::statement::{Role, Statement as Offer};
+use sapwood_protocol::fleet::statement::Role;
 use sapwood_protocol::fleet::update::{Kind, Meta};
 
 /// The statement of a cohort with that sequence.
@@ -108,25 +107,10 @@ fn publish(
     what: &str,
     now_ms: u64,
 ) -> Result<u64, OrderError> {
-    let offer = Offer {
-        role: Role::Release,
-        fleet: home.fleet,
-        cohort: cohort.id,
-        sequence: cohort.sequence + 1,
-        issued_s: now_ms / 1000,
-        expires_s: now_ms / 1000 + cohort.policy.statement_days * 24 * 3600,
-        artifact_bytes: file.bytes,
-        artifact: file.hash,
-    };
-    offer.check()?;
-    let mut signatures = Signatures::default();
-    for key in keys {
-        signatures.sign(key, &offer.encode())?;
-    }
-    let trust = home.trust()?;
-    offer.signed(&signatures, &trust, now_ms)?;
-    statements.push(still(trust.epoch));
-    statements.extend(rollout::published(&offer, &signatures.encode(), stage, file.round, now_ms));
+    let about = (Role::Release, file.hash, file.bytes);
+    let (offer, signatures, still) = signed(home, cohort, about, keys, now_ms)?;
+    statements.push(still);
+    statements.extend(rollout::published(&offer, &signatures, stage, file.round, now_ms));
     let detail = format!("{}: sequence {}, artifact {}", cohort.id, offer.sequence, file.hash);
     statements.push(devices::audit(now_ms, WHO, what, detail));
     home.book.write(statements)?;

@@ -2,7 +2,7 @@
 
 pub use super::redo::{Redone, redo};
 
-use super::trust::still;
+use super::trust::signed;
 use super::{OrderError, WHO};
 use crate::cohorts::{self, Cohort, Policy, PolicyError};
 use crate::devices;
@@ -12,8 +12,7 @@ use crate::rollout;
 use crate::rounds::{self, NONE, Round, State};
 use crate::store::{Book, BookError, Columns, Statement};
 use sapwood_protocol::fleet::id::{CohortId, Hash};
-use sapwood_protocol::fleet::signatures::Signatures;
-use sapwood_protocol::fleet::statement::{Role, Statement as Offer};
+use sapwood_protocol::fleet::statement::Role;
 use serde_json::{Value, json};
 
 /// The cohort of that name; the only one that there is, when no name is given.
@@ -159,40 +158,30 @@ pub fn approve(home: &Home, id: u64, verdict: &Verdict, now_ms: u64) -> Result<u
     let book = &home.book;
     let round = merged(book, id)?;
     let cohort = cohort(book, Some(round.cohort))?;
-    let offer = Offer {
-        role: Role::Candidate,
-        fleet: home.fleet,
-        cohort: cohort.id,
-        sequence: cohort.sequence + 1,
-        issued_s: now_ms / 1000,
-        expires_s: now_ms / 1000 + cohort.policy.statement_days * 24 * 3600,
-        artifact_bytes: verdict.bytes,
-        artifact: verdict.artifact,
-    };
-    offer.check()?;
-    let mut signatures = Signatures::default();
-    signatures.sign(&home.online()?, &offer.encode())?;
-    let trust = home.trust()?;
-    offer.signed(&signatures, &trust, now_ms)?;
-    let mut report: Value = round
-        .report
-        .as_deref()
-        .and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_default();
-    report["verdict"] = verdict.report.clone();
+    let about = (Role::Candidate, verdict.artifact, verdict.bytes);
+    let (offer, signatures, still) = signed(home, &cohort, about, &[home.online()?], now_ms)?;
+    let mut report = judged(&round, &verdict.report);
     report["sequence"] = json!(offer.sequence);
     let sql = "update round set state = 5, result = $2, bytes = $3, report = $4 where id = $1 and state = 3";
     let values =
         [id.into(), verdict.artifact.into(), verdict.bytes.into(), report.to_string().into()];
-    let mut all = vec![Statement::one(sql, values), still(trust.epoch)];
+    let mut all = vec![Statement::one(sql, values), still];
     // A newer candidate takes the place of an older one.
     let older = "update release set state = 6 where cohort = $1 and role = 1 and state in (2, 3)";
     all.push(Statement::any(older, [cohort.id.into()]));
-    all.extend(rollout::published(&offer, &signatures.encode(), 0, Some(id), now_ms));
+    all.extend(rollout::published(&offer, &signatures, 0, Some(id), now_ms));
     let detail = format!("{id}: sequence {}", offer.sequence);
     all.push(devices::audit(now_ms, verdict.who, "round approve", detail));
     book.write(all)?;
     Ok(offer.sequence)
+}
+
+/// The report of a round, with what the judge said.
+fn judged(round: &Round, verdict: &Value) -> Value {
+    let report = round.report.as_deref().and_then(|text| serde_json::from_str(text).ok());
+    let mut report: Value = report.unwrap_or_default();
+    report["verdict"] = verdict.clone();
+    report
 }
 
 /// Ends a merged round whose result is not good; what was given may be given again.
@@ -207,13 +196,7 @@ pub fn refuse(
     now_ms: u64,
 ) -> Result<(), OrderError> {
     let round = merged(book, id)?;
-    let mut report: Value = round
-        .report
-        .as_deref()
-        .and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_default();
-    report["verdict"] = verdict.clone();
-    let mut all = rounds::failed(&round, &report.to_string()).to_vec();
+    let mut all = rounds::failed(&round, &judged(&round, verdict).to_string()).to_vec();
     all.push(devices::audit(now_ms, who, "round refuse", id.to_string()));
     Ok(book.write(all).map(drop)?)
 }

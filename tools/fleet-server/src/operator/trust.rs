@@ -8,11 +8,13 @@
 //! - Never here: what devices make of it (`sapwood_protocol::fleet::trust`).
 
 use super::{OrderError, WHO};
+use crate::cohorts::Cohort;
 use crate::devices;
 use crate::home::{self, Home};
 use crate::ports::{Chance, draw};
 use crate::rollout::{self, Release};
 use crate::store::{Book, Columns, Statement};
+use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::fleet::key::SecretKey;
 use sapwood_protocol::fleet::signatures::Signatures;
 use sapwood_protocol::fleet::statement::{Role, Statement as Offer};
@@ -92,8 +94,41 @@ pub fn rotate(
     Ok(Rotated { trust, signed })
 }
 
+/// The next statement of a cohort about an artifact of so many bytes, its signatures, which are enough, and
+/// what holds while the fleet's keys are those of now.
+///
+/// # Errors
+/// [`OrderError::Statement`], [`OrderError::Signatures`], [`OrderError::Home`].
+pub(super) fn signed(
+    home: &Home,
+    cohort: &Cohort,
+    (role, artifact, artifact_bytes): (Role, Hash, u64),
+    keys: &[SecretKey],
+    now_ms: u64,
+) -> Result<(Offer, Vec<u8>, Statement), OrderError> {
+    let issued_s = now_ms / 1000;
+    let offer = Offer {
+        role,
+        fleet: home.fleet,
+        cohort: cohort.id,
+        sequence: cohort.sequence + 1,
+        issued_s,
+        expires_s: issued_s + cohort.policy.statement_days * 24 * 3600,
+        artifact_bytes,
+        artifact,
+    };
+    offer.check()?;
+    let mut signatures = Signatures::default();
+    for key in keys {
+        signatures.sign(key, &offer.encode())?;
+    }
+    let trust = home.trust()?;
+    offer.signed(&signatures, &trust, now_ms)?;
+    Ok((offer, signatures.encode(), still(trust.epoch)))
+}
+
 /// Holds while no newer epoch is there: what the keys of this one signed may be kept.
-pub(super) fn still(epoch: u64) -> Statement {
+fn still(epoch: u64) -> Statement {
     let sql =
         "update meta set version = version where (select coalesce(max(epoch), 0) from trust) = $1";
     Statement::one(sql, [epoch.into()])
