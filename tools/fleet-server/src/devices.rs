@@ -404,4 +404,4 @@ pub fn audit(now_ms: u64, who: &str, what: &str, detail: impl Into<String>) -> S
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

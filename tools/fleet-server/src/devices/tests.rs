@@ -9,10 +9,11 @@ fn token(uses: u64, auto: bool) -> Token {
     Token { hash, label: "pumps".into(), uses, auto, lab: true, expires_ms: 1000 }
 }
 
-fn device() -> Device {
+/// A device that takes part and has told nothing yet.
+pub(crate) fn device(n: u32) -> Device {
     let facts = Facts { base: Hash([2; 32]), first_layer: 1, targets: 5, rank: 8 };
     Device {
-        id: DeviceId([1; 16]),
+        id: DeviceId(u128::from(n).to_le_bytes()),
         key: PublicKey([3; 32]),
         cohort: None,
         state: DeviceState::Accepted,
@@ -50,7 +51,12 @@ fn a_token_lets_in_until_it_is_used_up_or_too_old() {
 
 fn asks(seed: u8, token: Option<&str>) -> Enroll {
     let public_key = SecretKey::from_seed(&[seed; 32]).public();
-    Enroll { public_key, token: token.map(Into::into), name: "valve".into(), facts: device().facts }
+    Enroll {
+        public_key,
+        token: token.map(Into::into),
+        name: "valve".into(),
+        facts: device(7).facts,
+    }
 }
 
 #[test]
@@ -108,7 +114,7 @@ fn no_more_than_ten_thousand_wait_and_a_token_needs_no_place_among_them() {
 
 #[test]
 fn a_counter_that_runs_back_is_told_from_a_replay() {
-    let device = device();
+    let device = device(7);
     for (counter, told_ms, expected) in [
         (8, 5001, Count::New),
         (8, 4000, Count::New),

@@ -2,9 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use super::*;
+use crate::devices;
 use sapwood_protocol::fleet::id::Hash;
-use sapwood_protocol::fleet::id::PublicKey;
-use sapwood_protocol::fleet::message::{Facts, Installed};
+use sapwood_protocol::fleet::message::Installed;
 use std::convert::Infallible;
 
 const HOUR: u64 = 3_600_000;
@@ -29,26 +29,8 @@ fn release(sequence: u64, role: Role, stage: u64) -> Release {
 }
 
 fn device(n: u32) -> Device {
-    Device {
-        id: DeviceId(u128::from(n).to_le_bytes()),
-        key: PublicKey([3; 32]),
-        cohort: Some(CohortId([1; 32])),
-        state: DeviceState::Accepted,
-        name: "valve".into(),
-        agent: String::new(),
-        label: Some(String::new()),
-        lab: false,
-        candidates: true,
-        facts: Facts { base: Hash([2; 32]), first_layer: 1, targets: 5, rank: 8 },
-        enrolled_ms: 1,
-        seen_ms: 0,
-        counter: 7,
-        told_ms: 5000,
-        installed: Installed { sequence: 3, artifact: Hash([3; 32]) },
-        trial: false,
-        generation: 0,
-        offer: Offered::default(),
-    }
+    let installed = Installed { sequence: 3, artifact: Hash([3; 32]) };
+    Device { cohort: Some(CohortId([1; 32])), installed, ..devices::tests::device(n) }
 }
 
 fn offered(

@@ -1,8 +1,8 @@
 //! Decisions of a round by themselves: rows, times and counts in, what follows out.
 use super::*;
+use crate::devices;
 use sapwood_protocol::fleet::code::Code;
-use sapwood_protocol::fleet::id::PublicKey;
-use sapwood_protocol::fleet::message::{Facts, Installed};
+use sapwood_protocol::fleet::message::Installed;
 
 const HOUR: u64 = 3_600_000;
 
@@ -25,26 +25,8 @@ fn round() -> Round {
 }
 
 fn device(n: u32) -> Device {
-    Device {
-        id: DeviceId(u128::from(n).to_le_bytes()),
-        key: PublicKey([3; 32]),
-        cohort: Some(CohortId([1; 32])),
-        state: DeviceState::Accepted,
-        name: "valve".into(),
-        agent: String::new(),
-        label: Some(String::new()),
-        lab: false,
-        candidates: true,
-        facts: Facts { base: Hash([2; 32]), first_layer: 1, targets: 5, rank: 8 },
-        enrolled_ms: 1,
-        seen_ms: 0,
-        counter: 7,
-        told_ms: 5000,
-        installed: Installed { sequence: 3, artifact: Hash([5; 32]) },
-        trial: false,
-        generation: 0,
-        offer: crate::devices::Offered::default(),
-    }
+    let installed = Installed { sequence: 3, artifact: Hash([5; 32]) };
+    Device { cohort: Some(CohortId([1; 32])), installed, ..devices::tests::device(n) }
 }
 
 const READY: Option<Ready> = Some(Ready { steps: 1, tokens: 1 });
