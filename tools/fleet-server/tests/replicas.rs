@@ -16,6 +16,8 @@ use fleet_server::work;
 use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::fleet::message::Installed;
 use serde_json::json;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -142,4 +144,74 @@ fn devices_that_call_two_servers_are_in_one_fleet() {
     // Nobody had the same line of the log as another, and none is missing.
     let [lines, last] = ["select count(*) from audit", "select max(id) from audit"];
     assert!(count(&home.book, lines) > 8 && count(&home.book, last) >= count(&home.book, lines));
+}
+
+/// How much longer a task is held, or waits, by the clock that all servers have in common.
+const LEFT: &str =
+    "select lease - cast(floor(extract(epoch from clock_timestamp()) * 1000) as bigint) from task";
+const HOUR_MS: i64 = 3_600_000;
+
+/// A turn of a server whose clock says so, and that does this before it reads a file.
+fn turn(home: &Home, now_ms: impl Fn() -> i64, reads: impl Fn()) {
+    let stops = || {
+        reads();
+        false
+    };
+    work::turn(home, || now_ms() as u64, stops);
+}
+
+/// Goal: a lease ends by the clock that all have in common, neither sooner nor later, whatever the clock of
+/// the server says that has it, or of the one that asks for it. Oracle: the database's clock.
+#[test]
+fn a_lease_ends_by_the_databases_time_whatever_the_servers_clocks_say() {
+    let name = "a_lease_ends_by_the_databases_time_whatever_the_servers_clocks_say";
+    let Some(service) = Service::start(name) else { return };
+    let (fleet, mut devices) = fleet_of(service, 3, false);
+    let (id, files) = given(&fleet, &mut devices, 40);
+    until(&fleet, id, State::Closed);
+    let (home, other) = (fleet.home(), fleet.home());
+    let service = fleet.service.as_ref().unwrap();
+    let passes = |ms: i64| {
+        let sql = format!("update task set lease = lease - {ms}");
+        service.psql("fleet", &sql).unwrap();
+    };
+    let left = || count(&home.book, LEFT);
+    let held = || count(&home.book, "select coalesce(max(fence), 0) from task");
+    let idle = |now_ms: i64| turn(&other, || now_ms, || panic!("it is another's, or it waits"));
+    let true_ms = || SystemClock::start().now_ms() as i64;
+    for (off_ms, others_ms) in [(-6, 0), (6, 0), (0, 6), (0, -6), (-6, 6), (6, -6)] {
+        let [off_ms, others_ms] = [off_ms, others_ms].map(|hours: i64| hours * HOUR_MS);
+        let (fence, looks, own_ms) = (held(), Cell::new(0), Cell::new(true_ms() + off_ms));
+        // It takes the task, renews it as time passes, and dies.
+        let reads = || {
+            looks.set(looks.get() + 1);
+            let left_ms = left();
+            assert!((50_000..=60_000).contains(&left_ms), "{off_ms}: held for {left_ms} ms");
+            idle(true_ms() + others_ms);
+            if looks.get() == 2 {
+                std::panic::panic_any("killed");
+            }
+            passes(50_000);
+            own_ms.set(own_ms.get() + 50_000);
+        };
+        let life = AssertUnwindSafe(|| turn(&home, || own_ms.get(), reads));
+        let end = catch_unwind(life).unwrap_err();
+        assert_eq!(end.downcast_ref(), Some(&"killed"), "{off_ms} {others_ms}");
+        assert_eq!(held(), fence + 1, "{off_ms}");
+        passes(left() - 5_000);
+        idle(true_ms() + others_ms);
+        passes(5_001);
+        // The other has it now, cannot read a file, and puts it off for an hour.
+        let hash = Hash::of(&files[0]);
+        home.blobs.remove(hash).unwrap();
+        turn(&other, || true_ms() + others_ms, || ());
+        assert_eq!(held(), fence + 2, "{off_ms} {others_ms}: it was over");
+        let left_ms = left();
+        assert!((HOUR_MS - 10_000..=HOUR_MS).contains(&left_ms), "{others_ms}: {left_ms} ms");
+        home.blobs.put(&files[0]).unwrap();
+        idle(true_ms() + off_ms);
+        service.psql("fleet", "update task set state = 1, tries = 0, lease = 0").unwrap();
+    }
+    turn(&other, || true_ms() + 6 * HOUR_MS, || ());
+    assert_eq!(rounds::find(&home.book, id).unwrap().unwrap().state, State::Merged);
 }
