@@ -151,6 +151,43 @@ fn a_commit_whose_answer_is_lost_is_told_as_unknown() {
     assert_eq!(book.write(vec![token(1, 1)]), Err(BookError::Twice { at: 0 }), "said again, once");
 }
 
+/// A number of a round that is the highest and one more, as the server draws it.
+const ROUND: &str =
+    "insert into round(id, cohort, artifact, previous, state, quota, invited, stored, opened,
+    deadline, seed) select coalesce(max(id), 0) + 1, $1, $1, $1, 1, 1, 0, 0, 0, 0, $1 from round
+    returning id";
+
+/// Goal: a row that is there twice only because two were at it at once is none, and one that stays is.
+/// Whoever is first has read nothing, so that the database sees no conflict between the two but the key.
+#[test]
+fn a_number_that_another_took_at_the_same_time_is_drawn_again() {
+    let name = "a_number_that_another_took_at_the_same_time_is_drawn_again";
+    let Some(service) = Service::start(name) else { return };
+    let book = Place::Postgres(service.database("fleet")).made().open();
+    let drawn = |cohort: u8| book.write(vec![Statement::one(ROUND, [vec![cohort; 32].into()])]);
+    let rows = |id: i64| vec![vec![vec![Value::Integer(id)]]];
+    // The second time the statement is prepared, and goes out with `begin`.
+    for id in [1, 3] {
+        thread::scope(|scope| {
+            let other = format!(
+                "begin isolation level serializable; insert into round values ({id}, '\\x{id:02x}', '', '',
+                1, 1, 0, 0, 0, 0, ''); select pg_sleep(1.5); commit"
+            );
+            let other = scope.spawn({
+                let service = &service;
+                move || service.psql("fleet", &other)
+            });
+            let sleeps = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'";
+            while service.psql("fleet", sleeps) != Ok("1".to_owned()) {
+                thread::park_timeout(Duration::from_millis(10));
+            }
+            assert_eq!(drawn(100 + id as u8), Ok(rows(id + 1)));
+            other.join().unwrap().unwrap();
+        });
+    }
+    assert_eq!(drawn(101), Err(BookError::Twice { at: 0 }), "one open round a cohort");
+}
+
 #[test]
 fn a_statement_that_waits_too_long_is_ended_and_has_written_nothing() {
     let name = "a_statement_that_waits_too_long_is_ended_and_has_written_nothing";
