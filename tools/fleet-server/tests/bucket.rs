@@ -9,6 +9,7 @@ mod common;
 use common::proxy::{Fault, Proxy};
 use common::s3::{self, bytes, weed};
 use common::{candidate, fleet};
+use fleet_server::ports::{Clock, SystemClock};
 use fleet_server::rounds::NONE;
 use fleet_server::store::blobs::{BlobError, Blobs};
 use sapwood_protocol::fleet::id::Hash;
@@ -259,6 +260,9 @@ fn a_deletion_that_is_done_late_takes_nothing_that_is_named() {
     // An upload of the same comes and goes, and sees that all is well.
     blobs.put(&own).unwrap();
     blobs.see_to(hash, &own).unwrap();
+    // A request is taken for 15 minutes after it was signed: so long it is not known that all is well.
+    let now_ms = SystemClock::start().now_ms();
+    blobs.settle(now_ms + 15 * 60_000, |_| Ok::<_, BlobError>(true)).unwrap();
     proxy.do_it_now();
     assert!(!blobs.has(hash).unwrap());
     // The server is killed and begins again.
@@ -266,7 +270,7 @@ fn a_deletion_that_is_done_late_takes_nothing_that_is_named() {
     blobs.clear_drafts().unwrap();
     blobs.settle(0, |_| Ok::<_, BlobError>(true)).unwrap();
     assert_eq!(blobs.check(hash).unwrap(), Some(1000));
-    blobs.settle(u64::MAX, |_| Ok::<_, BlobError>(true)).unwrap();
+    blobs.settle(now_ms + 30 * 60_000, |_| Ok::<_, BlobError>(true)).unwrap();
     assert_eq!(drafts(folder.path()), 0);
 }
 

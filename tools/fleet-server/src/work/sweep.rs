@@ -97,6 +97,10 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     const NOW: u64 = 1_764_100_000_000;
+    const HOUR_MS: u64 = 3_600_000;
+    const DAY_MS: u64 = 24 * HOUR_MS;
+    /// For how long the README says that a round can be merged again.
+    const MONTH_MS: u64 = 30 * DAY_MS;
 
     fn made(place: &std::path::Path) -> Home {
         let folder = place.join("fleet");
@@ -125,39 +129,72 @@ mod tests {
             stage, since, expires) values ($1, 1, 2, $1, 8, $1, $1, 4, 5, 0, 0)";
         home.book
             .write(vec![
-                upload(1, artifact, NOW - KEPT_MS - 1),
-                upload(2, again, NOW - KEPT_MS - 1),
+                upload(1, artifact, NOW - MONTH_MS - 1),
+                upload(2, again, NOW - MONTH_MS - 1),
                 upload(3, again, NOW - 1),
-                upload(4, gone, NOW - KEPT_MS - 1),
-                upload(5, home.blobs.put(b"new").unwrap(), NOW - KEPT_MS),
+                upload(4, gone, NOW - MONTH_MS - 1),
+                upload(5, home.blobs.put(b"new").unwrap(), NOW - MONTH_MS),
                 Statement::one(release, [artifact.into()]),
             ])
             .unwrap();
         old(&home, NOW).unwrap();
         assert!(there(&home, artifact) && there(&home, again) && !there(&home, gone));
         assert!(there(&home, Hash::of(b"new")));
-        old(&home, NOW + KEPT_MS).unwrap();
+        old(&home, NOW + MONTH_MS).unwrap();
         assert!(there(&home, artifact) && !there(&home, again));
     }
 
+    /// A file that was written at a time, and that no row names.
+    fn file(home: &Home, bytes: &[u8], written_ms: u64) -> PathBuf {
+        let name = home.blobs.put(bytes).unwrap().to_string();
+        let path = home.folder.join("blobs").join(&name[..2]).join(&name);
+        let written = UNIX_EPOCH + Duration::from_millis(written_ms);
+        std::fs::File::open(&path).unwrap().set_modified(written).unwrap();
+        path
+    }
+
+    /// As an operator is told: after a day, and no later than an hour more, by a look a second.
+    #[test]
+    fn what_no_row_names_goes_in_the_hour_after_its_first_day_and_what_is_new_never() {
+        let place = tempfile::tempdir().unwrap();
+        let home = made(place.path());
+        let mut orphans_left: Vec<PathBuf> = (0..16_u8).map(|n| file(&home, &[n], NOW)).collect();
+        let fresh = file(&home, b"fresh", NOW + 2 * HOUR_MS);
+        let mut gone_ms = Vec::new();
+        for second in 0..=26 * 3600 {
+            let now_ms = NOW + 1000 * second;
+            orphans(&home, now_ms).unwrap();
+            orphans_left.retain(|path| {
+                let is_there = path.exists();
+                if !is_there {
+                    gone_ms.push(now_ms - NOW);
+                }
+                is_there
+            });
+        }
+        assert!(orphans_left.is_empty(), "{orphans_left:?}");
+        let in_time = DAY_MS..=DAY_MS + HOUR_MS + 1000;
+        assert!(gone_ms.iter().all(|gone| in_time.contains(gone)), "{gone_ms:?}");
+        assert!(fresh.exists(), "it had its first day before it");
+    }
+
+    /// A look at a bucket costs something: one an hour, and not two.
     #[test]
     fn a_folder_is_looked_at_once_an_hour() {
         let place = tempfile::tempdir().unwrap();
         let home = made(place.path());
-        let orphan = Hash::of(b"orphan");
-        let apart = 256 + u64::from(orphan.0[0]) - NOW / FOLDER_MS % 256;
-        let turn_ms = NOW + apart * FOLDER_MS;
-        orphans(&home, turn_ms).unwrap();
-        home.blobs.put(b"orphan").unwrap();
-        let name = orphan.to_string();
-        let file = home.folder.join("blobs").join(&name[..2]).join(&name);
-        let file = std::fs::File::open(file).unwrap();
-        file.set_modified(UNIX_EPOCH + Duration::from_millis(NOW - 2 * ORPHAN_MS)).unwrap();
-        orphans(&home, turn_ms + 1000).unwrap();
-        assert!(there(&home, orphan));
-        orphans(&home, turn_ms + FOLDER_MS).unwrap();
-        orphans(&home, turn_ms + 256 * FOLDER_MS).unwrap();
-        assert!(!there(&home, orphan));
+        let mut looks_ms = Vec::new();
+        let mut path = file(&home, b"orphan", NOW - 2 * DAY_MS);
+        for second in 0..5 * 3600 {
+            orphans(&home, NOW + 1000 * second).unwrap();
+            if !path.exists() {
+                looks_ms.push(1000 * second);
+                path = file(&home, b"orphan", NOW - 2 * DAY_MS);
+            }
+        }
+        assert_eq!(looks_ms.len(), 5, "{looks_ms:?}");
+        let apart = looks_ms.windows(2).map(|two| (two[1] - two[0]).abs_diff(HOUR_MS));
+        assert!(apart.max() <= Some(1000), "{looks_ms:?}");
     }
 
     #[test]
@@ -168,13 +205,10 @@ mod tests {
         let round = "insert into round(id, cohort, artifact, previous, state, quota, invited, stored, opened,
             deadline, seed, result) values (1, $1, $1, $1, 3, 1, 1, 1, 0, 0, $1, $1)";
         home.book.write(vec![Statement::one(round, [result.into()])]).unwrap();
-        for hash in [result, orphan] {
-            let name = hash.to_string();
-            let file = home.folder.join("blobs").join(&name[..2]).join(&name);
-            let file = std::fs::File::open(file).unwrap();
-            file.set_modified(UNIX_EPOCH + Duration::from_millis(NOW - ORPHAN_MS - 1)).unwrap();
+        for bytes in [b"result", b"orphan"] {
+            file(&home, bytes, NOW - DAY_MS - 1);
         }
-        (0..256).for_each(|folder| orphans(&home, NOW + folder * FOLDER_MS).unwrap());
+        (0..3600).for_each(|second| orphans(&home, NOW + 1000 * second).unwrap());
         assert!(there(&home, result) && !there(&home, orphan));
     }
 
@@ -207,7 +241,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let mut home = made(place.path());
         let hash = home.blobs.put(b"old").unwrap();
-        home.book.write(vec![upload(1, hash, NOW - KEPT_MS - 1)]).unwrap();
+        home.book.write(vec![upload(1, hash, NOW - MONTH_MS - 1)]).unwrap();
         let folder = Mutex::new(Some(home.folder.clone()));
         home.book = Arc::new(Meanwhile { book: home.book.clone(), folder });
         old(&home, NOW).unwrap();
