@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Device, Fleet, Served, Stream, client_tls, fleet, link, made, open};
+use common::{Device, Fleet, Served, Stream, chosen, client_tls, fleet, link, made_with, open};
 use fleet_server::home::Home;
 use fleet_server::ports::{Clock, SystemClock};
 use fleet_server::rounds::NONE;
@@ -76,7 +76,7 @@ fn uploads_that_drip_give_their_places_to_those_that_do_not() {
 
 fn fleet_folder(place: &Path) -> PathBuf {
     let folder = place.join("fleet");
-    made(&folder, SystemClock::start().now_ms());
+    made_with(&folder, &chosen(), SystemClock::start().now_ms());
     folder
 }
 
@@ -181,5 +181,13 @@ fn bodies_that_stop_or_drip_end_and_check_ins_do_not_wait_for_them() {
         let mut answer = [0; 12];
         stream.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"HTTP/1.1 400", "{}", String::from_utf8_lossy(&answer));
+    }
+}
+
+/// Sockets and bodies know nothing of stores, and take their time: both others at once are enough.
+mod over_every_store {
+    #[test]
+    fn postgres_and_s3() {
+        crate::common::over::again("flood", true, Some(&[]));
     }
 }

@@ -232,3 +232,5 @@ fn the_overview_is_for_programs_of_this_machine() {
     assert_eq!(get("fleet.example", ""), 401);
     assert_eq!(get("localhost:1", "origin: https://evil.example\r\n"), 401);
 }
+
+common::over_every_store!();

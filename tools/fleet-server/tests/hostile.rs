@@ -40,6 +40,9 @@ fn kept(fleet: &Fleet) -> (Vec<Vec<Row>>, Vec<String>) {
     let rows = tables.iter().map(|sql| home.book.read(sql, &[]).unwrap()).collect();
     let mut files = Vec::new();
     list(&fleet.folder().join("blobs"), &mut files);
+    // In a bucket they are nowhere else.
+    let blobs = (0..=u8::MAX).flat_map(|first| home.blobs.older(first, u64::MAX).unwrap());
+    files.extend(blobs.map(|blob| blob.to_string()));
     (rows, files)
 }
 
@@ -453,3 +456,5 @@ fn keys_that_are_none_enrol_nobody() {
     device.facts.targets = 0x7f;
     device.enrol(token.as_deref()).unwrap();
 }
+
+common::over_every_store!();

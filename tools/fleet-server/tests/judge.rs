@@ -271,3 +271,5 @@ fn a_judge_that_is_told_to_end_leaves_nothing_behind() {
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(bench.found(), bench.round);
 }
+
+common::over_every_store!();

@@ -211,3 +211,5 @@ fn what_stands_is_not_offered_again_and_what_no_lab_tried_is_warned_of() {
     let line = back(Some(1)).unwrap_err().to_string();
     assert!(line.contains("sequence 4 offers artifact"), "{line}");
 }
+
+common::over_every_store!();

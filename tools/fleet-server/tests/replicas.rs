@@ -29,7 +29,7 @@ fn ran(program: &str, arguments: &[&Path]) {
 
 /// A fleet in a database whose clock is the machine's: its replicas have no other.
 fn fleet_of(service: Service, devices: u8, work: bool) -> (Fleet, Vec<common::Device>) {
-    let fleet = Fleet::over(Some(service), |settings: &mut Settings| {
+    let fleet = Fleet::over(service, |settings: &mut Settings| {
         patient(settings);
         settings.work = work;
     });

@@ -325,28 +325,6 @@ fn what_nobody_needs_any_more_goes_and_what_is_named_stays() {
     assert!(gone.unwrap_err().to_string().contains("its uploads are gone"));
 }
 
-/// What a round is, by tests that do not look into the fleet's folder.
-const ROUNDS: [&str; 6] = [
-    "updates_become_a_candidate_that_only_the_lab_is_offered",
-    "a_round_with_too_few_fails_and_its_updates_may_come_again",
-    "a_round_is_merged_again_without_a_device_and_the_same_again_is_the_same",
-    "a_cohort_may_have_its_rounds_merged_by_the_robust_rule",
-    "a_judge_takes_the_largest_step_that_holds_or_refuses",
-    "a_round_goes_on_from_the_adapter_that_its_devices_run",
-];
-
-/// The same where the blobs are in a bucket.
-#[test]
-fn rounds_over_s3() {
-    common::s3::again("rounds_over_s3", &ROUNDS, &[]);
-}
-
-/// The same where the book is in Postgres as well.
-#[test]
-fn rounds_over_postgres_and_s3() {
-    common::s3::again("rounds_over_postgres_and_s3", &ROUNDS, &[("SAPWOOD_BOOK", "postgres")]);
-}
-
 /// An adapter whose modules are wider.
 fn wide() -> Adapter {
     let narrow = adapter(2, 1);
@@ -424,3 +402,5 @@ fn modules_that_most_devices_have_are_the_cohorts() {
     assert_eq!(shape, wire::shape(&adapter(2, 0).spec));
     assert!(aggregate::shares(&[], Clip::None, 1.0).is_err());
 }
+
+common::over_every_store!("what_nobody_needs_any_more_goes_and_what_is_named_stays");

@@ -176,3 +176,5 @@ fn a_folder_has_one_server_and_health_a_door_of_its_own() {
     drop(fleet.server);
     serve::start(Settings::new(&folder)).unwrap().stop();
 }
+
+common::over_every_store!();

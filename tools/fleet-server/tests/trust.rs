@@ -286,3 +286,5 @@ fn under_a_trust_that_has_expired_nothing_is_offered_before_it_is_renewed() {
     changed(&fleet, Change::default()).unwrap();
     assert_eq!(approve().unwrap(), 1);
 }
+
+common::over_every_store!();

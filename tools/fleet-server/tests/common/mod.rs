@@ -3,6 +3,7 @@
 #![allow(
     dead_code,
     unused_imports,
+    unused_macros,
     clippy::panic,
     clippy::allow_attributes,
     reason = "each test uses a part of it"
@@ -10,12 +11,14 @@
 
 pub(crate) mod book;
 mod device;
+pub(crate) mod over;
 pub(crate) mod postgres;
 mod program;
 pub(crate) mod proxy;
 mod rounds;
 pub(crate) mod s3;
 
+pub(crate) use over::over_every_store;
 pub(crate) use device::{Device, Line, Reply, Stream, adapter, facts, meta, read};
 pub(crate) use program::{Served, json, refused, run, said};
 pub(crate) use rounds::{
@@ -65,7 +68,7 @@ pub(crate) struct Fleet {
     pub(crate) tls: Arc<ClientConfig>,
     pub(crate) address: SocketAddr,
     pub(crate) id: FleetId,
-    /// The database that has the book; it ends last.
+    /// The Postgres of its own that has the book, if one does; it ends last.
     pub(crate) service: Option<postgres::Postgres>,
 }
 
@@ -91,11 +94,13 @@ pub(crate) fn made_with(folder: &Path, stores: &Stores, now_ms: u64) -> FleetId 
     home::init_with(&wish, &stores, &SystemChance).unwrap()
 }
 
-/// Whether the tests are to run over Postgres: `SAPWOOD_BOOK=postgres cargo test -p fleet-server`.
-fn is_postgres() -> bool {
+/// Where a fleet's book is to be: in a database where the caller says so, `SAPWOOD_BOOK=postgres`.
+pub(crate) fn chosen() -> Stores {
     #[expect(clippy::disallowed_methods, reason = "over which book is the caller's to say")]
     let named = std::env::var("SAPWOOD_BOOK");
-    named.is_ok_and(|book| book == "postgres")
+    let is_postgres = named.is_ok_and(|book| book == "postgres");
+    let there = || postgres::database("SAPWOOD_BOOK=postgres").expect("a postgres to start");
+    Stores { database: is_postgres.then(there), blobs: None }
 }
 
 /// A link to a port of this machine that lets so many in at once.
@@ -118,19 +123,23 @@ impl Fleet {
     }
 
     pub(crate) fn with(change: impl Fn(&mut Settings)) -> Self {
-        let service = if is_postgres() { postgres::Postgres::start("a fleet") } else { None };
-        Self::over(service, change)
+        Self::at(&chosen(), None, change)
     }
 
-    /// A fleet whose book is in a database, if there is one.
-    pub(crate) fn over(
+    /// A fleet whose book is in a Postgres of its own.
+    pub(crate) fn over(service: postgres::Postgres, change: impl Fn(&mut Settings)) -> Self {
+        let database = Some(service.database("fleet"));
+        Self::at(&Stores { database, blobs: None }, Some(service), change)
+    }
+
+    fn at(
+        stores: &Stores,
         service: Option<postgres::Postgres>,
         change: impl Fn(&mut Settings),
     ) -> Self {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("fleet");
-        let database = service.as_ref().map(|service| service.database("fleet"));
-        let id = made_with(&folder, &Stores { database, blobs: None }, DAY_ONE_MS);
+        let id = made_with(&folder, stores, DAY_ONE_MS);
         let clock = Arc::new(Wound(AtomicU64::new(DAY_ONE_MS)));
         let mut settings = Settings::new(&folder);
         settings.clock = clock.clone();

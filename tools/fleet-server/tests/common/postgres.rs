@@ -11,6 +11,7 @@ use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -57,6 +58,18 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Whether there is one to start; else that is told under a test's name, or an error where it is required.
+pub(crate) fn is_there(test: &str) -> bool {
+    let is_there = found().is_some();
+    if !is_there {
+        let told = "postgres is absent (apt-get install postgresql, or SAPWOOD_POSTGRES_BIN)";
+        assert!(environment("SAPWOOD_SERVICES").is_none_or(|it| it != "required"), "{told}");
+        // Past the harness, which shows what a test says only where it fails.
+        std::io::stderr().write_all(format!("SKIPPED {test}: {told}\n").as_bytes()).unwrap();
+    }
+    is_there
+}
+
 impl Postgres {
     /// Starts one; none when there is none to start, which is told under the test's name.
     pub(crate) fn start(test: &str) -> Option<Self> {
@@ -65,13 +78,7 @@ impl Postgres {
 
     /// The same; `change` is told where its files are, before it starts.
     pub(crate) fn with(test: &str, change: impl Fn(&Path)) -> Option<Self> {
-        let Some(bin) = found() else {
-            let told = "postgres is absent (apt-get install postgresql, or SAPWOOD_POSTGRES_BIN)";
-            assert!(environment("SAPWOOD_SERVICES").is_none_or(|it| it != "required"), "{told}");
-            // Past the harness, which shows what a test says only where it fails.
-            std::io::stderr().write_all(format!("SKIPPED {test}: {told}\n").as_bytes()).unwrap();
-            return None;
-        };
+        let bin = if is_there(test) { found()? } else { return None };
         let folder = tempfile::Builder::new().prefix("postgres").tempdir_in("/tmp").unwrap();
         if is_root() {
             chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -144,7 +151,7 @@ impl Postgres {
         let port = self.port.to_string();
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data()).args(["-p", &port, "-h", "127.0.0.1", "-k", "", "-F"]);
-        command.args(["-c", "max_connections=60", "-c", "shared_buffers=32MB"]);
+        command.args(["-c", "max_connections=200", "-c", "shared_buffers=32MB"]);
         self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
         is_new
     }
@@ -183,6 +190,37 @@ impl Postgres {
         self.psql("postgres", &format!("create database {name}")).unwrap();
         format!("postgres://fleet@127.0.0.1:{}/{name}?sslmode=disable", self.port)
     }
+}
+
+/// The one in which all fleets of a program have a database of their own, where no test has asked for
+/// another; none when there is none to start. A shell ends it when this process ends, however that comes
+/// about.
+pub(crate) fn shared(test: &str) -> Option<&'static Postgres> {
+    static SHARED: OnceLock<Option<(Postgres, Child)>> = OnceLock::new();
+    let shared = SHARED.get_or_init(|| {
+        let service = Postgres::start(test)?;
+        let process = service.child.as_ref()?.id().to_string();
+        let watch = r#"read -r _; kill -QUIT "$1"; n=0
+            while kill -0 "$1" 2>/dev/null && [ $n -lt 50 ]; do sleep 0.1; n=$((n + 1)); done
+            rm -rf "$2""#;
+        let watch = Command::new("sh")
+            .args(["-c", watch, "sh", &process])
+            .arg(service.folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Some((service, watch))
+    });
+    shared.as_ref().map(|(service, _)| service)
+}
+
+/// A database of a fleet's own in the shared one; its address.
+pub(crate) fn database(test: &str) -> Option<String> {
+    static DRAWN: AtomicU32 = AtomicU32::new(0);
+    let number = DRAWN.fetch_add(1, Ordering::SeqCst);
+    shared(test).map(|service| service.database(&format!("fleet{number}")))
 }
 
 impl Drop for Postgres {

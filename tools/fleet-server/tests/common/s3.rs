@@ -150,6 +150,27 @@ impl Weed {
         place(self.address, bucket)
     }
 
+    /// Has a program of tests keep the blobs of each fleet here, under a test's name.
+    pub(crate) fn tells<'c>(
+        &self,
+        command: &'c mut Command,
+        address: SocketAddr,
+        test: &str,
+    ) -> &'c mut Command {
+        let place = format!("s3://{BUCKET}/{test}/OWN?endpoint=http://{address}");
+        command
+            .env("SAPWOOD_TEST_BLOBS", place)
+            .env("AWS_ACCESS_KEY_ID", KEY_ID)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET)
+            .env_remove("AWS_SESSION_TOKEN")
+    }
+
+    /// Fails where nothing was kept under a test's name.
+    pub(crate) fn has_kept(&self, test: &str) {
+        let kept = asked(self.filer, "GET", &format!("/buckets/{BUCKET}/{test}/"));
+        assert!(kept.is_some_and(|said| said.contains(" 200 ")), "nothing was kept there");
+    }
+
     /// Blobs in a bucket, with a cache of their own.
     pub(crate) fn blobs(&self, folder: &Path) -> Blobs {
         blobs(folder, &self.place(&self.bucket()))
@@ -198,25 +219,16 @@ pub(crate) fn again_at(
     names: &[&str],
     more: &[(&str, &str)],
 ) {
-    let place = format!("s3://{BUCKET}/{test}/OWN?endpoint=http://{address}");
-    let ran = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "--include-ignored"])
-        .args(names)
-        .env("SAPWOOD_TEST_BLOBS", place)
-        .env("AWS_ACCESS_KEY_ID", KEY_ID)
-        .env("AWS_SECRET_ACCESS_KEY", SECRET)
-        .env_remove("AWS_SESSION_TOKEN")
-        .envs(more.iter().copied())
-        .output()
-        .unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "--include-ignored"]).args(names).envs(more.iter().copied());
+    let ran = weed.tells(&mut command, address, test).output().unwrap();
     let said = [ran.stdout, ran.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
     let all = format!("{} passed; 0 failed", names.len());
     assert!(ran.status.success() && said[0].contains(&all), "{}{}", said[0], said[1]);
-    let kept = asked(weed.filer, "GET", &format!("/buckets/{BUCKET}/{test}/"));
-    assert!(kept.is_some_and(|said| said.contains(" 200 ")), "nothing was kept there");
+    weed.has_kept(test);
 }
 
-/// Where the blobs of a fleet in a folder are to be, if [`again`] has said so.
+/// Where the blobs of a fleet in a folder are to be, if whoever runs this program has said so.
 pub(crate) fn chosen(folder: &Path) -> Option<String> {
     let own = folder.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
     let own = own.trim_start_matches('.');
