@@ -1,6 +1,10 @@
 //! Whether a server can do its work: what it needs is looked at, not remembered.
 //!
-//! - In: the folder. Out: a line for each thing that does not hold; none when all does.
+//! - In: the folder, and whether the server judges. Out: a line for each thing that does not hold; none when
+//!   all does.
+//! - A server is not ready when something fails for which a device's call is refused, or work of its roles is
+//!   not done: there another server may do better. What an operator's order alone would miss is told as well,
+//!   and the server is ready.
 //! - Nothing is changed by a look, and nothing is mended.
 
 use crate::home::Home;
@@ -12,8 +16,17 @@ use crate::store::{Book, Statement};
 const ROOM_BYTES: usize = 64 << 10;
 
 /// What does not hold.
-pub fn faults(home: &Home) -> Vec<String> {
-    let mut faults = Vec::new();
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// What keeps the server from its work.
+    pub grave: Vec<String>,
+    /// What keeps orders from theirs.
+    pub other: Vec<String>,
+}
+
+/// Looks. `judges`: whether this server makes candidates.
+pub fn faults(home: &Home, judges: bool) -> Faults {
+    let (mut faults, mut other) = (Vec::new(), Vec::new());
     // A write that changes nothing is a write all the same.
     let write = Statement::one("update meta set version = version", []);
     if let Err(error) = home.book.write(vec![write]) {
@@ -23,13 +36,30 @@ pub fn faults(home: &Home) -> Vec<String> {
         faults.push(format!("no file is kept: {error}"));
     }
     if let Err(error) = home.online() {
-        faults.push(format!("nothing can be made a candidate: {error}"));
+        // Who judges elsewhere, or approves, has the key there.
+        let lines = if judges { &mut faults } else { &mut other };
+        lines.push(format!("nothing can be made a candidate: {error}"));
     }
     match rollout::unended(&home.book) {
         Ok(all) => faults.extend(all.iter().filter_map(|release| gone(home, release))),
         Err(error) => faults.push(format!("the book is not read: {error}")),
     }
-    faults
+    Faults { grave: faults, other }
+}
+
+impl Faults {
+    /// What is told: a first line that says whether the server is ready, and one for each fault.
+    pub fn text(&self) -> String {
+        let first = if self.is_ready() { "ready" } else { "not ready" };
+        let grave = self.grave.iter().map(|fault| format!("{fault}\n"));
+        let other = self.other.iter().map(|fault| format!("an order would fail: {fault}\n"));
+        format!("{first}\n{}", grave.chain(other).collect::<String>())
+    }
+
+    /// Whether the server can do its work.
+    pub fn is_ready(&self) -> bool {
+        self.grave.is_empty()
+    }
 }
 
 /// Whether there is room for a file.
@@ -52,6 +82,8 @@ fn gone(home: &Home, release: &Release) -> Option<String> {
 }
 
 /// What does not hold, in the log of a server that begins.
-pub fn tell(home: &Home) {
-    faults(home).iter().for_each(|fault| tracing::error!("not ready: {fault}"));
+pub fn tell(home: &Home, judges: bool) {
+    let faults = faults(home, judges);
+    faults.grave.iter().for_each(|fault| tracing::error!("not ready: {fault}"));
+    faults.other.iter().for_each(|fault| tracing::warn!("an order would fail: {fault}"));
 }

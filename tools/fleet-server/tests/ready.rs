@@ -38,10 +38,8 @@ fn what_keeps_a_server_from_its_work_is_told_by_readyz() {
     let key = fleet.folder().join("keys/online.key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     let (status, text) = ready(&fleet);
-    assert!(
-        status == 503 && text.starts_with("not ready\nnothing can be made a candidate"),
-        "{text}"
-    );
+    let told = "ready\nan order would fail: nothing can be made a candidate";
+    assert!(status == 200 && text.starts_with(told), "{text}");
     assert!(text.contains("expected mode 600"), "{text}");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     let seed = fs::read(&key).unwrap();
@@ -54,16 +52,20 @@ fn what_keeps_a_server_from_its_work_is_told_by_readyz() {
             fs::write(key.with_extension("away"), &seed).unwrap();
         }
         let (status, text) = ready(&fleet);
-        assert!(status == 503 && text.lines().count() == 2, "{text}");
+        assert!(status == 200 && text.lines().count() == 2, "{text}");
         fs::write(&key, &seed).unwrap();
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     }
-    assert_eq!(ready(&fleet).0, 200);
+    assert_eq!(ready(&fleet), (200, "ready\n".to_owned()));
 
     let drafts = fleet.folder().join("blobs/tmp");
     fs::rename(&drafts, drafts.with_extension("away")).unwrap();
+    // Both at once: the one makes it 503, and the other is told too.
+    fs::rename(&key, key.with_extension("away")).unwrap();
     let (status, text) = ready(&fleet);
-    assert!(status == 503 && text.contains("no file is kept: "), "{text}");
+    assert!(status == 503 && text.starts_with("not ready\nno file is kept: "), "{text}");
+    assert!(text.contains("\nan order would fail: nothing can be made a candidate"), "{text}");
+    fs::rename(key.with_extension("away"), &key).unwrap();
     fs::rename(drafts.with_extension("away"), &drafts).unwrap();
 
     let name = artifact.to_string();
@@ -80,6 +82,16 @@ fn what_keeps_a_server_from_its_work_is_told_by_readyz() {
     assert!(status == 503 && text.contains("within a minute (blobs)"), "{text}");
     fleet.wind(std::time::Duration::from_secs(61));
     assert_eq!((ready(&fleet).0, lab.call("GET", &url, b"").unwrap().status), (200, 200));
+}
+
+/// Where candidates are made, the key that signs them is part of the work.
+#[test]
+fn a_server_that_judges_is_not_ready_without_the_online_key() {
+    let fleet = Fleet::with(|settings| settings.judge = true);
+    assert_eq!(ready(&fleet), (200, "ready\n".to_owned()));
+    fs::remove_file(fleet.folder().join("keys/online.key")).unwrap();
+    let (status, text) = ready(&fleet);
+    assert!(status == 503 && text.starts_with("not ready\nnothing can be made a"), "{text}");
 }
 
 #[test]
@@ -119,7 +131,11 @@ fn a_server_that_cannot_write_says_so_once_and_lives() {
     // Of 512 bytes each: as large as the book, and half as much again for its log.
     let mut served = Served::with_file_blocks(&folder, &log, 400);
     let address = served.address.unwrap();
-    assert_eq!(lines(&log, "not ready: nothing can be made a candidate"), 1, "at its start");
+    assert_eq!(
+        lines(&log, "an order would fail: nothing can be made a candidate"),
+        1,
+        "at its start"
+    );
     let tls = client_tls(&folder);
     let enrol = |n: u8| {
         let key = SecretKey::from_seed(&[n; 32]);

@@ -51,16 +51,17 @@ async fn dispatch(
         "/readyz" => {
             // A store that hangs is no store.
             let _fetching = shared.fetching().await?;
-            let look =
-                |shared: &Shared| Ok([ready::faults(&shared.home), shared.troubles()].concat());
+            let look = |shared: &Shared| {
+                let mut faults = ready::faults(&shared.home, shared.judges);
+                faults.grave.extend(shared.troubles());
+                Ok(faults)
+            };
             let faults = shared.blocking(look).await?;
-            Ok(match faults.is_empty() {
-                true => answer::bytes(StatusCode::OK, TEXT, "ready\n"),
-                false => {
-                    let text = format!("not ready\n{}\n", faults.join("\n"));
-                    answer::bytes(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
-                }
-            })
+            let status = match faults.is_ready() {
+                true => StatusCode::OK,
+                false => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            Ok(answer::bytes(status, TEXT, faults.text()))
         }
         "/metrics" => {
             let numbers = |shared: &Shared| Ok(shared.metrics.text(&shared.home.book)?);

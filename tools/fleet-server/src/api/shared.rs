@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     /// BLAKE3 of the operator's token.
     pub(crate) token: Option<Hash>,
+    /// Whether this server makes candidates.
+    pub(crate) judges: bool,
     rate: Rate,
     buckets: Mutex<Buckets>,
     places: Arc<Places>,
@@ -66,6 +68,7 @@ impl Shared {
         chance: Arc<dyn Chance>,
         rate: Rate,
         token: Option<Hash>,
+        judges: bool,
     ) -> Self {
         Self {
             home,
@@ -73,6 +76,7 @@ impl Shared {
             chance,
             metrics: Metrics::new(),
             token,
+            judges,
             rate,
             buckets: Mutex::default(),
             places: Arc::default(),

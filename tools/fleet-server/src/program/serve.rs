@@ -59,6 +59,7 @@ impl Serve {
             connections_max: self.connections as usize,
             api: has("api"),
             work: has("work"),
+            judge: has("judge"),
             operator_token: self.operator_token.as_deref().map(home::token).transpose()?,
             ..Settings::new(&self.folder)
         })?;

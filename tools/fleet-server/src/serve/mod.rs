@@ -60,6 +60,8 @@ pub struct Settings {
     pub api: bool,
     /// Whether rounds and releases are looked after here.
     pub work: bool,
+    /// Whether what is merged is judged here, by a thread of the caller's.
+    pub judge: bool,
     /// What opens `/v1/admin/...` on the health address; without one it is open to programs of this machine.
     pub operator_token: Option<String>,
 }
@@ -78,6 +80,7 @@ impl Settings {
             look: Duration::from_secs(1),
             api: true,
             work: true,
+            judge: false,
             operator_token: None,
         }
     }
@@ -149,6 +152,7 @@ pub fn start(settings: Settings) -> Result<Server, ServeError> {
         look,
         api,
         work: works,
+        judge: judges,
         operator_token,
         ..
     } = settings;
@@ -168,10 +172,10 @@ pub fn start(settings: Settings) -> Result<Server, ServeError> {
     if !home.book.is_shared() {
         home.book.write(vec![work::free()]).map_err(HomeError::Book)?;
     }
-    ready::tell(&home);
+    ready::tell(&home, judges);
     judge::clear(&folder);
     let token = operator_token.as_deref().map(|token| Hash::of(token.as_bytes()));
-    let shared = Arc::new(Shared::new(home, clock, chance, rate, token));
+    let shared = Arc::new(Shared::new(home, clock, chance, rate, token, judges));
     let (stop, stopped) = watch::channel(false);
     let (devices, health) = runtime.block_on(async {
         let devices = if api { Some(bound(listen).await?) } else { None };
