@@ -210,6 +210,31 @@ fn a_damaged_file_of_the_cache_is_fetched_again() {
     }
 }
 
+/// Root runs what is the service's account's: what is fetched, and where it lies, is that account's.
+/// Says something where the tests run as root.
+#[test]
+fn what_root_fetches_is_the_folders_owners() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    const OWNER: u32 = 1001;
+    let Some(weed) = weed("what_root_fetches") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    if std::fs::metadata(folder.path()).unwrap().uid() != 0 {
+        return;
+    }
+    chown(folder.path(), Some(OWNER), Some(OWNER)).unwrap();
+    let blobs = weed.blobs(folder.path());
+    let hash = blobs.put(b"an adapter").unwrap();
+    for way in ["kept", "fetched"] {
+        let cache = folder.path().join("cache");
+        for path in [folder.path().join("tmp"), cache.join(hash.to_string()), cache.clone()] {
+            let found = std::fs::metadata(&path).unwrap();
+            assert_eq!((found.uid(), found.gid()), (OWNER, OWNER), "{way}: {}", path.display());
+        }
+        std::fs::remove_dir_all(cache).unwrap();
+        blobs.read(hash).unwrap();
+    }
+}
+
 /// The disk takes nothing: what is fetched is served from memory, and what comes in is refused.
 #[test]
 fn a_full_disk_still_serves() {

@@ -14,6 +14,7 @@ use super::content::Content;
 use super::draft::{Draft, Drafts};
 use super::error::{BlobError, disk};
 use super::s3::{S3, Sink};
+use crate::store::give_path;
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens};
 use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::limits::FLEET_ADAPTER_BYTES_MAX;
@@ -215,7 +216,11 @@ impl Cache {
     }
 
     fn add(&self, file: &Path, hash: Hash) -> Result<(), BlobError> {
-        fs::create_dir_all(&self.folder).map_err(disk(&self.folder))?;
+        if !self.folder.is_dir() {
+            fs::create_dir_all(&self.folder).map_err(disk(&self.folder))?;
+            let root = self.folder.parent().unwrap_or(&self.folder);
+            give_path(&self.folder, root).map_err(disk(&self.folder))?;
+        }
         let place = self.folder.join(hash.to_string());
         match fs::hard_link(file, &place) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(disk(&place)(error)),
