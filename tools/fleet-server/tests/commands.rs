@@ -11,7 +11,8 @@ use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::fleet::key::SecretKey;
 use sapwood_protocol::fleet::link::Link;
 use sapwood_protocol::fleet::message::{Enroll, Facts};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 /// A device of its own for each seed, enrolled as the server enrols it.
 fn enrol(folder: &Path, seed: u8, token: Option<String>) -> String {
@@ -188,6 +189,69 @@ fn what_root_makes_in_a_fleets_folder_is_its_owners() {
             left.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
         }
     }
+}
+
+/// A folder where nothing can be written, until this is dropped.
+struct ReadOnly(PathBuf);
+
+impl ReadOnly {
+    /// Another one at a place; none where nothing may be mounted.
+    fn mounted(folder: &Path, at: &Path) -> Option<Self> {
+        std::fs::create_dir(at).unwrap();
+        let mount = |how: &[&str], paths: &[&Path]| {
+            let ran = Command::new("mount").args(how).args(paths).output();
+            ran.is_ok_and(|ran| ran.status.success())
+        };
+        let own = mount(&["--bind"], &[folder, at]).then(|| Self(at.to_owned()))?;
+        mount(&["-o", "remount,bind,ro"], &[at]).then_some(own)
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        // What stays mounted is the machine's to take down.
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+/// A look needs nothing but to read: a folder on a backup's disk, or another machine's. Says something where
+/// the tests may mount.
+#[test]
+fn what_only_looks_needs_nothing_written() {
+    let place = tempfile::tempdir().unwrap();
+    // A name that an address would read otherwise.
+    let (folder, other) = (place.path().join("fleet"), place.path().join("a %20 #copy?"));
+    said(&run(&folder, &["init", "--tls", "localhost"]));
+    let link = Home::open(&folder).unwrap();
+    let token = common::link(&link, 1, 1, false, common::DAY_ONE_MS).token;
+    enrol(&folder, 1, token);
+    drop(link);
+    let looks: [&[&str]; 7] = [
+        &["devices", "list", "--json"],
+        &["cohorts", "list", "--json"],
+        &["rounds", "list", "--json"],
+        &["releases", "list", "--json"],
+        &["rollout", "show", "--json", "1"],
+        &["trust", "show", "--json"],
+        &["audit", "--json"],
+    ];
+    let all = |folder: &Path| looks.map(|look| run(folder, look));
+    let expected = all(&folder);
+    let Some(_mounted) = ReadOnly::mounted(&folder, &other) else { return };
+    for (got, expected) in all(&other).into_iter().zip(expected) {
+        let text = |output: Output| [output.stdout, output.stderr].map(String::from_utf8);
+        assert_eq!(text(got), text(expected));
+    }
+    // Beside a server that writes on, as it is now.
+    let served = common::Served::start(&folder);
+    said(&run(&folder, &["enroll-link", "--address", "localhost:1"]));
+    assert_eq!(said(&run(&other, &["audit"])), said(&run(&folder, &["audit"])));
+    drop(served);
+    // What was killed has left its log, which can be read too.
+    assert!(folder.join("fleet.db-wal").exists());
+    assert_eq!(said(&run(&other, &["audit"])), said(&run(&folder, &["audit"])));
+    let line = refused(&run(&other, &["enroll-link", "--address", "localhost:1"]));
+    assert!(line.contains("readonly database; nothing was written"), "{line}");
 }
 
 /// Whoever had a key of two roles would have both.

@@ -4,10 +4,12 @@
 //!   own, and commits them together: one sync for all. Readers see what was committed.
 //! - Write-ahead log, `synchronous = FULL`: what was answered survives a power cut.
 //! - Two processes may have the book open, a server and a command; each waits for the other's commit.
+//! - Where nothing can be written, a book whose log is folded into it can be read.
 
 use super::{Book, BookError, Guard, OpenError, Row, Statement, Value, schema, storable};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
@@ -161,6 +163,38 @@ impl Book for Sqlite {
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    connected(path, flags).or_else(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly) if is_still(path) => still(path),
+        _ => Err(error),
+    })
+}
+
+/// Whether a file is all there is of a book, and nobody can change it from here.
+fn is_still(path: &Path) -> bool {
+    let beside = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        std::fs::symlink_metadata(name).is_ok()
+    };
+    let writes = std::fs::File::options().write(true).open(path);
+    let refuses = writes.is_err_and(|error| {
+        matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+    });
+    refuses && !beside("-wal") && !beside("-shm")
+}
+
+/// Reads a file as it is: a log beside it could not be made, nor a lock taken.
+fn still(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let text = path.to_str().unwrap_or_default();
+    let escaped = text.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let uri = format!("file:{escaped}?immutable=1");
+    let connection = Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    Ok(connection)
+}
+
+fn connected(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);

@@ -3,7 +3,7 @@
 //! ```text
 //! PREFIX/ab/<hash>
 //! ```
-//! - Nothing is kept in a store before two creations of one name were seen to conflict in it.
+//! - Never here: whether two creations of one name conflict is asked in `mod.rs`, before anything is kept.
 
 use super::cache::{Cache, Hashed};
 use super::content::Content;
@@ -15,15 +15,12 @@ use super::s3::{S3, Sink};
 use sapwood_protocol::fleet::id::Hash;
 use std::fs;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 /// A bucket with its cache.
 #[derive(Debug)]
 pub(super) struct Bucket {
     s3: S3,
     cache: Cache,
-    /// Whether it was seen to refuse a second creation.
-    is_strict: Mutex<bool>,
 }
 
 /// Bytes that are only counted.
@@ -48,21 +45,15 @@ impl Bucket {
         credentials: &Credentials,
     ) -> Result<Self, BlobError> {
         let cache = Cache::new(cache.to_owned(), place.cache_bytes);
-        Ok(Self { s3: S3::new(place, credentials)?, cache, is_strict: Mutex::new(false) })
+        Ok(Self { s3: S3::new(place, credentials)?, cache })
     }
 
-    /// Whether two creations of one name conflict; asked once.
+    /// Whether two creations of one name conflict.
     pub(super) fn probe(&self) -> Result<(), BlobError> {
-        let mut is_strict = self.is_strict.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*is_strict {
-            self.s3.probe()?;
-            *is_strict = true;
-        }
-        Ok(())
+        self.s3.probe()
     }
 
     pub(super) fn keep(&self, file: &Path, hash: Hash) -> Result<(), BlobError> {
-        self.probe()?;
         let _room = self.s3.room(fs::metadata(file).map_err(disk(file))?.len());
         let bytes = fs::read(file).map_err(disk(file))?;
         self.s3.create(&super::name(hash), bytes)?;

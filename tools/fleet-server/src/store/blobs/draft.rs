@@ -10,7 +10,7 @@ use super::error::{BlobError, disk};
 use crate::store::{give_file, give_path};
 use sapwood_protocol::fleet::id::Hash;
 use std::fs::{self, File};
-use std::io::{self, Seek, Write};
+use std::io::{self, ErrorKind, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
@@ -63,16 +63,25 @@ impl Drop for Draft {
 }
 
 impl Drafts {
-    /// The drafts under a folder, which is made if it is not there.
+    /// The drafts under a folder, which is made if it is not there. Where it cannot be, whoever only reads
+    /// needs none.
     pub(super) fn open(folder: PathBuf) -> Result<Self, BlobError> {
-        if !folder.is_dir() {
-            fs::create_dir_all(&folder).map_err(disk(&folder))?;
-            folder
-                .parent()
-                .map_or(Ok(()), |root| give_path(&folder, root))
-                .map_err(disk(&folder))?;
+        let drafts = Self { folder, drawn: AtomicU64::new(0) };
+        match drafts.make() {
+            Err(error)
+                if [ErrorKind::ReadOnlyFilesystem, ErrorKind::PermissionDenied]
+                    .contains(&error.kind()) => {}
+            made => made.map_err(disk(&drafts.folder))?,
         }
-        Ok(Self { folder, drawn: AtomicU64::new(0) })
+        Ok(drafts)
+    }
+
+    fn make(&self) -> io::Result<()> {
+        if self.folder.is_dir() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.folder)?;
+        self.folder.parent().map_or(Ok(()), |root| give_path(&self.folder, root))
     }
 
     pub(super) fn new_draft(&self) -> Result<Draft, BlobError> {
@@ -85,7 +94,7 @@ impl Drafts {
                     return Ok(Draft { path, file });
                 }
                 // A process of the same number left it.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(disk(&path)(error)),
             }
         }
@@ -93,6 +102,7 @@ impl Drafts {
 
     /// Removes what was left half written; what lies aside stays.
     pub(super) fn clear(&self) -> Result<(), BlobError> {
+        self.make().map_err(disk(&self.folder))?;
         for entry in fs::read_dir(&self.folder).map_err(disk(&self.folder))? {
             let path = entry.map_err(disk(&self.folder))?.path();
             if aside(&path).is_none() {

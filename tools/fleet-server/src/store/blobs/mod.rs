@@ -1,7 +1,8 @@
 //! Files named by their BLAKE3: adapters as they came, and as they go out.
 //!
 //! - In: bytes on their way, then their hash. Out: a file under its name, whole, on disk.
-//! - Invariant: what lies under a hash has it; nothing is ever changed there.
+//! - Invariant: what lies under a hash has it; nothing is ever changed there. Nothing is kept in a store
+//!   before two creations of one name were seen to conflict in it.
 //!
 //! # What nobody names, and why none is lost
 //! A sweep has no lock over those who bring files. Whoever brings one keeps it (A), writes the row that
@@ -41,6 +42,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// The folder of drafts in that of the blobs.
 const DRAFTS: &str = "tmp";
@@ -55,6 +57,8 @@ const ASIDE_MS: u64 = 20 * 60_000;
 pub struct Blobs {
     drafts: Drafts,
     kept: Kept,
+    /// Whether the store was seen to refuse a second creation.
+    is_strict: Mutex<bool>,
     /// The last turn of a sweep.
     turn: AtomicU64,
 }
@@ -66,13 +70,12 @@ enum Kept {
 }
 
 impl Blobs {
-    /// The blobs under a folder, which is made if it is not there.
+    /// The blobs under a folder, which is made if it is not there and can be.
     ///
     /// # Errors
-    /// [`BlobError::Disk`]; [`BlobError::Lax`].
+    /// [`BlobError::Disk`].
     pub fn open(root: &Path) -> Result<Self, BlobError> {
         let (drafts, folder) = (Drafts::open(root.join(DRAFTS))?, Folder::new(root));
-        folder.probe(&drafts)?;
         Ok(Self::of(drafts, Kept::Folder(folder)))
     }
 
@@ -92,18 +95,24 @@ impl Blobs {
     }
 
     fn of(drafts: Drafts, kept: Kept) -> Self {
-        Self { drafts, kept, turn: AtomicU64::new(u64::MAX) }
+        Self { drafts, kept, is_strict: Mutex::new(false), turn: AtomicU64::new(u64::MAX) }
     }
 
-    /// Whether the store can be used, and refuses a second blob of one name. Whoever begins to serve asks.
+    /// Whether the store can be used, and refuses a second blob of one name; looked at once. Whoever begins
+    /// to serve asks, and whoever keeps something first.
     ///
     /// # Errors
     /// [`BlobError`]; [`BlobError::Lax`] when it does not.
     pub fn probe(&self) -> Result<(), BlobError> {
-        match &self.kept {
-            Kept::Folder(folder) => folder.probe(&self.drafts),
-            Kept::Bucket(bucket) => bucket.probe(),
+        let mut is_strict = self.is_strict.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_strict {
+            match &self.kept {
+                Kept::Folder(folder) => folder.probe(&self.drafts)?,
+                Kept::Bucket(bucket) => bucket.probe()?,
+            }
+            *is_strict = true;
         }
+        Ok(())
     }
 
     /// Removes what a server that died has left half written. Only for one who is alone here.
@@ -131,6 +140,7 @@ impl Blobs {
     }
 
     fn keep_file(&self, file: &Path, hash: Hash) -> Result<(), BlobError> {
+        self.probe()?;
         match &self.kept {
             Kept::Folder(folder) => folder.keep(file, hash),
             Kept::Bucket(bucket) => bucket.keep(file, hash),
