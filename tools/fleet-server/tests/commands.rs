@@ -275,3 +275,29 @@ fn a_key_that_has_a_role_is_given_no_other() {
     let shown = json(&run(&folder, &["trust", "show", "--json"]));
     assert_eq!(shown["epoch"], 1);
 }
+
+/// The demo with a device's program that does not end: neither that nor its server outlives it.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_demo_that_is_killed_takes_its_programs_with_it() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    std::fs::copy(env!("CARGO_BIN_EXE_fleet-server"), at("fleet-server")).unwrap();
+    let script = format!("#!/bin/sh\necho $$ > {}; exec sleep 100\n", at("pid").display());
+    for name in ["firmware-host", "sapwood"] {
+        std::fs::write(at(name), &script).unwrap();
+        std::fs::set_permissions(at(name), std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .unwrap();
+    }
+    let mut demo = Command::new(at("fleet-server"));
+    demo.args(["demo", "--models"]).arg(place.path()).arg("--folder").arg(at("demo"));
+    let mut child = demo.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let device = common::written(&at("pid"));
+    let all = format!("/proc/{0}/task/{0}/children", child.id());
+    let all = std::fs::read_to_string(all).unwrap();
+    let all: Vec<&str> = all.split_whitespace().collect();
+    assert!(all.len() == 2 && all.contains(&&*device), "its server and a device: {all:?}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(all.iter().all(|program| common::is_gone(program)), "a program outlived the demo");
+}

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Fleet, Served, cohort, fleet, given, promote, refused, run, said, until};
+use common::{Fleet, Served, cohort, fleet, given, promote, refused, run, said, until, written};
 use fleet_server::judge::{self, Found, JudgeError, Program};
 use fleet_server::rounds::{self, Round, State};
 use fleet_server::store::Book;
@@ -11,12 +11,17 @@ use sapwood_protocol::fleet::message::Installed;
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// What the script says of the bare base, and of adapters by how often it was asked about one: general and
 /// cohort, turn by turn for eta 1, 2, 4, 1/2, 1/4.
 const BASE: (&str, &str) = ("1.0", "2.0");
+
+fn start(program: &Path) -> Command {
+    Command::new(program)
+}
 
 /// A fleet whose round is merged, and what its judge runs.
 struct Bench {
@@ -37,7 +42,7 @@ impl Bench {
         let (sapwood, scratch) = (at("sapwood"), at("scratch"));
         let limit = Duration::from_secs(20);
         let is_told = || false;
-        let program = Program { sapwood, model, general, cohort, scratch, limit, is_told };
+        let program = Program { sapwood, model, general, cohort, scratch, start, limit, is_told };
         Self { fleet, devices, round, program }
     }
 
@@ -237,30 +242,33 @@ fn the_command_judges_a_round_against_what_its_devices_run() {
     assert_eq!(cohort(&bench.fleet.home()).sequence, sequence);
 }
 
+fn kill(signal: &str, pid: &str) -> bool {
+    let mut kill = Command::new("kill");
+    kill.args([signal, pid]).stderr(Stdio::null()).status().unwrap().success()
+}
+
+impl Bench {
+    /// A judge of the round as a process, and the process that it has score, which does not end by itself.
+    fn judging(&self) -> (Child, String) {
+        let [pid, round] = [self.at("pid"), PathBuf::from(self.round.id.to_string())];
+        self.says(&format!("echo $$ > {}; exec sleep 100", pid.display()));
+        let mut judge = Command::new(env!("CARGO_BIN_EXE_fleet-server"));
+        judge.arg("judge").arg("--round").arg(round).arg("--folder").arg(self.fleet.folder());
+        for (option, name) in
+            [("sapwood", "sapwood"), ("model", "model"), ("general", "general"), ("text", "cohort")]
+        {
+            judge.arg(format!("--{option}")).arg(self.at(name));
+        }
+        let child = judge.stderr(Stdio::piped()).spawn().unwrap();
+        (child, written(&pid))
+    }
+}
+
 /// A judge that is told to end takes its program with it, and leaves no folder.
 #[test]
 fn a_judge_that_is_told_to_end_leaves_nothing_behind() {
     let bench = Bench::new();
-    let [pid, round] = [bench.at("pid").display().to_string(), bench.round.id.to_string()];
-    bench.says(&format!("echo $$ > {pid}; exec sleep 100"));
-    let at = |name: &str| bench.at(name).display().to_string();
-    let mut judge = std::process::Command::new(env!("CARGO_BIN_EXE_fleet-server"));
-    judge.args(["judge", "--round", &round, "--sapwood", &at("sapwood"), "--model", &at("model")]);
-    judge.args(["--general", &at("general"), "--text", &at("cohort"), "--folder"]);
-    let judge = judge.arg(bench.fleet.folder()).stderr(std::process::Stdio::piped());
-    let mut child = judge.spawn().unwrap();
-    let own = || fs::read_to_string(&pid).ok().filter(|pid| pid.ends_with('\n'));
-    for _ in 0..2000 {
-        if own().is_some() {
-            break;
-        }
-        std::thread::park_timeout(Duration::from_millis(10));
-    }
-    let program = own().unwrap().trim().to_owned();
-    let kill = |signal: &str, pid: &str| {
-        let mut kill = std::process::Command::new("kill");
-        kill.args([signal, pid]).stderr(std::process::Stdio::null()).status().unwrap().success()
-    };
+    let (mut child, program) = bench.judging();
     assert!(kill("-0", &program));
     assert!(kill("-TERM", &child.id().to_string()));
     let status = child.wait().unwrap();
@@ -270,6 +278,18 @@ fn a_judge_that_is_told_to_end_leaves_nothing_behind() {
     let left: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with("judge-")).collect();
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(bench.found(), bench.round);
+}
+
+/// One that is killed cannot end anything: the system does.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_judge_that_is_killed_takes_its_program_with_it() {
+    let bench = Bench::new();
+    let (mut child, program) = bench.judging();
+    assert!(kill("-0", &program));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(common::is_gone(&program), "the program outlived its judge");
 }
 
 common::over_every_store!();

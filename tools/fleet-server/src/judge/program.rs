@@ -37,6 +37,8 @@ pub struct Program {
     pub cohort: PathBuf,
     /// Where adapters are put for the program, one after the other.
     pub scratch: PathBuf,
+    /// How it is started; the rest of its command comes behind.
+    pub start: fn(&Path) -> Command,
     /// How long it may take for a text.
     pub limit: Duration,
     /// Whether this program was told to end: then that one is ended too.
@@ -83,7 +85,7 @@ impl Program {
     /// Bits per byte of a text.
     fn eval(&self, text: &Path, adapter: Option<&Path>) -> Result<f64, JudgeError> {
         let wrong = |problem: String| JudgeError::Eval { program: self.sapwood.clone(), problem };
-        let mut command = Command::new(&self.sapwood);
+        let mut command = (self.start)(&self.sapwood);
         command.args(["eval", "--json", "--model"]).arg(&self.model).arg("--data").arg(text);
         if let Some(folder) = adapter {
             command.arg("--adapter-path").arg(folder);
@@ -159,6 +161,10 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    fn start(program: &Path) -> Command {
+        Command::new(program)
+    }
+
     #[test]
     fn what_the_learners_program_says_is_read_and_what_it_does_not_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
@@ -170,7 +176,7 @@ mod tests {
             let [model, general, cohort] = ["model", "general", "cohort"].map(at);
             let limit = Duration::from_secs(20);
             let (scratch, is_told) = (at("scratch"), (|| false) as fn() -> bool);
-            Program { sapwood: path, model, general, cohort, scratch, limit, is_told }
+            Program { sapwood: path, model, general, cohort, scratch, start, limit, is_told }
         };
         let told =
             "echo '{\"event\": \"load\"}'; echo '{\"event\": \"text\", \"bits_per_byte\": 1.25}'";

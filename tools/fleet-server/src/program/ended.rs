@@ -1,6 +1,14 @@
-//! Whether this program was told to end: what it started ends with it then.
+//! The end of this program is that of what it started.
+//!
+//! - Where it is told to end, whoever heeds that ends what it started.
+//! - Where it is killed, on Linux, the system does: what is started here is this program once more, which
+//!   asks for that and becomes the other. Elsewhere what was started goes on to its own end.
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,4 +47,37 @@ pub(super) fn heed() -> Result<()> {
         tell();
     });
     Ok(())
+}
+
+/// A command of another program, which ends with the thread that starts it.
+pub(super) fn beneath(program: &Path) -> Command {
+    if !cfg!(target_os = "linux") {
+        return Command::new(program);
+    }
+    // Not by a path: an upgrade may have put another program there.
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["beneath", &std::process::id().to_string()]).arg(program);
+    command
+}
+
+/// Becomes another program, which ends with the one that started it.
+#[derive(clap::Args)]
+pub(super) struct Beneath {
+    /// The process that does.
+    parent: i32,
+    program: PathBuf,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+impl Beneath {
+    pub(super) fn run(&self) -> Result<()> {
+        #[cfg(target_os = "linux")]
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        let parent = rustix::process::getppid();
+        let is_there = parent.is_some_and(|parent| parent.as_raw_pid() == self.parent);
+        ensure!(is_there, "the program that wanted {} has ended", self.program.display());
+        let failed = Command::new(&self.program).args(&self.arguments).exec();
+        Err(failed).with_context(|| self.program.display().to_string())
+    }
 }

@@ -63,6 +63,7 @@ impl Texts {
             general: said(&self.general, "general")?,
             cohort: said(&self.text, "text")?,
             scratch: scratch.adapter(),
+            start: ended::beneath,
             is_told: ended::is_told,
             limit: Duration::from_secs(60 * self.minutes),
         })

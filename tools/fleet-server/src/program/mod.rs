@@ -5,7 +5,7 @@
 mod folder; //  an adapter's folder
 mod merge; //   folders -> a folder
 mod shown; //   lines and JSON
-mod ended; //   whether it was told to end
+mod ended; //   what ends with this program
 mod init; //    a new fleet
 mod upgrade; // a book of an older version
 mod moves; //   a book elsewhere
@@ -53,6 +53,8 @@ enum Command {
     Serve(serve::Serve),
     Merge(merge::Merge),
     Demo(demo::Demo),
+    #[command(hide = true)]
+    Beneath(ended::Beneath),
 }
 
 /// Runs the command that the program was called with.
@@ -75,5 +77,6 @@ pub(super) fn run() -> Result<()> {
         Command::Serve(serve) => serve.run(),
         Command::Merge(merge) => merge.run(),
         Command::Demo(demo) => demo.run(),
+        Command::Beneath(beneath) => beneath.run(),
     }
 }

@@ -18,9 +18,9 @@ pub(crate) mod proxy;
 mod rounds;
 pub(crate) mod s3;
 
-pub(crate) use over::over_every_store;
 pub(crate) use device::{Device, Line, Reply, Stream, adapter, facts, meta, read};
-pub(crate) use program::{Served, json, refused, run, said};
+pub(crate) use over::over_every_store;
+pub(crate) use program::{Served, is_gone, json, refused, run, said, written};
 pub(crate) use rounds::{
     candidate, cohort, fleet, fleet_with, given, open, own, patient, promote, release, so_far,
     until,
@@ -99,7 +99,8 @@ pub(crate) fn chosen() -> Stores {
     #[expect(clippy::disallowed_methods, reason = "over which book is the caller's to say")]
     let named = std::env::var("SAPWOOD_BOOK");
     let is_postgres = named.is_ok_and(|book| book == "postgres");
-    let there = || postgres::database("SAPWOOD_BOOK=postgres").expect("a postgres to start");
+    let name = "SAPWOOD_BOOK=postgres";
+    let there = || postgres::database(name).unwrap_or_else(|| panic!("{name}, and none to start"));
     Stores { database: is_postgres.then(there), blobs: None }
 }
 

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 pub(crate) fn run(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fleet-server"));
@@ -112,4 +113,25 @@ impl Drop for Served {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The number that a script writes of itself.
+pub(crate) fn written(pid: &Path) -> String {
+    for _ in 0..2000 {
+        let text = std::fs::read_to_string(pid).unwrap_or_default();
+        if text.ends_with('\n') {
+            return text.trim().to_owned();
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    panic!("{} is not written", pid.display());
+}
+
+/// Whether a process is gone within ten seconds, or is but a name that nobody has asked after.
+pub(crate) fn is_gone(pid: &str) -> bool {
+    (0..1000).any(|_| {
+        std::thread::park_timeout(Duration::from_millis(10));
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        stat.map_or(true, |stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
+    })
 }

@@ -2,7 +2,7 @@
 //!
 //! - In: a program's name and arguments. Out: the last line it prints, as JSON.
 //! - Invariant: what was started here ends with its [`Running`], and that with this program, even where it
-//!   is told to end.
+//!   is told to end, or on Linux killed.
 
 use crate::program::ended;
 use anyhow::{Context, Result, bail, ensure};
@@ -56,7 +56,7 @@ impl Programs {
     }
 
     fn command(&self, name: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(self.path(name));
+        let mut command = ended::beneath(&self.path(name));
         command.args(args).arg("--json").stdin(Stdio::null());
         command
     }
@@ -81,7 +81,7 @@ impl Programs {
     pub(super) fn start(&self, name: &str, args: &[&str], log: &Path) -> Result<Running> {
         self.show(name, args);
         let file = File::create(log).with_context(|| log.display().to_string())?;
-        let mut command = Command::new(self.path(name));
+        let mut command = ended::beneath(&self.path(name));
         command.args(args).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         Ok(Running(command.spawn().with_context(|| name.to_owned())?))
     }
