@@ -4,7 +4,7 @@ use super::files::{FLEET, Keys, adapter, cohort, global};
 use super::rig::Rig;
 use super::server::{Bad, NOW_MS, Server};
 use crate::config::Fleet as Config;
-use sapwood::state::{Global, Series};
+use sapwood::state::{Global, InstallOutcome, Series};
 use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::fleet::message::{DeviceState, Invite, Outcome};
 use sapwood_protocol::fleet::statement::Role;
@@ -43,21 +43,31 @@ async fn a_device_joins_lends_what_it_learned_and_installs_what_others_did() {
     assert!(server.inner().back.is_empty());
 }
 
-/// mendersoftware/mender 827: a report that could not be sent undid the update.
+/// mendersoftware/mender 827: a report that could not be sent undid the update. On trial and after it: nothing
+/// is taken back, and nothing is given again.
 #[tokio::test]
 async fn a_server_that_is_dead_at_the_end_of_an_install_undoes_nothing() {
     let (server, mut rig) = (Server::start().await, Rig::new());
+    *rig.pupil.ends.lock().unwrap() = Some(InstallOutcome::Trialled);
     rig.join(&server);
     let (keys, artifact) = (Keys::new(0), global(1));
     server.offer(keys.release(1, &artifact, Role::Release), &artifact);
-    rig.until("an install", |rig| !rig.pupil.given.lock().unwrap().is_empty()).await;
+    rig.until("a trial", |rig| rig.pupil.view.lock().unwrap().trial).await;
     let dead = std::iter::repeat_with(|| ("/v1/checkin", Bad::Deaf));
     server.inner().bad.extend(dead.take(1000));
-    for luck in 0..3 {
+    let given = |rig: &Rig| rig.pupil.given.lock().unwrap().len();
+    let mut given_on_trial = 0;
+    for luck in 0..4 {
         rig.turn.pace.ask();
         rig.steps(20).await;
         assert!(rig.amiss().contains("broke off"), "{}", rig.amiss());
         rig.restart(luck);
+        if luck == 1 {
+            let mut view = rig.pupil.view.lock().unwrap();
+            (view.trial, view.generation) = (false, view.generation + 1);
+            view.installs[0].outcome = InstallOutcome::Confirmed;
+            given_on_trial = given(&rig);
+        }
     }
     assert!(server.inner().reports.is_empty() && server.inner().bad.len() < 1000);
     let installed = rig.pupil.view.lock().unwrap().installed().map(|one| one.artifact);
@@ -66,7 +76,8 @@ async fn a_server_that_is_dead_at_the_end_of_an_install_undoes_nothing() {
     rig.turn.pace.ask();
     rig.until("a report", |_| !server.inner().reports.is_empty()).await;
     assert_eq!(server.inner().reports[&1], Outcome::Confirmed);
-    assert_eq!(rig.pupil.given.lock().unwrap().len(), 1, "given once");
+    assert!(rig.pupil.recalled.lock().unwrap().is_empty(), "it was taken back");
+    assert_eq!(given(&rig), given_on_trial, "given again after its end");
 }
 
 /// Without it, the bytes of a later commit would be a second contribution.
