@@ -400,7 +400,7 @@ mod tests {
         let asked = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
         home.book = Arc::new(Counted { book: home.book, asked: asked.clone() });
         let (clock, chance) = (Arc::new(SystemClock::start()), Arc::new(SystemChance));
-        let shared = Shared::new(home, clock, chance, Rate::default(), None);
+        let shared = Shared::new(home, clock, chance, Rate::default(), None, false);
         for counter in 1..=2 {
             asked.iter().for_each(|count| count.store(0, Ordering::SeqCst));
             let device = devices::find(&shared.home.book, waits.id).unwrap().unwrap();
