@@ -10,7 +10,8 @@
 //!   their lengths; a product inside one takes what threads are idle.
 //! - Never here: gradients, adapters, padding. This stage is the only one that names tract; a device
 //!   that tract does not reach gets its layers as a function (`trunk/continued.rs`).
-//! - Invariants: what runs has been compared with the plain canonical graph on this machine. tract
+//! - Invariants: what runs has been compared with the plain canonical graph on this machine, by this
+//!   program, at the first load of these bytes. tract
 //!   0.23.9 miscompiles ordinary causal masks for sequences of two tokens (pass `FoldUniformMask`).
 //!   A block's hidden state is the same to the last bit alone or among others, on one thread or many.
 
@@ -23,6 +24,7 @@ mod tests;
 
 pub use continued::Layers;
 pub use error::TrunkError;
+pub(crate) use proof::machine;
 
 use crate::base::canonical::{self, Canonical, Part};
 use crate::base::{Base, Config, Precision, Weight};
@@ -75,13 +77,20 @@ impl Trunk {
             return Err(TrunkError::Tap { tap, layers });
         }
         let pool = pool(threads)?;
-        let probes = Probes::of(typed_graph(base, Part::Trunk(tap))?, base.config())?;
+        let proof = format!("trunk {tap}: {}", machine());
+        let probes = match base.is_proved(&proof) {
+            true => None,
+            false => Some(Probes::of(typed_graph(base, Part::Trunk(tap))?, base.config())?),
+        };
         let lower = Lower::load(base, tap)?;
         let plan = layers::graph(&lower, base.config())?.into_runnable();
         let plan = plan.map_err(engine("prepare the graph"))?;
         let config = base.config().clone();
         let trunk = Self { plan, config, lower, pool, tap, continued: None };
-        probes.hold(|ids| trunk.hidden(ids))?;
+        if let Some(probes) = probes {
+            probes.hold(|ids| trunk.hidden(ids))?;
+            base.prove(&proof);
+        }
         // What comes next finds the memory of the check free.
         trim();
         Ok(trunk)
@@ -101,7 +110,11 @@ impl Trunk {
         let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
         if let Some(layers) = &self.continued {
             let embedded = self.run(&rows)?.into_shape_with_order((batch, length, self.width()));
-            return layers.run(&embedded.map_err(shapes)?);
+            let embedded = embedded.map_err(|error| TrunkError::Engine {
+                doing: "shape its output",
+                what: error.to_string(),
+            });
+            return layers.run(&embedded?);
         }
         let mut hidden = Array3::zeros((batch, length, self.width()));
         for (mut hidden, own) in hidden.outer_iter_mut().zip(&self.hidden_of(&rows)?) {
@@ -340,10 +353,6 @@ fn run<D: Dimension, const N: usize>(
         Ok(output.into_tensor().into_plain_array::<f32>()?.into_dimensionality::<D>()?)
     };
     run().map_err(engine("run the graph"))
-}
-
-fn shapes(error: ndarray::ShapeError) -> TrunkError {
-    TrunkError::Engine { doing: "shape its output", what: error.to_string() }
 }
 
 fn engine(doing: &'static str) -> impl Fn(TractError) -> TrunkError {

@@ -7,7 +7,7 @@
 //!   linear weights `[in, out]`, the embedding `[V, D]`, the output layer `[D, V]` even when tied.
 //! - Never here: running the graph.
 //! - Invariant: an opened base has every weight of its config with the right shape, and every one
-//!   has been read once.
+//!   has been read once: now, or when the stamp beside the model was written for these very bytes.
 
 pub mod canonical;
 pub mod config;
@@ -18,6 +18,7 @@ pub mod foreign;
 pub mod hf;
 pub mod onnx;
 mod rope;
+mod stamp;
 
 pub use canonical::Precision;
 pub use config::{Config, Family};
@@ -28,8 +29,9 @@ pub use rope::{Rope, RopeScaling};
 use foreign::{Dims, WeightMap};
 use half::f16;
 use onnx::OnnxFile;
+use stamp::Stamp;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One tensor of the base, widened to f32.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,10 +52,15 @@ pub struct Base {
     /// Bytes of a number of each weight, as narrow as loses nothing.
     narrowest: BTreeMap<String, u64>,
     hash: [u8; 32],
+    dir: PathBuf,
+    /// The hash of its files, if they could be read for that.
+    bytes: Option<String>,
+    stamp: Option<Stamp>,
 }
 
 impl Base {
-    /// Opens a model folder and reads every weight once, to prove it and to hash it.
+    /// Opens a model folder and reads every weight once, to prove it and to hash it; where a stamp says
+    /// what came of that for these bytes, they are only hashed.
     /// # Errors
     /// A file that is missing, truncated, of another kind of model, or at odds with `config.json`.
     pub fn open(dir: &Path) -> Result<Self, BaseError> {
@@ -65,10 +72,33 @@ impl Base {
             let what = format!("the graph uses {name:?}, which the model of config.json has not");
             return Err(BaseError::Structure { what });
         }
-        let (narrowest, hash) = (BTreeMap::new(), [0; 32]);
-        let mut base = Self { config, file, map, shapes, narrowest, hash };
+        let bytes = stamp::bytes(&file, &config.identity());
+        let stamp = bytes.as_deref().and_then(|bytes| Stamp::read(dir, bytes));
+        let (dir, narrowest, hash) = (dir.to_owned(), BTreeMap::new(), [0; 32]);
+        let mut base = Self { config, file, map, shapes, narrowest, hash, dir, bytes, stamp };
+        if let Some((stamp, hash)) = base.stamp.as_ref().and_then(|own| Some((own, own.hash()?))) {
+            (base.narrowest, base.hash) = (stamp.narrowest.clone(), hash);
+            return Ok(base);
+        }
         (base.hash, base.narrowest) = base.read_all()?;
+        if let Some(bytes) = &base.bytes {
+            Stamp::new(bytes, base.hash, base.narrowest.clone()).write(&base.dir);
+        }
         Ok(base)
+    }
+
+    /// Whether something was proved of these bytes when they were opened before.
+    pub fn is_proved(&self, proof: &str) -> bool {
+        self.stamp.as_ref().is_some_and(|stamp| stamp.has(proof))
+    }
+
+    /// Notes for the next time what was proved of these bytes; `proof` says on what it depends besides.
+    pub fn prove(&self, proof: &str) {
+        let stamp = self.bytes.as_deref().and_then(|bytes| Stamp::read(&self.dir, bytes));
+        if let Some(mut stamp) = stamp {
+            stamp.note(proof);
+            stamp.write(&self.dir);
+        }
     }
 
     /// The configuration.

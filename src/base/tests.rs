@@ -309,3 +309,34 @@ fn a_flipped_bit_or_a_cut_is_an_error_or_another_model_but_never_a_panic() {
     }
     assert!(refused >= 100, "every cut is refused, got {refused} refusals");
 }
+
+/// Goal: what a stamp says is what reading every weight finds, and only of the bytes it was written for.
+#[test]
+fn a_base_that_is_opened_again_is_known_by_its_stamp_and_a_changed_one_is_not() {
+    let (out, _) = exported("llama3", EXTERNAL);
+    let model = out.path().join("model");
+    let first = Base::open(&model).unwrap();
+    assert!(!first.is_proved("anything"));
+    first.prove("anything");
+    let again = Base::open(&model).unwrap();
+    assert!(again.is_proved("anything") && !again.is_proved("any"));
+    assert_eq!(again.hash(), first.hash());
+    let names: Vec<String> = first.config().weights().into_iter().map(|(name, _)| name).collect();
+    assert!(names.iter().all(|name| again.narrowest(name) == first.narrowest(name)));
+    // The last bit of a number in the middle.
+    let path = model.join("model.onnx.data");
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.len() / 8 * 4;
+    bytes[at] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let other = Base::open(&model).unwrap();
+    assert!(other.hash() != first.hash() && !other.is_proved("anything"));
+    bytes[at] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(Base::open(&model).unwrap().hash(), first.hash());
+    // The stamp of another configuration is none either.
+    let config = model.join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("\"factor\": 8.0", "\"factor\": 4.0")).unwrap();
+    assert_ne!(Base::open(&model).unwrap().hash(), first.hash());
+}

@@ -124,12 +124,7 @@ impl Head {
         tokens_max: usize,
         keep: Keep,
     ) -> Result<Self, HeadError> {
-        if !backend.is_cpu() {
-            return Self::load_reference(base, tap, backend, tokens_max);
-        }
-        let config = checked(base, tokens_max)?;
-        let engine = Engine::Cpu(Box::new(Cpu::load(base, tap, tokens_max, keep)?));
-        Ok(Self { config, tap, engine })
+        Self::load_with(base, tap, backend, tokens_max, (keep, None))
     }
 
     /// The same above a trunk's tap; where lm_head is the embedding that the trunk holds, and is to be
@@ -144,11 +139,22 @@ impl Head {
         tokens_max: usize,
         keep: Keep,
     ) -> Result<Self, HeadError> {
-        let mut head = Self::load(base, trunk.tap(), backend, tokens_max, keep)?;
-        if let Engine::Cpu(cpu) = &mut head.engine {
-            cpu.share(trunk, keep.weights);
+        Self::load_with(base, trunk.tap(), backend, tokens_max, (keep, Some(trunk)))
+    }
+
+    fn load_with(
+        base: &Base,
+        tap: usize,
+        backend: &Backend,
+        tokens_max: usize,
+        shared: (Keep, Option<&Trunk>),
+    ) -> Result<Self, HeadError> {
+        if !backend.is_cpu() {
+            return Self::load_reference(base, tap, backend, tokens_max);
         }
-        Ok(head)
+        let config = checked(base, tokens_max)?;
+        let engine = Engine::Cpu(Box::new(Cpu::load(base, tap, tokens_max, shared)?));
+        Ok(Self { config, tap, engine })
     }
 
     /// The same by candle's ops on any device, the CPU too: what a GPU runs, and the oracle of the

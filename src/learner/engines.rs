@@ -1,7 +1,8 @@
 //! The base, opened and split: the trunk in tract, the head in candle, proved to be one model.
 //!
 //! - In: a model folder and settings. Out: both engines, ready.
-//! - Invariant: head over trunk gave the whole model's logits on a short probe, or loading failed.
+//! - Invariant: head over trunk gave the whole model's logits on a short probe, now or at the first load
+//!   of this base by this program on such a processor, or loading failed.
 
 use super::anchor::Wanted;
 use super::memory::{Memory, Tokens};
@@ -13,7 +14,7 @@ use crate::generate::Generator;
 use crate::head::{Backend, Below, Head, Keep};
 use crate::settings::{Device, HeadWeights, Settings};
 use crate::train::Whitening;
-use crate::trunk::{Trunk, Whole, trim};
+use crate::trunk::{Trunk, Whole, machine, trim};
 use ndarray::{Array2, Array3};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -121,12 +122,19 @@ struct Halves {
 fn split(base: &Base, settings: &Settings, backend: &Backend) -> Result<Halves, LearnError> {
     let layers = base.config().layers;
     let tap = layers - settings.layers_of(layers)?;
+    let keep = Keep { weights: settings.head_weights, activations: settings.activations };
+    let proof = format!("head {tap} {:?}: {}", keep.weights, machine());
+    // A GPU's driver may be another one every time.
+    let proved = backend.is_cpu() && base.is_proved(&proof);
     let probe = probe(base.config().vocab);
-    let expected = Whole::plain(base)?.logits(&probe)?;
+    let expected = match proved {
+        true => None,
+        false => Some(Whole::plain(base)?.logits(&probe)?),
+    };
     trim();
     let (trunk, below) = trunk(base, tap, settings, backend)?;
-    let keep = Keep { weights: settings.head_weights, activations: settings.activations };
     let head = Head::load_over(&trunk, base, backend, settings.max_seq_length, keep)?;
+    let Some(expected) = expected else { return Ok(Halves { trunk, below, head }) };
     let got = head.logits(None, &trunk.hidden(&probe)?)?;
     trim();
     let error = distance(&got, &expected);
@@ -137,6 +145,9 @@ fn split(base: &Base, settings: &Settings, backend: &Backend) -> Result<Halves, 
     };
     if error.is_nan() || error > tolerance {
         return Err(LearnError::Probe { error, tolerance });
+    }
+    if backend.is_cpu() {
+        base.prove(&proof);
     }
     Ok(Halves { trunk, below, head })
 }

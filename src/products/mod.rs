@@ -25,6 +25,14 @@ pub(crate) fn one_order() -> bool {
     false
 }
 
+/// What the products' numbers depend on beside their sides: which kernels this processor gets.
+pub(crate) fn kernels() -> String {
+    #[cfg(target_arch = "x86_64")]
+    return format!("{} {}", std::env::consts::ARCH, panel::kernels());
+    #[cfg(not(target_arch = "x86_64"))]
+    std::env::consts::ARCH.to_owned()
+}
+
 /// Rows a parallel task takes, so that small inputs still split.
 pub(crate) fn rows_per_task(rows: usize) -> usize {
     rows.div_ceil(rayon::current_num_threads() * 4).max(1)

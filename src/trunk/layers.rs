@@ -13,6 +13,7 @@ use crate::base::{Base, BaseError, Config, Weight};
 use crate::decoder::{self, Context, Sequences, Shape, Turns, Weights};
 use crate::products::{Frozen, Pool};
 use crate::settings::HeadWeights;
+use rayon::prelude::*;
 use std::fmt;
 use std::sync::Arc;
 use tract_onnx::prelude::*;
@@ -38,7 +39,7 @@ impl Lower {
         let Weight { data, .. } = base.weight("model.embed_tokens.weight")?;
         let embedding = Frozen::new(data, (config.vocab, config.hidden), HeadWeights::Auto);
         let layer = |index| Ok(Arc::new(Weights::load(base, index, HeadWeights::Auto)?));
-        let layers: Result<_, BaseError> = (0..tap).map(layer).collect();
+        let layers: Result<_, BaseError> = (0..tap).into_par_iter().map(layer).collect();
         Ok(Self {
             embedding: Arc::new(embedding),
             layers: layers?,

@@ -1,12 +1,26 @@
-//! What runs computes what the plain canonical graph does: compared on short sequences.
+//! What runs computes what the plain canonical graph does: compared on short sequences, once for a base,
+//! a program and a processor.
 
 use super::{Engine, TrunkError, engine};
 use crate::base::Config;
+use crate::products;
 use ndarray::{Array2, Array3};
+use std::time::UNIX_EPOCH;
 use tract_onnx::prelude::*;
 
 /// Most that it may differ, relative to the largest value.
 pub(super) const DIFFERENCE_MAX: f32 = 1e-3;
+
+/// The program and the processor that a proof holds for: another build, or the same elsewhere, may round
+/// and miscompile otherwise.
+pub(crate) fn machine() -> String {
+    let program = std::env::current_exe().and_then(std::fs::metadata).ok();
+    let written = program.as_ref().and_then(|file| file.modified().ok());
+    let written = written.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let version = env!("CARGO_PKG_VERSION");
+    let (bytes, nanos) = (program.map(|file| file.len()), written.map(|time| time.as_nanos()));
+    format!("{version} {bytes:?} {nanos:?} {}", products::kernels())
+}
 
 /// Short sequences and what the plain canonical graph makes of them.
 pub(super) struct Probes(Vec<(Array2<u32>, Array3<f32>)>);

@@ -17,6 +17,9 @@ use std::path::{Component, Path, PathBuf};
 /// Most bytes of one protobuf message, and so of a `model.onnx`.
 pub const FILE_BYTES_MAX: u64 = 2_147_483_647;
 
+/// Bytes that are read at a time: a multiple of every number's.
+const SOME_BYTES: usize = 1 << 18;
+
 /// An opened ONNX file. Weights stay on disk until they are asked for.
 #[derive(Debug)]
 pub struct OnnxFile {
@@ -76,6 +79,13 @@ impl OnnxFile {
         &self.path
     }
 
+    /// The files that weights lie in, each once a weight.
+    pub fn external_files(&self) -> impl Iterator<Item = PathBuf> {
+        let folder = self.path.parent().unwrap_or(Path::new(""));
+        let own = self.graph.initializer.iter().filter(|t| t.data_location == LOCATION_EXTERNAL);
+        own.filter_map(|tensor| Place::of(tensor).ok()).map(|place| folder.join(place.location))
+    }
+
     /// The value of a key of the model's metadata.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         let entry = self.model.metadata_props.iter().find(|entry| entry.key == key);
@@ -90,14 +100,16 @@ impl OnnxFile {
     pub fn floats(&self, tensor: &TensorProto) -> Result<Vec<f32>, BaseError> {
         let count = elements(tensor)?;
         let values = match tensor.data_type {
-            data_type::FLOAT => match self.bytes(tensor, count, 4)? {
-                Some(bytes) => numbers(&bytes, f32::from_le_bytes),
+            data_type::FLOAT => match self.numbers(tensor, count, f32::from_le_bytes)? {
+                Some(numbers) => numbers,
                 None => tensor.float_data.clone(),
             },
-            data_type::DOUBLE => match self.bytes(tensor, count, 8)? {
-                Some(bytes) => numbers(&bytes, |b| f64::from_le_bytes(b) as f32),
-                None => tensor.double_data.iter().map(|&value| value as f32).collect(),
-            },
+            data_type::DOUBLE => {
+                match self.numbers(tensor, count, |b| f64::from_le_bytes(b) as f32)? {
+                    Some(numbers) => numbers,
+                    None => tensor.double_data.iter().map(|&value| value as f32).collect(),
+                }
+            }
             data_type::FLOAT16 => {
                 self.halves(tensor, count, |bits| f16::from_bits(bits).to_f32())?
             }
@@ -151,10 +163,35 @@ impl OnnxFile {
         count: usize,
         widen: impl Fn(u16) -> f32,
     ) -> Result<Vec<f32>, BaseError> {
-        Ok(match self.bytes(tensor, count, 2)? {
-            Some(bytes) => numbers(&bytes, |b| widen(u16::from_le_bytes(b))),
+        Ok(match self.numbers(tensor, count, |b| widen(u16::from_le_bytes(b)))? {
+            Some(numbers) => numbers,
             None => tensor.int32_data.iter().map(|&bits| widen(bits as u16)).collect(),
         })
+    }
+
+    /// `count` numbers of a tensor, or none when its elements lie in a typed field. A file is read some at
+    /// a time: a large weight is in memory once.
+    fn numbers<const WIDTH: usize>(
+        &self,
+        tensor: &TensorProto,
+        count: usize,
+        number: impl Fn([u8; WIDTH]) -> f32,
+    ) -> Result<Option<Vec<f32>>, BaseError> {
+        if tensor.data_location != LOCATION_EXTERNAL {
+            let bytes = self.bytes(tensor, count, WIDTH)?;
+            return Ok(bytes.map(|bytes| numbers(&bytes, number)));
+        }
+        let expected = count.checked_mul(WIDTH).ok_or_else(|| uncountable(tensor))?;
+        let (mut file, path) = self.external(tensor, expected)?;
+        let mut buffer = vec![0; expected.min(SOME_BYTES)];
+        let mut values = Vec::with_capacity(count);
+        while values.len() < count {
+            let bytes = (WIDTH * (count - values.len())).min(SOME_BYTES);
+            let some = &mut buffer[..bytes];
+            file.read_exact(some).map_err(|source| missing(tensor, &path, source))?;
+            values.extend(some.as_chunks::<WIDTH>().0.iter().map(|&bytes| number(bytes)));
+        }
+        Ok(Some(values))
     }
 
     /// The little-endian bytes of a tensor, `count * width` of them, or none when its elements lie
@@ -167,7 +204,10 @@ impl OnnxFile {
     ) -> Result<Option<Cow<'a, [u8]>>, BaseError> {
         let expected = count.checked_mul(width).ok_or_else(|| uncountable(tensor))?;
         if tensor.data_location == LOCATION_EXTERNAL {
-            return self.external(tensor, expected).map(|bytes| Some(Cow::Owned(bytes)));
+            let (mut file, path) = self.external(tensor, expected)?;
+            let mut bytes = vec![0; expected];
+            file.read_exact(&mut bytes).map_err(|source| missing(tensor, &path, source))?;
+            return Ok(Some(Cow::Owned(bytes)));
         }
         if tensor.raw_data.is_empty() {
             return Ok(None);
@@ -178,14 +218,15 @@ impl OnnxFile {
         Ok(Some(Cow::Borrowed(&tensor.raw_data)))
     }
 
-    fn external(&self, tensor: &TensorProto, expected: usize) -> Result<Vec<u8>, BaseError> {
+    /// The file that a tensor's `expected` bytes lie in, at the first of them, and its path.
+    fn external(
+        &self,
+        tensor: &TensorProto,
+        expected: usize,
+    ) -> Result<(File, PathBuf), BaseError> {
         let place = Place::of(tensor)?;
         let path = self.path.parent().unwrap_or(Path::new("")).join(&place.location);
-        let missing = |source| BaseError::MissingExternalData {
-            tensor: tensor.name.clone(),
-            path: path.clone(),
-            source,
-        };
+        let missing = |source| missing(tensor, &path, source);
         if let Some(length) = place.length
             && length != expected as u64
         {
@@ -204,11 +245,13 @@ impl OnnxFile {
                 got,
             });
         }
-        let mut bytes = vec![0; expected];
         file.seek(SeekFrom::Start(place.offset)).map_err(missing)?;
-        file.read_exact(&mut bytes).map_err(missing)?;
-        Ok(bytes)
+        Ok((file, path))
     }
+}
+
+fn missing(tensor: &TensorProto, path: &Path, source: std::io::Error) -> BaseError {
+    BaseError::MissingExternalData { tensor: tensor.name.clone(), path: path.to_owned(), source }
 }
 
 /// The sizes of a tensor's axes.

@@ -14,12 +14,16 @@ pub(super) use text::Text;
 
 use super::{Group, HeadError, Keep};
 use crate::adapter::Adapter;
-use crate::base::Base;
+use crate::base::{Base, Config};
 use crate::decoder::{Context, Layer, Sequences, Shape, Turns, Weights, part};
 use crate::products::{Frozen, Pool};
 use crate::settings::{Activations, HeadWeights};
 use crate::trunk::Trunk;
 use above::Above;
+use rayon::prelude::*;
+
+/// What a base's stamp says where lm_head is the embedding, number for number.
+const ONE: &str = "lm_head is the embedding";
 
 /// Layers tap..L with what stands above them.
 pub(super) struct Cpu {
@@ -40,12 +44,12 @@ impl Cpu {
         base: &Base,
         tap: usize,
         positions: usize,
-        keep: Keep,
+        (keep, trunk): (Keep, Option<&Trunk>),
     ) -> Result<Self, HeadError> {
         let config = base.config();
-        let layers = (tap..config.layers).map(|index| Weights::load(base, index, keep.weights));
+        let all = (tap..config.layers).into_par_iter();
+        let layers = all.map(|index| Weights::load(base, index, keep.weights));
         let layers = layers.collect::<Result<_, _>>()?;
-        let fans = (config.hidden, config.vocab);
         Ok(Self {
             tap,
             hidden: config.hidden,
@@ -53,18 +57,11 @@ impl Cpu {
             layers,
             norm: base.weight("model.norm.weight")?.data,
             eps: config.norm_eps,
-            lm_head: Frozen::new(base.weight("lm_head.weight")?.data, fans, keep.weights),
+            lm_head: lm_head(base, keep.weights, trunk)?,
             turns: Turns::new(config, positions),
             activations: keep.activations,
             pool: Pool::default(),
         })
-    }
-
-    /// Takes the trunk's embedding for lm_head where both are one and are to be kept as that is.
-    pub(super) fn share(&mut self, trunk: &Trunk, weights: HeadWeights) {
-        if weights == HeadWeights::Auto && self.lm_head.is_turned(trunk.embedding()) {
-            self.lm_head = trunk.embedding().turned();
-        }
     }
 
     /// Most tokens of a sequence.
@@ -138,6 +135,23 @@ impl Cpu {
         self.pool.give([x]);
         self.pool.settle();
         logits
+    }
+}
+
+/// lm_head `[D, V]`: the trunk's embedding where both are one and are to be kept alike.
+fn lm_head(base: &Base, kept: HeadWeights, trunk: Option<&Trunk>) -> Result<Frozen, HeadError> {
+    let embedding = trunk.filter(|_| kept == HeadWeights::Auto).map(Trunk::embedding);
+    if let Some(embedding) = embedding.filter(|_| base.is_proved(ONE)) {
+        return Ok(embedding.turned());
+    }
+    let Config { hidden, vocab, .. } = *base.config();
+    let own = Frozen::new(base.weight("lm_head.weight")?.data, (hidden, vocab), kept);
+    match embedding {
+        Some(embedding) if own.is_turned(embedding) => {
+            base.prove(ONE);
+            Ok(embedding.turned())
+        }
+        _ => Ok(own),
     }
 }
 

@@ -103,6 +103,16 @@ pub(super) fn whole_available() -> bool {
         && is_x86_feature_detected!("avx512vnni")
 }
 
+/// Which kernels run here.
+pub(super) fn kernels() -> String {
+    let floats = match (available(), is_x86_feature_detected!("avx512f")) {
+        (true, true) => "avx512",
+        (true, false) => "avx2",
+        (false, _) => "none",
+    };
+    format!("{floats} whole {}", whole_available())
+}
+
 /// The output's numbers, to which tasks write disjoint tiles.
 struct Shared(*mut f32);
 // SAFETY: tasks cover disjoint rows and columns, and the borrow of the output outlives them all.
