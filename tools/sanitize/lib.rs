@@ -5,18 +5,39 @@
 //! - A file that has `unsafe` belongs here, with a test; see CONTRIBUTING.md.
 //! - Never here: candle, tract, and `malloc_trim` in `src/trunk.rs`, which takes and gives no memory.
 #![deny(unsafe_code)]
-#![allow(dead_code, reason = "a part of the head does not use all of its parts")]
+#![allow(dead_code, reason = "a part of the decoder does not use all of its parts")]
 
-#[path = "../../src/head"]
-mod head {
+#[path = "../../src/decoder"]
+mod decoder {
     pub(crate) mod attention;
     pub(crate) mod kernels;
+
+    /// Cosines and sines of every position, as the decoder has them.
+    pub(crate) struct Turns {
+        pub(crate) cos: Vec<f32>,
+        pub(crate) sin: Vec<f32>,
+    }
+
+    impl Turns {
+        fn from(&self, first: usize) -> (&[f32], &[f32]) {
+            (&self.cos[first..], &self.sin[first..])
+        }
+    }
+}
+
+/// What attention takes of a base.
+mod base {
+    pub(crate) struct Config {
+        pub(crate) heads: usize,
+        pub(crate) kv_heads: usize,
+        pub(crate) head_dim: usize,
+    }
 }
 
 #[path = "../../src/products/mod.rs"]
 mod products;
 
-/// What the head takes of the settings.
+/// What the products take of the settings.
 mod settings {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) enum HeadWeights {
@@ -29,7 +50,8 @@ mod settings {
 
 #[cfg(test)]
 mod tests {
-    use super::head::attention::{Shape, Turn, attention, attention_backward, rope};
+    use super::decoder::Turns;
+    use super::decoder::attention::{Sequences, Shape, Turn, attention, attention_backward, rope};
     use super::products::gemm::{Into, Threads, View, matmul};
     use super::products::{Frozen, Pool};
     use super::settings::HeadWeights;
@@ -169,7 +191,7 @@ mod tests {
                 let place = (&mut got[..], stride, Into::Add);
                 frozen.forward(View::dense(&x, rows, fan_in), place, &pool);
                 let shape = (rows, fan_in, fan_out, stride);
-                let (error, kept) = worst(shape, &got, &out, |r, k| x[r * fan_in + k], &w);
+                let (error, kept) = worst(shape, &got, &out, |r, k| x[r * fan_in + k], w);
                 assert!(kept && error < within(fan_in), "{what}: {error:.1e}, gaps kept: {kept}");
                 let mut got = dx.clone();
                 frozen.backward(View::dense(&dy, rows, fan_out), (&mut got, Into::Add), &pool);
@@ -186,19 +208,22 @@ mod tests {
     fn attention_of_odd_shapes_stays_inside_its_rows() {
         let mut chance = ChaCha8Rng::seed_from_u64(2);
         for (batch, tokens, heads, kv_heads, head_dim) in
-            [(1, 1, 1, 1, 2), (2, 7, 3, 1, 6), (3, 65, 4, 2, 10), (1, 129, 6, 6, 48)]
+            [(1, 1usize, 1, 1, 2), (2, 7, 3, 1, 6), (3, 65, 4, 2, 10), (1, 129, 6, 6, 48)]
         {
-            let shape = Shape { batch, tokens, heads, kv_heads, head_dim };
-            let (n, half) = (batch * tokens, head_dim / 2);
+            let shape = Shape { heads, kv_heads, head_dim };
+            // Of other lengths, but for the longest.
+            let sequences = Sequences::new((0..batch).map(|i| tokens.saturating_sub(i).max(1)));
+            let (places, n) = ((&shape, &sequences), sequences.rows());
             let mut qkv = noise(&mut chance, n * shape.qkv());
-            let table = noise(&mut chance, tokens * half);
-            rope(&mut qkv, &shape, &table, &table, Turn::Forward);
+            let table = noise(&mut chance, tokens * head_dim / 2);
+            let turns = Turns { cos: table.clone(), sin: table };
+            rope(&mut qkv, places, (&turns, 0), Turn::Forward);
             let (mut out, mut lse) = (vec![0.0; n * shape.q()], vec![0.0; n * heads]);
-            attention(&shape, &qkv, &mut out, &mut lse);
+            attention(places, &qkv, &mut out, &mut lse);
             let dout = noise(&mut chance, out.len());
             let mut dqkv = vec![0.0; qkv.len()];
-            attention_backward(&shape, &qkv, &out, &lse, &dout, &mut dqkv);
-            rope(&mut dqkv, &shape, &table, &table, Turn::Back);
+            attention_backward(places, (&qkv, &out, &lse), &dout, &mut dqkv, true);
+            rope(&mut dqkv, places, (&turns, 0), Turn::Back);
             let finite = [&out, &lse, &dqkv].into_iter().flatten().all(|number| number.is_finite());
             assert!(finite, "{shape:?}");
         }
