@@ -1,18 +1,22 @@
-//! Products with a frozen matrix on processors with AVX-512 or AVX2: the matrix is packed, panel by
-//! panel, into numbers that the kernel reads in order, and widened or regrouped on the way.
+//! Products with a frozen matrix by kernels of our own: the matrix is packed, panel by panel, into
+//! numbers that the kernel reads in order, and widened or regrouped on the way.
 //!
 //! - In: rows of f32, a frozen matrix of any storage. Out: rows of f32, replaced or added to.
 //! - Every thread packs into a scratch of its own, which it keeps; nothing else is allocated.
 //! - Invariant: a number of the output is summed in one order at any number of threads.
-//! - Never here: other processors (`gemm` serves them), what the numbers mean.
+//! - Here: what all processors share. Each file of a kernel says whose instructions it has.
+//! - Never here: processors without a kernel (`gemm` serves them), what the numbers mean.
 //!
 //! Source of the blocking: Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication.
 #![expect(unsafe_code, reason = "vector instructions and disjoint tiles of one output")]
 
 mod avx2;
+mod avx512;
 mod float;
 mod integer;
+mod right;
 mod rounded;
+mod vnni;
 
 pub(super) use float::Float;
 pub(super) use integer::Integer;
@@ -56,18 +60,6 @@ struct Tile {
     columns: usize,
     /// Whether what stands there is added to.
     add: bool,
-}
-
-impl Tile {
-    /// Which of 48 columns the tile has, 16 to a mask.
-    fn masks(&self) -> [u16; 3] {
-        [0, 16, 32].map(|from| mask(self.columns.saturating_sub(from)))
-    }
-}
-
-/// The first `count` of 16.
-fn mask(count: usize) -> u16 {
-    if count < 16 { (1 << count) - 1 } else { u16::MAX }
 }
 
 /// A product's two sides, as a kernel wants them.
