@@ -1,16 +1,10 @@
 //! The f32 kernel for processors with AVX2 and no AVX-512: four rows by 24 columns in registers.
-//!
-//! Panels are the same 48 columns wide and are read in two halves.
 
+use super::halves::{ROWS, Sums, add};
 use super::{COLUMNS, Tile};
 use std::arch::x86_64::{
     __m256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
 };
-
-/// Rows of sums that fit the register file beside what they are made of.
-const ROWS: usize = 4;
-/// Columns of sums.
-const HALF: usize = COLUMNS / 2;
 
 /// Adds `rows` rows x panel to a tile.
 ///
@@ -23,45 +17,31 @@ pub(super) unsafe fn tile(
     depth: usize,
     tile: &Tile,
 ) {
-    for first in (0..tile.columns).step_by(HALF) {
-        for row in (0..rows).step_by(ROWS) {
-            let mut sums = [[0f32; HALF]; ROWS];
-            // SAFETY: the rows and the half of the panel that the caller vouches for.
-            unsafe {
-                let (left, panel) = (left.add(row * stride), panel.add(first));
-                match rows - row {
-                    1 => columns::<1>(left, stride, panel, depth, &mut sums),
-                    2 => columns::<2>(left, stride, panel, depth, &mut sums),
-                    3 => columns::<3>(left, stride, panel, depth, &mut sums),
-                    _ => columns::<ROWS>(left, stride, panel, depth, &mut sums),
-                }
+    // SAFETY: the rows and the half of the panel that the caller vouches for, as for the tile.
+    unsafe {
+        add(rows, tile, |part, first, sums| {
+            let (left, panel) = (left.add(part.start * stride), panel.add(first));
+            match part.len() {
+                1 => columns::<1>(left, stride, panel, depth, sums),
+                2 => columns::<2>(left, stride, panel, depth, sums),
+                3 => columns::<3>(left, stride, panel, depth, sums),
+                _ => columns::<ROWS>(left, stride, panel, depth, sums),
             }
-            let count = HALF.min(tile.columns - first);
-            for (row, sums) in (row..rows).zip(&sums) {
-                // SAFETY: this row's columns of the tile, which nobody else holds.
-                let out = unsafe {
-                    let out = tile.out.add(row * tile.stride + first);
-                    std::slice::from_raw_parts_mut(out, count)
-                };
-                for (out, sum) in out.iter_mut().zip(sums) {
-                    *out = if tile.add { *out + sum } else { *sum };
-                }
-            }
-        }
+        });
     }
 }
 
 /// The sums of `R` rows and half a panel.
 ///
 /// # Safety
-/// As [`tile`]; `depth` rows of the panel hold `HALF` numbers from `panel` on.
+/// As [`tile`]; `depth` rows of the panel hold 24 numbers from `panel` on.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn columns<const R: usize>(
     left: *const f32,
     stride: usize,
     panel: *const f32,
     depth: usize,
-    out: &mut [[f32; HALF]; ROWS],
+    out: &mut Sums,
 ) {
     let mut sums = [[_mm256_setzero_ps(); 3]; R];
     for k in 0..depth {

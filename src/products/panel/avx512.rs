@@ -1,7 +1,7 @@
 //! The f32 kernel for processors with AVX-512: eight rows by 48 columns in registers.
 
 use super::right::{Right, SQUARE};
-use super::{COLUMNS, ROWS, Tile, every_row};
+use super::{COLUMNS, ROWS, Tile};
 use crate::products::frozen::{Floats, Side};
 use std::arch::x86_64::{
     __m256i, __m512, _mm256_loadu_si256, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd,
@@ -10,6 +10,21 @@ use std::arch::x86_64::{
     _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_unpackhi_pd,
     _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
+
+/// Applies a macro to the literals 0 to 7: sums stay in registers only when every index is known.
+macro_rules! every_row {
+    ($row:ident) => {
+        $row!(0);
+        $row!(1);
+        $row!(2);
+        $row!(3);
+        $row!(4);
+        $row!(5);
+        $row!(6);
+        $row!(7);
+    };
+}
+pub(super) use every_row;
 
 /// Which of 48 columns a tile has, 16 to a mask.
 pub(super) fn masks(tile: &Tile) -> [u16; 3] {

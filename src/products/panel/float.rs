@@ -1,10 +1,9 @@
 //! Products in f32: rows of the left side are read where they lie, the frozen side is widened.
 
 use super::right::Right;
-use super::{COLUMNS, Out, Sides, Sizes, Tile, avx2, avx512, product};
+use super::{COLUMNS, Floating, Out, Sides, Sizes, Tile, product};
 use crate::products::frozen::{Floats, Side};
 use crate::products::gemm::View;
-use crate::products::wide;
 use std::ops::Range;
 
 /// `left [rows, depth] x W` or `x Wᵀ`.
@@ -14,8 +13,7 @@ pub(in crate::products) struct Float<'a> {
     side: Side,
     /// Numbers of a stored row of W.
     width: usize,
-    /// Whether to use AVX-512, else AVX2.
-    wide: bool,
+    kernel: Floating,
 }
 
 impl<'a> Float<'a> {
@@ -26,13 +24,13 @@ impl<'a> Float<'a> {
         width: usize,
         side: Side,
     ) -> Self {
-        Self { left, right, side, width, wide: is_x86_feature_detected!("avx512f") }
+        Self { left, right, side, width, kernel: Floating::widest() }
     }
 
     /// The same with AVX2 whatever the processor has.
-    #[cfg(test)]
+    #[cfg(all(test, target_arch = "x86_64"))]
     pub(in crate::products) fn with_avx2(self) -> Self {
-        Self { wide: false, ..self }
+        Self { kernel: Floating::Avx2, ..self }
     }
 
     /// `out (+)= left x right`, `columns` of them.
@@ -57,14 +55,7 @@ impl Sides for Float<'_> {
 
     fn pack(&self, columns: Range<usize>, depth: Range<usize>, panel: &mut [f32]) {
         let right = Right { width: self.width, side: self.side, columns, depth };
-        if self.wide {
-            // SAFETY: the processor was asked.
-            return unsafe { avx512::pack(self.right, &right, panel) };
-        }
-        wide(
-            #[inline(always)]
-            || right.pack_plainly(self.right, panel),
-        );
+        self.kernel.pack(self.right, &right, panel);
     }
 
     unsafe fn tile(&self, rows: Range<usize>, depth: Range<usize>, panel: &[f32], tile: &Tile) {
@@ -72,12 +63,7 @@ impl Sides for Float<'_> {
         let (left, stride) = self.left.part(rows.clone(), depth.clone());
         let (left, panel, depth) = (left.as_ptr(), panel.as_ptr(), depth.len());
         // SAFETY: `part` holds every number of these rows and this depth; the panel was checked;
-        // the caller vouches for the tile; the processor was asked, and has AVX2 at least.
-        unsafe {
-            match self.wide {
-                true => avx512::tile((left, stride, rows.len()), panel, depth, tile),
-                false => avx2::tile((left, stride, rows.len()), panel, depth, tile),
-            }
-        }
+        // the caller vouches for the tile.
+        unsafe { self.kernel.tile((left, stride, rows.len()), panel, depth, tile) };
     }
 }

@@ -5,12 +5,12 @@
 //! - The scales along the depth go into the rows before they are rounded, the others into the sums.
 
 use super::rounded::{BLOCK, Quantised, REST_STEPS, STEP};
-use super::{COLUMNS, Out, ROWS, Sides, Sizes, Tile, piece, product, vnni};
+use super::{COLUMNS, Integral, Out, ROWS, Sides, Sizes, Tile, piece, product};
 use crate::products::frozen::{Scales, Side};
 use crate::products::gemm::Into;
 use std::ops::Range;
 
-/// Bytes of a step of a panel, of the sums of its columns, and of their scales.
+/// Bytes of a line of a panel: a step of the depth. A spare one follows, then the columns' factors.
 pub(super) const LINE: usize = COLUMNS * STEP;
 
 /// `rows x W` or `rows x Wᵀ` with W's codes; the scales along the depth are in the rows already.
@@ -21,6 +21,7 @@ pub(in crate::products) struct Integer<'a> {
     side: Side,
     /// Whether this multiplies what the first rounding left over.
     rest: bool,
+    kernel: Integral,
 }
 
 impl<'a> Integer<'a> {
@@ -31,7 +32,13 @@ impl<'a> Integer<'a> {
         scales: &'a Scales,
         side: Side,
     ) -> Self {
-        Self { left, codes, scales, side, rest: false }
+        Self { left, codes, scales, side, rest: false, kernel: Integral::widest() }
+    }
+
+    /// The same with SDOT whatever the processor has.
+    #[cfg(all(test, target_arch = "aarch64"))]
+    pub(in crate::products) fn with_dot(self) -> Self {
+        Self { kernel: Integral::Dot, ..self }
     }
 
     /// `out (+)= left x right`, `columns` of them.
@@ -62,8 +69,7 @@ impl<'a> Integer<'a> {
             if columns.len() == COLUMNS && k + STEP <= depth.end {
                 let rows =
                     [0, 1, 2, 3].map(|i| &codes[(k + i) * width + columns.start..][..COLUMNS]);
-                // SAFETY: every x86-64 has SSE2.
-                unsafe { vnni::interleave(rows, line) };
+                self.kernel.interleave(rows, line);
                 continue;
             }
             line.fill(0);
@@ -106,16 +112,14 @@ impl Sides for Integer<'_> {
 
     fn pack(&self, columns: Range<usize>, depth: Range<usize>, panel: &mut [f32]) {
         let panel: &mut [u8] = bytemuck::cast_slice_mut(panel);
-        let (lines, rest) = panel.split_at_mut(depth.len().div_ceil(STEP) * LINE);
-        let (sums, factors) = rest.split_at_mut(LINE);
+        let lines = depth.len().div_ceil(STEP) * LINE;
+        let (with_spare, factors) = panel.split_at_mut(lines + LINE);
         match self.side {
-            Side::Straight => self.pack_straight(columns.clone(), depth, lines),
-            Side::Turned => self.pack_turned(columns.clone(), depth, lines),
+            Side::Straight => self.pack_straight(columns.clone(), depth, &mut with_spare[..lines]),
+            Side::Turned => self.pack_turned(columns.clone(), depth, &mut with_spare[..lines]),
         }
-        assert!(lines.len() % LINE == 0 && sums.len() == LINE, "the panel is too small");
-        // SAFETY: whole lines and a line for the sums; by building this type the caller vouches
-        // for the processor.
-        unsafe { vnni::column_sums(lines, sums) };
+        // SAFETY: by building this type the caller vouches for the processor.
+        unsafe { self.kernel.complete(with_spare) };
         let factors: &mut [f32] = bytemuck::cast_slice_mut(&mut factors[..LINE]);
         factors.fill(1.0);
         let scales = match self.side {
@@ -149,13 +153,13 @@ impl Sides for Integer<'_> {
         if far {
             for (at, row) in rows.clone().enumerate() {
                 // SAFETY: a row of the tile; the caller vouches for it as above.
-                unsafe { vnni::put_apart(apart(row), panel, steps, tile, at) };
+                unsafe { self.kernel.put_apart(apart(row), panel, steps, tile, at) };
             }
         }
         let tile = &Tile { add: tile.add || far, ..*tile };
         let from = panel.as_ptr();
         // SAFETY: every byte of these rows and steps was checked; the caller vouches for the tile
         // and, by building this type, for the processor.
-        unsafe { vnni::tile((left, stride, rows.len()), &scales, from, steps, tile) };
+        unsafe { self.kernel.tile((left, stride, rows.len()), &scales, from, steps, tile) };
     }
 }

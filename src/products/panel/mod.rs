@@ -13,23 +13,28 @@
 mod avx2;
 mod avx512;
 mod float;
+mod halves;
 mod integer;
 mod right;
 mod rounded;
 mod vnni;
+mod x86;
 
 pub(super) use float::Float;
 pub(super) use integer::Integer;
 pub(super) use rounded::{Quantised, Rounding};
+pub(super) use x86::{available, whole_available};
 
+use self::{vnni::Integral, x86::Floating};
 use super::gemm::Into;
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Rows of a tile: with three registers each, as many sums as fit the register file.
+/// Rows of a tile: with three registers each, as many sums as fit the register file of AVX-512.
+/// Others take a tile in parts (`halves`).
 const ROWS: usize = 8;
-/// Columns of a tile and of a panel: three registers.
+/// Columns of a tile and of a panel: three of those registers.
 const COLUMNS: usize = 48;
 /// Numbers of a cache line.
 const LINE: usize = 16;
@@ -81,28 +86,6 @@ trait Sides: Sync {
     /// `panel` came from [`Sides::pack`] for this `depth`; `rows` are at most `ROWS`, all of the
     /// left side; the tile's numbers may be written and are nobody else's.
     unsafe fn tile(&self, rows: Range<usize>, depth: Range<usize>, panel: &[f32], tile: &Tile);
-}
-
-/// Whether this processor can run the products of this module in f32.
-pub(super) fn available() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
-}
-
-/// Whether it can run those in whole numbers.
-pub(super) fn whole_available() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vnni")
-}
-
-/// Which kernels run here.
-pub(super) fn kernels() -> String {
-    let floats = match (available(), is_x86_feature_detected!("avx512f")) {
-        (true, true) => "avx512",
-        (true, false) => "avx2",
-        (false, _) => "none",
-    };
-    format!("{floats} whole {}", whole_available())
 }
 
 /// The output's numbers, to which tasks write disjoint tiles.
@@ -196,18 +179,3 @@ fn shares(rows: usize, panels: usize) -> Vec<Share> {
     }
     shares
 }
-
-/// Applies a macro to the literals 0 to 7: sums stay in registers only when every index is known.
-macro_rules! every_row {
-    ($row:ident) => {
-        $row!(0);
-        $row!(1);
-        $row!(2);
-        $row!(3);
-        $row!(4);
-        $row!(5);
-        $row!(6);
-        $row!(7);
-    };
-}
-use every_row;

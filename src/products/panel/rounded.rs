@@ -9,7 +9,10 @@
 //!
 //! Source of keeping apart: LLM.int8(), arXiv 2208.07339, by channels there, by numbers here.
 
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(any(test, not(target_arch = "x86_64")))]
+mod plain;
 
 use super::{Integer, piece};
 use crate::products::frozen::CODE_MAX;
@@ -29,14 +32,16 @@ const APART: usize = 2 * APART_MAX;
 /// How many times the root mean square of its block a number must be to be kept apart. Evenly spread
 /// numbers reach 1.7, normal ones 3; with 6 three times as many are kept apart as with 8.
 const FAR: f32 = 8.0;
-/// Numbers of a register.
+/// What is added to a code where it is kept: VNNI multiplies unsigned by signed bytes, NEON signed ones.
+pub(super) const SHIFT: u8 = if cfg!(target_arch = "x86_64") { 128 } else { 0 };
+/// Numbers of a register of AVX-512. The sums of others are split alike, so that all get the same.
 const SOME: usize = 16;
 
 /// Rows rounded to 8 bits.
 pub(in crate::products) struct Quantised {
     pub(super) rows: usize,
     pub(super) depth: usize,
-    /// `[rows, stride]` bytes, each a code plus 128; the stride is the depth rounded up to `STEP`.
+    /// `[rows, stride]` bytes, each a code plus [`SHIFT`]; the stride is the depth rounded up to `STEP`.
     pub(super) codes: Vec<f32>,
     /// What rounding left over, rounded in steps of 1/254 of the scale; empty when not wanted.
     pub(super) rest: Vec<f32>,
@@ -140,10 +145,64 @@ impl Row<'_> {
         for ((numbers, factors), (codes, scale)) in blocks.zip(places) {
             let (rest, apart) =
                 (rests.next().unwrap_or_default(), aparts.next().unwrap_or_default());
-            // SAFETY: only built where the processor has these instructions.
-            *scale = unsafe { avx512::round(numbers, factors, codes, rest, apart) };
+            *scale = round(numbers, factors, codes, rest, apart);
         }
     }
+}
+
+/// Rounds numbers, each times its factor, to codes plus [`SHIFT`] and gives their scale: not a number
+/// when one of them is none. `codes` may be longer; what is over becomes zeros. `rest`, as long as
+/// the codes or empty, gets what was left over, rounded and shifted too; `apart` a block's list of
+/// what is far above the others, of which the codes are zeros, or is empty and gets nothing.
+fn round(
+    numbers: &[f32],
+    factors: &[f32],
+    codes: &mut [u8],
+    rest: &mut [u8],
+    apart: &mut [f32],
+) -> f32 {
+    assert!(rest.is_empty() || rest.len() == codes.len(), "a rest each or none");
+    assert!(factors.len() == numbers.len() && numbers.len() <= BLOCK, "a factor each");
+    assert!(codes.len() >= numbers.len(), "a code each");
+    codes[numbers.len()..].fill(SHIFT);
+    if let Some(over) = rest.get_mut(numbers.len()..) {
+        over.fill(SHIFT);
+    }
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: rows are only rounded where the processor has these instructions; a factor and a code
+    // each, as asserted.
+    return unsafe { avx512::round(numbers, factors, codes, rest, apart) };
+    #[cfg(not(target_arch = "x86_64"))]
+    plain::round(numbers, factors, codes, rest, apart)
+}
+
+/// Moves numbers far above the others from a block of `count` to its list, as long as there are any
+/// and room for them; `of_block` is its own spread, the largest size and the sum of squares, and what
+/// comes back is the largest size that stays.
+///
+/// - `move_over` moves the numbers above a bound, each with its place, while there are places left.
+#[inline(always)]
+fn set_apart(
+    block: &mut Block,
+    count: usize,
+    of_block: (f32, f32),
+    list: &mut [f32],
+    move_over: impl Fn(&mut [f32], f32, &mut std::slice::IterMut<'_, [f32; 2]>),
+    spread: impl Fn(&[f32]) -> (f32, f32),
+) -> f32 {
+    let mut pairs = list.as_chunks_mut::<2>().0.iter_mut();
+    let used = count.next_multiple_of(SOME);
+    let (mut largest, mut squares) = of_block;
+    loop {
+        let bound = FAR * (squares / count as f32).sqrt();
+        if largest <= bound || bound.is_nan() || pairs.len() == 0 {
+            break;
+        }
+        move_over(&mut block.0[..used], bound, &mut pairs);
+        (largest, squares) = spread(&block.0[..used]);
+    }
+    pairs.for_each(|pair| *pair = [0.0; 2]);
+    largest
 }
 
 /// A block, in whole registers; zeros after its numbers.
@@ -193,5 +252,48 @@ mod tests {
         assert_eq!(rounded.apart(0).count(), APART_MAX);
         // Three are left, of 1, 10 and 100: the largest sets the scale.
         assert!((rounded.scales[0] - 100.0 / CODE_MAX).abs() < 1e-4, "{}", rounded.scales[0]);
+    }
+
+    /// Goal: rows are the same on every processor. Oracle: AVX-512's rounding.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn plain_loops_round_as_avx_512_does_to_the_bit() {
+        if !super::super::whole_available() {
+            return;
+        }
+        let noise = |i: usize| ((i * 7919 + i * i * 31) % 2003) as f32 / 1001.0 - 1.0;
+        let kinds: [fn(usize, f32) -> f32; 10] = [
+            |i, x| if i == 0 { 127.0 } else { (i as f32 - 127.5).min(127.0) * x.signum() },
+            |_, x| x,
+            |i, x| if i % 50 == 7 { 300.0 * x } else { x },
+            |i, x| if i % 9 == 1 { x * 2f32.powi(i as i32 % 40) } else { x },
+            |_, x| x * 1e-42,
+            |_, x| x * 1e37,
+            |i, x| if i == 3 { f32::NAN } else { x },
+            |i, x| if i % 60 == 2 { f32::NEG_INFINITY } else { x },
+            |i, x| if i % 64 == 0 { x } else { 0.0 },
+            |_, _| 0.0,
+        ];
+        for (kind, len) in (0..kinds.len()).flat_map(|kind| (1..=BLOCK).map(move |len| (kind, len)))
+        {
+            let row: Vec<f32> = (0..len).map(|i| kinds[kind](i, noise(i + len))).collect();
+            // The first kind is halves, half of which are rounded down.
+            let factor = |i: usize| if kind == 0 { 1.0 } else { 1.0 + noise(3 * i) / 2.0 };
+            let factors: Vec<f32> = (0..len).map(factor).collect();
+            let stride = len.next_multiple_of(STEP);
+            for (rests, places) in [(0, APART), (stride, 0)] {
+                let fresh = || (vec![7u8; stride], vec![7u8; rests], vec![7f32; places]);
+                let (mut codes, mut rest, mut apart) = fresh();
+                // SAFETY: the processor was asked; a factor and a code each, and a rest or none.
+                let scale =
+                    unsafe { avx512::round(&row, &factors, &mut codes, &mut rest, &mut apart) };
+                let wide = (scale.to_bits(), codes, rest, apart);
+                let (mut codes, mut rest, mut apart) = fresh();
+                let scale = plain::round(&row, &factors, &mut codes, &mut rest, &mut apart);
+                let same = scale.to_bits() == wide.0 || scale.is_nan();
+                assert!(same && scale.is_nan() == f32::from_bits(wide.0).is_nan(), "{kind}, {len}");
+                assert!((codes, rest, apart) == (wide.1, wide.2, wide.3), "{kind}, {len}");
+            }
+        }
     }
 }

@@ -3,10 +3,10 @@
 //! The instruction multiplies unsigned by signed bytes: rows are kept with 128 added, and 128 times
 //! the sum of a column's codes is taken away again.
 
-use super::avx512::masks;
+use super::avx512::{every_row, masks};
 use super::integer::LINE;
 use super::rounded::STEP;
-use super::{COLUMNS, ROWS, Tile, every_row};
+use super::{COLUMNS, ROWS, Tile};
 use std::arch::x86_64::{
     __m128i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_storeu_si128, _mm_unpackhi_epi8,
     _mm_unpackhi_epi16, _mm_unpacklo_epi8, _mm_unpacklo_epi16, _mm512_add_ps, _mm512_cvtepi32_ps,
@@ -16,9 +16,82 @@ use std::arch::x86_64::{
     _mm512_slli_epi32, _mm512_srai_epi32, _mm512_storeu_si512, _mm512_sub_epi32,
 };
 
+/// The kernel of products in whole numbers.
+#[derive(Clone, Copy)]
+pub(super) struct Integral;
+
+impl Integral {
+    /// The only one.
+    pub(super) fn widest() -> Self {
+        Self
+    }
+
+    /// Four rows of codes, 48 of each, become columns of four.
+    pub(super) fn interleave(self, rows: [&[u8]; STEP], line: &mut [u8]) {
+        // SAFETY: every x86-64 has SSE2.
+        unsafe { interleave(rows, line) };
+    }
+
+    /// Ends the packing of a panel's lines, after which `lines` has one more: for the columns' sums.
+    ///
+    /// # Safety
+    /// The processor has AVX-512 F, BW and VNNI.
+    pub(super) unsafe fn complete(self, lines: &mut [u8]) {
+        assert!(lines.len().is_multiple_of(LINE), "the panel has other lines");
+        let (lines, sums) = lines.split_at_mut(lines.len() - LINE);
+        // SAFETY: whole lines and a line for the sums; the caller vouches for the processor.
+        unsafe { column_sums(lines, sums) };
+    }
+
+    /// Adds `rows` rows x panel to a tile.
+    ///
+    /// # Safety
+    /// The processor has AVX-512 F, BW and VNNI. `left` points to `rows` rows of `steps * STEP` bytes,
+    /// `stride` apart; `panel` to `steps + 2` lines; the tile may be written and is nobody else's.
+    pub(super) unsafe fn tile(
+        self,
+        (left, stride, rows): (*const u8, usize, usize),
+        scales: &[f32; ROWS],
+        panel: *const u8,
+        steps: usize,
+        tile: &Tile,
+    ) {
+        // SAFETY: as the caller vouches.
+        unsafe {
+            match rows {
+                1 => columns::<1>(left, stride, scales, panel, steps, tile),
+                2 => columns::<2>(left, stride, scales, panel, steps, tile),
+                3 => columns::<3>(left, stride, scales, panel, steps, tile),
+                4 => columns::<4>(left, stride, scales, panel, steps, tile),
+                5 => columns::<5>(left, stride, scales, panel, steps, tile),
+                6 => columns::<6>(left, stride, scales, panel, steps, tile),
+                7 => columns::<7>(left, stride, scales, panel, steps, tile),
+                _ => columns::<ROWS>(left, stride, scales, panel, steps, tile),
+            }
+        }
+    }
+
+    /// Puts numbers times their columns of a panel, each with its place in the depth, into row `at`
+    /// of a tile, before the rest is added: a sum that was stored just now is slow to be read again.
+    ///
+    /// # Safety
+    /// The processor has AVX-512 F. The tile's row may be written and is nobody else's.
+    pub(super) unsafe fn put_apart(
+        self,
+        apart: impl Iterator<Item = (f32, usize)>,
+        panel: &[u8],
+        steps: usize,
+        tile: &Tile,
+        at: usize,
+    ) {
+        // SAFETY: as the caller vouches.
+        unsafe { put_apart(apart, panel, steps, tile, at) };
+    }
+}
+
 /// Four rows of codes, 48 of each, become columns of four.
 #[target_feature(enable = "sse2")]
-pub(super) fn interleave(rows: [&[u8]; STEP], line: &mut [u8]) {
+fn interleave(rows: [&[u8]; STEP], line: &mut [u8]) {
     for at in (0..COLUMNS).step_by(16) {
         // SAFETY: 16 bytes of each row's 48, 64 of the line's 192, all checked by the slicing.
         let rows = rows.map(|row| unsafe { _mm_loadu_si128(row[at..at + 16].as_ptr().cast()) });
@@ -45,7 +118,7 @@ pub(super) fn interleave(rows: [&[u8]; STEP], line: &mut [u8]) {
 /// # Safety
 /// The processor has AVX-512 F, BW and VNNI; `lines` are whole, `sums` is one.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) unsafe fn column_sums(lines: &[u8], sums: &mut [u8]) {
+unsafe fn column_sums(lines: &[u8], sums: &mut [u8]) {
     let ones = _mm512_set1_epi8(1);
     let mut total = [_mm512_setzero_si512(); 3];
     for line in lines.chunks_exact(LINE) {
@@ -58,33 +131,6 @@ pub(super) unsafe fn column_sums(lines: &[u8], sums: &mut [u8]) {
     for (sums, total) in sums.chunks_exact_mut(64).zip(total) {
         // SAFETY: 64 bytes.
         unsafe { _mm512_storeu_si512(sums.as_mut_ptr().cast(), total) };
-    }
-}
-
-/// Adds `rows` rows x panel to a tile.
-///
-/// # Safety
-/// The processor has AVX-512 F, BW and VNNI. `left` points to `rows` rows of `steps * STEP` bytes,
-/// `stride` apart; `panel` to `steps + 2` lines; the tile may be written and is nobody else's.
-pub(super) unsafe fn tile(
-    (left, stride, rows): (*const u8, usize, usize),
-    scales: &[f32; ROWS],
-    panel: *const u8,
-    steps: usize,
-    tile: &Tile,
-) {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        match rows {
-            1 => columns::<1>(left, stride, scales, panel, steps, tile),
-            2 => columns::<2>(left, stride, scales, panel, steps, tile),
-            3 => columns::<3>(left, stride, scales, panel, steps, tile),
-            4 => columns::<4>(left, stride, scales, panel, steps, tile),
-            5 => columns::<5>(left, stride, scales, panel, steps, tile),
-            6 => columns::<6>(left, stride, scales, panel, steps, tile),
-            7 => columns::<7>(left, stride, scales, panel, steps, tile),
-            _ => columns::<ROWS>(left, stride, scales, panel, steps, tile),
-        }
     }
 }
 
@@ -155,13 +201,12 @@ unsafe fn columns<const R: usize>(
     every_row!(store);
 }
 
-/// Puts numbers times their columns of a panel, each with its place in the depth, into row `at` of a
-/// tile, before the rest is added: a sum that was stored just now is slow to be read again.
+/// As [`Integral::put_apart`].
 ///
 /// # Safety
-/// The processor has AVX-512 F. The tile's row may be written and is nobody else's.
+/// As there.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn put_apart(
+unsafe fn put_apart(
     apart: impl Iterator<Item = (f32, usize)>,
     panel: &[u8],
     steps: usize,

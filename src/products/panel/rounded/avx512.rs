@@ -1,6 +1,6 @@
 //! The rounding of a block for processors with AVX-512, whose products are VNNI's.
 
-use super::{BLOCK, Block, FAR, REST_STEPS, SOME};
+use super::{BLOCK, Block, REST_STEPS, SHIFT, SOME, set_apart};
 use crate::products::frozen::CODE_MAX;
 use crate::products::panel::avx512::mask;
 use std::arch::x86_64::{
@@ -11,13 +11,11 @@ use std::arch::x86_64::{
     _mm512_sub_ps,
 };
 
-/// Rounds numbers, each times its factor, to codes plus 128 and gives their scale: not a number
-/// when one of them is none. `codes` may be longer; what is over becomes zeros. `rest`, as long as
-/// the codes or empty, gets what was left over, rounded and plus 128 too; `apart` a block's list of
-/// what is far above the others, of which the codes are zeros, or is empty and gets nothing.
+/// As [`super::round`], which has filled what is over.
 ///
 /// # Safety
-/// The processor has AVX-512 F.
+/// The processor has AVX-512 F. There are a factor and a code for each number, and a rest for each
+/// code or none.
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn round(
     numbers: &[f32],
@@ -26,9 +24,6 @@ pub(super) unsafe fn round(
     rest: &mut [u8],
     apart: &mut [f32],
 ) -> f32 {
-    assert!(rest.is_empty() || rest.len() == codes.len(), "a rest each or none");
-    assert!(factors.len() == numbers.len() && numbers.len() <= BLOCK, "a factor each");
-    assert!(codes.len() >= numbers.len(), "a code each");
     let mut block = Block([0.0; BLOCK]);
     let (mut largest, mut squares) = (_mm512_setzero_ps(), _mm512_setzero_ps());
     for (at, block) in (0..numbers.len()).step_by(SOME).zip(block.0.as_chunks_mut::<SOME>().0) {
@@ -44,9 +39,16 @@ pub(super) unsafe fn round(
         }
     }
     let spread = (_mm512_reduce_max_ps(largest), _mm512_reduce_add_ps(squares));
-    let largest = set_apart(&mut block, numbers.len(), spread, apart);
+    let largest = set_apart(
+        &mut block,
+        numbers.len(),
+        spread,
+        apart,
+        |numbers, bound, pairs| move_over(numbers, bound, pairs),
+        |numbers| self::spread(numbers),
+    );
     let inverse = _mm512_set1_ps(if largest > 0.0 { CODE_MAX / largest } else { 0.0 });
-    let (steps, shift) = (_mm512_set1_ps(REST_STEPS), _mm512_set1_epi32(128));
+    let (steps, shift) = (_mm512_set1_ps(REST_STEPS), _mm512_set1_epi32(SHIFT.into()));
     for (at, some) in (0..numbers.len()).step_by(SOME).zip(block.0.as_chunks::<SOME>().0) {
         let mask = mask(numbers.len() - at);
         // SAFETY: a register of the block; the mask leaves what lies in `codes`, and in `rest`
@@ -64,31 +66,8 @@ pub(super) unsafe fn round(
             }
         }
     }
-    codes[numbers.len()..].fill(128);
-    if let Some(over) = rest.get_mut(numbers.len()..) {
-        over.fill(128);
-    }
     // The largest of some passes over what is no number; their sum does not.
     if spread.1.is_nan() { f32::NAN } else { largest / CODE_MAX }
-}
-
-/// Moves numbers far above the others from a block of `count` to its list, as long as there are any
-/// and room for them; `spread` is its own, and what comes back is the largest size that stays.
-#[target_feature(enable = "avx512f")]
-fn set_apart(block: &mut Block, count: usize, mut spread: (f32, f32), list: &mut [f32]) -> f32 {
-    let mut pairs = list.as_chunks_mut::<2>().0.iter_mut();
-    let used = count.next_multiple_of(SOME);
-    loop {
-        let (largest, squares) = spread;
-        let bound = FAR * (squares / count as f32).sqrt();
-        if largest <= bound || bound.is_nan() || pairs.len() == 0 {
-            break;
-        }
-        move_over(&mut block.0[..used], bound, &mut pairs);
-        spread = self::spread(&block.0[..used]);
-    }
-    pairs.for_each(|pair| *pair = [0.0; 2]);
-    spread.0
 }
 
 /// Moves the numbers larger than a bound to `pairs`, each with its place, while there are any left.
