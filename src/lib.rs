@@ -13,7 +13,7 @@ pub mod block; //     one tokenised, masked sample
 pub mod tokenise; //  Example                 -> Block [T]            tokenizers
 pub mod adapter; //   LoRA factors as plain numbers; PEFT folders
 #[cfg(feature = "engine")]
-pub mod products; //  rows x frozen matrix    -> rows                 AVX-512, AVX2, gemm
+pub mod products; //  rows x frozen matrix    -> rows                 AVX-512, AVX2, NEON, gemm
 #[cfg(feature = "engine")]
 pub mod decoder; //   Base, rows, LoRA        -> one layer on the CPU: forward, back, after a past
 #[cfg(feature = "engine")]

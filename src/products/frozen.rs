@@ -2,14 +2,15 @@
 //!
 //! - In: numbers `[in, out]` in f32 and how to keep them. Out: `x W` and `dy Wᵀ`, in f32.
 //! - `Auto` keeps bf16 or f16 where every number survives it and the processor widens on the way
-//!   (x86-64 with AVX2), else f32: the results are the same. `Bf16` rounds; `Int8` keeps codes of
-//!   -127..=127, one scale for each output and one for each input.
-//! - On processors with AVX-512 VNNI int8 multiplies whole numbers: the rows are rounded too, in
-//!   blocks of 256 with a scale each, but for numbers far above the others. Elsewhere the codes are widened and multiplied in f32.
+//!   (x86-64 with AVX2, aarch64), else f32: the results are the same. `Bf16` rounds; `Int8` keeps
+//!   codes of -127..=127, one scale for each output and one for each input.
+//! - On processors with AVX-512 VNNI or NEON's SDOT int8 multiplies whole numbers: the rows are
+//!   rounded too, in blocks of 256 with a scale each, but for numbers far above the others. Elsewhere
+//!   the codes are widened and multiplied in f32.
 //! - Never here: LoRA, biases, which layer this is.
 
 use super::gemm::{Into, Threads, View, matmul};
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use super::panel::{self, Float, Integer, Out, Quantised, Rounding};
 use super::pool::Pool;
 use super::row;
@@ -96,6 +97,9 @@ impl Floats<'_> {
         let span = at..at + out.len();
         match self {
             Self::F32(numbers) => out.copy_from_slice(&numbers[span]),
+            #[cfg(target_arch = "aarch64")]
+            Self::F16(numbers) => panel::widen_halves(&numbers[span], out),
+            #[cfg(not(target_arch = "aarch64"))]
             Self::F16(numbers) => numbers[span].convert_to_f32_slice(out),
             Self::Bf16(numbers) => {
                 for (out, number) in out.iter_mut().zip(&numbers[span]) {
@@ -237,7 +241,7 @@ impl Frozen {
         left: View<'_>,
         (numbers, stride, into): (&mut [f32], usize, Into),
         #[cfg_attr(
-            not(target_arch = "x86_64"),
+            not(any(target_arch = "x86_64", target_arch = "aarch64")),
             expect(unused_variables, reason = "nothing else rounds rows")
         )]
         finely: bool,
@@ -246,7 +250,7 @@ impl Frozen {
         let (fan_in, fan_out) = self.fans();
         let columns = if side == Side::Straight { fan_out } else { fan_in };
         let side = side.of(self.turned);
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         if let Numbers::Int8 { codes, scales } = &*self.numbers
             && panel::whole_available()
         {
@@ -258,7 +262,7 @@ impl Frozen {
             pool.give(rows.buffers());
             return;
         }
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         if panel::available() {
             let out = Out { numbers, stride, into };
             Float::new(left, self.floats(), self.stored.1, side).product(columns, out);

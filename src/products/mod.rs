@@ -4,12 +4,12 @@
 //! - Every loop over rows is parallel (rayon, the pool in force) and runs on the widest vectors that
 //!   the processor turns out to have; no build flags.
 //! - Invariant: a number of a product with a frozen matrix is summed in one order, whatever rows are
-//!   beside it and however many threads run, where our own kernels serve (`x86-64` with AVX2).
+//!   beside it and however many threads run, where our own kernels serve (x86-64 with AVX2, aarch64).
 //! - Never here: layers, losses, candle, tract.
 
 pub(crate) mod frozen;
 pub(crate) mod gemm;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod panel;
 pub(crate) mod pool;
 mod row;
@@ -19,9 +19,9 @@ pub(crate) use pool::Pool;
 
 /// Whether the invariant holds here.
 pub(crate) fn one_order() -> bool {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     return panel::available();
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     false
 }
 
@@ -38,7 +38,8 @@ pub(crate) fn rows_per_task(rows: usize) -> usize {
     rows.div_ceil(rayon::current_num_threads() * 4).max(1)
 }
 
-/// Runs loops as compiled for AVX2 where the processor has it; elsewhere as the target has it.
+/// Runs loops as compiled for AVX2 where the processor has it; elsewhere as the target has it, which
+/// on aarch64 is with NEON.
 ///
 /// What `work` calls must be inlined, else it stays compiled for the target's oldest processor.
 #[inline(always)]

@@ -49,9 +49,9 @@ fn allowed(kept: HeadWeights) -> f64 {
 }
 
 fn whole() -> bool {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     return panel::whole_available();
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     false
 }
 
@@ -158,10 +158,82 @@ fn avx2_gives_the_products_of_avx_512() {
                 sides.product(columns, out);
                 y
             };
-            let expected: Vec<f64> = run(false).into_iter().map(f64::from).collect();
-            let off = error(&run(true), &expected);
-            assert!(off <= 1e-6, "{kept:?} {rows} {fan_in} {fan_out}: {off}");
+            assert!(run(true) == run(false), "{kept:?} {rows} {fan_in} {fan_out}");
         }
+    }
+}
+
+/// Goal: both instructions give the same numbers. On a processor without SMMLA it is SDOT twice.
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn sdot_gives_the_products_of_smmla() {
+    if !panel::whole_available() {
+        return;
+    }
+    let pool = Pool::default();
+    for (rows, fan_in, fan_out) in SHAPES {
+        let weights = numbers(fan_in * fan_out, 1);
+        let frozen = Frozen::new(weights, (fan_in, fan_out), HeadWeights::Int8);
+        let Numbers::Int8 { codes, scales } = &*frozen.numbers else { return };
+        for (side, rounding) in [Side::Straight, Side::Turned]
+            .into_iter()
+            .flat_map(|side| [Rounding::Once, Rounding::Twice].map(|rounding| (side, rounding)))
+        {
+            let (depth, columns, factors) = match side {
+                Side::Straight => (fan_in, fan_out, &scales.ins),
+                Side::Turned => (fan_out, fan_in, &scales.outs),
+            };
+            let mut x = numbers(rows * depth, 2);
+            // Kept apart where the row is long: in every place of eight.
+            x.chunks_exact_mut(depth).enumerate().for_each(|(i, row)| row[11 * i % depth] = 100.0);
+            let left = Quantised::new(View::dense(&x, rows, depth), factors, rounding, &pool);
+            let run = |dot: bool| {
+                let mut numbers = vec![1f32; rows * columns];
+                let out = Out { numbers: &mut numbers, stride: columns, into: Into::Add };
+                let sides = Integer::new(&left, codes, scales, side);
+                if dot { sides.with_dot() } else { sides }.product(columns, out);
+                numbers
+            };
+            assert!(run(true) == run(false), "{rows} {fan_in} {fan_out}");
+        }
+    }
+}
+
+/// Goal: products have the same bits on every processor that our kernels serve: sums are fused and
+/// in one order. Oracle: what AVX-512 gave on 2026-11-27, as a hash (FNV-1a) of all bits.
+#[test]
+fn products_have_the_bits_of_every_other_processor() {
+    let (pool, (rows, fan_in, fan_out)) = (Pool::default(), (11, 700, 197));
+    let weights = numbers(fan_in * fan_out, 1);
+    let halves = weights.iter().map(|x| f16::from_f32(*x).to_f32()).collect();
+    let (mut x, dy) = (numbers(rows * fan_in, 2), numbers(rows * fan_out, 3));
+    x.chunks_exact_mut(fan_in).step_by(2).for_each(|row| row[5] = 300.0);
+    let hash = |(weights, kept): (Vec<f32>, HeadWeights)| {
+        let frozen = Frozen::new(weights, (fan_in, fan_out), kept);
+        let mut y = vec![0.5f32; rows * fan_out];
+        frozen.forward(View::dense(&x, rows, fan_in), (&mut y, fan_out, Into::Add), &pool);
+        let (mut dx, mut fine) = (vec![0f32; rows * fan_in], vec![0f32; rows * fan_in]);
+        let dy = View::dense(&dy, rows, fan_out);
+        frozen.backward(dy, (&mut dx, Into::Replace), &pool);
+        frozen.backward_finely(dy, &mut fine, &pool);
+        let mut one = vec![0f32; fan_out];
+        frozen.forward_row(&x[..fan_in], &mut one, Into::Replace);
+        let bytes = [y, dx, fine, one].concat().into_iter().flat_map(|x| x.to_bits().to_le_bytes());
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("{hash:x}")
+    };
+    if crate::products::one_order() {
+        let kept = [
+            (weights.clone(), HeadWeights::F32),
+            (halves, HeadWeights::Auto),
+            (weights.clone(), HeadWeights::Bf16),
+        ];
+        assert_eq!(kept.map(hash), ["37e2505f09db6c9b", "a630619cdd1b7545", "ead9d15ee39a742a"]);
+    }
+    if whole() {
+        assert_eq!(hash((weights, HeadWeights::Int8)), "fc7125e00daae1e1");
     }
 }
 

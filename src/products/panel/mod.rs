@@ -10,21 +10,35 @@
 //! Source of the blocking: Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication.
 #![expect(unsafe_code, reason = "vector instructions and disjoint tiles of one output")]
 
+#[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod float;
 mod halves;
 mod integer;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_whole;
 mod right;
 mod rounded;
+#[cfg(target_arch = "x86_64")]
 mod vnni;
+#[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub(super) use float::Float;
 pub(super) use integer::Integer;
+#[cfg(target_arch = "aarch64")]
+pub(super) use neon::{available, whole_available, widen_halves};
 pub(super) use rounded::{Quantised, Rounding};
+#[cfg(target_arch = "x86_64")]
 pub(super) use x86::{available, whole_available};
 
+#[cfg(target_arch = "aarch64")]
+use self::{neon::Floating, neon_whole::Integral};
+#[cfg(target_arch = "x86_64")]
 use self::{vnni::Integral, x86::Floating};
 use super::gemm::Into;
 use rayon::prelude::*;
