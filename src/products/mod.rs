@@ -27,9 +27,9 @@ pub(crate) fn one_order() -> bool {
 
 /// What the products' numbers depend on beside their sides: which kernels this processor gets.
 pub(crate) fn kernels() -> String {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     return format!("{} {}", std::env::consts::ARCH, panel::kernels());
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     std::env::consts::ARCH.to_owned()
 }
 

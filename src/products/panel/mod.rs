@@ -34,7 +34,7 @@ pub(super) use integer::Integer;
 pub(super) use neon::{available, whole_available, widen_halves};
 pub(super) use rounded::{Quantised, Rounding};
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{available, whole_available};
+pub(super) use x86::{available, kernels, whole_available};
 
 #[cfg(target_arch = "aarch64")]
 use self::{neon::Floating, neon_whole::Integral};

@@ -29,6 +29,11 @@ pub(in crate::products) fn whole_available() -> bool {
     is_aarch64_feature_detected!("dotprod")
 }
 
+/// What of this processor chooses the kernels.
+pub(in crate::products) fn kernels() -> String {
+    format!("neon dotprod {}", whole_available())
+}
+
 /// The kernel of products in f32.
 #[derive(Clone, Copy)]
 pub(super) struct Floating;

@@ -17,6 +17,20 @@ pub(in crate::products) fn whole_available() -> bool {
         && is_x86_feature_detected!("avx512vnni")
 }
 
+/// What of this processor chooses the kernels.
+pub(in crate::products) fn kernels() -> String {
+    let found = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512bw", is_x86_feature_detected!("avx512bw")),
+        ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
+        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+    ];
+    let names = found.iter().filter(|(_, found)| *found).map(|(name, _)| *name);
+    names.collect::<Vec<_>>().join(" ")
+}
+
 /// The kernel of products in f32.
 #[derive(Clone, Copy)]
 pub(super) enum Floating {
