@@ -190,7 +190,9 @@ class Learner:
 
         self.torch, self.k, self.replay = torch, 0, arguments.replay
         device = torch.device(arguments.device.replace("metal", "mps"))
-        base = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).to(device)
+        kept = torch.bfloat16 if arguments.dtype == "bf16-weights" else torch.float32
+        base = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=kept).to(device)
+        # PEFT makes an adapter of f32 over weights in bf16, unless it is told not to.
         self.llama = PeftModel.from_pretrained(base, arguments.adapters / "fast", is_trainable=True).base_model.model
         self.autocast = lambda: torch.autocast(device.type, dtype=torch.bfloat16, enabled=arguments.dtype == "bf16")
         named = {name: value for name, value in self.llama.named_parameters() if value.requires_grad}

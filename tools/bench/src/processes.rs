@@ -75,7 +75,11 @@ impl Processes {
                 command.arg("--model").arg(&files.trunk);
             }
             Kind::Step { replay, .. } => {
-                let dtype = if peer == Peer::TorchBf16 { "bf16" } else { "f32" };
+                let dtype = match peer {
+                    Peer::TorchBf16 => "bf16",
+                    Peer::TorchBf16Weights => "bf16-weights",
+                    Peer::TorchF32 | Peer::OnnxRuntime => "f32",
+                };
                 command.args(["step", "--dtype", dtype, "--replay", &replay.to_string()]);
                 command.arg("--model").arg(&files.hugging_face);
                 command.arg("--adapters").arg(&files.adapters);

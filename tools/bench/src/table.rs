@@ -2,7 +2,7 @@
 //!
 //! - A ratio is taken between neighbours in time, and the middle one is shown: what slows the
 //!   machine for minutes slows both.
-//! - Goals are set against the first peer of a work.
+//! - Goals are set against the first peer of a work; of several, the fastest is marked.
 
 use crate::machine;
 use crate::measure::{Line, median};
@@ -112,7 +112,7 @@ A step is forward, backward, clipping, AdamW and average, from token ids; hidden
 blocks are stored on our side and computed again on theirs. Ratios are ours over theirs, the median \
 over rounds. Memory is the most a process held in its life, loading and libraries included; the \
 last ratio of memory leaves out what it held before it loaded a model. The limit is the time of the \
-work's own matrix products in f32 at the peak rate; int8 products can pass it. Difference: the \
+work's own matrix products in f32 at the peak rate; products in bf16 and int8 can pass it. Difference: the \
 largest of losses and gradient norm in the first step, relative; the MSE counts only where both \
 sides compute in f32.
 ";
@@ -143,6 +143,15 @@ impl Measured {
         text
     }
 
+    /// The peer's title, marked where it is the fastest of several.
+    fn named(&self, peer: Peer) -> String {
+        let time_ms = |peer: Peer| self.middle(peer, |_, line| line.median_ms());
+        let others = self.differences.iter().filter(|(other, _)| *other != peer);
+        let others: Vec<f64> = others.map(|(other, _)| time_ms(*other)).collect();
+        let is_fastest = !others.is_empty() && others.iter().all(|&other| time_ms(peer) < other);
+        format!("{}{}", peer.title(), if is_fastest { ", the fastest" } else { "" })
+    }
+
     /// The middle of a figure over the rounds.
     fn middle(&self, peer: Peer, figure: impl Fn(&Round, &Line) -> f64) -> f64 {
         let pairs = self.rounds.iter().flat_map(|round| {
@@ -157,7 +166,7 @@ impl Measured {
         let device_mb = |line: &Line| line.device_mb.unwrap_or(f64::NAN);
         let cells = [
             self.work.title.to_owned(),
-            peer.title().to_owned(),
+            self.named(peer),
             short(of(&|round, _| round.ours.median_ms())),
             short(of(&|_, line| line.median_ms())),
             format!("{:.2}", of(&|round, line| round.ours.median_ms() / line.median_ms())),
@@ -179,7 +188,7 @@ impl Measured {
         let goal = |goal: Option<f64>| goal.map_or_else(String::new, |goal| format!("{goal:.2}"));
         let cells = [
             self.work.title.to_owned(),
-            peer.title().to_owned(),
+            self.named(peer),
             short(of(&|round, _| round.ours.median_ms())),
             short(of(&|_, line| line.median_ms())),
             format!("{:.2}", of(&|round, line| round.ours.median_ms() / line.median_ms())),
@@ -224,6 +233,24 @@ mod tests {
     fn round(gflops: f64, ours_ms: f64, theirs_ms: f64) -> Round {
         let theirs = vec![(Peer::TorchF32, line(theirs_ms, 1000.0))];
         Round { gflops, ours: line(ours_ms, 150.0), theirs }
+    }
+
+    #[test]
+    fn the_fastest_of_several_peers_is_marked() {
+        let theirs =
+            [(Peer::TorchF32, 90.0), (Peer::TorchBf16, 80.0), (Peer::TorchBf16Weights, 70.0)];
+        let differences = theirs.map(|(peer, _)| (peer, 1e-3)).to_vec();
+        let theirs = theirs.map(|(peer, time_ms)| (peer, line(time_ms, 1000.0))).to_vec();
+        let rounds = vec![Round { gflops: 100.0, ours: line(50.0, 150.0), theirs }];
+        let work = Work::named("15m").unwrap();
+        let measured = Measured { work, flops: 3e9, differences, rounds };
+        let named = [Peer::TorchF32, Peer::TorchBf16, Peer::TorchBf16Weights];
+        let expected = [
+            "PyTorch + PEFT, f32",
+            "PyTorch + PEFT, bf16 autocast",
+            "PyTorch + PEFT, bf16 weights, the fastest",
+        ];
+        assert_eq!(named.map(|peer| measured.named(peer)), expected);
     }
 
     #[test]

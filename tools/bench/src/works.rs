@@ -215,7 +215,7 @@ impl Work {
     pub(crate) fn peers(&self, device: Device) -> &'static [Peer] {
         match self.kind {
             Kind::Step { keep, .. } if device == Device::Cpu || keep == DEFAULT => {
-                &[Peer::TorchF32, Peer::TorchBf16]
+                &[Peer::TorchF32, Peer::TorchBf16, Peer::TorchBf16Weights]
             }
             Kind::Trunk { .. } if device == Device::Cpu => &[Peer::OnnxRuntime],
             _ => &[],
@@ -239,6 +239,9 @@ pub(crate) enum Peer {
     /// PyTorch + PEFT with bf16 autocast.
     #[value(name = "bf16")]
     TorchBf16,
+    /// PyTorch + PEFT with the whole model in bf16, and the adapter in f32 as PEFT makes it.
+    #[value(name = "bf16-weights")]
+    TorchBf16Weights,
     /// ONNX Runtime in f32.
     #[value(name = "onnx")]
     OnnxRuntime,
@@ -250,6 +253,7 @@ impl Peer {
         match self {
             Self::TorchF32 => "PyTorch + PEFT, f32",
             Self::TorchBf16 => "PyTorch + PEFT, bf16 autocast",
+            Self::TorchBf16Weights => "PyTorch + PEFT, bf16 weights",
             Self::OnnxRuntime => "ONNX Runtime, f32",
         }
     }
@@ -257,7 +261,7 @@ impl Peer {
     /// Most that its numbers may differ from ours, relative, and the number that may differ more:
     /// the MSE of two hidden states that are nearly equal holds rounding many times over.
     pub(crate) fn allows(self, work: &Work) -> (f64, Option<&'static str>) {
-        let rounded = self == Self::TorchBf16 || work.rounds();
+        let rounded = matches!(self, Self::TorchBf16 | Self::TorchBf16Weights) || work.rounds();
         if rounded { (ROUNDED, Some("distance")) } else { (EXACT, None) }
     }
 }
