@@ -1,6 +1,6 @@
 //! The frozen weights of a decoder layer as they lie in memory.
 //!
-//! - In: a base, and how to keep its numbers. Out: two gains and four matrices.
+//! - In: a base, and how to keep and multiply its numbers. Out: two gains and four matrices.
 //! - Linear layers with one input lie side by side as one matrix, so that a layer is four products.
 //! - Weights are read, narrowed and let go of one matrix at a time: loading takes about the memory
 //!   of what was loaded.
@@ -8,8 +8,7 @@
 
 use crate::adapter::Target;
 use crate::base::{Base, BaseError};
-use crate::products::Frozen;
-use crate::settings::HeadWeights;
+use crate::products::{Form, Frozen};
 
 /// Which of a layer's four products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,16 +70,21 @@ pub(crate) struct Weights {
 
 impl Weights {
     /// Reads layer `index` of the base.
-    pub(crate) fn load(base: &Base, index: usize, kept: HeadWeights) -> Result<Self, BaseError> {
+    pub(crate) fn load(base: &Base, index: usize, form: Form) -> Result<Self, BaseError> {
         let prefix = format!("model.layers.{index}");
         let [qkv, o, gate_up, down] =
-            Part::ALL.map(|part| Projection::load(base, &prefix, part, kept));
+            Part::ALL.map(|part| Projection::load(base, &prefix, part, form));
         Ok(Self {
             input_norm: base.weight(&format!("{prefix}.input_layernorm.weight"))?.data,
             post_norm: base.weight(&format!("{prefix}.post_attention_layernorm.weight"))?.data,
             eps: base.config().norm_eps,
             projections: [qkv?, o?, gate_up?, down?],
         })
+    }
+
+    /// The four matrices.
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &Frozen> {
+        self.projections.iter().map(|projection| &projection.frozen)
     }
 
     /// One of the four matrices.
@@ -90,7 +94,7 @@ impl Weights {
 }
 
 impl Projection {
-    fn load(base: &Base, prefix: &str, part: Part, kept: HeadWeights) -> Result<Self, BaseError> {
+    fn load(base: &Base, prefix: &str, part: Part, form: Form) -> Result<Self, BaseError> {
         let config = base.config();
         let fans = part.targets().iter().map(|target| target.fans(config));
         let fan_in = part.targets().first().map_or(0, |target| target.fans(config).0);
@@ -111,7 +115,7 @@ impl Projection {
             targets.push((target, first));
             first += width;
         }
-        Ok(Self { frozen: Frozen::new(numbers, (fan_in, fan_out), kept), bias, targets })
+        Ok(Self { frozen: Frozen::new(numbers, (fan_in, fan_out), form), bias, targets })
     }
 
     /// Adds the bias to rows `[N, out]`, if there is one.

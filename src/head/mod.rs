@@ -24,7 +24,7 @@ pub use texts::{Decoder, Session};
 
 use crate::adapter::Adapter;
 use crate::base::{Base, BaseError, Config};
-use crate::settings::{Activations, HeadWeights};
+use crate::settings::{Activations, HeadWeights, MatmulPrecision};
 use crate::trunk::Trunk;
 use candle::Candle;
 use cpu::Cpu;
@@ -89,11 +89,13 @@ pub fn logit_rows(activations: Activations) -> usize {
     cpu::rows_at_once(activations)
 }
 
-/// What the CPU's kernels keep in memory, and how; other devices keep f32.
+/// What the CPU's kernels keep in memory, how, and how they multiply; other devices know f32 alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keep {
     /// The frozen linear weights.
     pub weights: HeadWeights,
+    /// How rows are multiplied with them.
+    pub precision: MatmulPrecision,
     /// What the forward pass leaves for the backward pass.
     pub activations: Activations,
 }
@@ -171,6 +173,14 @@ impl Head {
         let config = checked(base, tokens_max)?;
         let engine = Engine::Candle(Box::new(Candle::load(base, tap, backend, tokens_max)?));
         Ok(Self { config, tap, engine })
+    }
+
+    /// Whether all products with frozen matrices are in bf16, and whether any is.
+    pub fn in_bf16(&self) -> [bool; 2] {
+        match &self.engine {
+            Engine::Cpu(cpu) => cpu.in_bf16(),
+            Engine::Candle(_) => [false; 2],
+        }
     }
 
     /// The base's configuration.

@@ -122,8 +122,12 @@ struct Halves {
 fn split(base: &Base, settings: &Settings, backend: &Backend) -> Result<Halves, LearnError> {
     let layers = base.config().layers;
     let tap = layers - settings.layers_of(layers)?;
-    let keep = Keep { weights: settings.head_weights, activations: settings.activations };
-    let proof = format!("head {tap} {:?}: {}", keep.weights, machine());
+    let keep = Keep {
+        weights: settings.head_weights,
+        activations: settings.activations,
+        ..Keep::default()
+    };
+    let proof = format!("head {tap} {:?} {:?}: {}", keep.weights, keep.precision, machine());
     // A GPU's driver may be another one every time.
     let proved = backend.is_cpu() && base.is_proved(&proof);
     let probe = probe(base.config().vocab);

@@ -7,14 +7,18 @@
 //! - On processors with AVX-512 VNNI or NEON's SDOT int8 multiplies whole numbers: the rows are
 //!   rounded too, in blocks of 256 with a scale each, but for numbers far above the others. Elsewhere
 //!   the codes are widened and multiplied in f32.
+//! - At medium precision, on processors with AVX-512 BF16, what is kept in bf16 is multiplied in bf16:
+//!   the rows are rounded to it, the sums are f32. Whatever else is kept, and elsewhere, medium is highest.
 //! - Never here: LoRA, biases, which layer this is.
 
 use super::gemm::{Into, Threads, View, matmul};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use super::panel::{self, Float, Integer, Out, Quantised, Rounding};
+#[cfg(target_arch = "x86_64")]
+use super::panel::{Bf16, Halved};
 use super::pool::Pool;
 use super::row;
-use crate::settings::HeadWeights;
+use crate::settings::{HeadWeights, MatmulPrecision};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use std::sync::Arc;
@@ -27,11 +31,19 @@ const WIDE_AT_ONCE: usize = 256;
 /// Columns that are compared at a time.
 const SOME: usize = 64;
 
+/// How a frozen matrix is kept, and multiplied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Form {
+    pub(crate) weights: HeadWeights,
+    pub(crate) precision: MatmulPrecision,
+}
+
 /// A frozen matrix `[in, out]`.
 pub(crate) struct Frozen {
     /// Rows and columns of the numbers as they lie: in and out, or out and in when turned.
     stored: (usize, usize),
     turned: bool,
+    precision: MatmulPrecision,
     numbers: Arc<Numbers>,
 }
 
@@ -130,21 +142,42 @@ impl Side {
 
 impl Frozen {
     /// Keeps `numbers`, row-major `[in, out]`; `fans` are in and out.
-    pub(crate) fn new(numbers: Vec<f32>, fans: (usize, usize), kept: HeadWeights) -> Self {
-        let (fan_in, fan_out) = fans;
+    pub(crate) fn new(numbers: Vec<f32>, fans: (usize, usize), form: Form) -> Self {
+        let (Form { weights, precision }, (fan_in, fan_out)) = (form, fans);
         assert_eq!(numbers.len(), fan_in * fan_out, "a weight of other sizes");
-        let numbers = match kept {
+        let numbers = match weights {
             HeadWeights::Auto if super::one_order() => narrowest(numbers),
             HeadWeights::F32 | HeadWeights::Auto => Numbers::F32(numbers),
             HeadWeights::Bf16 => Numbers::Bf16(numbers.into_iter().map(bf16::from_f32).collect()),
             HeadWeights::Int8 => int8(&numbers, fan_out),
         };
-        Self { stored: fans, turned: false, numbers: Arc::new(numbers) }
+        Self { stored: fans, turned: false, precision, numbers: Arc::new(numbers) }
     }
 
     /// The same numbers, shared, as the matrix `[out, in]`.
     pub(crate) fn turned(&self) -> Self {
-        Self { stored: self.stored, turned: !self.turned, numbers: Arc::clone(&self.numbers) }
+        let numbers = Arc::clone(&self.numbers);
+        Self { turned: !self.turned, numbers, ..*self }
+    }
+
+    /// The same numbers, multiplied otherwise.
+    pub(crate) fn at(self, precision: MatmulPrecision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// Whether rows are rounded to bf16 and multiplied in it.
+    pub(crate) fn is_multiplied_in_bf16(&self) -> bool {
+        self.halves().is_some()
+    }
+
+    /// The numbers, where they are multiplied in bf16.
+    fn halves(&self) -> Option<&[bf16]> {
+        match &*self.numbers {
+            Numbers::Bf16(numbers) if self.precision == MatmulPrecision::Medium => {
+                super::in_bf16().then_some(numbers)
+            }
+            _ => None,
+        }
     }
 
     /// Whether every number is that of `other`, turned; neither is itself turned.
@@ -191,7 +224,8 @@ impl Frozen {
     }
 
     /// As [`Frozen::backward`] for rows whose small numbers count in sum, as the slopes of logits do:
-    /// where rows are rounded, they are rounded to 16 bits.
+    /// where rows are rounded to 8 bits, they are rounded to 16. In bf16 each number keeps its own digits,
+    /// and rounding once costs less than the rows of the way forward do.
     pub(crate) fn backward_finely(&self, dy: View<'_>, dx: &mut [f32], pool: &Pool) {
         self.product(Side::Turned, dy, (dx, self.fans().0, Into::Replace), true, pool);
     }
@@ -260,6 +294,14 @@ impl Frozen {
             let out = Out { numbers, stride, into };
             Integer::new(&rows, codes, scales, side).product(columns, out);
             pool.give(rows.buffers());
+            return;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(halves) = self.halves() {
+            let rows = Halved::new(left, pool);
+            let out = Out { numbers, stride, into };
+            Bf16::new(&rows, halves, self.stored.1, side).product(columns, out);
+            pool.give([rows.buffer()]);
             return;
         }
         #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

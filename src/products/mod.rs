@@ -14,7 +14,7 @@ mod panel;
 pub(crate) mod pool;
 mod row;
 
-pub(crate) use frozen::Frozen;
+pub(crate) use frozen::{Form, Frozen};
 pub(crate) use pool::Pool;
 
 /// Whether the invariant holds here.
@@ -31,6 +31,14 @@ pub(crate) fn kernels() -> String {
     return format!("{} {}", std::env::consts::ARCH, panel::kernels());
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     std::env::consts::ARCH.to_owned()
+}
+
+/// Whether this processor multiplies in bf16.
+pub(crate) fn in_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return panel::bf16_available();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// Rows a parallel task takes, so that small inputs still split.

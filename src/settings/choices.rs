@@ -1,4 +1,4 @@
-//! Settings that are one of a few: schedule, layers of the distance, what is kept of numbers, device.
+//! Settings that are one of a few: schedule, layers of the distance, how numbers are kept and multiplied, device.
 
 use super::{SettingsError, range};
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,13 @@ choices! {
         Bf16 = "bf16",
         /// Rounded to 8 bits with a scale for each output; rows may be rounded too, for speed.
         Int8 = "int8",
+    }
+    /// How the CPU multiplies rows with the frozen weights of the head.
+    MatmulPrecision, at first Highest {
+        /// In f32, or in whole numbers where the weights are kept in 8 bits.
+        Highest = "highest",
+        /// In bf16 with sums in f32, where the processor can and the weights are kept in bf16; else as highest.
+        Medium = "medium",
     }
     /// What the forward pass keeps for the backward pass on the CPU.
     Activations, at first F32 {

@@ -15,7 +15,7 @@ mod table;
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub use choices::{Activations, Device, EmbeddingLayers, HeadWeights, Schedule};
+pub use choices::{Activations, Device, EmbeddingLayers, HeadWeights, MatmulPrecision, Schedule};
 pub use file::problem;
 pub use limits::*;
 pub use method::Method;

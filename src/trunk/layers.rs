@@ -11,8 +11,7 @@
 use super::{TrunkError, engine};
 use crate::base::{Base, BaseError, Config, Weight};
 use crate::decoder::{self, Context, Sequences, Shape, Turns, Weights};
-use crate::products::{Frozen, Pool};
-use crate::settings::HeadWeights;
+use crate::products::{Form, Frozen, Pool};
 use rayon::prelude::*;
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +25,8 @@ use tract_onnx::tract_core::{as_op, op_as_typed_op, op_out_of_plan};
 pub(super) struct Lower {
     /// `[V, D]`
     pub(super) embedding: Arc<Frozen>,
-    /// The layers below the tap, as narrow as loses nothing.
+    /// The layers below the tap, as narrow as loses nothing and at highest precision: hidden states are
+    /// stored, and must not mix two.
     pub(super) layers: Vec<Arc<Weights>>,
     pub(super) turns: Arc<Turns>,
     /// Buffers of all layers; blocks that run side by side share them.
@@ -37,8 +37,8 @@ impl Lower {
     pub(super) fn load(base: &Base, tap: usize) -> Result<Self, BaseError> {
         let config = base.config();
         let Weight { data, .. } = base.weight("model.embed_tokens.weight")?;
-        let embedding = Frozen::new(data, (config.vocab, config.hidden), HeadWeights::Auto);
-        let layer = |index| Ok(Arc::new(Weights::load(base, index, HeadWeights::Auto)?));
+        let embedding = Frozen::new(data, (config.vocab, config.hidden), Form::default());
+        let layer = |index| Ok(Arc::new(Weights::load(base, index, Form::default())?));
         let layers: Result<_, BaseError> = (0..tap).into_par_iter().map(layer).collect();
         Ok(Self {
             embedding: Arc::new(embedding),

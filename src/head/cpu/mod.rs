@@ -16,7 +16,7 @@ use super::{Group, HeadError, Keep};
 use crate::adapter::Adapter;
 use crate::base::{Base, Config};
 use crate::decoder::{Context, Layer, Sequences, Shape, Turns, Weights, part};
-use crate::products::{Frozen, Pool};
+use crate::products::{Form, Frozen, Pool};
 use crate::settings::{Activations, HeadWeights};
 use crate::trunk::Trunk;
 use above::Above;
@@ -47,8 +47,9 @@ impl Cpu {
         (keep, trunk): (Keep, Option<&Trunk>),
     ) -> Result<Self, HeadError> {
         let config = base.config();
+        let form = Form { weights: keep.weights, precision: keep.precision };
         let all = (tap..config.layers).into_par_iter();
-        let layers = all.map(|index| Weights::load(base, index, keep.weights));
+        let layers = all.map(|index| Weights::load(base, index, form));
         let layers = layers.collect::<Result<_, _>>()?;
         Ok(Self {
             tap,
@@ -57,11 +58,18 @@ impl Cpu {
             layers,
             norm: base.weight("model.norm.weight")?.data,
             eps: config.norm_eps,
-            lm_head: lm_head(base, keep.weights, trunk)?,
+            lm_head: lm_head(base, form, trunk)?,
             turns: Turns::new(config, positions),
             activations: keep.activations,
             pool: Pool::default(),
         })
+    }
+
+    /// Whether all products with frozen matrices are in bf16, and whether any is.
+    pub(super) fn in_bf16(&self) -> [bool; 2] {
+        let matrices = self.layers.iter().flat_map(Weights::matrices).chain([&self.lm_head]);
+        let are: Vec<bool> = matrices.map(Frozen::is_multiplied_in_bf16).collect();
+        [!are.contains(&false), are.contains(&true)]
     }
 
     /// Most tokens of a sequence.
@@ -139,17 +147,18 @@ impl Cpu {
 }
 
 /// lm_head `[D, V]`: the trunk's embedding where both are one and are to be kept alike.
-fn lm_head(base: &Base, kept: HeadWeights, trunk: Option<&Trunk>) -> Result<Frozen, HeadError> {
-    let embedding = trunk.filter(|_| kept == HeadWeights::Auto).map(Trunk::embedding);
+fn lm_head(base: &Base, form: Form, trunk: Option<&Trunk>) -> Result<Frozen, HeadError> {
+    let embedding = trunk.filter(|_| form.weights == HeadWeights::Auto).map(Trunk::embedding);
+    let shared = |embedding: &Frozen| embedding.turned().at(form.precision);
     if let Some(embedding) = embedding.filter(|_| base.is_proved(ONE)) {
-        return Ok(embedding.turned());
+        return Ok(shared(embedding));
     }
     let Config { hidden, vocab, .. } = *base.config();
-    let own = Frozen::new(base.weight("lm_head.weight")?.data, (hidden, vocab), kept);
+    let own = Frozen::new(base.weight("lm_head.weight")?.data, (hidden, vocab), form);
     match embedding {
         Some(embedding) if own.is_turned(embedding) => {
             base.prove(ONE);
-            Ok(embedding.turned())
+            Ok(shared(embedding))
         }
         _ => Ok(own),
     }

@@ -138,7 +138,7 @@ pub(super) unsafe fn tile(
 ///
 /// Pairs, fours, then quarters of registers change places: 64 shuffles for 256 numbers.
 #[target_feature(enable = "avx512f")]
-fn turn(rows: &[__m512; SQUARE], panel: &mut [f32], count: usize) {
+pub(super) fn turn(rows: &[__m512; SQUARE], panel: &mut [f32], count: usize) {
     let pairs: [__m512; SQUARE] = std::array::from_fn(|i| match i % 2 {
         0 => _mm512_unpacklo_ps(rows[i], rows[i + 1]),
         _ => _mm512_unpackhi_ps(rows[i - 1], rows[i]),

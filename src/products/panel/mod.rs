@@ -16,6 +16,8 @@ mod avx2;
 mod avx512;
 mod float;
 mod halves;
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 mod integer;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -28,13 +30,15 @@ mod vnni;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(target_arch = "x86_64")]
+pub(super) use bf16::{Bf16, Halved};
 pub(super) use float::Float;
 pub(super) use integer::Integer;
 #[cfg(target_arch = "aarch64")]
-pub(super) use neon::{available, whole_available, widen_halves};
+pub(super) use neon::{available, kernels, whole_available, widen_halves};
 pub(super) use rounded::{Quantised, Rounding};
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{available, kernels, whole_available};
+pub(super) use x86::{available, bf16_available, kernels, whole_available};
 
 #[cfg(target_arch = "aarch64")]
 use self::{neon::Floating, neon_whole::Integral};

@@ -17,6 +17,14 @@ pub(in crate::products) fn whole_available() -> bool {
         && is_x86_feature_detected!("avx512vnni")
 }
 
+/// Whether it can run those in bf16.
+pub(in crate::products) fn bf16_available() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512bf16")
+}
+
 /// What of this processor chooses the kernels.
 pub(in crate::products) fn kernels() -> String {
     let found = [

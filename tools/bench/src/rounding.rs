@@ -14,7 +14,7 @@ use sapwood::base::Base;
 use sapwood::block::Block;
 use sapwood::head::{Backend, Group, Head, Keep};
 use sapwood::learner::Feed;
-use sapwood::settings::{Activations, HeadWeights};
+use sapwood::settings::{Activations, HeadWeights, MatmulPrecision};
 use sapwood::tokenise::Tokeniser;
 use sapwood::train::{self, Batch, Learners};
 use sapwood::trunk::Trunk;
@@ -37,13 +37,24 @@ const LEARNING_RATE: f32 = 5e-3;
 /// Gradients of every way that are timed; the fastest counts.
 const TIMED: usize = 5;
 
+/// What every way is compared with.
+const EXACT: Keep = Keep {
+    weights: HeadWeights::F32,
+    precision: MatmulPrecision::Highest,
+    activations: Activations::F32,
+};
+const DEFAULT: Keep = Keep { weights: HeadWeights::Auto, ..EXACT };
+const BF16: Keep = Keep { weights: HeadWeights::Bf16, ..EXACT };
+
 /// Every way beside f32 for both, with its name.
-const WAYS: [(&str, HeadWeights, Activations); 5] = [
-    ("weights as narrow as loses nothing (default)", HeadWeights::Auto, Activations::F32),
-    ("activations computed again", HeadWeights::F32, Activations::Recompute),
-    ("activations in bf16", HeadWeights::F32, Activations::Bf16),
-    ("weights in bf16", HeadWeights::Bf16, Activations::F32),
-    ("weights in int8", HeadWeights::Int8, Activations::F32),
+const WAYS: [(&str, Keep); 7] = [
+    ("weights as narrow as loses nothing (default)", DEFAULT),
+    ("activations computed again", Keep { activations: Activations::Recompute, ..EXACT }),
+    ("activations in bf16", Keep { activations: Activations::Bf16, ..EXACT }),
+    ("weights as narrow, medium precision", Keep { precision: MatmulPrecision::Medium, ..DEFAULT }),
+    ("weights in bf16", BF16),
+    ("weights in bf16, medium precision", Keep { precision: MatmulPrecision::Medium, ..BF16 }),
+    ("weights in int8", Keep { weights: HeadWeights::Int8, ..EXACT }),
 ];
 
 /// The table for a model and a text.
@@ -60,11 +71,9 @@ pub(crate) fn table(model: &Path, data: &Path) -> Result<String> {
     let tap = config.layers.checked_sub(LAYERS).context("the model has fewer than four layers")?;
     let trunk = Trunk::load(&base, tap, 1)?;
     let mut feed = Feed::new(&trunk, &blocks, usize::MAX);
-    let head = |weights, activations| {
-        Head::load(&base, tap, &Backend::cpu(), TOKENS, Keep { weights, activations })
-    };
-    let exact = head(HeadWeights::F32, Activations::F32)?;
-    let heads: Result<Vec<Head>, _> = WAYS.iter().map(|way| head(way.1, way.2)).collect();
+    let head = |keep| Head::load(&base, tap, &Backend::cpu(), TOKENS, keep);
+    let exact = head(EXACT)?;
+    let heads: Result<Vec<Head>, _> = WAYS.iter().map(|way| head(way.1)).collect();
     let heads = heads?;
 
     let strength = Strength { rank: 8, alpha: 16.0 };

@@ -6,7 +6,7 @@
 use anyhow::{Result, bail, ensure};
 use sapwood::adapter::Target;
 use sapwood::head::Keep;
-use sapwood::settings::{Activations, Device, HeadWeights};
+use sapwood::settings::{Activations, Device, HeadWeights, MatmulPrecision};
 use serde_json::json;
 
 /// Fresh blocks of a step, and sequences of a trunk pass: B.
@@ -59,7 +59,12 @@ const BASE: Shape = Shape { name: "base", random: None };
 const SMALL: Shape = Shape { name: "15m", random: Some([288, 6, 6, 6, 768, 32_000]) };
 const LARGE: Shape = Shape { name: "135m", random: Some([576, 30, 9, 3, 1536, 49_152]) };
 
-const DEFAULT: Keep = Keep { weights: HeadWeights::Auto, activations: Activations::F32 };
+const DEFAULT: Keep = Keep {
+    weights: HeadWeights::Auto,
+    precision: MatmulPrecision::Highest,
+    activations: Activations::F32,
+};
+const MEDIUM: Keep = Keep { precision: MatmulPrecision::Medium, ..DEFAULT };
 const INT8: Keep = Keep { weights: HeadWeights::Int8, ..DEFAULT };
 const LEAN: Keep = Keep { activations: Activations::Recompute, ..INT8 };
 
@@ -102,7 +107,7 @@ const fn step(layers: usize, replay: usize, keep: Keep) -> Kind {
 }
 
 /// Every row.
-pub(crate) const WORKS: [Work; 12] = [
+pub(crate) const WORKS: [Work; 15] = [
     Work {
         name: "base",
         title: "default base, all layers",
@@ -132,6 +137,13 @@ pub(crate) const WORKS: [Work; 12] = [
         goals: [Some(0.55), Some(0.15)],
     },
     Work {
+        name: "15m-medium",
+        title: "15M shape, all layers, medium precision",
+        shape: SMALL,
+        kind: step(0, 0, MEDIUM),
+        goals: [None, None],
+    },
+    Work {
         name: "15m-lean",
         title: "15M shape, all layers, lean",
         shape: SMALL,
@@ -144,6 +156,13 @@ pub(crate) const WORKS: [Work; 12] = [
         shape: LARGE,
         kind: step(0, 0, DEFAULT),
         goals: [Some(0.65), Some(0.30)],
+    },
+    Work {
+        name: "135m-medium",
+        title: "SmolLM2-135M shape, all layers, medium precision",
+        shape: LARGE,
+        kind: step(0, 0, MEDIUM),
+        goals: [None, None],
     },
     Work {
         name: "135m-lean",
@@ -165,6 +184,13 @@ pub(crate) const WORKS: [Work; 12] = [
         shape: LARGE,
         kind: step(8, BLOCKS, DEFAULT),
         goals: [Some(0.40), Some(0.30)],
+    },
+    Work {
+        name: "135m-ilora-medium",
+        title: "SmolLM2-135M shape, I-LoRA, top 8 layers, 8 + 8 blocks, medium precision",
+        shape: LARGE,
+        kind: step(8, BLOCKS, MEDIUM),
+        goals: [None, None],
     },
     Work {
         name: "135m-ilora-int8",
@@ -226,6 +252,7 @@ impl Work {
     pub(crate) fn rounds(&self) -> bool {
         let Kind::Step { keep, .. } = self.kind else { return false };
         matches!(keep.weights, HeadWeights::Bf16 | HeadWeights::Int8)
+            || keep.precision == MatmulPrecision::Medium
             || keep.activations == Activations::Bf16
     }
 }
