@@ -5,7 +5,7 @@ use super::console::{Console, bytes};
 use super::host;
 use sapwood::base::Base;
 use sapwood::head::Backend;
-use sapwood::learner::{Memory, Tokens, spec, threads};
+use sapwood::learner::{Memory, Tokens, multiplies_in_bf16, spec, threads};
 use sapwood::settings::{Device, Reader};
 use serde_json::json;
 use std::fmt::Write;
@@ -28,6 +28,11 @@ pub(crate) fn run(args: &Doctor, console: &Console) -> anyhow::Result<()> {
     for (device, found) in &devices {
         writeln!(text, "device {device}: {found}")?;
     }
+    let products = match multiplies_in_bf16() {
+        true => "f32, bf16 with --matmul-precision medium",
+        false => "f32",
+    };
+    writeln!(text, "products of the CPU: {products}")?;
     writeln!(text, "threads: {}", threads(&settings))?;
     if let Some(available) = available {
         writeln!(text, "memory to be had: {}", bytes(available))?;
@@ -36,6 +41,7 @@ pub(crate) fn run(args: &Doctor, console: &Console) -> anyhow::Result<()> {
         "event": "doctor",
         "version": env!("CARGO_PKG_VERSION"),
         "devices": devices.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        "bf16_products": multiplies_in_bf16(),
         "threads": threads(&settings),
         "available_bytes": available,
     });

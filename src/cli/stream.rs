@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
         fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     }
     let engines = Engines::load_within(model, &settings, 0, host::available_bytes())?;
-    engines.backend.notice().map_or(Ok(()), |notice| console.warn(notice))?;
+    engines.notices(&settings).iter().try_for_each(|notice| console.warn(notice))?;
     let tokeniser = chosen::tokeniser(model, &engines)?;
     let mut domains = domains(args, &settings, &tokeniser, console)?;
     let asked = |method: &&Method| args.methods.is_empty() || args.methods.contains(method);

@@ -12,7 +12,8 @@ use crate::base::Base;
 use crate::block::Block;
 use crate::generate::Generator;
 use crate::head::{Backend, Below, Head, Keep};
-use crate::settings::{Device, HeadWeights, Settings};
+use crate::products;
+use crate::settings::{Device, HeadWeights, MatmulPrecision, Settings};
 use crate::train::Whitening;
 use crate::trunk::{Trunk, Whole, machine, trim};
 use ndarray::{Array2, Array3};
@@ -22,8 +23,8 @@ use std::sync::{Arc, Mutex};
 /// Most that a logit may differ, relative to the largest: both engines compute in f32, so what is
 /// left is the order of sums through L layers; a wrong weight or mask is off by far more.
 const PROBE_TOLERANCE: f32 = 1e-3;
-/// The same when the head's weights are rounded: 2^-9 a weight in bf16, 2^-8 of the largest in
-/// int8, and L layers of it. Logits of another model differ by about 1.
+/// The same when the head's weights or rows are rounded: 2^-8 of a number in bf16 and of the largest
+/// in int8, and L layers of it. Logits of another model differ by about 1.
 const ROUNDED_TOLERANCE: f32 = 0.15;
 
 /// What whitening is made from: texts, the shape of the adapter, its strength.
@@ -105,6 +106,28 @@ impl Engines {
         Ok(Self { base, trunk, head, below, backend, own, whitening, model: model.to_path_buf() })
     }
 
+    /// What a user should know of what was asked for and cannot be had, a sentence each.
+    pub fn notices(&self, settings: &Settings) -> Vec<String> {
+        let notices = self.backend.notice().map(str::to_owned).into_iter();
+        notices.chain(self.precision_notice(settings)).collect()
+    }
+
+    /// Why medium precision computes as highest, or does in part.
+    fn precision_notice(&self, settings: &Settings) -> Option<String> {
+        let [all, some] = self.head.in_bf16();
+        if settings.matmul_precision == MatmulPrecision::Highest || all {
+            return None;
+        }
+        let why = match (self.backend.is_cpu(), products::in_bf16(), some) {
+            (false, ..) => format!("{} multiplies in f32", self.backend.name()),
+            (_, false, _) => "this processor has no AVX-512 BF16".to_owned(),
+            (.., false) => "the head's weights are not kept in bf16".to_owned(),
+            (.., true) => "some of the head's weights are not kept in bf16".to_owned(),
+        };
+        let reach = if some { "in part as" } else { "as" };
+        Some(format!("--matmul-precision medium computes {reach} highest: {why}"))
+    }
+
     /// What writes texts with these very weights, also while they learn.
     pub fn generator(&self) -> Generator<'_> {
         Generator::new(&self.trunk, self.below.as_deref(), &self.head)
@@ -124,8 +147,8 @@ fn split(base: &Base, settings: &Settings, backend: &Backend) -> Result<Halves, 
     let tap = layers - settings.layers_of(layers)?;
     let keep = Keep {
         weights: settings.head_weights,
+        precision: settings.matmul_precision,
         activations: settings.activations,
-        ..Keep::default()
     };
     let proof = format!("head {tap} {:?} {:?}: {}", keep.weights, keep.precision, machine());
     // A GPU's driver may be another one every time.
@@ -142,11 +165,11 @@ fn split(base: &Base, settings: &Settings, backend: &Backend) -> Result<Halves, 
     let got = head.logits(None, &trunk.hidden(&probe)?)?;
     trim();
     let error = distance(&got, &expected);
-    let tolerance = match settings.head_weights {
-        // Only the CPU's kernels keep rounded weights.
-        HeadWeights::Bf16 | HeadWeights::Int8 if backend.is_cpu() => ROUNDED_TOLERANCE,
-        _ => PROBE_TOLERANCE,
-    };
+    // Only the CPU's kernels round weights or rows.
+    let is_rounded = matches!(settings.head_weights, HeadWeights::Bf16 | HeadWeights::Int8)
+        || settings.matmul_precision == MatmulPrecision::Medium;
+    let tolerance =
+        if is_rounded && backend.is_cpu() { ROUNDED_TOLERANCE } else { PROBE_TOLERANCE };
     if error.is_nan() || error > tolerance {
         return Err(LearnError::Probe { error, tolerance });
     }
@@ -181,6 +204,11 @@ pub fn threads(settings: &Settings) -> usize {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     }
+}
+
+/// Whether this processor multiplies in bf16, for `--matmul-precision medium`.
+pub fn multiplies_in_bf16() -> bool {
+    products::in_bf16()
 }
 
 /// Two short rows of ids spread over the vocabulary; settings allow no block shorter than two.

@@ -116,8 +116,8 @@ fn learn_and_judge(
 ) -> Result<Outcome, LearnError> {
     material.check()?;
     state.may_commit()?;
-    if let Some(notice) = engines.backend.notice() {
-        let _ = tell(&Event::Warning { message: notice.to_owned() });
+    for message in engines.notices(settings) {
+        let _ = tell(&Event::Warning { message });
     }
     let config = engines.base.config();
     let spec = spec(config, settings)?.over(state.ranks());

@@ -12,7 +12,7 @@ use crate::adapter::{Module, Spec};
 use crate::base::{Base, Config};
 use crate::block::Block;
 use crate::head;
-use crate::settings::{Activations, HeadWeights, Settings};
+use crate::settings::{Activations, HeadWeights, MatmulPrecision, Settings};
 use crate::state::State;
 use crate::trunk;
 use serde::Serialize;
@@ -230,7 +230,13 @@ impl Sizes {
             Activations::Recompute => NUMBER * (learning * rows * d + kept + rows * thin.layer),
         };
         let logits = wide(head::logit_rows(settings.activations)) * self.vocab;
-        tape + NUMBER * (rows * (8 * d + 3 * f + q) + 2 * logits)
+        // Rows that are rounded, two numbers in the place of one: the widest of a layer, both slopes of
+        // its MLP, and slopes of logits.
+        let rounded = match settings.matmul_precision {
+            MatmulPrecision::Highest => 0,
+            MatmulPrecision::Medium => rows * f.max(q / 2 + kv) + logits / 2,
+        };
+        tape + NUMBER * (rows * (8 * d + 3 * f + q) + rounded + 2 * logits)
     }
 
     /// Temporary buffers of the trunk while every thread reads blocks of full length.

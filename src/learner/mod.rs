@@ -25,7 +25,7 @@ mod texts;
 pub use anchor::{own_texts, whitening};
 pub use choices::{Answers, accuracy};
 pub use course::{Bench, Course, Cursor, StepReport};
-pub use engines::{Engines, threads};
+pub use engines::{Engines, multiplies_in_bf16, threads};
 pub use evaluate::{HeldOut, Pulse};
 pub use events::{Event, Score, Text, Who};
 pub use feed::Feed;

@@ -249,6 +249,9 @@ impl Settings {
         if self.activations != Activations::Bf16 {
             values.remove("activations");
         }
+        if self.matmul_precision == MatmulPrecision::Highest {
+            values.remove("matmul-precision");
+        }
         Ok(values.into_iter().map(|(key, value)| (format!("--{key}"), value.to_string())).collect())
     }
 }

@@ -3,7 +3,9 @@
 //! - In: a value, or its text on a command line. Out: the value, or what was expected of it.
 //! - Invariant: a range holds no NaN, so a comparison by range refuses that too.
 
-use super::{Activations, Device, EmbeddingLayers, HeadWeights, Schedule, TARGET_MODULES};
+use super::{
+    Activations, Device, EmbeddingLayers, HeadWeights, MatmulPrecision, Schedule, TARGET_MODULES,
+};
 use serde_json::Value;
 use std::fmt::{Debug, Display};
 use std::ops::RangeInclusive;
@@ -138,6 +140,7 @@ typed! {
     Schedule => Kind::Choice(Schedule::WORDS),
     EmbeddingLayers => Kind::Choice(EmbeddingLayers::WORDS),
     HeadWeights => Kind::Choice(HeadWeights::WORDS),
+    MatmulPrecision => Kind::Choice(MatmulPrecision::WORDS),
     Activations => Kind::Choice(Activations::WORDS),
     Device => Kind::Device,
 }

@@ -25,8 +25,8 @@ fn flags_win_over_the_file_and_the_file_over_the_defaults() -> Result<(), Settin
 
 #[test]
 fn what_a_checkpoint_keeps_of_settings_gives_them_back() -> Result<(), SettingsError> {
-    let text =
-        "rank = 4\nreplay-bytes = 70000\nlr-schedule = 'linear'\ntarget-modules = ['q_proj']";
+    let text = "rank = 4\nreplay-bytes = 70000\nlr-schedule = 'linear'\n\
+                target-modules = ['q_proj']\nmatmul-precision = 'medium'";
     let settings = Settings::from_toml(text)?;
     let again = Settings::default().merge(Overrides::from_identity(&settings.identity()?)?);
     assert_eq!(again, settings);
@@ -126,8 +126,14 @@ fn what_a_checkpoint_keeps_changes_with_the_numbers_only() -> Result<(), Setting
         ..Settings::default()
     };
     assert_eq!(exact.identity()?, begun);
-    let rounded = Settings { head_weights: HeadWeights::Int8, ..Settings::default() };
-    assert_ne!(rounded.identity()?, begun);
+    for rounded in [
+        Settings { head_weights: HeadWeights::Int8, ..Settings::default() },
+        Settings { matmul_precision: MatmulPrecision::Medium, ..Settings::default() },
+    ] {
+        assert_ne!(rounded.identity()?, begun);
+    }
+    // A checkpoint of a version that knew no other precision is one of highest.
+    assert!(begun.iter().all(|(name, _)| name != "--matmul-precision"));
     Ok(())
 }
 

@@ -142,3 +142,37 @@ fn a_job_in_less_memory_takes_the_same_steps() {
         assert!((plain - rounded).abs() < 0.03 * plain, "{plain} and {rounded}");
     }
 }
+
+/// Goal: what was asked for and cannot be had is said, and then computes what it says. Oracle: the
+/// losses of a job at highest precision.
+#[test]
+fn medium_precision_is_said_to_be_highest_where_it_cannot_be_had() {
+    let fixture = fixture();
+    let place = tempfile::tempdir().unwrap();
+    let run = |name: &str, more: &[&str]| {
+        let state = place.path().join(name);
+        let told = fixture.adapt(&state, &fixture.at("pump.jsonl"), &[&["--json"], more].concat());
+        let told = events(&told);
+        let of = |name: &'static str| told.iter().filter(move |event| event["event"] == name);
+        let losses: Vec<f64> = of("step").map(|event| event["loss"].as_f64().unwrap()).collect();
+        let said = of("warning").map(|event| event["message"].as_str().unwrap().to_owned());
+        (losses, said.filter(|said| said.contains("--matmul-precision")).collect::<Vec<_>>())
+    };
+    let medium = ["--matmul-precision", "medium", "--head-weights"];
+    let (exact, nothing) = run("exact", &["--head-weights", "f32"]);
+    let (same, said) = run("same", &[&medium[..], &["f32"]].concat());
+    assert!(nothing.is_empty() && exact == same, "{nothing:?}: {exact:?} and {same:?}");
+    assert!(said.len() == 1 && said[0].contains("medium computes as highest"), "{said:?}");
+
+    let doctor = one(&accepted(&["doctor", "--json"]));
+    let (highest, _) = run("highest", &["--head-weights", "bf16"]);
+    let (rounded, said) = run("rounded", &[&medium[..], &["bf16"]].concat());
+    match doctor["bf16_products"].as_bool().unwrap() {
+        true => assert!(said.is_empty() && rounded != highest, "{said:?}: {rounded:?}"),
+        false => assert!(said.len() == 1 && rounded == highest, "{said:?}: {rounded:?}"),
+    }
+    // Rounding moves a loss by far less than twelve steps do.
+    for (highest, rounded) in highest.iter().zip(&rounded) {
+        assert!((highest - rounded).abs() < 0.03 * highest, "{highest} and {rounded}");
+    }
+}
