@@ -261,6 +261,10 @@ impl Layer<'_> {
         (out, into, single): (&mut [f32], Into, bool),
         narrow: &mut [Vec<f32>],
     ) {
+        // Of a batch without labels no row is wanted.
+        if x.is_empty() {
+            return;
+        }
         let projection = self.weights.projection(part);
         let (fan_in, stride) = projection.frozen.fans();
         let input = View::dense(x, x.len() / fan_in, fan_in);
@@ -286,6 +290,9 @@ impl Layer<'_> {
         back: &mut Back<'_>,
         mut dx: Option<&mut [f32]>,
     ) {
+        if dy.is_empty() {
+            return;
+        }
         let Projection { frozen, targets, .. } = self.weights.projection(part);
         let ((fan_in, stride), all) = (frozen.fans(), Threads::All);
         let rows = dy.len() / stride;
@@ -298,7 +305,7 @@ impl Layer<'_> {
             let Lora { index, module, a, b } = lora;
             let (r, scale, (a_place, b_place)) =
                 (module.rank, module.scale, places(self.modules, module));
-            let dy = View::new(&dy[first.min(dy.len())..], rows, module.fan_out, stride);
+            let dy = View::new(&dy[first..], rows, module.fan_out, stride);
             let mut slope = self.pool.take(rows * r);
             let b = View::dense(b, module.fan_out, r);
             matmul(&mut slope, r, dy, b, scale, Into::Replace, all);
