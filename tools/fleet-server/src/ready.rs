@@ -27,13 +27,19 @@ pub struct Faults {
 /// Looks. `judges`: whether this server makes candidates.
 pub fn faults(home: &Home, judges: bool) -> Faults {
     let (mut faults, mut other) = (Vec::new(), Vec::new());
+    if let Err(error) = room(home).and_then(|()| home.blobs.reach()) {
+        faults.push(format!("no file is kept: {error}"));
+    }
+    let row = "select version from meta";
+    if let Err(error) = home.book.read(row, &[]) {
+        // A database that is away is waited for at each question: one is enough.
+        faults.push(format!("the book is not read: {error}"));
+        return Faults { grave: faults, other };
+    }
     // A write that changes nothing is a write all the same.
     let write = Statement::one("update meta set version = version", []);
     if let Err(error) = home.book.write(vec![write]) {
         faults.push(format!("the book is not written: {error}"));
-    }
-    if let Err(error) = room(home) {
-        faults.push(format!("no file is kept: {error}"));
     }
     if let Err(error) = home.online() {
         // Who judges elsewhere, or approves, has the key there.

@@ -9,7 +9,9 @@ mod common;
 use common::proxy::{Fault, Proxy};
 use common::s3::{self, bytes, weed};
 use common::{candidate, fleet};
-use fleet_server::ports::{Clock, SystemClock};
+use fleet_server::home::{Home, Wish, init};
+use fleet_server::ports::{Clock, SystemChance, SystemClock};
+use fleet_server::ready::faults;
 use fleet_server::rounds::NONE;
 use fleet_server::store::blobs::{BlobError, Blobs};
 use sapwood_protocol::fleet::id::Hash;
@@ -37,6 +39,25 @@ fn a_store_that_lets_a_second_creation_pass_is_refused_by_its_name() {
     strict.plan(|_, _| Fault::Says(501, "NotImplemented"));
     let error = strict.blobs(folder.path(), "strict").probe().unwrap_err().to_string();
     assert!(error.contains("501 NotImplemented") && strict.said("PUT") == [501], "{error}");
+}
+
+/// One look at the bucket, for whoever asks whether the server can do its work.
+#[test]
+fn a_bucket_that_is_away_is_told_by_one_look() {
+    let (folder, proxy) = (tempfile::tempdir().unwrap(), Proxy::in_memory(true));
+    let path = folder.path().join("fleet");
+    let wish = Wish { folder: &path, name: "valves", tls: None, now_ms: 1 };
+    init(&wish, &SystemChance).unwrap();
+    let mut home = Home::open(&path).unwrap();
+    home.blobs = proxy.blobs(&path.join("blobs"), "away");
+    assert!(faults(&home, false).is_ready());
+    for (status, code) in [(503, "SlowDown"), (403, "AccessDenied"), (404, "NoSuchBucket")] {
+        proxy.plan(move |_, _| Fault::Says(status, code));
+        let told = faults(&home, false).grave;
+        let line = format!("{status} {code}");
+        assert!(told.len() == 1 && told[0].starts_with("no file is kept: s3://away"), "{told:?}");
+        assert!(told[0].contains(&line) && proxy.said("GET").len() == 1, "{told:?}");
+    }
 }
 
 /// What passes is tried again: no answer, an answer that was lost, a store that is slow or confused.

@@ -5,12 +5,16 @@ mod common;
 
 use common::{Device, Fleet, Served, candidate, client_tls, fleet, made, read};
 use fleet_server::home::Home;
+use fleet_server::ready::faults;
+use fleet_server::store::{Book, BookError, Row, Statement, Value};
 use sapwood_protocol::fleet::code::Code;
 use sapwood_protocol::fleet::key::SecretKey;
 use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn ask(health: SocketAddr, method: &str, path: &str) -> common::Reply {
     #[expect(clippy::disallowed_methods, reason = "the other end of the server's interface")]
@@ -82,6 +86,41 @@ fn what_keeps_a_server_from_its_work_is_told_by_readyz() {
     assert!(status == 503 && text.contains("within a minute (blobs)"), "{text}");
     fleet.wind(std::time::Duration::from_secs(61));
     assert_eq!((ready(&fleet).0, lab.call("GET", &url, b"").unwrap().status), (200, 200));
+}
+
+/// A book that is away, and says so only after a while.
+#[derive(Debug, Default)]
+struct Away(AtomicUsize);
+
+impl Away {
+    fn asked<T>(&self) -> Result<T, BookError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Err(BookError::Failed { problem: "Connection refused".to_owned() })
+    }
+}
+
+impl Book for Away {
+    fn read(&self, _sql: &'static str, _values: &[Value]) -> Result<Vec<Row>, BookError> {
+        self.asked()
+    }
+
+    fn write(&self, _transaction: Vec<Statement>) -> Result<Vec<Vec<Row>>, BookError> {
+        self.asked()
+    }
+}
+
+/// Each question waits for the database: whoever asks has gone before the third is answered.
+#[test]
+fn a_book_that_is_away_is_asked_once_and_told_in_one_line() {
+    let mut fleet = Fleet::new();
+    fleet.server = None;
+    let mut home = Home::open(&fleet.folder()).unwrap();
+    let away = Arc::new(Away::default());
+    home.book = away.clone();
+    let told = faults(&home, true);
+    assert_eq!(told.grave.len() + told.other.len(), 1, "{told:?}");
+    assert!(told.grave[0].contains("Connection refused"), "{told:?}");
+    assert_eq!(away.0.load(Ordering::SeqCst), 1);
 }
 
 /// Where candidates are made, the key that signs them is part of the work.

@@ -49,6 +49,9 @@ impl Said {
     }
 }
 
+/// A list of nothing.
+const EMPTY: &str = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+
 /// What is behind it.
 enum Store {
     Real(SocketAddr),
@@ -191,6 +194,7 @@ impl Store {
                     }
                     ("HEAD", Some(bytes)) => Said { body: Vec::new(), ..done(bytes) },
                     ("GET", Some(bytes)) => done(bytes),
+                    ("GET", None) if heard.path.contains("list-type=") => done(EMPTY.into()),
                     _ => error(404, "NoSuchKey"),
                 }
             }

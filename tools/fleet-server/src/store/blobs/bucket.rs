@@ -53,6 +53,11 @@ impl Bucket {
         self.s3.probe()
     }
 
+    /// Whether it answers.
+    pub(super) fn reach(&self) -> Result<(), BlobError> {
+        self.s3.reach()
+    }
+
     pub(super) fn keep(&self, file: &Path, hash: Hash) -> Result<(), BlobError> {
         let _room = self.s3.room(fs::metadata(file).map_err(disk(file))?.len());
         let bytes = fs::read(file).map_err(disk(file))?;

@@ -115,6 +115,18 @@ impl Blobs {
         Ok(())
     }
 
+    /// Whether the store answers now: one look, and nothing is changed.
+    ///
+    /// # Errors
+    /// [`BlobError`].
+    pub fn reach(&self) -> Result<(), BlobError> {
+        match &self.kept {
+            // What a folder would say a draft in it says.
+            Kept::Folder(_) => Ok(()),
+            Kept::Bucket(bucket) => bucket.reach(),
+        }
+    }
+
     /// Removes what a server that died has left half written. Only for one who is alone here.
     ///
     /// # Errors

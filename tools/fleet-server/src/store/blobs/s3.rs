@@ -24,12 +24,16 @@ use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt;
 
+/// The folder of what is created to see what comes of it.
+const PROBES: &str = "probe";
 /// How often a request is made at most.
 const TRIES: u32 = 6;
 /// The longest wait after the first try, doubled after each other.
 const WAIT: Duration = Duration::from_millis(200);
 /// How long an answer may take, and the next piece of one.
 const ANSWER: Duration = Duration::from_secs(15);
+/// How long one may take where somebody only asks how it is.
+const REACH: Duration = Duration::from_secs(3);
 /// Bytes a second that a line must carry.
 const SLOWEST: u64 = 256 << 10;
 /// Bytes that are in memory on their way out at the same time.
@@ -212,13 +216,25 @@ impl S3 {
         listed.map_err(|failure| self.failed("LIST", folder, &failure))
     }
 
+    /// Whether the bucket answers: one try, and nothing is changed.
+    pub(super) fn reach(&self) -> Result<(), BlobError> {
+        let path = self.path(PROBES);
+        let asked = async { self.store.list(Some(&path)).next().await.transpose().map(drop) };
+        let failure = match self.wait(async { timeout(REACH, asked).await }) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => Failure::of(&error),
+            Err(_) => Failure::Unheard(format!("no answer in {} s", REACH.as_secs())),
+        };
+        Err(self.failed("LIST", PROBES, &failure))
+    }
+
     /// Whether two creations of one name conflict: a look-alike was seen that did not see to it.
     pub(super) fn probe(&self) -> Result<(), BlobError> {
         let mut chance = [0; 16];
         let drawn = getrandom::fill(&mut chance);
         drawn.map_err(|error| self.failed("PUT", "probe", &Failure::Unheard(error.to_string())))?;
         let name: String = chance.iter().map(|byte| format!("{byte:02x}")).collect();
-        let name = format!("probe/{name}");
+        let name = format!("{PROBES}/{name}");
         self.create(&name, b"first".to_vec())?;
         let again = self.create(&name, b"second".to_vec());
         // Best effort: a probe that stays is a few bytes.
