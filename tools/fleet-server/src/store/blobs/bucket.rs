@@ -48,7 +48,7 @@ impl Bucket {
         Ok(Self { s3: S3::new(place, credentials)?, cache })
     }
 
-    /// Whether two creations of one name conflict.
+    /// Whether all is allowed, and two creations of one name conflict.
     pub(super) fn probe(&self) -> Result<(), BlobError> {
         self.s3.probe()
     }

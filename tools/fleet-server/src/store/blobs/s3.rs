@@ -228,7 +228,8 @@ impl S3 {
         Err(self.failed("LIST", PROBES, &failure))
     }
 
-    /// Whether two creations of one name conflict: a look-alike was seen that did not see to it.
+    /// Whether all is allowed that will be asked for, and two creations of one name conflict: a look-alike was
+    /// seen that did not see to it.
     pub(super) fn probe(&self) -> Result<(), BlobError> {
         let mut chance = [0; 16];
         let drawn = getrandom::fill(&mut chance);
@@ -237,12 +238,16 @@ impl S3 {
         let name = format!("{PROBES}/{name}");
         self.create(&name, b"first".to_vec())?;
         let again = self.create(&name, b"second".to_vec());
-        // Best effort: a probe that stays is a few bytes.
-        let _ = self.delete(&name);
-        match again? {
-            Created::Old => Ok(()),
-            Created::New => Err(BlobError::Lax { place: self.place.to_string() }),
+        let read = self.tried(0, "GET", &name, &async |path| {
+            self.store.get_opts(path, GetOptions::default()).await.map(drop)
+        });
+        let gone = self.delete(&name);
+        if again? == Created::New {
+            return Err(BlobError::Lax { place: self.place.to_string() });
         }
+        read.map_err(|failure| self.failed("GET", &name, &failure))?;
+        gone?;
+        self.list(PROBES).map(drop)
     }
 
     /// Makes a request until it is answered for good.
