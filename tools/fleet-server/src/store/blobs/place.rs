@@ -101,6 +101,10 @@ impl Place {
             Some("path") => false,
             Some(_) => return Err(wrong("the style is neither path nor virtual")),
         };
+        let is_plain = found.endpoint.as_deref().is_some_and(|url| url.starts_with("http://"));
+        if is_plain && found.ca.is_some() {
+            return Err(wrong("ca needs an endpoint with https://"));
+        }
         let named = found.endpoint.as_deref().is_none_or(|url| !is_address(url));
         match found.is_virtual && !named {
             true => Err(wrong("style=virtual needs an endpoint with a name")),
@@ -155,7 +159,8 @@ impl fmt::Display for Place {
 }
 
 fn one_word(text: &str) -> String {
-    text.chars().filter(char::is_ascii_alphanumeric).take(20).collect()
+    let plain = |letter: &char| letter.is_ascii_alphanumeric() || *letter == '_';
+    text.chars().filter(plain).take(20).collect()
 }
 
 fn is_bucket(name: &str) -> bool {
@@ -290,6 +295,8 @@ mod tests {
             ("s3://bucket?cache_mib=99999999999", "cache_mib"),
             ("s3://bucket?secret=secret", "there is no option \"secret\""),
             ("s3://bucket?ca=", "there is no option \"ca\""),
+            ("s3://bucket?cache_mb=1", "there is no option \"cache_mb\""),
+            ("s3://bucket?endpoint=http://host&ca=/etc/ca.pem", "ca needs an endpoint with https"),
         ] {
             let error = Place::read(address).unwrap_err().to_string();
             assert!(error.contains(expected) && error.lines().count() == 1, "{address}: {error}");
