@@ -45,6 +45,16 @@ fn a_book_of_version_1_is_refused_until_it_is_upgraded_and_keeps_its_rows() {
     assert_eq!(rows(&book), before);
     book.write(vec![Statement::one(AUDIT, [5_u64.into()])]).unwrap();
     assert_eq!(count(&book, "select max(id) from audit"), 5);
+    // Half of a copy is no book of an older version, and two in one place are none.
+    book.write(vec![Statement::one("update meta set version = 0", [])]).unwrap();
+    let half = fleet_server::store::upgrade::upgrade(&book).unwrap_err().to_string();
+    assert!(half.contains("begun by a move that was cut, which can be said again"), "{half}");
+    let twice =
+        "insert into meta(version, fleet, name, created) select 2, fleet, name, 1 from meta";
+    book.write(vec![Statement::one(twice, [])]).unwrap();
+    drop(book);
+    let error = Sqlite::open(&path).unwrap_err().to_string();
+    assert!(error.contains("its table meta has 2 rows, expected one"), "{error}");
 }
 
 #[test]

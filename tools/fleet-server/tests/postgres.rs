@@ -294,13 +294,19 @@ fn a_database_that_is_away_is_told_and_nothing_was_written() {
     place.open();
     // A book is not made over another.
     let error = Postgres::create(address, &[]).unwrap_err().to_string();
-    assert!(error.contains("already exists"), "{error}");
+    assert!(error.contains("already exists: expected a database without a book"), "{error}");
     assert_eq!(uses(&place.open()).len(), 1);
     for wrong in ["none", "postgres"] {
         let address = address.replace("/fleet?", &format!("/{wrong}?"));
         let error = Postgres::open(&address).unwrap_err().to_string();
         assert!(error.contains("does not exist"), "{error}");
+        assert_eq!(error.contains("no book is here, or it was moved away"), wrong == "postgres");
     }
+    // Nobody has it open: a lock by the name of no schema is not had.
+    let poor = "create role poor login; revoke usage on schema public from public";
+    service.psql("fleet", poor).unwrap();
+    let error = Postgres::open_alone(&address.replace("fleet@", "poor@")).unwrap_err().to_string();
+    assert!(error.contains("its user may use no schema of its search path"), "{error}");
 }
 
 /// The texts of statements in the sources.

@@ -85,8 +85,14 @@ pub(crate) fn check(book: &dyn Book, place: &str) -> Result<(), OpenError> {
 /// [`BookError`].
 pub fn version(book: &dyn Book) -> Result<u64, BookError> {
     let rows = book.read("select version from meta", &[])?;
-    match rows.first().and_then(|row| row.first()) {
-        Some(Value::Integer(version)) => Ok(u64::try_from(*version).unwrap_or(0)),
-        other => Err(BookError::Field { expected: "a version", got: format!("{other:?}") }),
+    match (rows.len(), rows.first().and_then(|row| row.first())) {
+        (1, Some(Value::Integer(version))) => Ok(u64::try_from(*version).unwrap_or(0)),
+        (1, other) => Err(BookError::Field { expected: "a version", got: format!("{other:?}") }),
+        // A copy that was put back over another, or by halves.
+        (count, _) => Err(BookError::Failed {
+            problem: format!(
+                "its table meta has {count} rows, expected one: put a whole copy back into an empty place"
+            ),
+        }),
     }
 }

@@ -37,6 +37,11 @@ const STEPS: &[Step] = &[
 /// [`BookError`]: it is of a version in between, or as it was.
 pub fn upgrade(book: &dyn Book) -> Result<u64, BookError> {
     let before = schema::version(book)?;
+    if before == 0 || before > VERSION {
+        let problem =
+            format!("it has book version {before}, expected 1 to {VERSION}: {}", hint(before));
+        return Err(BookError::Failed { problem });
+    }
     for step in STEPS.iter().filter(|step| step.from >= before) {
         let text = if book.is_shared() { step.postgres } else { step.sqlite };
         let mut all: Vec<Statement> = text.iter().map(|text| Statement::any(text, [])).collect();
@@ -47,7 +52,7 @@ pub fn upgrade(book: &dyn Book) -> Result<u64, BookError> {
     match schema::version(book)? {
         VERSION => Ok(before),
         got => {
-            let problem = format!("it has book version {got}, expected 1 to {VERSION}");
+            let problem = format!("it has book version {got}, expected {VERSION}");
             Err(BookError::Failed { problem })
         }
     }

@@ -93,12 +93,19 @@ fn told(at: usize, error: &Error) -> Fault {
         let source = std::error::Error::source(error).map(ToString::to_string);
         let text = source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
         // What the client itself cannot say it could not the next time either.
-        let is_own = text.contains("parameter") || text.contains("deserializing");
+        let is_own = ["parameter", "deserializing", "invalid configuration"]
+            .iter()
+            .any(|part| text.contains(part));
+        if text.contains("password missing") {
+            return failed("it wants a password, expected one in PGPASSWORD");
+        }
         return if is_own { failed(text) } else { Fault::Gone(text) };
     };
     let (code, text) = (said.code().code(), said.message().to_owned());
     match code {
         "57014" => failed("a statement took longer than 5 s"),
+        "42P01" => failed(format!("{text}: no book is here, or it was moved away")),
+        "42P07" => failed(format!("{text}: expected a database without a book")),
         "57P01" | "57P02" | "57P03" | "25P03" | "53300" => Fault::Gone(text),
         _ if code.starts_with("08") => Fault::Gone(text),
         _ if code.starts_with("40") => Fault::Again(text),
@@ -141,13 +148,18 @@ impl Link {
             self.client.simple_query(asks).await
         };
         let said = timeout(ANSWER, said).await.map_err(slow)?.map_err(|error| told(0, &error))?;
-        let is_had = said.iter().any(
-            |message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("t")),
-        );
-        match (is_had, hold) {
-            (true, _) => Ok(self),
-            (false, Hold::Shared) => Err(Fault::Held("another program upgrades or moves it")),
-            (false, Hold::Alone) => {
+        let answer = said.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        match (answer, hold) {
+            (Some("t"), _) => Ok(self),
+            // A lock by the name of a schema that is none is neither had nor refused.
+            (None, _) => Err(failed(
+                "its user may use no schema of its search path, expected one with the right to create tables",
+            )),
+            (Some(_), Hold::Shared) => Err(Fault::Held("another program upgrades or moves it")),
+            (Some(_), Hold::Alone) => {
                 Err(Fault::Held("another program has it open, expected that all are stopped"))
             }
         }
