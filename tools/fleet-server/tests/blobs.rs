@@ -277,4 +277,13 @@ fn a_fleets_blobs_move_into_a_bucket_and_back() {
     for file in &files {
         assert!(fleet.home().blobs.read(Hash::of(file)).unwrap() == *file);
     }
+    // Both at once: what has moved when the other cannot is said.
+    let nowhere = "postgres://fleet@127.0.0.1:1/fleet?sslmode=disable";
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fleet-server"));
+    command.args(["move", "--blobs", &place, "--database", nowhere, "--folder"]).arg(&folder);
+    command.env("AWS_ACCESS_KEY_ID", s3::KEY_ID).env("AWS_SECRET_ACCESS_KEY", s3::SECRET);
+    let half = common::refused(&command.output().unwrap());
+    assert!(half.contains("the blobs have moved, the book has not: "), "{half}");
+    let again = common::said(&moves(&place));
+    assert!(again.contains("\"blobs\":0"), "{again}");
 }

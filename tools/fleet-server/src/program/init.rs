@@ -63,6 +63,10 @@ impl Init {
 /// An address in an argument, which everybody on the machine sees.
 pub(super) fn plain(address: Option<&str>) -> Result<Option<String>> {
     let is_seen = address.is_some_and(store::has_password);
-    ensure!(!is_seen, "a password in an argument is seen by all, expected PGPASSWORD");
+    let expected = match address.is_some_and(|address| address.starts_with("s3:")) {
+        true => "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        false => "PGPASSWORD",
+    };
+    ensure!(!is_seen, "a password in an argument is seen by all, expected {expected}");
     Ok(address.map(str::to_owned))
 }

@@ -2,7 +2,7 @@
 
 use super::init::plain;
 use super::shown::show;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use fleet_server::home::{self, Moved};
 use fleet_server::store::blobs::Copied;
 use serde_json::{Value, json};
@@ -37,7 +37,11 @@ impl Move {
             text.push(self.carry(place, &mut told)?);
         }
         if let Some(place) = &self.database {
-            text.push(self.relocate(place, &mut told)?);
+            let relocated = self.relocate(place, &mut told);
+            text.push(match &self.blobs {
+                Some(_) => relocated.context("the blobs have moved, the book has not")?,
+                None => relocated?,
+            });
         }
         show(self.json, &told, &text.join("\n"))
     }
@@ -64,7 +68,11 @@ impl Move {
             home::carry(&self.folder, bucket.as_deref(), |_| {})?;
         told["blobs"] =
             json!({"blobs": blobs, "bytes": bytes, "before": before, "damaged": damaged});
-        let mut text = format!("{}: {blobs} blobs, each as it was", self.folder.display());
+        let folder = self.folder.display();
+        let mut text = match blobs {
+            0 => format!("{folder}: no blob to move, or all were there already"),
+            _ => format!("{folder}: {blobs} blobs, each as it was"),
+        };
         for hash in damaged {
             text.push_str(&format!("\n{hash} was damaged, and is not there"));
         }
