@@ -3,7 +3,8 @@
 //! - At a speed of 1 it is `fleet-server serve`, as anybody would start it; at another the command `serve` of
 //!   this program, which gives the server's library simulated time, so that deadlines, stages and signatures
 //!   are as fast as the devices.
-//! - Either is a process of its own, killed at the end: what it costs is read from `/proc`.
+//! - Either is a process of its own, killed at the end: what it costs is read from `/proc`. Where this program
+//!   is killed itself, it ends too: the fast one when nobody holds its input, the real one on Linux.
 
 use crate::line::Server;
 use crate::time::Time;
@@ -93,6 +94,9 @@ pub fn start(
     let is_real = time.speed() == 1.0;
     let program = if is_real { &programs.server } else { &programs.own };
     let mut command = Command::new(program);
+    if is_real && cfg!(target_os = "linux") {
+        command.args(["beneath", &std::process::id().to_string()]).arg(program);
+    }
     command.arg("serve").arg("--folder").arg(folder);
     if is_real {
         command.args(["--json", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"]);
@@ -101,7 +105,7 @@ pub fn start(
         command.args(["--speed", &time.speed().to_string()]);
     }
     let log_file = File::create(log).with_context(|| log.display().to_string())?;
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file).spawn();
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log_file).spawn();
     let mut running = Running(child.with_context(|| program.display().to_string())?);
     let out = running.0.stdout.take().context("a pipe")?;
     let mut line = String::new();
@@ -113,7 +117,7 @@ pub fn start(
     Ok((running, Server { address, host: format!("localhost:{}", address.port()) }))
 }
 
-/// Serves a folder in simulated time, until this process is killed.
+/// Serves a folder in simulated time, until this process is killed or its input ends.
 ///
 /// # Errors
 /// What the server's library says.
@@ -125,7 +129,8 @@ pub fn serve(folder: &Path, time: Time) -> Result<()> {
     let settings = Settings { clock: Arc::new(time), look, rate, ..Settings::new(folder) };
     let server = serve::start(settings)?;
     println!("{}", serde_json::json!({ "listen": server.address }));
-    loop {
-        std::thread::park();
-    }
+    // Nothing is ever said there: whoever holds the other end lives.
+    io::copy(&mut io::stdin().lock(), &mut io::sink())?;
+    drop(server);
+    Ok(())
 }

@@ -142,3 +142,43 @@ fn the_memory_of_a_server_is_flat_over_rounds() {
     let (early, end) = (grown[grown.len() / 3], grown[grown.len() - 1]);
     assert!(end < early + (8 << 20), "{grown:?}");
 }
+
+/// Whoever is killed ends nothing by itself: its servers would go on, and have the database.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_ends_with_the_simulator_that_is_killed() {
+    let place = tempfile::tempdir().unwrap();
+    let mut simulator = std::process::Command::new(env!("CARGO_BIN_EXE_fleet-sim"))
+        .args(["run", "--devices", "2", "--speed", "10", "--minutes", "1000", "--out"])
+        .arg(place.path())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let children = format!("/proc/{0}/task/{0}/children", simulator.id());
+    let wait = |done: &dyn Fn() -> bool| {
+        let mut looks = 0..400;
+        looks.any(|_| {
+            done() || {
+                std::thread::park_timeout(std::time::Duration::from_millis(50));
+                false
+            }
+        })
+    };
+    let server = || {
+        let all = std::fs::read_to_string(&children).unwrap_or_default();
+        all.split_whitespace().next().map(str::to_owned)
+    };
+    assert!(wait(&|| server().is_some()), "no server began");
+    let stat = Path::new("/proc").join(server().unwrap()).join("stat");
+    simulator.kill().unwrap();
+    simulator.wait().unwrap();
+    // One that has ended, and whom nobody has asked how, is a zombie.
+    let is_gone =
+        || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")) || !stat.exists();
+    let is_gone = wait(&is_gone);
+    if !is_gone {
+        let process = stat.parent().unwrap().file_name().unwrap();
+        std::process::Command::new("kill").arg(process).status().unwrap();
+    }
+    assert!(is_gone, "the server goes on");
+}
