@@ -70,8 +70,8 @@ struct Run {
     /// Play a bad release; the operator takes it back so many simulated minutes after it was paused.
     #[arg(long, value_name = "MINUTES", num_args = 0..=1, default_missing_value = "60")]
     drill: Option<u64>,
-    /// What else the cohort's policy says, JSON: quota, min_devices, merge, stage_h.
-    #[arg(long, default_value = "{}")]
+    /// What else the new fleet's policy says, JSON: quota, min_devices, merge, stage_h.
+    #[arg(long, default_value = "{}", conflicts_with = "link")]
     policy: String,
     /// Simulated minutes of a trial.
     #[arg(long, default_value = "10")]
@@ -122,10 +122,10 @@ struct Run {
     #[arg(long, value_name = "URL", conflicts_with = "link")]
     database: Option<String>,
     /// Servers of the new fleet, which have one database.
-    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=16))]
+    #[arg(long, default_value = "1", conflicts_with = "link", value_parser = clap::value_parser!(u32).range(1..=16))]
     replicas: u32,
     /// The server's program, where it does not lie beside this one.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "link")]
     server: Option<PathBuf>,
     /// Where the report goes.
     #[arg(long, value_name = "DIR", default_value = "fleet-sim")]

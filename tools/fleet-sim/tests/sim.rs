@@ -143,6 +143,25 @@ fn the_memory_of_a_server_is_flat_over_rounds() {
     assert!(end < early + (8 << 20), "{grown:?}");
 }
 
+/// A fleet that is there has a policy, servers and a number of them: another is not taken and passed over.
+#[test]
+fn what_a_fleet_that_is_there_has_already_cannot_be_asked_for() {
+    let hex = "ab".repeat(32);
+    let link = format!(
+        "sapwood+https://127.0.0.1:1/#fleet={}&token={hex}&trust={hex}&pin={hex}",
+        "ab".repeat(16)
+    );
+    for (option, value) in [("--policy", "{}"), ("--replicas", "2"), ("--server", "x")] {
+        let said = std::process::Command::new(env!("CARGO_BIN_EXE_fleet-sim"))
+            .args(["run", "--devices", "2", "--link", &link, option, value])
+            .output()
+            .unwrap();
+        let error = String::from_utf8(said.stderr).unwrap();
+        assert_eq!(said.status.code(), Some(2), "{error}");
+        assert!(error.contains(option) && error.contains("cannot be used with"), "{error}");
+    }
+}
+
 /// Whoever is killed ends nothing by itself: its servers would go on, and have the database.
 #[cfg(target_os = "linux")]
 #[test]
