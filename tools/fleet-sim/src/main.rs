@@ -4,12 +4,14 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use fleet_server::aggregate::attacks::Attack;
 use fleet_server::home::Stores;
+use fleet_server::store::has_password;
 use fleet_sim::run::{self, Orders, Scenario};
 use fleet_sim::servers::{self, Programs};
 use fleet_sim::shape::{SHAPES, Shape};
 use fleet_sim::time::Time;
 use fleet_sim::weather::Weather;
 use sapwood_protocol::fleet::link::Link;
+use sapwood_protocol::fleet::message::told;
 use serde_json::{Map, Value};
 use std::io::Write;
 use std::path::PathBuf;
@@ -177,8 +179,24 @@ fn uplink(text: &str) -> Result<u64, String> {
     if (1..=1_000_000).contains(&number) { Ok(1000 * number) } else { Err(wrong()) }
 }
 
+/// The command line as a report may show it: without the token with which devices enrol.
+fn asked(arguments: impl Iterator<Item = String>) -> String {
+    let shown = |argument: String| match argument.split_once("token=") {
+        Some((before, rest)) => {
+            let after = rest.find('&').and_then(|end| rest.get(end..)).unwrap_or_default();
+            format!("{before}token=...{after}")
+        }
+        None => argument,
+    };
+    arguments.map(shown).collect::<Vec<_>>().join(" ")
+}
+
 impl Run {
     fn scenario(&self) -> Result<Scenario> {
+        ensure!(
+            !self.database.as_deref().is_some_and(has_password),
+            "a password in an argument is seen by all, expected PGPASSWORD"
+        );
         ensure!(self.lab <= self.devices, "--lab {} of --devices {}", self.lab, self.devices);
         ensure!(
             self.copied <= self.devices,
@@ -205,7 +223,7 @@ impl Run {
         let every_ms = self.every * MINUTE_MS;
         let hasty = !self.stages;
         Ok(Scenario {
-            asked: std::env::args().collect::<Vec<_>>().join(" "),
+            asked: asked(std::env::args()),
             devices: self.devices,
             lab: self.lab,
             copied: self.copied,
@@ -281,8 +299,22 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", told(error.chain()));
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_shows_no_token() {
+        let given = ["fleet-sim", "run", "--link", "sapwood+https://a/#fleet=b&token=secret&pin=c"];
+        let shown = asked(given.into_iter().map(str::to_owned));
+        assert_eq!(shown, "fleet-sim run --link sapwood+https://a/#fleet=b&token=...&pin=c");
+        let last = asked(std::iter::once("--link=sapwood+https://a/#token=secret".to_owned()));
+        assert_eq!(last, "--link=sapwood+https://a/#token=...");
     }
 }

@@ -201,3 +201,18 @@ fn a_server_ends_with_the_simulator_that_is_killed() {
     }
     assert!(is_gone, "the server goes on");
 }
+
+/// A report shows how it was made, and is shown around: a password never comes so far.
+#[test]
+fn a_password_in_an_argument_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let said = std::process::Command::new(env!("CARGO_BIN_EXE_fleet-sim"))
+        .args(["run", "--speed", "10", "--out"])
+        .arg(place.path())
+        .args(["--database", "postgres://fleet:secret@127.0.0.1:1/fleet"])
+        .output()
+        .unwrap();
+    let error = String::from_utf8(said.stderr).unwrap();
+    assert!(error.contains("seen by all, expected PGPASSWORD"), "{error}");
+    assert!(!said.status.success() && !error.contains("secret"), "{error}");
+}
