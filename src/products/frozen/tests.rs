@@ -1,6 +1,6 @@
 //! Products of kept matrices against plain sums in f64, over shapes that fit no tile.
 
-mod bf16;
+mod medium;
 
 use super::*;
 
