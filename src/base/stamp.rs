@@ -14,7 +14,6 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 /// Its name in a model folder.
@@ -80,11 +79,11 @@ impl Stamp {
 
     /// Writes it, if that is possible: a reader sees the old one or the new one.
     pub(super) fn write(&self, dir: &Path) {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
         let Ok(body) = serde_json::to_string(self) else { return };
         let check = blake3::hash(body.as_bytes()).to_hex();
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let partial = dir.join(format!("{FILE}.{}.{count}.partial", std::process::id()));
+        // One name for all: a killed program leaves one file behind and not one each, and what two write
+        // at once does not fit its hash.
+        let partial = dir.join(format!("{FILE}.partial"));
         // A folder that others own, or a full disk: the next start finds everything out again.
         let written = fs::write(&partial, format!("{HEAD}{check}\n{body}"))
             .and_then(|()| fs::rename(&partial, dir.join(FILE)));
