@@ -330,7 +330,8 @@ fn a_deletion_that_is_done_late_takes_nothing_that_is_named() {
     blobs.settle(now_ms + 15 * 60_000, |_| Ok::<_, BlobError>(true)).unwrap();
     proxy.do_it_now();
     assert!(!blobs.has(hash).unwrap());
-    // The server is killed and begins again.
+    // The server is killed and begins again, which tries the key for a deletion too.
+    proxy.plan(|_, _| Fault::None);
     let blobs = proxy.blobs(folder.path(), &bucket);
     blobs.clear_drafts().unwrap();
     blobs.settle(0, |_| Ok::<_, BlobError>(true)).unwrap();
