@@ -332,8 +332,12 @@ fn launchd_is_waited_for_before_it_gets_the_next_file() {
             if [ -e going ]; then n=$(($(cat going) - 1)); echo $n >going\n\
             [ $n -gt 0 ] || { rm loaded going; exit 113; }; fi;;\n\
         bootstrap) [ ! -e loaded ] || exit 5; : >loaded;;\nesac\n";
-    fs::write(&tool, script).unwrap();
-    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(folder.path().join("script"), script).unwrap();
+    // Written by another process: what this one holds open, a program that another test starts at that
+    // moment holds too, and a file that is open for writing cannot be run.
+    let mut install = Command::new("install");
+    install.args(["-m", "755"]).arg(folder.path().join("script")).arg(&tool);
+    assert!(install.status().unwrap().success());
     let path = format!("{}:/usr/bin:/bin", folder.path().display());
     let run = |words: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_firmware-host"));

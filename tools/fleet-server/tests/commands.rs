@@ -282,13 +282,10 @@ fn a_key_that_has_a_role_is_given_no_other() {
 fn a_demo_that_is_killed_takes_its_programs_with_it() {
     let place = tempfile::tempdir().unwrap();
     let at = |name: &str| place.path().join(name);
-    std::fs::copy(env!("CARGO_BIN_EXE_fleet-server"), at("fleet-server")).unwrap();
     let script = format!("#!/bin/sh\necho $$ > {}; exec sleep 100\n", at("pid").display());
-    for name in ["firmware-host", "sapwood"] {
-        std::fs::write(at(name), &script).unwrap();
-        std::fs::set_permissions(at(name), std::os::unix::fs::PermissionsExt::from_mode(0o700))
-            .unwrap();
-    }
+    std::fs::write(at("script"), script).unwrap();
+    common::install(Path::new(env!("CARGO_BIN_EXE_fleet-server")), &at("fleet-server"));
+    ["firmware-host", "sapwood"].iter().for_each(|name| common::install(&at("script"), &at(name)));
     let mut demo = Command::new(at("fleet-server"));
     demo.args(["demo", "--models"]).arg(place.path()).arg("--folder").arg(at("demo"));
     let mut child = demo.stderr(std::process::Stdio::null()).spawn().unwrap();

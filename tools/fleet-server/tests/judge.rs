@@ -10,7 +10,6 @@ use fleet_server::store::Book;
 use sapwood_protocol::fleet::message::Installed;
 use serde_json::json;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -72,9 +71,8 @@ echo "{{\"event\": \"text\", \"bits_per_byte\": $bits}}"
             model = self.program.model.display(),
             turns = counts.display(),
         );
-        fs::write(&self.program.sapwood, script).unwrap();
-        let mode = fs::Permissions::from_mode(0o700);
-        fs::set_permissions(&self.program.sapwood, mode).unwrap();
+        fs::write(self.at("script"), script).unwrap();
+        common::install(&self.at("script"), &self.program.sapwood);
     }
 
     /// The bits per byte that it says, turn by turn.

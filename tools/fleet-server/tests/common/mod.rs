@@ -20,7 +20,7 @@ pub(crate) mod s3;
 
 pub(crate) use device::{Device, Line, Reply, Stream, adapter, facts, meta, read};
 pub(crate) use over::over_every_store;
-pub(crate) use program::{Served, is_gone, json, refused, run, said, written};
+pub(crate) use program::{Served, install, is_gone, json, refused, run, said, written};
 pub(crate) use rounds::{
     candidate, cohort, fleet, fleet_with, given, open, own, patient, promote, release, so_far,
     until,

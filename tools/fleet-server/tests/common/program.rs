@@ -22,6 +22,13 @@ pub(crate) fn run(folder: &Path, arguments: &[&str]) -> Output {
     command.arg(first).args(second).arg("--folder").arg(folder).args(rest).output().unwrap()
 }
 
+/// A program is written by another process: what this one holds open, a program that another test
+/// starts at that moment holds too, and a file that is open for writing cannot be run.
+pub(crate) fn install(from: &Path, to: &Path) {
+    let mut install = Command::new("install");
+    assert!(install.args(["-m", "755"]).arg(from).arg(to).status().unwrap().success());
+}
+
 pub(crate) fn said(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout.clone()).unwrap()
