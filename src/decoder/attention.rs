@@ -2,19 +2,23 @@
 //!
 //! - In: queries, keys and values side by side, `[N, qkv]`, the N rows of some sequences one after the
 //!   other. Sequences run in parallel, and none sees another.
-//! - Never more than `TILE` rows of scores a thread.
+//! - The heads that share a key are one matrix (GQA arXiv 2305.13245), some tokens at a time: a thread has
+//!   the scores of one such tile.
 //! - Never here: padding, masks, allocation of what outlives a call.
 
 use super::Turns;
 use super::kernels::{dot, exp, maximum, sum};
 use crate::base::Config;
-use crate::products::gemm::{Into, Threads, View, matmul};
-use crate::products::wide;
+use crate::products::gemm::{Into, View};
+use crate::products::{near, wide};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Rows of queries whose scores are alive at a time.
-const TILE: usize = 64;
+/// Rows of a tile, about: two panels of the kernels, and enough that packing keys and values costs
+/// little beside the products.
+const ROWS: usize = 96;
+/// Tokens of a tile: the fewer, the less is computed of what no row may see.
+const TOKENS: Range<usize> = 16..64;
 
 /// The sizes of a base's attention.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +61,87 @@ impl Shape {
     /// What scores are multiplied with.
     pub(crate) fn scale(&self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
+    }
+
+    /// Tokens of a tile.
+    fn tokens(&self) -> usize {
+        (ROWS / self.group()).clamp(TOKENS.start, TOKENS.end)
+    }
+
+    /// Most rows of a tile of a sequence of `t` tokens.
+    fn rows(&self, t: usize) -> usize {
+        self.tokens().min(t) * self.group()
+    }
+
+    /// The tiles of a sequence of `t` tokens.
+    fn tiles(&self, t: usize) -> impl Iterator<Item = Tile> {
+        let step = self.tokens();
+        (0..self.kv_heads).flat_map(move |key_head| {
+            let starts = (0..t).step_by(step);
+            starts.map(move |start| Tile { key_head, tokens: start..t.min(start + step) })
+        })
+    }
+
+    /// Where a tile's keys and values stand in a row of `qkv`.
+    fn places(&self, tile: &Tile) -> (usize, usize) {
+        let k = self.q() + tile.key_head * self.head_dim;
+        (k, k + self.kv())
+    }
+
+    /// The first `seen` keys and values of a tile.
+    fn pair<'a>(&self, tile: &Tile, qkv: &'a [f32], seen: usize) -> [View<'a>; 2] {
+        let (k, v) = self.places(tile);
+        [k, v].map(|from| View::new(&qkv[from..], seen, self.head_dim, self.qkv()))
+    }
+}
+
+/// Some tokens' queries that share a key head: a matrix whose rows are token by token the heads.
+struct Tile {
+    key_head: usize,
+    tokens: Range<usize>,
+}
+
+impl Tile {
+    fn rows(&self, shape: &Shape) -> usize {
+        self.tokens.len() * shape.group()
+    }
+
+    /// Tokens that its last row sees.
+    fn seen(&self) -> usize {
+        self.tokens.end
+    }
+
+    /// Token and head of a row.
+    #[inline(always)]
+    fn of(&self, shape: &Shape, row: usize) -> (usize, usize) {
+        let group = shape.group();
+        (self.tokens.start + row / group, self.key_head * group + row % group)
+    }
+
+    /// Where its part of each of its tokens' rows stands, rows `stride` apart.
+    fn spans(&self, shape: &Shape, stride: usize) -> impl Iterator<Item = Range<usize>> {
+        let width = shape.group() * shape.head_dim;
+        let first = self.key_head * width;
+        self.tokens.clone().map(move |token| {
+            let from = token * stride + first;
+            from..from + width
+        })
+    }
+
+    /// Its rows of numbers, times `scale`.
+    fn gather(&self, shape: &Shape, (from, stride): (&[f32], usize), scale: f32, rows: &mut [f32]) {
+        let to = rows.chunks_exact_mut(shape.group() * shape.head_dim);
+        for (span, rows) in self.spans(shape, stride).zip(to) {
+            rows.iter_mut().zip(&from[span]).for_each(|(row, number)| *row = number * scale);
+        }
+    }
+
+    /// Its rows to where they belong, times `scale`.
+    fn scatter(&self, shape: &Shape, rows: &[f32], scale: f32, (to, stride): (&mut [f32], usize)) {
+        let from = rows.chunks_exact(shape.group() * shape.head_dim);
+        for (span, rows) in self.spans(shape, stride).zip(from) {
+            to[span].iter_mut().zip(rows).for_each(|(number, row)| *number = row * scale);
+        }
     }
 }
 
@@ -146,42 +231,41 @@ pub(crate) fn rope(
     });
 }
 
-/// Causal attention of rotated `qkv` `[N, qkv]` into `out` `[N, q]`; `lse` `[N, heads]`, those of a
-/// sequence `[heads, T]`, keeps each row's log-sum-exp for the backward pass.
+/// Causal attention of rotated `qkv` `[N, qkv]` into `out` `[N, q]`; `lse` `[N, heads]` keeps each row's
+/// log-sum-exp for the backward pass.
 pub(crate) fn attention(
     (shape, sequences): (&Shape, &Sequences),
     qkv: &[f32],
     out: &mut [f32],
     lse: &mut [f32],
 ) {
-    let (stride, q_width, width) = (shape.qkv(), shape.q(), shape.head_dim);
-    let places = sequences.split_mut(out, q_width).into_par_iter();
-    let places = places.zip(sequences.split_mut(lse, shape.heads));
+    let (stride, width, heads) = (shape.qkv(), shape.head_dim, shape.heads);
+    let places = sequences.split_mut(out, shape.q()).into_par_iter();
+    let places = places.zip(sequences.split_mut(lse, heads));
     places.zip(sequences.split(qkv, stride)).for_each(|((out, lse), qkv)| {
         let t = qkv.len() / stride;
-        let mut scores = vec![0f32; TILE.min(t) * t];
-        for (head, lse) in lse.chunks_exact_mut(t.max(1)).enumerate() {
-            let k = (shape.heads + head / shape.group()) * width;
-            let v = k + shape.kv();
-            for start in (0..t).step_by(TILE) {
-                let (rows, seen) = (TILE.min(t - start), (start + TILE).min(t));
-                let q = View::new(&qkv[start * stride + head * width..], rows, width, stride);
-                let keys = View::new(&qkv[k..], seen, width, stride).transposed();
-                matmul(&mut scores, seen, q, keys, shape.scale(), Into::Replace, Threads::One);
-                let tile = scores.chunks_exact_mut(seen).zip(&mut lse[start..start + rows]);
-                wide(
-                    #[inline(always)]
-                    || {
-                        for (row, (scores, lse)) in tile.enumerate() {
-                            *lse = softmax_causal(scores, start + row + 1);
-                        }
-                    },
-                );
-                let values = View::new(&qkv[v..], seen, width, stride);
-                let probabilities = View::dense(&scores, rows, seen);
-                let out = &mut out[start * q_width + head * width..];
-                matmul(out, q_width, probabilities, values, 1.0, Into::Replace, Threads::One);
-            }
+        let most = shape.rows(t);
+        let mut scores = vec![0f32; most * t];
+        let [mut queries, mut mixed] = [0, 1].map(|_| vec![0f32; most * width]);
+        for tile in shape.tiles(t) {
+            let (rows, seen) = (tile.rows(shape), tile.seen());
+            let queries = &mut queries[..rows * width];
+            tile.gather(shape, (qkv, stride), shape.scale(), queries);
+            let queries = View::dense(queries, rows, width);
+            let [keys, values] = shape.pair(&tile, qkv, seen);
+            near(&mut scores, seen, queries, keys.transposed(), Into::Replace);
+            wide(
+                #[inline(always)]
+                || {
+                    for (row, scores) in scores.chunks_exact_mut(seen).take(rows).enumerate() {
+                        let (token, head) = tile.of(shape, row);
+                        lse[token * heads + head] = softmax_causal(scores, token + 1);
+                    }
+                },
+            );
+            let mixed = &mut mixed[..rows * width];
+            near(mixed, width, View::dense(&scores, rows, seen), values, Into::Replace);
+            tile.scatter(shape, mixed, 1.0, (out, shape.q()));
         }
     });
 }
@@ -207,12 +291,12 @@ pub(crate) fn softmax_causal(scores: &mut [f32], seen: usize) -> f32 {
 ///
 /// Two loops: in one, the compiler does not know that the slices do not overlap.
 #[inline(always)]
-fn softmax_backward_row(scores: &mut [f32], slopes: &mut [f32], lse: f32, along: f32, scale: f32) {
+fn softmax_backward_row(scores: &mut [f32], slopes: &mut [f32], lse: f32, along: f32) {
     for score in &mut *scores {
         *score = exp(*score - lse);
     }
     for (slope, score) in slopes.iter_mut().zip(scores) {
-        *slope = *score * (*slope - along) * scale;
+        *slope = *score * (*slope - along);
     }
 }
 
@@ -225,20 +309,20 @@ pub(crate) fn attention_backward(
     dqkv: &mut [f32],
     wants_keys: bool,
 ) {
-    let (stride, q_width) = (shape.qkv(), shape.q());
+    let (stride, q) = (shape.qkv(), shape.q());
     let places = sequences.split_mut(dqkv, stride).into_par_iter();
-    let read = sequences.split(out, q_width).into_par_iter().zip(sequences.split(dout, q_width));
+    let read = sequences.split(out, q).into_par_iter().zip(sequences.split(dout, q));
     let read = read.zip(sequences.split(qkv, stride)).zip(sequences.split(lse, shape.heads));
     places.zip(read).for_each(|(dqkv, (((out, dout), qkv), lse))| {
         dqkv.fill(0.0);
         let t = qkv.len() / stride;
-        let mut tile = vec![0f32; TILE.min(t) * t];
-        let mut slopes = vec![0f32; TILE.min(t) * t];
+        let (most, width) = (shape.rows(t), shape.head_dim);
+        let [scores, slopes] = [0, 1].map(|_| vec![0f32; most * t]);
+        let [queries, outs, douts] = [0, 1, 2].map(|_| vec![0f32; most * width]);
+        let mut scratch = Scratch { scores, slopes, queries, outs, douts };
         let sequence = Sequence { shape, qkv, out, dout, lse, wants_keys };
-        for head in 0..shape.heads {
-            for start in (0..t).step_by(TILE) {
-                sequence.backward(head, start, &mut tile, &mut slopes, dqkv);
-            }
+        for tile in shape.tiles(t) {
+            sequence.backward(&tile, &mut scratch, dqkv);
         }
     });
 }
@@ -253,53 +337,55 @@ struct Sequence<'a> {
     wants_keys: bool,
 }
 
+/// What the backward pass of one tile writes on its way.
+struct Scratch {
+    /// Rows of the tile x tokens that it sees.
+    scores: Vec<f32>,
+    slopes: Vec<f32>,
+    /// Rows of the tile x width of a head.
+    queries: Vec<f32>,
+    outs: Vec<f32>,
+    douts: Vec<f32>,
+}
+
 impl Sequence<'_> {
-    /// Adds the gradients that flow through the scores of one head's tile of queries.
-    fn backward(
-        &self,
-        head: usize,
-        start: usize,
-        tile: &mut [f32],
-        slopes: &mut [f32],
-        dqkv: &mut [f32],
-    ) {
-        let (stride, q_width) = (self.shape.qkv(), self.shape.q());
-        let t = self.qkv.len() / stride;
-        let (width, scale) = (self.shape.head_dim, self.shape.scale());
-        let k = (self.shape.heads + head / self.shape.group()) * width;
-        let v = k + self.shape.kv();
-        let (rows, seen) = (TILE.min(t - start), (start + TILE).min(t));
-        let q = start * stride + head * width;
-        let o = start * q_width + head * width;
-        let queries = View::new(&self.qkv[q..], rows, width, stride);
-        let keys = View::new(&self.qkv[k..], seen, width, stride);
-        let values = View::new(&self.qkv[v..], seen, width, stride);
-        let douts = View::new(&self.dout[o..], rows, width, q_width);
-        let one = Threads::One;
-        matmul(tile, seen, queries, keys.transposed(), scale, Into::Replace, one);
-        matmul(slopes, seen, douts, values.transposed(), 1.0, Into::Replace, one);
+    /// Adds the gradients that flow through the scores of one tile.
+    fn backward(&self, tile: &Tile, scratch: &mut Scratch, dqkv: &mut [f32]) {
+        let (shape, Scratch { scores, slopes, queries, outs, douts }) = (self.shape, scratch);
+        let (stride, q, width) = (shape.qkv(), shape.q(), shape.head_dim);
+        let (rows, seen) = (tile.rows(shape), tile.seen());
+        let [queries, outs, douts] = [queries, outs, douts].map(|all| &mut all[..rows * width]);
+        tile.gather(shape, (self.qkv, stride), shape.scale(), queries);
+        tile.gather(shape, (self.out, q), 1.0, outs);
+        tile.gather(shape, (self.dout, q), 1.0, douts);
+        let [keys, values] = shape.pair(tile, self.qkv, seen);
+        let dense = |numbers| View::dense(numbers, rows, width);
+        near(scores, seen, dense(queries), keys.transposed(), Into::Replace);
+        near(slopes, seen, dense(douts), values.transposed(), Into::Replace);
         wide(
             #[inline(always)]
             || {
                 for row in 0..rows {
-                    let at = o + row * q_width;
-                    let along = dot(&self.out[at..at + width], &self.dout[at..at + width]);
-                    let lse = self.lse[head * t + start + row];
-                    let (row, past) = (row * seen..(row + 1) * seen, start + row + 1);
-                    let (scores, future) = tile[row.clone()].split_at_mut(past);
-                    let (slopes, unseen) = slopes[row].split_at_mut(past);
-                    softmax_backward_row(scores, slopes, lse, along, scale);
+                    let (token, head) = tile.of(shape, row);
+                    let own = row * width..(row + 1) * width;
+                    let along = dot(&outs[own.clone()], &douts[own]);
+                    let lse = self.lse[token * shape.heads + head];
+                    let row = row * seen..(row + 1) * seen;
+                    let (scores, future) = scores[row.clone()].split_at_mut(token + 1);
+                    let (slopes, unseen) = slopes[row].split_at_mut(token + 1);
+                    softmax_backward_row(scores, slopes, lse, along);
                     future.fill(0.0);
                     unseen.fill(0.0);
                 }
             },
         );
-        let probabilities = View::dense(tile, rows, seen);
-        let slopes = View::dense(slopes, rows, seen);
-        matmul(&mut dqkv[v..], stride, probabilities.transposed(), douts, 1.0, Into::Add, one);
-        matmul(&mut dqkv[q..], stride, slopes, keys, 1.0, Into::Replace, one);
+        let [probabilities, slopes] = [scores, slopes].map(|all| View::dense(all, rows, seen));
+        let (k, v) = shape.places(tile);
+        near(&mut dqkv[v..], stride, probabilities.transposed(), dense(douts), Into::Add);
         if self.wants_keys {
-            matmul(&mut dqkv[k..], stride, slopes.transposed(), queries, 1.0, Into::Add, one);
+            near(&mut dqkv[k..], stride, slopes.transposed(), dense(queries), Into::Add);
         }
+        near(queries, width, slopes, keys, Into::Replace);
+        tile.scatter(shape, queries, shape.scale(), (dqkv, stride));
     }
 }

@@ -307,7 +307,11 @@ impl Frozen {
         #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         if panel::available() {
             let out = Out { numbers, stride, into };
-            Float::new(left, self.floats(), self.stored.1, side).product(columns, out);
+            Float::new(left, self.floats(), self.stored.1, side).product(
+                columns,
+                out,
+                Threads::All,
+            );
             return;
         }
         self.product_of_widened(side, left, (numbers, stride, into), pool);

@@ -49,21 +49,29 @@ impl<'a> View<'a> {
     /// # Panics
     /// When they do not: a bug of the caller.
     pub(crate) fn row(&self, row: usize) -> &'a [f32] {
-        self.part(row..row + 1, 0..self.cols).0
+        assert_eq!(self.col_stride, 1, "a row in pieces");
+        self.part(row..row + 1, 0..self.cols)
     }
 
-    /// Some rows and columns as the slice from the first number to the last, and the stride.
+    /// Some rows and columns as the slice from the first number to the last.
     ///
     /// # Panics
-    /// When a row does not lie in one piece, or the part is none: a bug of the caller.
-    pub(crate) fn part(&self, rows: Range<usize>, cols: Range<usize>) -> (&'a [f32], usize) {
-        assert!(
-            self.col_stride == 1 && rows.end <= self.rows && cols.end <= self.cols,
-            "no such part"
-        );
-        let first = rows.start * self.row_stride + cols.start;
-        let reach = (rows.len() - 1) * self.row_stride + cols.len();
-        (&self.data[first..first + reach], self.row_stride)
+    /// When the part is none, or empty: a bug of the caller.
+    pub(crate) fn part(&self, rows: Range<usize>, cols: Range<usize>) -> &'a [f32] {
+        assert!(rows.end <= self.rows && cols.end <= self.cols, "no such part");
+        let first = rows.start * self.row_stride + cols.start * self.col_stride;
+        let reach = (rows.len() - 1) * self.row_stride + (cols.len() - 1) * self.col_stride;
+        &self.data[first..=first + reach]
+    }
+
+    /// From one row to the next, and from one column to the next.
+    pub(crate) fn strides(&self) -> (usize, usize) {
+        (self.row_stride, self.col_stride)
+    }
+
+    /// All numbers from the first of the matrix on.
+    pub(crate) fn numbers(&self) -> &'a [f32] {
+        self.data
     }
 
     fn fits(&self) -> bool {

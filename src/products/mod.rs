@@ -13,8 +13,10 @@ pub(crate) mod gemm;
 mod panel;
 pub(crate) mod pool;
 mod row;
+mod near;
 
 pub(crate) use frozen::{Form, Frozen};
+pub(crate) use near::near;
 pub(crate) use pool::Pool;
 
 /// Whether the invariant holds here.

@@ -61,7 +61,7 @@ mod tests {
     use super::decoder::Turns;
     use super::decoder::attention::{Sequences, Shape, Turn, attention, attention_backward, rope};
     use super::products::gemm::{Into, Threads, View, matmul};
-    use super::products::{Form, Frozen, Pool};
+    use super::products::{Form, Frozen, Pool, near};
     use super::settings::{HeadWeights, MatmulPrecision};
     use rand_chacha::ChaCha8Rng;
     use rand_core::{Rng, SeedableRng};
@@ -126,17 +126,21 @@ mod tests {
             let stride = n + c_gap;
             let before = noise(&mut chance, reach(m, n, stride)).into_boxed_slice();
             for (into, threads) in ways {
-                let mut c = before.clone();
+                let (mut c, mut nearby) = (before.clone(), before.clone());
                 matmul(&mut c, stride, a.view(), b.view(), 0.5, into, threads);
+                near(&mut nearby, stride, a.view(), b.view(), into);
                 for (row, col) in (0..m).flat_map(|row| (0..n).map(move |col| (row, col))) {
                     let sum: f64 = (0..k).map(|i| a.at(row, i) * b.at(i, col)).sum();
                     let add = if into == Into::Add { before[row * stride + col] } else { 0.0 };
-                    let (expected, got) = (0.5 * sum + f64::from(add), c[row * stride + col]);
-                    let error = (f64::from(got) - expected).abs();
-                    assert!(error < TOLERANCE, "{m} x {k} x {n} at {row}, {col}: {error:.1e}");
+                    let (add, at) = (f64::from(add), row * stride + col);
+                    for (expected, got) in [(0.5 * sum + add, c[at]), (sum + add, nearby[at])] {
+                        let error = (f64::from(got) - expected).abs();
+                        assert!(error < TOLERANCE, "{m} x {k} x {n} at {row}, {col}: {error:.1e}");
+                    }
                 }
                 for gap in (0..m - 1).map(|row| row * stride + n..(row + 1) * stride) {
-                    assert!(c[gap.clone()] == before[gap], "{m} x {k} x {n}: a gap was written");
+                    let same = |c: &[f32]| c[gap.clone()] == before[gap.clone()];
+                    assert!(same(&c) && same(&nearby), "{m} x {k} x {n}: a gap was written");
                 }
             }
         }

@@ -173,7 +173,7 @@ fn avx2_gives_the_products_of_avx_512() {
                 let sides =
                     Float::new(View::dense(&x, rows, depth), frozen.floats(), fan_out, side);
                 let sides = if avx2 { sides.with_avx2() } else { sides };
-                sides.product(columns, out);
+                sides.product(columns, out, Threads::All);
                 y
             };
             assert!(run(true) == run(false), "{kept:?} {rows} {fan_in} {fan_out}");

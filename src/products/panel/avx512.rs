@@ -1,7 +1,7 @@
 //! The f32 kernel for processors with AVX-512: eight rows by 48 columns in registers.
 
 use super::right::{Right, SQUARE};
-use super::{COLUMNS, ROWS, Tile};
+use super::{COLUMNS, ROWS, Rows, Tile};
 use crate::products::frozen::{Floats, Side};
 use std::arch::x86_64::{
     __m256i, __m512, _mm256_loadu_si256, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd,
@@ -108,28 +108,38 @@ impl Right {
     }
 }
 
-/// Adds `rows` rows x panel to a tile.
+/// Adds rows x panel to a tile.
 ///
 /// # Safety
-/// The processor has AVX-512 F. `left` points to `rows` rows of `depth` numbers, `stride` apart;
-/// `panel` to `depth * COLUMNS`; the tile's numbers may be written and are nobody else's.
-pub(super) unsafe fn tile(
-    (left, stride, rows): (*const f32, usize, usize),
-    panel: *const f32,
-    depth: usize,
-    tile: &Tile,
-) {
+/// The processor has AVX-512 F. The rows have `depth` numbers each; `panel` points to
+/// `depth * COLUMNS`; the tile's numbers may be written and are nobody else's.
+pub(super) unsafe fn tile(left: Rows, panel: *const f32, depth: usize, tile: &Tile) {
     // SAFETY: as the caller vouches.
     unsafe {
-        match rows {
-            1 => columns::<1>(left, stride, panel, depth, tile),
-            2 => columns::<2>(left, stride, panel, depth, tile),
-            3 => columns::<3>(left, stride, panel, depth, tile),
-            4 => columns::<4>(left, stride, panel, depth, tile),
-            5 => columns::<5>(left, stride, panel, depth, tile),
-            6 => columns::<6>(left, stride, panel, depth, tile),
-            7 => columns::<7>(left, stride, panel, depth, tile),
-            _ => columns::<ROWS>(left, stride, panel, depth, tile),
+        match tile.columns.div_ceil(SQUARE) {
+            1 => some_rows::<1>(left, panel, depth, tile),
+            2 => some_rows::<2>(left, panel, depth, tile),
+            _ => some_rows::<3>(left, panel, depth, tile),
+        }
+    }
+}
+
+/// The same to the first `C` times 16 columns.
+///
+/// # Safety
+/// As [`tile`].
+unsafe fn some_rows<const C: usize>(left: Rows, panel: *const f32, depth: usize, tile: &Tile) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        match left.count {
+            1 => columns::<1, C>(left, panel, depth, tile),
+            2 => columns::<2, C>(left, panel, depth, tile),
+            3 => columns::<3, C>(left, panel, depth, tile),
+            4 => columns::<4, C>(left, panel, depth, tile),
+            5 => columns::<5, C>(left, panel, depth, tile),
+            6 => columns::<6, C>(left, panel, depth, tile),
+            7 => columns::<7, C>(left, panel, depth, tile),
+            _ => columns::<ROWS, C>(left, panel, depth, tile),
         }
     }
 }
@@ -172,19 +182,18 @@ pub(super) fn turn(rows: &[__m512; SQUARE], panel: &mut [f32], count: usize) {
     }
 }
 
-/// Adds `R` rows x panel to a tile.
+/// Adds `R` rows x `C` registers of a panel's columns to a tile.
 ///
 /// # Safety
-/// The processor has AVX-512 F. `left` points to `R` rows of `depth` numbers, `stride` apart;
-/// `panel` to `depth * COLUMNS`; the tile's numbers may be written and are nobody else's.
+/// As [`tile`], of `R` rows.
 #[target_feature(enable = "avx512f")]
-unsafe fn columns<const R: usize>(
-    left: *const f32,
-    stride: usize,
+unsafe fn columns<const R: usize, const C: usize>(
+    left: Rows,
     panel: *const f32,
     depth: usize,
     tile: &Tile,
 ) {
+    let Rows { first, stride, step, .. } = left;
     let mut sums = [[_mm512_setzero_ps(); 3]; R];
     for k in 0..depth {
         // SAFETY: k < depth; the caller vouches for the panel's depth * COLUMNS numbers.
@@ -196,10 +205,14 @@ unsafe fn columns<const R: usize>(
             ($i:literal) => {
                 if $i < R {
                     // SAFETY: row i of R, number k of depth.
-                    let number = _mm512_set1_ps(unsafe { *left.add($i * stride + k) });
+                    let number = _mm512_set1_ps(unsafe { *first.add($i * stride + k * step) });
                     sums[$i][0] = _mm512_fmadd_ps(number, columns[0], sums[$i][0]);
-                    sums[$i][1] = _mm512_fmadd_ps(number, columns[1], sums[$i][1]);
-                    sums[$i][2] = _mm512_fmadd_ps(number, columns[2], sums[$i][2]);
+                    if C > 1 {
+                        sums[$i][1] = _mm512_fmadd_ps(number, columns[1], sums[$i][1]);
+                    }
+                    if C > 2 {
+                        sums[$i][2] = _mm512_fmadd_ps(number, columns[2], sums[$i][2]);
+                    }
                 }
             };
         }
@@ -209,7 +222,7 @@ unsafe fn columns<const R: usize>(
     macro_rules! store {
         ($i:literal) => {
             if $i < R {
-                for part in 0..3 {
+                for part in 0..C {
                     let out = tile.out.wrapping_add($i * tile.stride + 16 * part);
                     // SAFETY: the mask leaves only columns of the tile.
                     unsafe {

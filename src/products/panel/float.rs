@@ -1,9 +1,9 @@
 //! Products in f32: rows of the left side are read where they lie, the frozen side is widened.
 
 use super::right::Right;
-use super::{COLUMNS, Floating, Out, Sides, Sizes, Tile, product};
+use super::{COLUMNS, Floating, Out, Rows, Sides, Sizes, Tile, product_on};
 use crate::products::frozen::{Floats, Side};
-use crate::products::gemm::View;
+use crate::products::gemm::{Threads, View};
 use std::ops::Range;
 
 /// `left [rows, depth] x W` or `x Wᵀ`.
@@ -11,13 +11,13 @@ pub(in crate::products) struct Float<'a> {
     left: View<'a>,
     right: Floats<'a>,
     side: Side,
-    /// Numbers of a stored row of W.
+    /// Numbers from one stored row of W to the next.
     width: usize,
     kernel: Floating,
 }
 
 impl<'a> Float<'a> {
-    /// `right` is row-major `[in, out]`, rows of `width` = out numbers; `side` says how it is used.
+    /// `right` is row-major, rows `width` numbers apart; `side` says how it is used.
     pub(in crate::products) fn new(
         left: View<'a>,
         right: Floats<'a>,
@@ -34,14 +34,15 @@ impl<'a> Float<'a> {
     }
 
     /// `out (+)= left x right`, `columns` of them.
-    pub(in crate::products) fn product(&self, columns: usize, out: Out<'_>) {
+    pub(in crate::products) fn product(&self, columns: usize, out: Out<'_>, threads: Threads) {
         let (rows, depth) = self.left.dims();
-        let (fan_in, fan_out) = match self.side {
+        let (stored, length) = match self.side {
             Side::Straight => (depth, columns),
             Side::Turned => (columns, depth),
         };
-        assert!(self.width == fan_out && fan_in * fan_out == self.right.len(), "sizes differ");
-        product(self, Sizes { rows, depth, columns }, out);
+        let reach = stored.saturating_sub(1) * self.width + length;
+        assert!(self.width >= length && reach <= self.right.len(), "sizes differ");
+        product_on(threads, self, Sizes { rows, depth, columns }, out);
     }
 }
 
@@ -60,10 +61,14 @@ impl Sides for Float<'_> {
 
     unsafe fn tile(&self, rows: Range<usize>, depth: Range<usize>, panel: &[f32], tile: &Tile) {
         assert!(panel.len() >= depth.len() * COLUMNS, "the panel is too small");
-        let (left, stride) = self.left.part(rows.clone(), depth.clone());
-        let (left, panel, depth) = (left.as_ptr(), panel.as_ptr(), depth.len());
+        let (stride, step) = self.left.strides();
+        let first = match depth.len() {
+            0 => std::ptr::null(),
+            _ => self.left.part(rows.clone(), depth.clone()).as_ptr(),
+        };
+        let left = Rows { first, count: rows.len(), stride, step };
         // SAFETY: `part` holds every number of these rows and this depth; the panel was checked;
         // the caller vouches for the tile.
-        unsafe { self.kernel.tile((left, stride, rows.len()), panel, depth, tile) };
+        unsafe { self.kernel.tile(left, panel.as_ptr(), depth.len(), tile) };
     }
 }

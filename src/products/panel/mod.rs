@@ -44,7 +44,7 @@ pub(super) use x86::{available, bf16_available, kernels, whole_available};
 use self::{neon::Floating, neon_whole::Integral};
 #[cfg(target_arch = "x86_64")]
 use self::{vnni::Integral, x86::Floating};
-use super::gemm::Into;
+use super::gemm::{Into, Threads};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -74,6 +74,15 @@ pub(super) struct Sizes {
     pub(super) rows: usize,
     pub(super) depth: usize,
     pub(super) columns: usize,
+}
+
+/// Some rows of a left side in f32: number k of row i stands at `first + i * stride + k * step`.
+#[derive(Clone, Copy)]
+struct Rows {
+    first: *const f32,
+    count: usize,
+    stride: usize,
+    step: usize,
 }
 
 /// At most `ROWS` x `COLUMNS` numbers of the output.
@@ -126,6 +135,11 @@ struct Share {
 /// # Panics
 /// When `out` does not hold the matrix: a bug of the caller, never of input.
 fn product<S: Sides>(sides: &S, sizes: Sizes, out: Out<'_>) {
+    product_on(Threads::All, sides, sizes, out);
+}
+
+/// The same on so many threads.
+fn product_on<S: Sides>(threads: Threads, sides: &S, sizes: Sizes, out: Out<'_>) {
     let (Sizes { rows, depth, columns }, Out { numbers, stride, into }) = (sizes, out);
     if rows == 0 || columns == 0 {
         return;
@@ -136,7 +150,7 @@ fn product<S: Sides>(sides: &S, sizes: Sizes, out: Out<'_>) {
     let keep = into == Into::Add;
     let step = piece::<S>(depth);
     let place = &place;
-    shares(rows, columns.div_ceil(COLUMNS)).into_par_iter().with_max_len(1).for_each(|share| {
+    let one = |share: Share| {
         SCRATCH.with_borrow_mut(|scratch| {
             let len = S::panel_len(step);
             scratch.resize(scratch.len().max(share.panels.len() * len + LINE), 0.0);
@@ -165,7 +179,15 @@ fn product<S: Sides>(sides: &S, sizes: Sizes, out: Out<'_>) {
                 }
             }
         });
-    });
+    };
+    let panels = columns.div_ceil(COLUMNS);
+    match threads {
+        Threads::One => shares(rows, panels, 1).into_iter().for_each(one),
+        Threads::All => {
+            let shares = shares(rows, panels, rayon::current_num_threads());
+            shares.into_par_iter().with_max_len(1).for_each(one);
+        }
+    }
 }
 
 /// How much of the depth is summed at a time: pieces of about the same length.
@@ -180,8 +202,7 @@ fn panel_columns(panel: usize, columns: usize) -> Range<usize> {
 
 /// Splits rows and panels so that every thread gets a few shares; rows only when panels are few,
 /// for every share of rows packs its panels again.
-fn shares(rows: usize, panels: usize) -> Vec<Share> {
-    let threads = rayon::current_num_threads();
+fn shares(rows: usize, panels: usize, threads: usize) -> Vec<Share> {
     let bands = match threads {
         1 => 1,
         _ => (2 * threads).div_ceil(panels).min(rows.div_ceil(ROWS_NEAR)),

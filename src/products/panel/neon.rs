@@ -6,7 +6,7 @@
 
 use super::halves::{HALF, ROWS, Sums, add};
 use super::right::Right;
-use super::{COLUMNS, Tile};
+use super::{COLUMNS, Rows, Tile};
 use crate::products::frozen::{Floats, Side};
 use half::f16;
 use std::arch::aarch64::{
@@ -50,27 +50,22 @@ impl Floating {
         unsafe { pack(numbers, right, panel) }
     }
 
-    /// Adds `rows` rows x panel to a tile.
+    /// Adds rows x panel to a tile.
     ///
     /// # Safety
-    /// `left` points to `rows` rows of `depth` numbers, `stride` apart; `panel` to
-    /// `depth * COLUMNS`; the tile's numbers may be written and are nobody else's.
-    pub(super) unsafe fn tile(
-        self,
-        (left, stride, rows): (*const f32, usize, usize),
-        panel: *const f32,
-        depth: usize,
-        tile: &Tile,
-    ) {
+    /// The rows have `depth` numbers each; `panel` points to `depth * COLUMNS`; the tile's numbers may
+    /// be written and are nobody else's.
+    pub(super) unsafe fn tile(self, left: Rows, panel: *const f32, depth: usize, tile: &Tile) {
         // SAFETY: the rows and the half of the panel that the caller vouches for, as for the tile.
         unsafe {
-            add(rows, tile, |part, first, sums| {
-                let (left, panel) = (left.add(part.start * stride), panel.add(first));
+            add(left.count, tile, |part, first, sums| {
+                let first_row = left.first.wrapping_add(part.start * left.stride);
+                let (left, panel) = (Rows { first: first_row, ..left }, panel.add(first));
                 match part.len() {
-                    1 => columns::<1>(left, stride, panel, depth, sums),
-                    2 => columns::<2>(left, stride, panel, depth, sums),
-                    3 => columns::<3>(left, stride, panel, depth, sums),
-                    _ => columns::<ROWS>(left, stride, panel, depth, sums),
+                    1 => columns::<1>(left, panel, depth, sums),
+                    2 => columns::<2>(left, panel, depth, sums),
+                    3 => columns::<3>(left, panel, depth, sums),
+                    _ => columns::<ROWS>(left, panel, depth, sums),
                 }
             });
         }
@@ -205,13 +200,8 @@ fn turned(rows: [float32x4_t; SOME]) -> [float32x4_t; SOME] {
 /// # Safety
 /// As [`Floating::tile`]; `depth` rows of the panel hold `HALF` numbers from `panel` on.
 #[target_feature(enable = "neon")]
-unsafe fn columns<const R: usize>(
-    left: *const f32,
-    stride: usize,
-    panel: *const f32,
-    depth: usize,
-    out: &mut Sums,
-) {
+unsafe fn columns<const R: usize>(left: Rows, panel: *const f32, depth: usize, out: &mut Sums) {
+    let Rows { first, stride, step, .. } = left;
     let mut sums = [[vdupq_n_f32(0.0); HALF / SOME]; R];
     macro_rules! every_part {
         ($one:ident, $k:expr, $add:ident) => {
@@ -233,12 +223,13 @@ unsafe fn columns<const R: usize>(
             $add!(3, $part, column);
         };
     }
-    let whole = depth / SOME * SOME;
+    // Numbers of a row that do not lie side by side are taken one by one.
+    let whole = if step == 1 { depth / SOME * SOME } else { 0 };
     for k in (0..whole).step_by(SOME) {
         let mut rows = [vdupq_n_f32(0.0); R];
         for (i, row) in rows.iter_mut().enumerate() {
             // SAFETY: row i of R, four numbers of depth.
-            *row = unsafe { vld1q_f32(left.add(i * stride + k)) };
+            *row = unsafe { vld1q_f32(first.add(i * stride + k)) };
         }
         macro_rules! depth {
             ($lane:literal) => {
@@ -263,7 +254,7 @@ unsafe fn columns<const R: usize>(
             ($i:literal, $part:literal, $column:ident) => {
                 if $i < R {
                     // SAFETY: row i of R, number k of depth.
-                    let number = unsafe { *left.add($i * stride + k) };
+                    let number = unsafe { *first.add($i * stride + k * step) };
                     sums[$i][$part] = vfmaq_n_f32(sums[$i][$part], $column, number);
                 }
             };

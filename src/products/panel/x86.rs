@@ -1,7 +1,7 @@
 //! What an x86-64 has of the kernels: AVX-512 or AVX2 for f32, AVX-512 VNNI for whole numbers.
 
 use super::right::Right;
-use super::{Tile, avx2, avx512};
+use super::{Rows, Tile, avx2, avx512};
 use crate::products::frozen::Floats;
 use crate::products::wide;
 
@@ -64,18 +64,12 @@ impl Floating {
         }
     }
 
-    /// Adds `rows` rows x panel to a tile.
+    /// Adds rows x panel to a tile.
     ///
     /// # Safety
-    /// `left` points to `rows` rows of `depth` numbers, `stride` apart; `panel` to
-    /// `depth * COLUMNS`; the tile's numbers may be written and are nobody else's.
-    pub(super) unsafe fn tile(
-        self,
-        left: (*const f32, usize, usize),
-        panel: *const f32,
-        depth: usize,
-        tile: &Tile,
-    ) {
+    /// The rows have `depth` numbers each; `panel` points to `depth * COLUMNS`; the tile's numbers may
+    /// be written and are nobody else's.
+    pub(super) unsafe fn tile(self, left: Rows, panel: *const f32, depth: usize, tile: &Tile) {
         // SAFETY: as the caller vouches; the processor was asked, and has AVX2 at least.
         unsafe {
             match self {
