@@ -13,7 +13,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 /// Partial results a reduction keeps: two AVX2 registers, and short rows leave few numbers over.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -39,6 +39,19 @@ pub(crate) fn sum(x: &[f32]) -> f32 {
         }
     }
     lanes.iter().sum::<f32>() + tail
+}
+
+/// The sum of `e^(x - highest)`.
+#[inline(always)]
+pub(crate) fn sum_of_exp(x: &[f32], highest: f32) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] += exp(chunk[i] - highest);
+        }
+    }
+    lanes.iter().sum::<f32>() + rest.iter().map(|x| exp(x - highest)).sum::<f32>()
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@
 //! - Invariant: no sum whose order depends on threads.
 //! - Never here: lm_head, which rows count.
 
-use crate::decoder::kernels::{dot, exp, maximum, sum};
+use crate::decoder::kernels::{LANES, dot, exp, maximum, sum, sum_of_exp};
 use crate::head::objective::{Distance, LENGTH_MIN};
 use crate::products::wide;
 use rayon::prelude::*;
@@ -69,19 +69,25 @@ pub(super) fn divergence(fast: &mut [f32], base: &[f32], vocab: usize, share: f3
 #[inline(always)]
 fn divergence_row(fast: &mut [f32], base: &[f32], share: f32) -> f32 {
     let highest = [maximum(fast), maximum(base)];
-    let mut totals = [0f32; 2];
-    for (fast, base) in fast.iter().zip(base) {
-        totals[0] += exp(fast - highest[0]);
-        totals[1] += exp(base - highest[1]);
-    }
+    let totals = [sum_of_exp(fast, highest[0]), sum_of_exp(base, highest[1])];
     let apart = (totals[0].ln() + highest[0]) - (totals[1].ln() + highest[1]);
-    let mut nats = 0.0;
-    for (fast, base) in fast.iter_mut().zip(base) {
-        let truth = exp(base - highest[1]) / totals[1];
-        nats += truth * (base - *fast + apart);
-        *fast = share * (exp(*fast - highest[0]) / totals[0] - truth);
+    let shares = totals.map(|total| 1.0 / total);
+    let one = |fast: &mut f32, base: f32| {
+        let truth = exp(base - highest[1]) * shares[1];
+        let nats = truth * (base - *fast + apart);
+        *fast = share * (exp(*fast - highest[0]) * shares[0] - truth);
+        nats
+    };
+    let mut lanes = [0f32; LANES];
+    let (some, rest) = fast.as_chunks_mut::<LANES>();
+    let (of_base, base_rest) = base.as_chunks::<LANES>();
+    for (fast, base) in some.iter_mut().zip(of_base) {
+        for i in 0..LANES {
+            lanes[i] += one(&mut fast[i], base[i]);
+        }
     }
-    nats
+    let rest: f32 = rest.iter_mut().zip(base_rest).map(|(fast, base)| one(fast, *base)).sum();
+    lanes.iter().sum::<f32>() + rest
 }
 
 /// `slow` `[N, D]` becomes the gradient of `factor` times its squared distances for `fast`; `squares`
