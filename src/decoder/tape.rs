@@ -16,7 +16,7 @@ pub(crate) struct Saved {
     pub(super) inverse_attention: Vec<f32>,
     /// Rotated queries and keys, and values, `[N, qkv]`.
     pub(super) qkv: Vec<f32>,
-    /// Log-sum-exp of each row of scores, `[heads, T]` a sequence.
+    /// Log-sum-exp of each row of scores, `[N, heads]`.
     pub(super) lse: Vec<f32>,
     /// The attention's output, `[N, q]`.
     pub(super) attended: Vec<f32>,

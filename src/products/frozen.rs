@@ -7,15 +7,14 @@
 //! - On processors with AVX-512 VNNI or NEON's SDOT int8 multiplies whole numbers: the rows are
 //!   rounded too, in blocks of 256 with a scale each, but for numbers far above the others. Elsewhere
 //!   the codes are widened and multiplied in f32.
-//! - At medium precision, on processors with AVX-512 BF16, what is kept in bf16 is multiplied in bf16:
-//!   the rows are rounded to it, the sums are f32. Whatever else is kept, and elsewhere, medium is highest.
+//! - At medium precision, on processors with AVX-512 BF16 or aarch64's BFMMLA, what is kept in bf16 is
+//!   multiplied in bf16: the rows are rounded to it, the sums are f32. Whatever else is kept, and
+//!   elsewhere, medium is highest.
 //! - Never here: LoRA, biases, which layer this is.
 
 use super::gemm::{Into, Threads, View, matmul};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-use super::panel::{self, Float, Integer, Out, Quantised, Rounding};
-#[cfg(target_arch = "x86_64")]
-use super::panel::{Bf16, Halved};
+use super::panel::{self, Bf16, Float, Halved, Integer, Out, Quantised, Rounding};
 use super::pool::Pool;
 use super::row;
 use crate::settings::{HeadWeights, MatmulPrecision};
@@ -296,7 +295,7 @@ impl Frozen {
             pool.give(rows.buffers());
             return;
         }
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         if let Some(halves) = self.halves() {
             let rows = Halved::new(left, pool);
             let out = Out { numbers, stride, into };

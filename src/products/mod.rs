@@ -37,9 +37,9 @@ pub(crate) fn kernels() -> String {
 
 /// Whether this processor multiplies in bf16.
 pub(crate) fn in_bf16() -> bool {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     return panel::bf16_available();
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     false
 }
 

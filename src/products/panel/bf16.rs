@@ -1,40 +1,35 @@
-//! Products in bf16 with AVX-512 BF16: weights that are kept in bf16 times rows rounded to it.
+//! Products in bf16: weights that are kept in bf16 times rows rounded to it, with sums in f32.
 //!
-//! - The instruction multiplies two numbers of the depth at a time and adds both to a sum in f32:
-//!   rows and panels hold pairs, with a zero behind an odd depth. The weights are not rounded.
+//! - An instruction multiplies and adds some numbers of the depth at a time: rows and panels hold these
+//!   side by side, with zeros behind a depth that does not come out even. The weights are not rounded.
 //! - Rows are rounded once a product, to the nearest and to even between two. What is not finite stays
 //!   so, and what is nearer to 2^128 than to the largest bf16 becomes infinite.
-//! - Of a pair the instruction adds the second product first. It rounds both sums to the nearest and to
-//!   even, whatever the thread has set, and takes numbers below 2^-126, of either side or of a sum, for
-//!   zeros.
+//! - Sums are rounded as the instruction does: other kinds of processor give other last digits.
 
-use super::avx512::{every_row, mask, masks, turn};
-use super::{COLUMNS, Out, ROWS, Sides, Sizes, Tile, product};
+#[cfg(target_arch = "x86_64")]
+use super::avx512_bf16 as kernel;
+#[cfg(target_arch = "aarch64")]
+use super::neon_bf16 as kernel;
+use super::{COLUMNS, Out, Sides, Sizes, Tile, product};
 use crate::products::frozen::Side;
 use crate::products::gemm::View;
 use crate::products::pool::Pool;
 use crate::products::rows_per_task;
 use half::bf16;
+use kernel::STEP;
 use rayon::prelude::*;
-use std::arch::x86_64::{
-    __m256bh, __m256i, __m512bh, __m512i, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
-    _mm512_add_ps, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
-    _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_epi16,
-    _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_set1_epi32, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_slli_epi32, _mm512_storeu_si512,
-};
 use std::ops::Range;
 
-/// Numbers of the depth that one instruction multiplies and adds.
-const STEP: usize = 2;
-/// Pairs of a register.
-const SOME: usize = 16;
+/// Numbers of four bytes that a depth takes.
+fn words(depth: usize) -> usize {
+    depth.div_ceil(STEP) * STEP / 2
+}
 
 /// Rows rounded to bf16.
 pub(in crate::products) struct Halved {
     rows: usize,
     depth: usize,
-    /// `[rows, pairs]`, the first number of a pair in its low half.
+    /// `[rows, words]`, the first number of a pair in its low half.
     pairs: Vec<f32>,
 }
 
@@ -42,12 +37,12 @@ impl Halved {
     /// Rounds `rows`.
     pub(in crate::products) fn new(rows: View<'_>, pool: &Pool) -> Self {
         let (count, depth) = rows.dims();
-        let (stride, task) = (depth.div_ceil(STEP), rows_per_task(count));
+        let (stride, task) = (words(depth), rows_per_task(count));
         let mut pairs = pool.take(count * stride);
         pairs.par_chunks_mut((task * stride).max(1)).enumerate().for_each(|(index, pairs)| {
             for (row, pairs) in (index * task..).zip(pairs.chunks_exact_mut(stride)) {
                 // SAFETY: only built where the processor has these instructions.
-                unsafe { round(rows.row(row), bytemuck::cast_slice_mut(pairs)) };
+                unsafe { kernel::round(rows.row(row), bytemuck::cast_slice_mut(pairs)) };
             }
         });
         Self { rows: count, depth, pairs }
@@ -59,30 +54,23 @@ impl Halved {
     }
 }
 
-/// Rounds numbers to as many halves, zeros after them.
-///
-/// # Safety
-/// The processor has AVX-512 F, BW, VL and BF16.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn round(numbers: &[f32], halves: &mut [u16]) {
-    assert!(halves.len() >= numbers.len(), "a half each");
-    for at in (0..halves.len()).step_by(SOME) {
-        let (read, write) = (mask(numbers.len().saturating_sub(at)), mask(halves.len() - at));
-        // SAFETY: the masks leave what lies in the slices; a register of halves has their bits.
-        unsafe {
-            let some = _mm512_maskz_loadu_ps(read, numbers.as_ptr().wrapping_add(at));
-            let near: __m256i = std::mem::transmute::<__m256bh, _>(_mm512_cvtneps_pbh(some));
-            _mm256_mask_storeu_epi16(halves.as_mut_ptr().wrapping_add(at).cast(), write, near);
-        }
-    }
+/// A frozen matrix, row-major, rows of `width` numbers.
+#[derive(Clone, Copy)]
+pub(super) struct Halves<'a> {
+    pub(super) numbers: &'a [u16],
+    pub(super) width: usize,
+}
+
+/// Which part of the frozen matrix a panel gets.
+pub(super) struct Part {
+    pub(super) columns: Range<usize>,
+    pub(super) depth: Range<usize>,
 }
 
 /// `rows x W` or `rows x Wᵀ`.
 pub(in crate::products) struct Bf16<'a> {
     left: &'a Halved,
-    right: &'a [u16],
-    /// Numbers of a stored row of W.
-    width: usize,
+    right: Halves<'a>,
     side: Side,
 }
 
@@ -94,7 +82,7 @@ impl<'a> Bf16<'a> {
         width: usize,
         side: Side,
     ) -> Self {
-        Self { left, right: bytemuck::cast_slice(right), width, side }
+        Self { left, right: Halves { numbers: bytemuck::cast_slice(right), width }, side }
     }
 
     /// `out (+)= left x right`, `columns` of them.
@@ -104,51 +92,9 @@ impl<'a> Bf16<'a> {
             Side::Straight => (depth, columns),
             Side::Turned => (columns, depth),
         };
-        assert!(self.width == fan_out && fan_in * fan_out == self.right.len(), "sizes differ");
+        let Halves { numbers, width } = self.right;
+        assert!(width == fan_out && fan_in * fan_out == numbers.len(), "sizes differ");
         product(self, Sizes { rows, depth, columns }, out);
-    }
-
-    /// Packs two rows of W at a time, the numbers of a column side by side.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    fn pack_straight(&self, columns: Range<usize>, depth: Range<usize>, panel: &mut [f32]) {
-        let row = |k: usize| &self.right[k * self.width..][columns.clone()];
-        let lines = panel.chunks_exact_mut(COLUMNS);
-        for (k, line) in depth.clone().step_by(STEP).zip(lines) {
-            let (even, odd) = (row(k), (k + 1 < depth.end).then(|| row(k + 1)));
-            for at in (0..COLUMNS).step_by(SOME) {
-                let mask = mask(columns.len().saturating_sub(at));
-                // SAFETY: the mask leaves what lies in the row.
-                let wide = |row: &[u16]| unsafe {
-                    let row = row.as_ptr().wrapping_add(at).cast();
-                    _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, row))
-                };
-                let odd = odd.map_or(_mm512_setzero_si512(), wide);
-                let pairs = _mm512_or_si512(wide(even), _mm512_slli_epi32::<16>(odd));
-                // SAFETY: the slicing leaves 16 pairs.
-                unsafe { _mm512_storeu_si512(line[at..][..SOME].as_mut_ptr().cast(), pairs) };
-            }
-        }
-    }
-
-    /// Packs rows of W as columns: their pairs lie side by side already.
-    #[target_feature(enable = "avx512f,avx512bw")]
-    fn pack_turned(&self, columns: Range<usize>, depth: Range<usize>, panel: &mut [f32]) {
-        for first in (0..COLUMNS).step_by(SOME) {
-            let count = SOME.min(columns.len().saturating_sub(first));
-            for at in depth.clone().step_by(STEP * SOME) {
-                let numbers = (STEP * SOME).min(depth.end - at);
-                let mask = u32::MAX >> (STEP * SOME - numbers);
-                let mut square = [_mm512_setzero_ps(); SOME];
-                for (column, square) in (columns.start + first..).zip(&mut square[..count]) {
-                    let row = &self.right[column * self.width + at..][..numbers];
-                    // SAFETY: the mask leaves what lies in the row.
-                    let row = unsafe { _mm512_maskz_loadu_epi16(mask, row.as_ptr().cast()) };
-                    *square = _mm512_castsi512_ps(row);
-                }
-                let place = (at - depth.start) / STEP * COLUMNS + first;
-                turn(&square, &mut panel[place..], numbers.div_ceil(STEP));
-            }
-        }
     }
 }
 
@@ -157,103 +103,29 @@ impl Sides for Bf16<'_> {
     const STEP: usize = STEP;
 
     fn panel_len(depth: usize) -> usize {
-        depth.div_ceil(STEP) * COLUMNS
+        words(depth) * COLUMNS
     }
 
     fn pack(&self, columns: Range<usize>, depth: Range<usize>, panel: &mut [f32]) {
+        let part = Part { columns, depth };
         // SAFETY: by building this type the caller vouches for the processor.
         unsafe {
             match self.side {
-                Side::Straight => self.pack_straight(columns, depth, panel),
-                Side::Turned => self.pack_turned(columns, depth, panel),
+                Side::Straight => kernel::pack_straight(self.right, part, panel),
+                Side::Turned => kernel::pack_turned(self.right, part, panel),
             }
         }
     }
 
     unsafe fn tile(&self, rows: Range<usize>, depth: Range<usize>, panel: &[f32], tile: &Tile) {
-        let (pairs, stride) = (depth.len().div_ceil(STEP), self.left.depth.div_ceil(STEP));
-        assert!(panel.len() >= pairs * COLUMNS, "the panel is too small");
-        let first = rows.start * stride + depth.start / STEP;
-        let reach = (rows.len() - 1) * stride + pairs;
+        let (steps, stride) = (depth.len().div_ceil(STEP), words(self.left.depth));
+        assert!(panel.len() >= words(depth.len()) * COLUMNS, "the panel is too small");
+        let first = rows.start * stride + depth.start / 2;
+        let reach = (rows.len() - 1) * stride + words(depth.len());
         let left: &[u32] = bytemuck::cast_slice(&self.left.pairs[first..first + reach]);
-        let (left, panel) = (left.as_ptr(), panel.as_ptr());
-        // SAFETY: every pair of these rows was checked, and the panel; the caller vouches for the tile
+        let left = (left.as_ptr(), stride, rows.len());
+        // SAFETY: every number of these rows was checked, and the panel; the caller vouches for the tile
         // and, by building this type, for the processor.
-        unsafe {
-            match rows.len() {
-                1 => columns::<1>(left, stride, panel, pairs, tile),
-                2 => columns::<2>(left, stride, panel, pairs, tile),
-                3 => columns::<3>(left, stride, panel, pairs, tile),
-                4 => columns::<4>(left, stride, panel, pairs, tile),
-                5 => columns::<5>(left, stride, panel, pairs, tile),
-                6 => columns::<6>(left, stride, panel, pairs, tile),
-                7 => columns::<7>(left, stride, panel, pairs, tile),
-                _ => columns::<ROWS>(left, stride, panel, pairs, tile),
-            }
-        }
+        unsafe { kernel::tile(left, panel.as_ptr(), steps, tile) }
     }
-}
-
-/// Adds `R` rows x panel to a tile.
-///
-/// # Safety
-/// The processor has AVX-512 F and BF16. `left` points to `R` rows of `pairs`, `stride` apart; `panel`
-/// to `pairs * COLUMNS`; the tile's numbers may be written and are nobody else's.
-#[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn columns<const R: usize>(
-    left: *const u32,
-    stride: usize,
-    panel: *const f32,
-    pairs: usize,
-    tile: &Tile,
-) {
-    let mut sums = [[_mm512_setzero_ps(); 3]; R];
-    for k in 0..pairs {
-        // SAFETY: k < pairs; the caller vouches for the panel's pairs * COLUMNS of them.
-        let columns = unsafe {
-            let panel = panel.add(k * COLUMNS);
-            [0, 16, 32].map(|from| halves(_mm512_loadu_si512(panel.add(from).cast())))
-        };
-        macro_rules! row {
-            ($i:literal) => {
-                if $i < R {
-                    // SAFETY: row i of R, pair k of its pairs.
-                    let pair = unsafe { *left.add($i * stride + k) };
-                    let pair = halves(_mm512_set1_epi32(pair.cast_signed()));
-                    sums[$i][0] = _mm512_dpbf16_ps(sums[$i][0], pair, columns[0]);
-                    sums[$i][1] = _mm512_dpbf16_ps(sums[$i][1], pair, columns[1]);
-                    sums[$i][2] = _mm512_dpbf16_ps(sums[$i][2], pair, columns[2]);
-                }
-            };
-        }
-        every_row!(row);
-    }
-    let masks = masks(tile);
-    macro_rules! store {
-        ($i:literal) => {
-            if $i < R {
-                for part in 0..3 {
-                    let out = tile.out.wrapping_add($i * tile.stride + 16 * part);
-                    // SAFETY: the mask leaves only columns of the tile.
-                    unsafe {
-                        let before = match tile.add {
-                            true => _mm512_maskz_loadu_ps(masks[part], out),
-                            false => _mm512_setzero_ps(),
-                        };
-                        let sum = _mm512_add_ps(before, sums[$i][part]);
-                        _mm512_mask_storeu_ps(out, masks[part], sum);
-                    }
-                }
-            }
-        };
-    }
-    every_row!(store);
-}
-
-/// A register of pairs as the instruction takes it.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn halves(pairs: __m512i) -> __m512bh {
-    // SAFETY: as many bits, each of which means something.
-    unsafe { std::mem::transmute::<__m512i, __m512bh>(pairs) }
 }

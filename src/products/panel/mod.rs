@@ -14,13 +14,16 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
 mod float;
 mod halves;
-#[cfg(target_arch = "x86_64")]
 mod bf16;
 mod integer;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_bf16;
 #[cfg(target_arch = "aarch64")]
 mod neon_whole;
 mod right;
@@ -30,12 +33,11 @@ mod vnni;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-#[cfg(target_arch = "x86_64")]
 pub(super) use bf16::{Bf16, Halved};
 pub(super) use float::Float;
 pub(super) use integer::Integer;
 #[cfg(target_arch = "aarch64")]
-pub(super) use neon::{available, kernels, whole_available, widen_halves};
+pub(super) use neon::{available, bf16_available, kernels, whole_available, widen_halves};
 pub(super) use rounded::{Quantised, Rounding};
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::{available, bf16_available, kernels, whole_available};

@@ -29,9 +29,14 @@ pub(in crate::products) fn whole_available() -> bool {
     is_aarch64_feature_detected!("dotprod")
 }
 
+/// Whether it can run those in bf16.
+pub(in crate::products) fn bf16_available() -> bool {
+    is_aarch64_feature_detected!("bf16")
+}
+
 /// What of this processor chooses the kernels.
 pub(in crate::products) fn kernels() -> String {
-    format!("neon dotprod {}", whole_available())
+    format!("neon dotprod {} bf16 {}", whole_available(), bf16_available())
 }
 
 /// The kernel of products in f32.

@@ -49,9 +49,27 @@ fn a_row_is_rounded_to_the_nearest_bf16() {
     assert!(y == expected && dx == expected, "{y:?}, expected {expected:?}");
 }
 
-/// Goal: every bit of a product is what the instruction is documented to give: of each pair the second
-/// number is multiplied and added first, then the first one, both fused and rounded to the nearest.
-/// Oracle: `mul_add` in that order, over a depth that is summed in one piece and ends with half a pair.
+/// A sum and what a pair adds to it. AVX-512: the second product is added first, both are fused and rounded
+/// to the nearest. BFMMLA: the products are added to one another, then to the sum; each sum is rounded
+/// to odd (Arm Architecture Reference Manual, `BFMatMulAdd`).
+fn added(sum: f32, halves: [f32; 2], weights: [f32; 2]) -> f32 {
+    if cfg!(target_arch = "x86_64") {
+        return halves[0].mul_add(weights[0], halves[1].mul_add(weights[1], sum));
+    }
+    // Exact in f64: a product has 16 digits, a sum 24, and none is far from the others.
+    let odd = |exact: f64| {
+        let near = exact as f32;
+        let beyond = f64::from(near).abs() > exact.abs();
+        let toward_zero = if beyond { f32::from_bits(near.to_bits() - 1) } else { near };
+        let is_exact = f64::from(toward_zero) == exact;
+        f32::from_bits(toward_zero.to_bits() | u32::from(!is_exact))
+    };
+    let [first, second] = [0, 1].map(|i| f64::from(halves[i]) * f64::from(weights[i]));
+    odd(f64::from(sum) + f64::from(odd(first + second)))
+}
+
+/// Goal: every bit of a product is what the instruction is documented to give.
+/// Oracle: [`added`], over a depth that is summed in one piece and does not come out even.
 #[test]
 fn a_product_in_bf16_has_the_bits_of_its_pairs_added_in_order() {
     if !crate::products::in_bf16() {
@@ -62,9 +80,10 @@ fn a_product_in_bf16_has_the_bits_of_its_pairs_added_in_order() {
     let wide = frozen.widened();
     let sum = |row: &[f32], weight: &dyn Fn(usize) -> f32| {
         let halves: Vec<f32> = row.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
-        let pairs = (0..row.len()).step_by(2).map(|k| [k + 1, k]);
-        let order = pairs.flatten().filter(|k| *k < row.len());
-        order.fold(0f32, |sum, k| halves[k].mul_add(weight(k), sum))
+        let weights = (0..row.len()).map(weight).chain([0.0]).collect::<Vec<_>>();
+        let halves = halves.into_iter().chain([0.0]).collect::<Vec<_>>();
+        let pairs = halves.as_chunks().0.iter().zip(weights.as_chunks().0);
+        pairs.fold(0f32, |sum, (halves, weights)| added(sum, *halves, *weights))
     };
     let (x, dy) = (numbers(rows * fan_in, 2), numbers(rows * fan_out, 3));
     let (mut y, mut dx) = (vec![f32::NAN; rows * fan_out], vec![f32::NAN; rows * fan_in]);
