@@ -1,7 +1,7 @@
 //! RoPE and causal attention with grouped key heads, forward and backward.
 //!
 //! - In: queries, keys and values side by side, `[N, qkv]`, the N rows of some sequences one after the
-//!   other. Sequences run in parallel, and none sees another.
+//!   other. Sequences run in parallel, forward their tiles too, and none sees another.
 //! - The heads that share a key are one matrix (GQA arXiv 2305.13245), some tokens at a time: a thread has
 //!   the scores of one such tile.
 //! - Never here: padding, masks, allocation of what outlives a call.
@@ -68,18 +68,9 @@ impl Shape {
         (ROWS / self.group()).clamp(TOKENS.start, TOKENS.end)
     }
 
-    /// Most rows of a tile of a sequence of `t` tokens.
-    fn rows(&self, t: usize) -> usize {
-        self.tokens().min(t) * self.group()
-    }
-
-    /// The tiles of a sequence of `t` tokens.
-    fn tiles(&self, t: usize) -> impl Iterator<Item = Tile> {
-        let step = self.tokens();
-        (0..self.kv_heads).flat_map(move |key_head| {
-            let starts = (0..t).step_by(step);
-            starts.map(move |start| Tile { key_head, tokens: start..t.min(start + step) })
-        })
+    /// The tiles of some tokens, one for each key head.
+    fn tiles(&self, tokens: Range<usize>) -> impl Iterator<Item = Tile> {
+        (0..self.kv_heads).map(move |key_head| Tile { key_head, tokens: tokens.clone() })
     }
 
     /// Where a tile's keys and values stand in a row of `qkv`.
@@ -88,10 +79,10 @@ impl Shape {
         (k, k + self.kv())
     }
 
-    /// The first `seen` keys and values of a tile.
-    fn pair<'a>(&self, tile: &Tile, qkv: &'a [f32], seen: usize) -> [View<'a>; 2] {
+    /// The keys and values that a tile sees.
+    fn pair<'a>(&self, tile: &Tile, qkv: &'a [f32]) -> [View<'a>; 2] {
         let (k, v) = self.places(tile);
-        [k, v].map(|from| View::new(&qkv[from..], seen, self.head_dim, self.qkv()))
+        [k, v].map(|from| View::new(&qkv[from..], tile.seen(), self.head_dim, self.qkv()))
     }
 }
 
@@ -111,24 +102,24 @@ impl Tile {
         self.tokens.end
     }
 
-    /// Token and head of a row.
+    /// The token of a row, counted from the tile's first, and the head.
     #[inline(always)]
     fn of(&self, shape: &Shape, row: usize) -> (usize, usize) {
         let group = shape.group();
-        (self.tokens.start + row / group, self.key_head * group + row % group)
+        (row / group, self.key_head * group + row % group)
     }
 
-    /// Where its part of each of its tokens' rows stands, rows `stride` apart.
+    /// Where its part of each of its tokens' rows stands, counted from the first of these.
     fn spans(&self, shape: &Shape, stride: usize) -> impl Iterator<Item = Range<usize>> {
         let width = shape.group() * shape.head_dim;
         let first = self.key_head * width;
-        self.tokens.clone().map(move |token| {
+        (0..self.tokens.len()).map(move |token| {
             let from = token * stride + first;
             from..from + width
         })
     }
 
-    /// Its rows of numbers, times `scale`.
+    /// Its rows of numbers that begin with its first token's, times `scale`.
     fn gather(&self, shape: &Shape, (from, stride): (&[f32], usize), scale: f32, rows: &mut [f32]) {
         let to = rows.chunks_exact_mut(shape.group() * shape.head_dim);
         for (span, rows) in self.spans(shape, stride).zip(to) {
@@ -239,33 +230,34 @@ pub(crate) fn attention(
     out: &mut [f32],
     lse: &mut [f32],
 ) {
-    let (stride, width, heads) = (shape.qkv(), shape.head_dim, shape.heads);
-    let places = sequences.split_mut(out, shape.q()).into_par_iter();
-    let places = places.zip(sequences.split_mut(lse, heads));
-    places.zip(sequences.split(qkv, stride)).for_each(|((out, lse), qkv)| {
-        let t = qkv.len() / stride;
-        let most = shape.rows(t);
-        let mut scores = vec![0f32; most * t];
-        let [mut queries, mut mixed] = [0, 1].map(|_| vec![0f32; most * width]);
-        for tile in shape.tiles(t) {
-            let (rows, seen) = (tile.rows(shape), tile.seen());
-            let queries = &mut queries[..rows * width];
-            tile.gather(shape, (qkv, stride), shape.scale(), queries);
-            let queries = View::dense(queries, rows, width);
-            let [keys, values] = shape.pair(&tile, qkv, seen);
+    let (stride, q, heads, step) = (shape.qkv(), shape.q(), shape.heads, shape.tokens());
+    let places = sequences.split_mut(out, q).into_iter().zip(sequences.split_mut(lse, heads));
+    let tasks = places.zip(sequences.split(qkv, stride)).flat_map(|((out, lse), qkv)| {
+        let tiles = out.chunks_mut(step * q).zip(lse.chunks_mut(step * heads));
+        tiles.enumerate().map(move |(index, places)| (index * step, qkv, places))
+    });
+    let tasks: Vec<_> = tasks.collect();
+    tasks.into_par_iter().for_each(|(start, qkv, (out, lse))| {
+        let tokens = start..start + out.len() / q;
+        let (width, rows, seen) = (shape.head_dim, tokens.len() * shape.group(), tokens.end);
+        let mut scores = vec![0f32; rows * seen];
+        let [mut queries, mut mixed] = [0, 1].map(|_| vec![0f32; rows * width]);
+        for tile in shape.tiles(tokens) {
+            tile.gather(shape, (&qkv[start * stride..], stride), shape.scale(), &mut queries);
+            let [keys, values] = shape.pair(&tile, qkv);
+            let queries = View::dense(&queries, rows, width);
             near(&mut scores, seen, queries, keys.transposed(), Into::Replace);
             wide(
                 #[inline(always)]
                 || {
-                    for (row, scores) in scores.chunks_exact_mut(seen).take(rows).enumerate() {
+                    for (row, scores) in scores.chunks_exact_mut(seen).enumerate() {
                         let (token, head) = tile.of(shape, row);
-                        lse[token * heads + head] = softmax_causal(scores, token + 1);
+                        lse[token * heads + head] = softmax_causal(scores, start + token + 1);
                     }
                 },
             );
-            let mixed = &mut mixed[..rows * width];
-            near(mixed, width, View::dense(&scores, rows, seen), values, Into::Replace);
-            tile.scatter(shape, mixed, 1.0, (out, shape.q()));
+            near(&mut mixed, width, View::dense(&scores, rows, seen), values, Into::Replace);
+            tile.scatter(shape, &mixed, 1.0, (out, q));
         }
     });
 }
@@ -316,13 +308,16 @@ pub(crate) fn attention_backward(
     places.zip(read).for_each(|(dqkv, (((out, dout), qkv), lse))| {
         dqkv.fill(0.0);
         let t = qkv.len() / stride;
-        let (most, width) = (shape.rows(t), shape.head_dim);
+        let (step, width) = (shape.tokens().min(t), shape.head_dim);
+        let most = step * shape.group();
         let [scores, slopes] = [0, 1].map(|_| vec![0f32; most * t]);
         let [queries, outs, douts] = [0, 1, 2].map(|_| vec![0f32; most * width]);
         let mut scratch = Scratch { scores, slopes, queries, outs, douts };
         let sequence = Sequence { shape, qkv, out, dout, lse, wants_keys };
-        for tile in shape.tiles(t) {
-            sequence.backward(&tile, &mut scratch, dqkv);
+        for start in (0..t).step_by(step.max(1)) {
+            for tile in shape.tiles(start..t.min(start + step)) {
+                sequence.backward(&tile, &mut scratch, dqkv);
+            }
         }
     });
 }
@@ -353,12 +348,12 @@ impl Sequence<'_> {
     fn backward(&self, tile: &Tile, scratch: &mut Scratch, dqkv: &mut [f32]) {
         let (shape, Scratch { scores, slopes, queries, outs, douts }) = (self.shape, scratch);
         let (stride, q, width) = (shape.qkv(), shape.q(), shape.head_dim);
-        let (rows, seen) = (tile.rows(shape), tile.seen());
+        let (rows, seen, start) = (tile.rows(shape), tile.seen(), tile.tokens.start);
         let [queries, outs, douts] = [queries, outs, douts].map(|all| &mut all[..rows * width]);
-        tile.gather(shape, (self.qkv, stride), shape.scale(), queries);
-        tile.gather(shape, (self.out, q), 1.0, outs);
-        tile.gather(shape, (self.dout, q), 1.0, douts);
-        let [keys, values] = shape.pair(tile, self.qkv, seen);
+        tile.gather(shape, (&self.qkv[start * stride..], stride), shape.scale(), queries);
+        tile.gather(shape, (&self.out[start * q..], q), 1.0, outs);
+        tile.gather(shape, (&self.dout[start * q..], q), 1.0, douts);
+        let [keys, values] = shape.pair(tile, self.qkv);
         let dense = |numbers| View::dense(numbers, rows, width);
         near(scores, seen, dense(queries), keys.transposed(), Into::Replace);
         near(slopes, seen, dense(douts), values.transposed(), Into::Replace);
@@ -367,6 +362,7 @@ impl Sequence<'_> {
             || {
                 for row in 0..rows {
                     let (token, head) = tile.of(shape, row);
+                    let token = start + token;
                     let own = row * width..(row + 1) * width;
                     let along = dot(&outs[own.clone()], &douts[own]);
                     let lse = self.lse[token * shape.heads + head];
@@ -386,6 +382,6 @@ impl Sequence<'_> {
             near(&mut dqkv[k..], stride, slopes.transposed(), dense(queries), Into::Add);
         }
         near(queries, width, slopes, keys, Into::Replace);
-        tile.scatter(shape, queries, shape.scale(), (dqkv, stride));
+        tile.scatter(shape, queries, shape.scale(), (&mut dqkv[start * stride..], stride));
     }
 }
