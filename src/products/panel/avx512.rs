@@ -218,24 +218,34 @@ unsafe fn columns<const R: usize, const C: usize>(
         }
         every_row!(row);
     }
-    let masks = masks(tile);
     macro_rules! store {
         ($i:literal) => {
             if $i < R {
-                for part in 0..C {
-                    let out = tile.out.wrapping_add($i * tile.stride + 16 * part);
-                    // SAFETY: the mask leaves only columns of the tile.
-                    unsafe {
-                        let before = match tile.add {
-                            true => _mm512_maskz_loadu_ps(masks[part], out),
-                            false => _mm512_setzero_ps(),
-                        };
-                        let sum = _mm512_add_ps(before, sums[$i][part]);
-                        _mm512_mask_storeu_ps(out, masks[part], sum);
-                    }
-                }
+                // SAFETY: row i of R; the caller vouches for the tile.
+                unsafe { put(sums[$i], $i, tile) };
             }
         };
     }
     every_row!(store);
+}
+
+/// Puts sums into a row of a tile, or adds them to it.
+///
+/// # Safety
+/// The processor has AVX-512 F; the tile has the row, which may be written and is nobody else's.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn put(sums: [__m512; 3], row: usize, tile: &Tile) {
+    let masks = masks(tile);
+    for part in 0..3 {
+        let out = tile.out.wrapping_add(row * tile.stride + 16 * part);
+        // SAFETY: the mask leaves only columns of the tile.
+        unsafe {
+            let before = match tile.add {
+                true => _mm512_maskz_loadu_ps(masks[part], out),
+                false => _mm512_setzero_ps(),
+            };
+            _mm512_mask_storeu_ps(out, masks[part], _mm512_add_ps(before, sums[part]));
+        }
+    }
 }

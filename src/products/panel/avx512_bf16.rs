@@ -4,15 +4,15 @@
 //! - Of a pair it adds the second product first. It rounds both sums to the nearest and to even,
 //!   whatever the thread has set, and takes numbers below 2^-126, of either side or of a sum, for zeros.
 
-use super::avx512::{every_row, mask, masks, turn};
+use super::avx512::{every_row, mask, put, turn};
 use super::bf16::{Halves, Part};
 use super::{COLUMNS, ROWS, Tile};
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512bh, __m512i, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
-    _mm512_add_ps, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
-    _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_epi16,
-    _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_set1_epi32, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_slli_epi32, _mm512_storeu_si512,
+    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
+    _mm512_loadu_si512, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_or_si512,
+    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
+    _mm512_storeu_si512,
 };
 
 /// Numbers of the depth that one instruction multiplies and adds.
@@ -149,22 +149,11 @@ unsafe fn columns<const R: usize>(
         }
         every_row!(row);
     }
-    let masks = masks(tile);
     macro_rules! store {
         ($i:literal) => {
             if $i < R {
-                for part in 0..3 {
-                    let out = tile.out.wrapping_add($i * tile.stride + 16 * part);
-                    // SAFETY: the mask leaves only columns of the tile.
-                    unsafe {
-                        let before = match tile.add {
-                            true => _mm512_maskz_loadu_ps(masks[part], out),
-                            false => _mm512_setzero_ps(),
-                        };
-                        let sum = _mm512_add_ps(before, sums[$i][part]);
-                        _mm512_mask_storeu_ps(out, masks[part], sum);
-                    }
-                }
+                // SAFETY: row i of R; the caller vouches for the tile.
+                unsafe { put(sums[$i], $i, tile) };
             }
         };
     }

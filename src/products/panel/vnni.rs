@@ -3,13 +3,13 @@
 //! The instruction multiplies unsigned by signed bytes: rows are kept with 128 added, and 128 times
 //! the sum of a column's codes is taken away again.
 
-use super::avx512::{every_row, masks};
+use super::avx512::{every_row, masks, put};
 use super::integer::LINE;
 use super::rounded::STEP;
 use super::{COLUMNS, ROWS, Tile};
 use std::arch::x86_64::{
     __m128i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_storeu_si128, _mm_unpackhi_epi8,
-    _mm_unpackhi_epi16, _mm_unpacklo_epi8, _mm_unpacklo_epi16, _mm512_add_ps, _mm512_cvtepi32_ps,
+    _mm_unpackhi_epi16, _mm_unpacklo_epi8, _mm_unpacklo_epi16, _mm512_cvtepi32_ps,
     _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
     _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_epi8,
     _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_sll_epi32,
@@ -177,24 +177,16 @@ unsafe fn columns<const R: usize>(
         let factors = [0, 64, 128].map(|from| _mm512_loadu_ps(line.add(LINE + from).cast()));
         (sums.map(|sums| _mm512_slli_epi32::<7>(sums)), factors)
     };
-    let masks = masks(tile);
     macro_rules! store {
         ($i:literal) => {
             if $i < R {
                 let scale = _mm512_set1_ps(scales[$i]);
-                for part in 0..3 {
-                    let out = tile.out.wrapping_add($i * tile.stride + 16 * part);
+                let sums = [0, 1, 2].map(|part| {
                     let sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[$i][part], shift[part]));
-                    let sum = _mm512_mul_ps(sum, _mm512_mul_ps(scale, factors[part]));
-                    // SAFETY: the mask leaves only columns of the tile.
-                    unsafe {
-                        let before = match tile.add {
-                            true => _mm512_maskz_loadu_ps(masks[part], out),
-                            false => _mm512_setzero_ps(),
-                        };
-                        _mm512_mask_storeu_ps(out, masks[part], _mm512_add_ps(before, sum));
-                    }
-                }
+                    _mm512_mul_ps(sum, _mm512_mul_ps(scale, factors[part]))
+                });
+                // SAFETY: row i of R; the caller vouches for the tile.
+                unsafe { put(sums, $i, tile) };
             }
         };
     }
