@@ -7,54 +7,11 @@
 #![deny(unsafe_code)]
 #![allow(dead_code, reason = "a part of the decoder does not use all of its parts")]
 
-#[path = "../../src/decoder"]
-mod decoder {
-    pub(crate) mod attention;
-    pub(crate) mod kernels;
-
-    /// Cosines and sines of every position, as the decoder has them.
-    pub(crate) struct Turns {
-        pub(crate) cos: Vec<f32>,
-        pub(crate) sin: Vec<f32>,
-    }
-
-    impl Turns {
-        fn from(&self, first: usize) -> (&[f32], &[f32]) {
-            (&self.cos[first..], &self.sin[first..])
-        }
-    }
-}
-
-/// What attention takes of a base.
-mod base {
-    pub(crate) struct Config {
-        pub(crate) heads: usize,
-        pub(crate) kv_heads: usize,
-        pub(crate) head_dim: usize,
-    }
-}
-
+mod base;
+mod decoder;
 #[path = "../../src/products/mod.rs"]
 mod products;
-
-/// What the products take of the settings.
-mod settings {
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub(crate) enum HeadWeights {
-        #[default]
-        Auto,
-        F32,
-        Bf16,
-        Int8,
-    }
-
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub(crate) enum MatmulPrecision {
-        #[default]
-        Highest,
-        Medium,
-    }
-}
+mod settings;
 
 #[cfg(test)]
 mod tests {
