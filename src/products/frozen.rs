@@ -13,6 +13,8 @@
 //! - Never here: LoRA, biases, which layer this is.
 
 use super::gemm::{Into, Threads, View, matmul};
+#[cfg(target_arch = "x86_64")]
+use super::panel::Few;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use super::panel::{self, Bf16, Float, Halved, Integer, Out, Quantised, Rounding};
 use super::pool::Pool;
@@ -301,6 +303,13 @@ impl Frozen {
             let out = Out { numbers, stride, into };
             Bf16::new(&rows, halves, self.stored.1, side).product(columns, out);
             pool.give([rows.buffer()]);
+            return;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if side == Side::Straight
+            && let Some(few) = Few::new(left, self.floats())
+        {
+            few.product(columns, Out { numbers, stride, into });
             return;
         }
         #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

@@ -181,6 +181,45 @@ fn avx2_gives_the_products_of_avx_512() {
     }
 }
 
+/// Goal: what reads W as it lies gives the bits of what packs it. Oracle: the packed product.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_few_rows_have_the_bits_of_many() {
+    const ROWS: [usize; 14] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 23, 32, 63, 64];
+    let (gap, halves) = (3, |x: &f32| f16::from_f32(*x).to_f32());
+    for (fan_in, fan_out) in [(1, 1), (4, 48), (577, 47), (3, 49), (260, 97), (1153, 200)] {
+        let weights = numbers(fan_in * fan_out, 1);
+        let narrow: Vec<f32> = weights.iter().map(halves).collect();
+        let kept = [
+            (weights.clone(), HeadWeights::F32),
+            (weights, HeadWeights::Bf16),
+            (narrow, HeadWeights::Auto),
+        ];
+        for (rows, (weights, kept)) in
+            ROWS.into_iter().flat_map(|rows| kept.clone().map(|k| (rows, k)))
+        {
+            let frozen = Frozen::new(weights, (fan_in, fan_out), highest(kept));
+            let x = numbers(rows * fan_in, 2);
+            let left = View::dense(&x, rows, fan_in);
+            let Some(few) = Few::new(left, frozen.floats()) else { return };
+            for into in [Into::Replace, Into::Add] {
+                let mut all =
+                    [vec![1f32; rows * (fan_out + gap)], vec![1f32; rows * (fan_out + gap)]];
+                let [a, b] = all.each_mut().map(|numbers| {
+                    let stride = fan_out + gap;
+                    Out { numbers, stride, into }
+                });
+                few.product(fan_out, a);
+                let many = Float::new(left, frozen.floats(), fan_out, Side::Straight);
+                many.product(fan_out, b, Threads::All);
+                assert!(all[0] == all[1], "{kept:?} {rows} {fan_in} {fan_out}");
+            }
+        }
+    }
+    let x = numbers(65, 2);
+    assert!(Few::new(View::dense(&x, 65, 1), Floats::F32(&[1.0])).is_none());
+}
+
 /// Goal: both instructions give the same numbers. On a processor without SMMLA it is SDOT twice.
 #[cfg(target_arch = "aarch64")]
 #[test]

@@ -16,6 +16,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
+#[cfg(target_arch = "x86_64")]
+mod few;
 mod float;
 mod halves;
 mod bf16;
@@ -34,6 +36,8 @@ mod vnni;
 mod x86;
 
 pub(super) use bf16::{Bf16, Halved};
+#[cfg(target_arch = "x86_64")]
+pub(super) use few::Few;
 pub(super) use float::Float;
 pub(super) use integer::Integer;
 #[cfg(target_arch = "aarch64")]
