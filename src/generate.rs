@@ -1,6 +1,7 @@
 //! Text from a prompt: sampling token by token over the layers of trunk and head.
 //!
-//! - In: prompt ids, an adapter or none. Out: ids, one at a time, until an end token or the limit.
+//! - In: prompt ids, an adapter or none. Out: ids, one at a time, until an end token or the limit; of one
+//!   text, or of several that go on in step.
 //! - The engines are borrowed: the same weights learn meanwhile, and many texts are written at once.
 //! - Never here: the tokenizer, the terminal, threads of its own.
 
@@ -93,70 +94,29 @@ impl<'a> Generator<'a> {
         self.decoder.session_bytes(tokens.min(self.context()))
     }
 
-    /// How many texts it writes in about the time of one.
-    pub fn abreast(&self) -> usize {
-        match self.decoder.abreast_max() {
-            1 => rayon::current_num_threads(),
-            max => max,
-        }
+    /// How many texts to write at once where `wanted` more are needed, some of which may be of no use.
+    pub fn abreast(&self, wanted: usize) -> usize {
+        self.decoder.abreast(wanted)
     }
 
-    /// Texts of at most `tokens_max` tokens after the same `prompt` `[T]`, one for each of `samplings`,
-    /// each what [`Generator::start`] would write: on the CPU one a thread, on a device abreast.
+    /// Texts of at most `tokens_max` tokens after the same `prompt` `[T]`, one for each of `samplings`, of
+    /// which there are as many as [`Generator::abreast`] says at most. Each is what [`Generator::start`]
+    /// would write, but that products of many rows round in other places.
     ///
     /// # Errors
-    /// As [`Generator::start`].
+    /// As [`Generator::start`], and [`HeadError::Abreast`].
     pub fn several(
         &self,
         prompt: &[u32],
         tokens_max: usize,
         adapter: Option<&'a Adapter>,
         samplings: &[Sampling],
-    ) -> Result<Vec<Vec<u32>>, GenerateError> {
-        let max = self.decoder.abreast_max();
-        if max > 1 {
-            let some = samplings.chunks(max);
-            let texts = some.map(|some| self.in_step(prompt, tokens_max, adapter, some));
-            return Ok(texts.collect::<Result<Vec<_>, _>>()?.concat());
-        }
-        let alone = samplings.par_iter().map(|&sampling| {
-            let mut text = self.start(prompt, tokens_max, adapter, sampling)?;
-            let mut ids = Vec::new();
-            while let Some(id) = text.next_token()? {
-                ids.push(id);
-            }
-            Ok(ids)
-        });
-        alone.collect()
-    }
-
-    /// Texts that go on together, token by token, until the last has ended.
-    fn in_step(
-        &self,
-        prompt: &[u32],
-        tokens_max: usize,
-        adapter: Option<&'a Adapter>,
-        samplings: &[Sampling],
-    ) -> Result<Vec<Vec<u32>>, GenerateError> {
+    ) -> Result<Several<'a>, GenerateError> {
         samplings.iter().try_for_each(Sampling::check)?;
-        let (vocab, left) = (self.decoder.config().vocab, self.room(prompt, tokens_max)?);
-        let count = samplings.len();
-        let mut session = self.decoder.session_of(count, adapter, prompt.len() + left)?;
-        let mut texts: Vec<_> = samplings.iter().map(|&one| Draws::new(one)).collect();
-        let mut next = prompt.repeat(count);
-        for _ in 0..left {
-            self.decoder.extend(&mut session, &self.trunk.embedded(&next)?)?;
-            let logits = self.decoder.logits(&session)?;
-            next.clear();
-            for (text, logits) in texts.iter_mut().zip(logits.chunks_exact(vocab)) {
-                // What goes through the layers for a text that has ended is of no account.
-                next.push(text.next(logits, &self.decoder.config().eos).unwrap_or_default());
-            }
-            if texts.iter().all(|text| text.ended) {
-                break;
-            }
-        }
-        Ok(texts.into_iter().map(|text| text.ids).collect())
+        let (count, left) = (samplings.len(), self.room(prompt, tokens_max)?);
+        let session = self.decoder.session_of(count, adapter, prompt.len() + left)?;
+        let texts = samplings.iter().map(|&one| Draws::new(one)).collect();
+        Ok(Several { generator: *self, session, texts, next: prompt.repeat(count), left })
     }
 
     /// Tokens that may follow a prompt.
@@ -197,6 +157,50 @@ impl<'a> Generator<'a> {
     }
 }
 
+/// Texts that go on together, token by token, until the last has ended.
+pub struct Several<'a> {
+    generator: Generator<'a>,
+    /// Of the texts that go on.
+    session: Session<'a>,
+    texts: Vec<Draws>,
+    /// What the layers have not seen yet of the texts that go on, `[texts, n]`.
+    next: Vec<u32>,
+    /// Tokens that may follow in each.
+    left: usize,
+}
+
+impl Several<'_> {
+    /// Draws the next token of every text that goes on; whether any of them goes on then.
+    ///
+    /// # Errors
+    /// As [`Text::next_token`].
+    pub fn next_tokens(&mut self) -> Result<bool, GenerateError> {
+        let Self { generator: Generator { trunk, decoder }, session, texts, next, left } = self;
+        if *left == 0 || next.is_empty() {
+            return Ok(false);
+        }
+        decoder.extend(session, &trunk.embedded(next)?)?;
+        let (logits, config) = (decoder.logits(session)?, decoder.config());
+        let mut open: Vec<_> = texts.iter_mut().filter(|text| !text.ended).collect();
+        let draws = open.par_iter_mut().zip(logits.par_chunks_exact(config.vocab));
+        draws.for_each(|(text, logits)| text.draw(logits, &config.eos));
+        let stays: Vec<bool> = open.iter().map(|text| !text.ended).collect();
+        next.clear();
+        next.extend(open.iter().filter(|text| !text.ended).filter_map(|text| text.ids.last()));
+        *left -= 1;
+        let goes_on = *left > 0 && !next.is_empty();
+        if goes_on && stays.contains(&false) {
+            decoder.retain(session, &stays)?;
+        }
+        Ok(goes_on)
+    }
+
+    /// What was written, in the order of the samplings.
+    pub fn into_ids(self) -> Vec<Vec<u32>> {
+        self.texts.into_iter().map(|text| text.ids).collect()
+    }
+}
+
 /// One of some texts that are written in step.
 struct Draws {
     sampling: Sampling,
@@ -211,15 +215,11 @@ impl Draws {
         Self { sampling, chance, ids: Vec::new(), ended: false }
     }
 
-    /// Draws the next token; none once the text has ended.
-    fn next(&mut self, logits: &[f32], ends: &[u32]) -> Option<u32> {
-        if self.ended {
-            return None;
-        }
+    /// Draws the next token; an end token ends the text.
+    fn draw(&mut self, logits: &[f32], ends: &[u32]) {
         let id = self.sampling.draw(logits, &mut self.chance);
         self.ended = ends.contains(&id);
         self.ids.extend((!self.ended).then_some(id));
-        Some(id)
     }
 }
 

@@ -299,52 +299,75 @@ fn text_is_generated_from_the_same_logits() -> Result<(), Surprise> {
 #[test]
 fn texts_abreast_are_those_that_are_written_alone() -> Result<(), Surprise> {
     let (_folder, base) = exported("families/smollm2")?;
-    let spec = Spec::uniform(base.config(), 1..2, &[Target::Q], Strength { rank: 2, alpha: 4.0 });
-    let (adapter, _) = Chance::new(3).adapters(&spec);
-    let all = ids(base.config(), 3, 8);
     let trunk = Trunk::load(&base, 1, 1)?;
     let by_hand = Head::load(&base, 1, &Backend::cpu(), 2, Keep::default())?;
     let alone = Decoder::new(&trunk, None, &by_hand);
-    assert_eq!(
-        alone.session_of(2, None, 4).err().map(|error| error.to_string()),
-        Some("a session of 2 texts, expected 1 to 1".into())
-    );
+    let refused = |texts| alone.session_of(texts, None, 4).err().map(|error| error.to_string());
+    assert_eq!(refused(33), Some("a session of 33 texts, expected 1 to 32".into()));
+    assert!(refused(0).is_some() && refused(32).is_none());
+    abreast_as_alone("the CPU's kernels", &base, alone, (&trunk, alone))?;
+    written_as_alone("the CPU's kernels", &Generator::new(&trunk, None, &by_hand))?;
     for place in places() {
         let below = Below::load(&base, 1, &place, TOKENS_MAX)?;
         let head = Head::load_reference(&base, 1, &place, 2)?;
         let continued = continued(&base, 1, 1, &place)?;
         let abreast = Decoder::new(&continued, Some(&below), &head);
-        for adapter in [None, Some(&adapter)] {
-            let mut together = abreast.session_of(3, adapter, 8)?;
-            let mut each =
-                (0..3).map(|_| alone.session(adapter, 8)).collect::<Result<Vec<_>, _>>()?;
-            for (from, to) in [(0, 5), (5, 6), (6, 8)] {
-                let rows = |row: usize| all.slice(s![row, from..to]).to_vec();
-                let tokens = (0..3).flat_map(rows).collect::<Vec<_>>();
-                abreast.extend(&mut together, &trunk.embedded(&tokens)?)?;
-                let mut expected = Vec::new();
-                for (row, session) in each.iter_mut().enumerate() {
-                    alone.extend(session, &trunk.embedded(&rows(row))?)?;
-                    expected.extend(alone.logits(session)?);
-                }
-                let got = abreast.logits(&together)?;
-                assert_close(&format!("logits on {}", place.name()), &got, &expected, &F32);
+        abreast_as_alone(&place.name(), &base, abreast, (&trunk, alone))?;
+        written_as_alone(&place.name(), &Generator::new(&continued, Some(&below), &head))?;
+    }
+    Ok(())
+}
+
+/// Of as many texts and tokens as do not go through the CPU's layers at once.
+fn abreast_as_alone(
+    name: &str,
+    base: &Base,
+    abreast: Decoder<'_>,
+    (trunk, alone): (&Trunk, Decoder<'_>),
+) -> Result<(), Surprise> {
+    let spec = Spec::uniform(base.config(), 1..2, &[Target::Q], Strength { rank: 2, alpha: 4.0 });
+    let (adapter, _) = Chance::new(3).adapters(&spec);
+    let all = ids(base.config(), 16, 22);
+    for adapter in [None, Some(&adapter)] {
+        let mut together = abreast.session_of(16, adapter, 22)?;
+        let mut each =
+            (0..16).map(|_| alone.session(adapter, 22)).collect::<Result<Vec<_>, _>>()?;
+        for (from, to) in [(0, 19), (19, 20), (20, 22)] {
+            let rows = |row: usize| all.slice(s![row, from..to]).to_vec();
+            let tokens = (0..16).flat_map(rows).collect::<Vec<_>>();
+            abreast.extend(&mut together, &trunk.embedded(&tokens)?)?;
+            let mut expected = Vec::new();
+            for (row, session) in each.iter_mut().enumerate() {
+                alone.extend(session, &trunk.embedded(&rows(row))?)?;
+                expected.extend(alone.logits(session)?);
             }
+            let got = abreast.logits(&together)?;
+            assert_close(&format!("logits on {name}"), &got, &expected, &F32);
         }
-        let generator = Generator::new(&continued, Some(&below), &head);
-        let samplings: Vec<_> =
-            (0..40).map(|seed| Sampling { temperature: 1.0, top_p: 1.0, seed }).collect();
-        let several = generator.several(&[1, 2], 6, None, &samplings)?;
-        let ended = several.iter().filter(|text| text.len() < 6).count();
-        assert!((1..40).contains(&ended), "{ended} of 40 end before the others");
-        for (sampling, text) in samplings.iter().zip(&several) {
-            let mut one = generator.start(&[1, 2], 6, None, *sampling)?;
-            let mut ids = Vec::new();
-            while let Some(id) = one.next_token()? {
-                ids.push(id);
-            }
-            assert_eq!(*text, ids, "seed {} on {}", sampling.seed, place.name());
+    }
+    Ok(())
+}
+
+/// Some end before the others, and these go on as if they had always been alone.
+fn written_as_alone(name: &str, generator: &Generator<'_>) -> Result<(), Surprise> {
+    let samplings: Vec<_> =
+        (0..40).map(|seed| Sampling { temperature: 1.0, top_p: 1.0, seed }).collect();
+    let mut written = Vec::new();
+    for some in samplings.chunks(generator.abreast(40)) {
+        let mut texts = generator.several(&[1, 2], 6, None, some)?;
+        while texts.next_tokens()? {}
+        assert!(!texts.next_tokens()?, "it stays at its end");
+        written.extend(texts.into_ids());
+    }
+    let ended = written.iter().filter(|text| text.len() < 6).count();
+    assert!((1..40).contains(&ended), "{ended} of 40 end before the others");
+    for (sampling, text) in samplings.iter().zip(&written) {
+        let mut one = generator.start(&[1, 2], 6, None, *sampling)?;
+        let mut ids = Vec::new();
+        while let Some(id) = one.next_token()? {
+            ids.push(id);
         }
+        assert_eq!(*text, ids, "seed {} on {name}", sampling.seed);
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use rand_core::{Rng, SeedableRng};
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::{Base, Config};
 use sapwood::generate::{self, End, GenerateError, Generator, Sampling};
-use sapwood::head::{Backend, Decoder, Head, HeadError, Keep, Session};
+use sapwood::head::{Backend, Decoder, Head, HeadError, Keep, Session, session_bytes};
 use sapwood::settings::{HeadWeights, MatmulPrecision};
 use sapwood::tokenise::Tokeniser;
 use sapwood::trunk::Trunk;
@@ -314,5 +314,9 @@ fn a_session_says_what_its_keys_and_values_take() -> Result<(), Surprise> {
     assert_eq!(generator.session_bytes(500) - generator.session_bytes(400), kept(100));
     assert!(generator.session_bytes(1) > kept(1));
     assert_eq!(generator.session_bytes(usize::MAX), generator.session_bytes(generator.context()));
+    let of = |texts, tokens| session_bytes(base.config(), texts, tokens);
+    assert_eq!(of(1, 500), generator.session_bytes(500));
+    assert_eq!(of(7, 500) - of(7, 400), 7 * kept(100));
+    assert_eq!(of(usize::MAX, 500), of(generator.abreast(usize::MAX), 500));
     Ok(())
 }

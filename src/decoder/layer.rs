@@ -34,11 +34,12 @@ pub(crate) struct Layer<'a> {
 pub(crate) enum Context<'a> {
     /// Nothing: their sequences begin with them.
     Whole,
-    /// One text's keys and values up to token `first`, the first of these; theirs are added.
+    /// Keys and values of texts, a sequence of one length each, up to token `first`, the first of these;
+    /// theirs are added.
     After {
-        /// Position of the first row.
+        /// Position of the first row of each.
         first: usize,
-        /// What the text has seen.
+        /// What the texts have seen.
         past: &'a mut Past,
     },
 }

@@ -1,20 +1,19 @@
 //! Every layer of the base, as texts need them: a prompt at once, then token by token.
 //!
 //! - In: the embedding of the tokens that follow, an adapter or none. Out: the logits of the next.
-//! - On a device a pass costs about the same for many texts as for one, so texts of one length may go
-//!   abreast there; on the CPU each has a session of its own.
+//! - Texts of one length may go abreast: on the CPU they share each read of the weights, on a device a
+//!   pass costs about the same for many as for one. Those that have ended are let go.
 //! - The weights are those that trunk and head learn with. Any number of sessions run at once, each on
 //!   the threads in force.
 //! - Never here: sampling, the vocabulary, gradients.
 
-use super::candle::Texts;
-use super::cpu::Text;
-use super::{Below, Engine, Head, HeadError, check};
+use super::{Below, Engine, Head, HeadError, candle, check, cpu};
 use crate::adapter::Adapter;
 use crate::base::Config;
 use crate::trunk::Trunk;
 
-/// Most texts of one session on a device: keys and values of each take its memory. No other number was
+/// Most texts of one session: enough that reading the weights costs little beside the products
+/// (BENCHMARKS.md), few enough for the memory of their keys and values. On a device no other number was
 /// measured.
 const ABREAST_MAX: usize = 32;
 
@@ -37,8 +36,8 @@ pub struct Session<'a> {
 
 /// What a session keeps, by who computes.
 enum State<'a> {
-    Cpu(Text<'a>),
-    Candle(Texts),
+    Cpu(cpu::Texts<'a>),
+    Candle(candle::Texts),
 }
 
 impl Session<'_> {
@@ -46,6 +45,11 @@ impl Session<'_> {
     pub fn seen(&self) -> usize {
         self.seen
     }
+}
+
+/// Most bytes of a session on the CPU of `texts` texts of `tokens` tokens, as many texts as go abreast.
+pub fn session_bytes(config: &Config, texts: usize, tokens: usize) -> u64 {
+    cpu::Texts::bytes(config, texts.min(ABREAST_MAX), tokens)
 }
 
 impl<'a> Decoder<'a> {
@@ -59,10 +63,11 @@ impl<'a> Decoder<'a> {
         &self.head.config
     }
 
-    /// How many texts a session can have: one on the CPU.
-    pub fn abreast_max(&self) -> usize {
+    /// How many texts to write at once where `wanted` more are needed and some may be of no use: on a
+    /// device more of them cost nothing.
+    pub fn abreast(&self, wanted: usize) -> usize {
         match self.head.engine {
-            Engine::Cpu(_) => 1,
+            Engine::Cpu(_) => wanted.clamp(1, ABREAST_MAX),
             Engine::Candle(_) => ABREAST_MAX,
         }
     }
@@ -80,7 +85,7 @@ impl<'a> Decoder<'a> {
         self.session_of(1, adapter, tokens_max)
     }
 
-    /// The same of `texts` texts abreast, as many as [`Decoder::abreast_max`] at most.
+    /// The same of `texts` texts abreast, 32 at most.
     ///
     /// # Errors
     /// [`HeadError::Abreast`], and as [`Decoder::session`].
@@ -90,7 +95,7 @@ impl<'a> Decoder<'a> {
         adapter: Option<&'a Adapter>,
         tokens_max: usize,
     ) -> Result<Session<'a>, HeadError> {
-        let (max, config, tap) = (self.abreast_max(), self.config(), self.head.tap);
+        let (max, config, tap) = (ABREAST_MAX, self.config(), self.head.tap);
         if !(1..=max).contains(&texts) {
             return Err(HeadError::Abreast { texts, max });
         }
@@ -104,7 +109,7 @@ impl<'a> Decoder<'a> {
         }
         adapter.map_or(Ok(()), |adapter| check(adapter, config, 0..config.layers))?;
         let state = match &self.head.engine {
-            Engine::Cpu(_) => State::Cpu(Text::new(config, adapter, tokens_max)),
+            Engine::Cpu(_) => State::Cpu(cpu::Texts::new(config, adapter, (texts, tokens_max))),
             Engine::Candle(candle) => State::Candle(candle.texts(adapter, tokens_max)?),
         };
         Ok(Session { texts, seen: 0, tokens_max, state })
@@ -112,7 +117,28 @@ impl<'a> Decoder<'a> {
 
     /// Most bytes of a session of one text of `tokens` tokens: keys and values, and what one pass needs.
     pub fn session_bytes(&self, tokens: usize) -> u64 {
-        Text::bytes(self.config(), tokens)
+        cpu::Texts::bytes(self.config(), 1, tokens)
+    }
+
+    /// Goes on with the texts that stay, of `stays` `[texts]`; what was kept of the others is let go.
+    ///
+    /// # Errors
+    /// [`HeadError::Abreast`] when none stays; [`HeadError::Engine`] when a device fails.
+    pub(crate) fn retain(
+        &self,
+        session: &mut Session<'_>,
+        stays: &[bool],
+    ) -> Result<(), HeadError> {
+        let texts = stays.iter().filter(|&&stays| stays).count();
+        if texts == 0 || stays.len() != session.texts {
+            return Err(HeadError::Abreast { texts, max: session.texts });
+        }
+        match &mut session.state {
+            State::Cpu(texts) => texts.retain(stays),
+            State::Candle(texts) => texts.retain(stays)?,
+        }
+        session.texts = texts;
+        Ok(())
     }
 
     /// Goes on with tokens whose embedding is `embedded`, `[texts, n, D]`.
@@ -129,7 +155,7 @@ impl<'a> Decoder<'a> {
             return Ok(());
         }
         match (&self.head.engine, &mut session.state) {
-            (Engine::Cpu(cpu), State::Cpu(text)) => cpu.extend(self.trunk, text, embedded),
+            (Engine::Cpu(cpu), State::Cpu(texts)) => cpu.extend(self.trunk, texts, embedded),
             (Engine::Candle(candle), State::Candle(texts)) => {
                 let shape = (session.texts, tokens, self.config().hidden);
                 candle.extend(self.below, texts, embedded, (shape, session.seen))?;
@@ -146,7 +172,7 @@ impl<'a> Decoder<'a> {
     /// [`HeadError::Engine`] when a device fails.
     pub fn logits(&self, session: &Session<'_>) -> Result<Vec<f32>, HeadError> {
         match (&self.head.engine, &session.state) {
-            (Engine::Cpu(cpu), State::Cpu(text)) => Ok(cpu.next(text)),
+            (Engine::Cpu(cpu), State::Cpu(texts)) => Ok(cpu.next(texts)),
             (Engine::Candle(candle), State::Candle(texts)) if session.seen > 0 => {
                 candle.next(texts)
             }

@@ -44,7 +44,7 @@ pub(super) struct Wanted {
 /// neither the anchor nor whitening has a use for them.
 ///
 /// They are written once and kept with the engines: a device learns in many jobs. `pulse` is asked
-/// before every few texts whether to go on.
+/// before every token of texts abreast whether to go on.
 /// # Errors
 /// [`LearnError::Generate`] when the base cannot write; what `pulse` returns.
 pub fn own_texts(
@@ -106,20 +106,21 @@ fn write(
 ) -> Result<Vec<Block>, LearnError> {
     let Wanted { start, count, tokens } = wanted;
     let mut blocks = Vec::with_capacity(*count);
-    let (most, more) = (*count as u64 * TRIES, tokens.saturating_sub(start.len()));
+    let more = tokens.saturating_sub(start.len());
     let generator = engines.generator();
-    let step = generator.abreast() as u64;
-    for first in (0..most).step_by(step as usize) {
-        if blocks.len() >= *count {
-            break;
-        }
-        pulse()?;
+    let mut seeds = 0..*count as u64 * TRIES;
+    while blocks.len() < *count && !seeds.is_empty() {
         // Drawn from what the base thinks likely, in the order of their numbers.
         let sampling = |seed| Sampling { temperature: 1.0, top_p: 1.0, seed };
-        let samplings: Vec<_> = (first..most.min(first + step)).map(sampling).collect();
-        let texts = generator.several(start, more, None, &samplings)?;
-        let long =
-            texts.into_iter().filter(|text| start.len() + text.len() >= TOKENS_MIN.min(*tokens));
+        let some = generator.abreast(count - blocks.len());
+        let samplings: Vec<_> = seeds.by_ref().take(some).map(sampling).collect();
+        let mut texts = generator.several(start, more, None, &samplings)?;
+        pulse()?;
+        while texts.next_tokens()? {
+            pulse()?;
+        }
+        let texts = texts.into_ids().into_iter();
+        let long = texts.filter(|text| start.len() + text.len() >= TOKENS_MIN.min(*tokens));
         blocks.extend(long.take(count - blocks.len()).map(|text| block(start, &text)));
     }
     Ok(blocks)

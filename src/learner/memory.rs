@@ -27,8 +27,8 @@ pub struct Memory {
     /// Fast, slow, gradient, AdamW's two moments, and the roots that whiten, with the ranks of a global adapter;
     /// of an install, learners before and after.
     pub learners: u64,
-    /// What the backward pass keeps of one batch, and the largest temporary buffers of a step or of
-    /// reading text.
+    /// What the backward pass keeps of one batch, and the largest temporary buffers of a step, of reading
+    /// text or of writing some.
     pub step: u64,
     /// Hidden states that the job keeps: of fresh blocks, of the base's own texts, of held-out text.
     pub hidden: u64,
@@ -77,6 +77,9 @@ impl Memory {
         let sizes = Sizes::of(config, settings);
         let d = sizes.d;
         let own = wide(settings.own_texts()) * sizes.own_tokens;
+        let own_tokens = settings.max_seq_length.min(anchor::TOKENS_MAX);
+        let writing = head::session_bytes(config, settings.own_texts(), own_tokens);
+        let step = sizes.step(settings, Thin::of(spec)).max(sizes.reading(settings)).max(writing);
         let kept = |tokens: u64, most: u64| most.min(NUMBER * tokens * d);
         let roots = roots(spec, settings);
         let whole: u64 = config.weights().iter().map(|(_, sizes)| numbers(sizes)).sum();
@@ -85,7 +88,7 @@ impl Memory {
             program: PROGRAM_BYTES,
             weights: weights(base, settings),
             learners: with(NUMBER * (6 * wide(spec.len()) + 10 * borrowed(spec, settings)) + roots),
-            step: with(sizes.step(settings, Thin::of(spec)).max(sizes.reading(settings))),
+            step: with(step),
             hidden: with(
                 kept(tokens.fresh, HIDDEN_BYTES_MAX)
                     + kept(own, HIDDEN_BYTES_MAX)
@@ -243,5 +246,37 @@ impl Sizes {
     fn reading(&self, settings: &Settings) -> u64 {
         let rows = self.t.max(wide(trunk::ROWS_MAX)) * wide(threads(settings));
         NUMBER * rows * (8 * self.d + 3 * self.f + self.q)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learner::{LearnError, spec};
+    use std::path::Path;
+
+    /// A step that is small comes after texts that are written abreast, which take more.
+    #[test]
+    fn what_the_base_writes_is_counted() -> Result<(), LearnError> {
+        let base = Base::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/base"))?;
+        let lean = Settings {
+            activations: Activations::Recompute,
+            num_layers: 1,
+            batch_size: 1,
+            replay_batch_size: 0,
+            max_seq_length: anchor::TOKENS_MAX,
+            threads: 1,
+            ..Settings::default()
+        };
+        let spec = spec(base.config(), &lean)?;
+        let step = |anchor_blocks| {
+            let settings = Settings { anchor_blocks, ..lean.clone() };
+            Memory::estimate(&base, &spec, &settings, Tokens::default()).step
+        };
+        let texts = |count| head::session_bytes(base.config(), count, anchor::TOKENS_MAX);
+        assert!(step(0) < texts(32), "the test tests nothing: {} of {}", step(0), texts(32));
+        assert!(step(32) >= texts(32));
+        assert!(step(0) < step(16) && step(16) < step(32) && step(32) == step(512));
+        Ok(())
     }
 }

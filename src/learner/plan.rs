@@ -28,7 +28,7 @@ const SMALL_WIDTH: usize = 512;
 /// without.
 const SMALL_WHITENING: f64 = 30.0;
 /// Tokens that the base may write for itself before a job, times its parameters: half a minute of one
-/// thread where memory is read at 30 GB/s.
+/// thread where memory is read at 30 GB/s, if each token read it alone. Abreast they take a part of that.
 const OWN_WORK: f64 = 4e11;
 /// Fewest and most texts of its own.
 const OWN_TEXTS: (usize, usize) = (16, 512);

@@ -65,6 +65,14 @@ impl Cache {
         self.past = Some((k.clone(), v.clone()));
         Ok((k, v))
     }
+
+    /// Lets go of all texts but those at `places`.
+    pub(super) fn keep(&mut self, places: &Tensor) -> Result<()> {
+        if let Some((k, v)) = &mut self.past {
+            (*k, *v) = (k.index_select(places, 0)?, v.index_select(places, 0)?);
+        }
+        Ok(())
+    }
 }
 
 /// One decoder layer and what it needs at hand.

@@ -15,6 +15,21 @@ pub(in crate::head) struct Texts {
     last: Option<Tensor>,
 }
 
+impl Texts {
+    /// Lets go of all but those that stay, of `stays` `[texts]`.
+    pub(in crate::head) fn retain(&mut self, stays: &[bool]) -> Result<(), HeadError> {
+        let Some(last) = &self.last else { return Ok(()) };
+        let places = (0u32..).zip(stays).filter(|(_, stays)| **stays).map(|(place, _)| place);
+        let places: Vec<u32> = places.collect();
+        let places = Tensor::new(places, last.device())?;
+        self.last = Some(last.index_select(&places, 0)?);
+        for cache in &mut self.caches {
+            cache.keep(&places)?;
+        }
+        Ok(())
+    }
+}
+
 impl Candle {
     /// Empty ones of at most `tokens_max` tokens each.
     pub(in crate::head) fn texts(

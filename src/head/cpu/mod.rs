@@ -7,10 +7,10 @@ mod losses;
 mod above;
 mod step;
 mod seen;
-mod text;
+mod texts;
 
 pub(super) use above::rows_at_once;
-pub(super) use text::Text;
+pub(super) use texts::Texts;
 
 use super::{Group, HeadError, Keep};
 use crate::adapter::Adapter;

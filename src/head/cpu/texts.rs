@@ -1,7 +1,8 @@
-//! One text through all layers: a prompt at once, then token by token.
+//! Texts abreast, of one length, through all layers: a prompt at once, then token by token.
 //!
-//! - The weights are those that trunk and head learn with; a text has its keys, its values and scratch.
-//! - Invariant: it takes no more memory than [`bytes`] said before it began.
+//! - The weights are those that trunk and head learn with; a text has its keys and its values, and all
+//!   share scratch. One pass reads the weights once for the rows of all of them.
+//! - Invariant: they take no more memory than [`Texts::bytes`] said before they began.
 
 use super::Cpu;
 use crate::adapter::Adapter;
@@ -10,70 +11,87 @@ use crate::decoder::{Context, Layer, Past, Sequences, Shape, part};
 use crate::products::Pool;
 use crate::trunk::Trunk;
 
-/// Most tokens of a prompt that go through the layers together: enough that packing the weights
+/// Most rows of prompts that go through the layers together: enough that packing the weights
 /// costs little beside the products, few enough for memory.
 const ROWS_MAX: usize = 256;
 
-/// What is kept of a text.
-pub(in crate::head) struct Text<'a> {
+/// What is kept of some texts.
+pub(in crate::head) struct Texts<'a> {
     adapter: Option<&'a Adapter>,
+    count: usize,
     /// Of every layer.
     past: Vec<Past>,
     seen: usize,
-    /// The residual stream after the last layer and the last token, `[D]`.
+    /// The residual stream after the last layer and the last token, `[texts, D]`.
     last: Vec<f32>,
     pool: Pool,
 }
 
-impl<'a> Text<'a> {
-    /// An empty one of at most `tokens_max` tokens.
+impl<'a> Texts<'a> {
+    /// `count` empty ones of at most `tokens_max` tokens each.
     pub(in crate::head) fn new(
         config: &Config,
         adapter: Option<&'a Adapter>,
-        tokens_max: usize,
+        (count, tokens_max): (usize, usize),
     ) -> Self {
         let shape = Shape::of(config);
-        let past = (0..config.layers).map(|_| Past::new(tokens_max, &shape)).collect();
-        Self { adapter, past, seen: 0, last: Vec::new(), pool: Pool::default() }
+        let past = (0..config.layers).map(|_| Past::new(count, tokens_max, &shape)).collect();
+        Self { adapter, count, past, seen: 0, last: Vec::new(), pool: Pool::default() }
     }
 
-    /// Most bytes of a text of `tokens` tokens: keys and values, and what one pass needs.
-    pub(in crate::head) fn bytes(config: &Config, tokens: usize) -> u64 {
+    /// Lets go of all but those that stay, of `stays` `[texts]`.
+    pub(in crate::head) fn retain(&mut self, stays: &[bool]) {
+        self.past.iter_mut().for_each(|past| past.retain(stays));
+        let last = self.last.chunks_exact((self.last.len() / self.count).max(1)).zip(stays);
+        self.last = last.filter(|(_, stays)| **stays).flat_map(|(last, _)| last).copied().collect();
+        self.count = stays.iter().filter(|&&stays| stays).count();
+    }
+
+    /// Most bytes of `texts` texts of `tokens` tokens: keys and values, and what one pass needs.
+    pub(in crate::head) fn bytes(config: &Config, texts: usize, tokens: usize) -> u64 {
         let Config { layers, hidden, ffn, vocab, .. } = *config;
         let shape = Shape::of(config);
-        let past = 2 * layers * shape.kv() * tokens;
+        let past = 2 * layers * shape.kv() * texts * tokens;
         let row = 3 * hidden + shape.qkv() + shape.q() + 3 * ffn;
         // A pool's buffers are up to twice as long as what was asked for.
-        let scratch = 2 * tokens.min(ROWS_MAX) * row + 2 * vocab;
+        let scratch = 2 * (texts * tokens).min(ROWS_MAX.max(texts)) * row + 2 * texts * vocab;
         (size_of::<f32>() * (past + scratch)) as u64
     }
 }
 
 impl Cpu {
-    /// Goes on with tokens whose embedding is `embedded`, `[n, D]`; layers below the tap are the trunk's.
-    pub(in crate::head) fn extend(&self, trunk: &Trunk, text: &mut Text<'_>, embedded: &[f32]) {
+    /// Goes on with tokens whose embedding is `embedded`, `[texts, n, D]`; layers below the tap are the
+    /// trunk's.
+    pub(in crate::head) fn extend(&self, trunk: &Trunk, texts: &mut Texts<'_>, embedded: &[f32]) {
+        let d = self.hidden;
+        let own = embedded.len() / texts.count;
+        let some = d * (ROWS_MAX / texts.count).max(1);
         // One way into the threads in force, instead of one for every loop.
         rayon::scope(|_| {
-            for rows in embedded.chunks(ROWS_MAX * self.hidden) {
-                self.pass(trunk, text, rows);
+            for first in (0..own).step_by(some) {
+                let some = some.min(own - first);
+                let mut rows = texts.pool.take(texts.count * some);
+                let places = rows.chunks_exact_mut(some).zip(embedded.chunks_exact(own));
+                places.for_each(|(rows, own)| rows.copy_from_slice(&own[first..][..some]));
+                self.pass(trunk, texts, rows);
             }
         });
     }
 
-    /// The logits `[V]` of the token after the last; not a number before the first.
-    pub(in crate::head) fn next(&self, text: &Text<'_>) -> Vec<f32> {
-        if text.last.is_empty() {
-            return vec![f32::NAN; self.lm_head.fans().1];
+    /// The logits `[texts, V]` of the token after the last; not a number before the first.
+    pub(in crate::head) fn next(&self, texts: &Texts<'_>) -> Vec<f32> {
+        if texts.last.is_empty() {
+            return vec![f32::NAN; texts.count * self.lm_head.fans().1];
         }
-        rayon::scope(|_| self.above().logits(&text.last))
+        rayon::scope(|_| self.above().logits(&texts.last))
     }
 
-    /// Some rows through all layers.
-    fn pass(&self, trunk: &Trunk, text: &mut Text<'_>, rows: &[f32]) {
-        let Text { adapter, past, seen, last, pool } = text;
-        let tokens = rows.len() / self.hidden;
-        let sequences = Sequences::new([tokens]);
-        let mut x = pool.copy(rows);
+    /// Some rows `[texts, n, D]` through all layers.
+    fn pass(&self, trunk: &Trunk, texts: &mut Texts<'_>, mut x: Vec<f32>) {
+        let Texts { adapter, count, past, seen, last, pool } = texts;
+        let (count, d) = (*count, self.hidden);
+        let tokens = x.len() / d / count;
+        let sequences = Sequences::new((0..count).map(|_| tokens));
         let own = trunk.layers().iter().map(AsRef::as_ref).chain(&self.layers);
         for (index, (weights, past)) in own.zip(past).enumerate() {
             let (modules, span) = adapter.map_or((&[][..], 0..0), |a| part(a, index));
@@ -85,7 +103,7 @@ impl Cpu {
         }
         *seen += tokens;
         last.clear();
-        last.extend_from_slice(&x[x.len() - self.hidden..]);
+        x.chunks_exact(tokens * d).for_each(|own| last.extend_from_slice(&own[own.len() - d..]));
         pool.give([x]);
         pool.settle();
     }
