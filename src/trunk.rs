@@ -30,6 +30,7 @@ use crate::base::canonical::{self, Canonical, Part};
 use crate::base::{Base, Config, Precision, Weight};
 use crate::decoder::{Turns, Weights};
 use crate::products::{self, Frozen};
+use crate::settings::MatmulPrecision;
 use continued::Continued;
 use layers::Lower;
 use ndarray::{Array, Array1, Array2, Array3, ArrayD, Dimension, s};
@@ -68,7 +69,8 @@ pub struct Trunk {
 }
 
 impl Trunk {
-    /// Loads the embedding and the layers below `tap`, in `0..=L`; `threads` compute together.
+    /// Loads the embedding and the layers below `tap`, in `0..=L`, at the highest precision; `threads`
+    /// compute together.
     /// # Errors
     /// [`TrunkError::Tap`], a base that cannot be read, or an engine that does not compute it right.
     pub fn load(base: &Base, tap: usize, threads: usize) -> Result<Self, TrunkError> {
@@ -83,9 +85,7 @@ impl Trunk {
             false => Some(Probes::of(typed_graph(base, Part::Trunk(tap))?, base.config())?),
         };
         let lower = Lower::load(base, tap)?;
-        let plan = layers::graph(&lower, base.config())?.into_runnable();
-        let plan = plan.map_err(engine("prepare the graph"))?;
-        let config = base.config().clone();
+        let (plan, config) = (planned(&lower, base.config())?, base.config().clone());
         let trunk = Self { plan, config, lower, pool, tap, continued: None };
         if let Some(probes) = probes {
             probes.hold(|ids| trunk.hidden(ids))?;
@@ -94,6 +94,23 @@ impl Trunk {
         // What comes next finds the memory of the check free.
         trim();
         Ok(trunk)
+    }
+
+    /// The same layers, multiplied otherwise: what was proved at the highest precision is proved of the
+    /// weights and of what is done with them.
+    /// # Errors
+    /// An engine that does not take them.
+    pub fn at(self, precision: MatmulPrecision) -> Result<Self, TrunkError> {
+        let lower = self.lower.at(precision);
+        let plan = planned(&lower, &self.config)?;
+        Ok(Self { plan, lower, ..self })
+    }
+
+    /// Whether all products with the layers' matrices are in bf16, and whether any is.
+    pub fn in_bf16(&self) -> [bool; 2] {
+        let matrices = self.lower.layers.iter().flat_map(|layer| layer.matrices());
+        let are: Vec<bool> = matrices.map(Frozen::is_multiplied_in_bf16).collect();
+        [!are.contains(&false), are.contains(&true)]
     }
 
     /// The residual stream before layer `tap`, `[B, T, D]`, of ids `[B, T]`.
@@ -296,6 +313,12 @@ impl Whole {
     pub fn logits(&self, ids: &Array2<u32>) -> Result<Array3<f32>, TrunkError> {
         self.engine.run(ids)
     }
+}
+
+/// The layers as a graph that is ready to run.
+fn planned(lower: &Lower, config: &Config) -> Result<Arc<TypedRunnableModel>, TrunkError> {
+    let plan = layers::graph(lower, config)?.into_runnable();
+    plan.map_err(engine("prepare the graph"))
 }
 
 /// Whether weights are kept as narrow as loses nothing: where the kernels of this machine take them so.

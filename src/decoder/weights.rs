@@ -9,6 +9,7 @@
 use crate::adapter::Target;
 use crate::base::{Base, BaseError};
 use crate::products::{Form, Frozen};
+use crate::settings::MatmulPrecision;
 
 /// Which of a layer's four products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,7 @@ impl Part {
 }
 
 /// Linear layers with one input, as one matrix.
+#[derive(Clone)]
 pub(crate) struct Projection {
     pub(crate) frozen: Frozen,
     /// `[out]`, zeros for linear layers without.
@@ -80,6 +82,17 @@ impl Weights {
             eps: base.config().norm_eps,
             projections: [qkv?, o?, gate_up?, down?],
         })
+    }
+
+    /// The same numbers, shared, multiplied otherwise.
+    pub(crate) fn at(&self, precision: MatmulPrecision) -> Self {
+        let at = |own: Projection| Projection { frozen: own.frozen.at(precision), ..own };
+        Self {
+            input_norm: self.input_norm.clone(),
+            post_norm: self.post_norm.clone(),
+            eps: self.eps,
+            projections: self.projections.clone().map(at),
+        }
     }
 
     /// The four matrices.

@@ -175,6 +175,16 @@ impl Head {
         Ok(Self { config, tap, engine })
     }
 
+    /// The same weights, multiplied otherwise; candle's always in f32.
+    #[must_use]
+    pub fn at(self, precision: MatmulPrecision) -> Self {
+        let engine = match self.engine {
+            Engine::Cpu(cpu) => Engine::Cpu(Box::new(cpu.at(precision))),
+            candle @ Engine::Candle(_) => candle,
+        };
+        Self { engine, ..self }
+    }
+
     /// Whether all products with frozen matrices are in bf16, and whether any is.
     pub fn in_bf16(&self) -> [bool; 2] {
         match &self.engine {

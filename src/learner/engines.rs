@@ -114,15 +114,17 @@ impl Engines {
 
     /// Why medium precision computes as highest, or does in part.
     fn precision_notice(&self, settings: &Settings) -> Option<String> {
-        let [all, some] = self.head.in_bf16();
+        let ([below, some_below], [above, some_above]) =
+            (self.trunk.in_bf16(), self.head.in_bf16());
+        let (all, some) = (below && above, some_below || some_above);
         if settings.matmul_precision == MatmulPrecision::Highest || all {
             return None;
         }
         let why = match (self.backend.is_cpu(), products::in_bf16(), some) {
             (false, ..) => format!("{} multiplies in f32", self.backend.name()),
             (_, false, _) => "this processor has no AVX-512 BF16".to_owned(),
-            (.., false) => "the head's weights are not kept in bf16".to_owned(),
-            (.., true) => "some of the head's weights are not kept in bf16".to_owned(),
+            (.., false) => "the frozen weights are not kept in bf16".to_owned(),
+            (.., true) => "some of the frozen weights are not kept in bf16".to_owned(),
         };
         let reach = if some { "in part as" } else { "as" };
         Some(format!("--matmul-precision medium computes {reach} highest: {why}"))
@@ -141,16 +143,25 @@ struct Halves {
     head: Head,
 }
 
+impl Halves {
+    /// Both as they are to multiply.
+    fn at(self, precision: MatmulPrecision) -> Result<Self, LearnError> {
+        let Self { trunk, below, head } = self;
+        Ok(Self { trunk: trunk.at(precision)?, below, head: head.at(precision) })
+    }
+}
+
 /// Both halves of the base, proved on a probe to be the whole.
 fn split(base: &Base, settings: &Settings, backend: &Backend) -> Result<Halves, LearnError> {
     let layers = base.config().layers;
     let tap = layers - settings.layers_of(layers)?;
+    // What is proved is which weights there are and what is done with them: at any precision the same.
     let keep = Keep {
         weights: settings.head_weights,
-        precision: settings.matmul_precision,
+        precision: MatmulPrecision::Highest,
         activations: settings.activations,
     };
-    let proof = format!("head {tap} {:?} {:?}: {}", keep.weights, keep.precision, machine());
+    let proof = format!("head {tap} {:?}: {}", keep.weights, machine());
     // A GPU's driver may be another one every time.
     let proved = backend.is_cpu() && base.is_proved(&proof);
     let probe = probe(base.config().vocab);
@@ -161,13 +172,15 @@ fn split(base: &Base, settings: &Settings, backend: &Backend) -> Result<Halves, 
     trim();
     let (trunk, below) = trunk(base, tap, settings, backend)?;
     let head = Head::load_over(&trunk, base, backend, settings.max_seq_length, keep)?;
-    let Some(expected) = expected else { return Ok(Halves { trunk, below, head }) };
+    let precision = settings.matmul_precision;
+    let Some(expected) = expected else {
+        return Halves { trunk, below, head }.at(precision);
+    };
     let got = head.logits(None, &trunk.hidden(&probe)?)?;
     trim();
     let error = distance(&got, &expected);
     // Only the CPU's kernels round weights or rows.
-    let is_rounded = matches!(settings.head_weights, HeadWeights::Bf16 | HeadWeights::Int8)
-        || settings.matmul_precision == MatmulPrecision::Medium;
+    let is_rounded = matches!(settings.head_weights, HeadWeights::Bf16 | HeadWeights::Int8);
     let tolerance =
         if is_rounded && backend.is_cpu() { ROUNDED_TOLERANCE } else { PROBE_TOLERANCE };
     if error.is_nan() || error > tolerance {
@@ -176,7 +189,7 @@ fn split(base: &Base, settings: &Settings, backend: &Backend) -> Result<Halves, 
     if backend.is_cpu() {
         base.prove(&proof);
     }
-    Ok(Halves { trunk, below, head })
+    Halves { trunk, below, head }.at(precision)
 }
 
 /// Embedding and layers below the tap: tract's, or on a GPU tract's embedding and layers there.

@@ -244,8 +244,14 @@ impl Sizes {
 
     /// Temporary buffers of the trunk while every thread reads blocks of full length.
     fn reading(&self, settings: &Settings) -> u64 {
+        let &Self { d, f, q, .. } = self;
         let rows = self.t.max(wide(trunk::ROWS_MAX)) * wide(threads(settings));
-        NUMBER * rows * (8 * self.d + 3 * self.f + self.q)
+        // Rows that are rounded, of the widest product that a layer goes through.
+        let rounded = match settings.matmul_precision {
+            MatmulPrecision::Highest => 0,
+            MatmulPrecision::Medium => d.max(f).max(q) / 2,
+        };
+        NUMBER * rows * (8 * d + 3 * f + q + rounded)
     }
 }
 

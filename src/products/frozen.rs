@@ -39,7 +39,8 @@ pub(crate) struct Form {
     pub(crate) precision: MatmulPrecision,
 }
 
-/// A frozen matrix `[in, out]`.
+/// A frozen matrix `[in, out]`; a copy shares the numbers.
+#[derive(Clone)]
 pub(crate) struct Frozen {
     /// Rows and columns of the numbers as they lie: in and out, or out and in when turned.
     stored: (usize, usize),

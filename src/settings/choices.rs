@@ -56,7 +56,7 @@ choices! {
         /// Rounded to 8 bits with a scale for each output; rows may be rounded too, for speed.
         Int8 = "int8",
     }
-    /// How the CPU multiplies rows with the frozen weights of the head.
+    /// How the CPU multiplies rows with the frozen weights.
     MatmulPrecision, at first Highest {
         /// In f32, or in whole numbers where the weights are kept in 8 bits.
         Highest = "highest",

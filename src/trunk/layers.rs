@@ -12,6 +12,7 @@ use super::{TrunkError, engine};
 use crate::base::{Base, BaseError, Config, Weight};
 use crate::decoder::{self, Context, Sequences, Shape, Turns, Weights};
 use crate::products::{Form, Frozen, Pool};
+use crate::settings::MatmulPrecision;
 use rayon::prelude::*;
 use std::fmt;
 use std::sync::Arc;
@@ -25,8 +26,7 @@ use tract_onnx::tract_core::{as_op, op_as_typed_op, op_out_of_plan};
 pub(super) struct Lower {
     /// `[V, D]`
     pub(super) embedding: Arc<Frozen>,
-    /// The layers below the tap, as narrow as loses nothing and at highest precision: hidden states are
-    /// stored, and must not mix two.
+    /// The layers below the tap, as narrow as loses nothing.
     pub(super) layers: Vec<Arc<Weights>>,
     pub(super) turns: Arc<Turns>,
     /// Buffers of all layers; blocks that run side by side share them.
@@ -46,6 +46,14 @@ impl Lower {
             turns: Arc::new(Turns::new(config, config.positions())),
             pool: Arc::default(),
         })
+    }
+}
+
+impl Lower {
+    /// The same numbers, shared, multiplied otherwise.
+    pub(super) fn at(self, precision: MatmulPrecision) -> Self {
+        let layers = self.layers.iter().map(|layer| Arc::new(layer.at(precision))).collect();
+        Self { layers, ..self }
     }
 }
 

@@ -149,11 +149,36 @@ fn blocks_longer_than_a_tile_follow_the_canonical_graph() {
     }
 }
 
+/// Goal: medium precision rounds rows to bf16 in every layer below the tap, where the processor multiplies
+/// them and the weights are bf16, and changes nothing elsewhere. Oracle: the same trunk at highest.
+#[test]
+fn medium_precision_rounds_what_is_kept_in_bf16_and_nothing_else() {
+    for (family, is_bf16) in [("llama2_bf16", true), ("llama2", false), ("llama2_f16", false)] {
+        let (_out, base) = opened(family, ExportOptions::default());
+        let ids = probe((2, 33), base.config().vocab);
+        let load = |tap| Trunk::load(&base, tap, 1).unwrap();
+        for tap in 1..=base.config().layers {
+            let (highest, medium) = (load(tap), load(tap).at(MatmulPrecision::Medium).unwrap());
+            let is_rounded = is_bf16 && products::in_bf16();
+            assert_eq!((highest.in_bf16()[1], medium.in_bf16()), (false, [is_rounded; 2]));
+            let (expected, got) = (highest.hidden(&ids).unwrap(), medium.hidden(&ids).unwrap());
+            let difference = relative_difference(&got, &expected);
+            // 2^-9 of each number that goes into a product, three layers of a few products deep.
+            assert!(difference < 2e-2, "{family} at tap {tap}: off by {difference:e}");
+            assert_eq!(difference > 1e-4, is_rounded, "{family} at tap {tap}: {difference:e}");
+            let back = medium.at(MatmulPrecision::Highest).unwrap().hidden(&ids).unwrap();
+            assert_eq!(back, expected, "{family} at tap {tap}");
+        }
+    }
+}
+
 #[test]
 fn a_block_has_the_same_bits_alone_among_others_and_on_any_threads() {
     let bits = |hidden: &Array2<f32>| hidden.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    for family in ["smollm2", "qwen2"] {
+    use MatmulPrecision::{Highest, Medium};
+    for (family, precision) in [("smollm2", Highest), ("qwen2", Highest), ("llama2_bf16", Medium)] {
         let (_out, base) = opened(family, ExportOptions::default());
+        let load = |threads| Trunk::load(&base, 3, threads).unwrap().at(precision).unwrap();
         let vocab = base.config().vocab;
         // Lengths on and off the fours and sixteens that kernels like; one is twice there.
         let lengths = [1, 6, 128, 33, 33, 64, 127];
@@ -165,12 +190,12 @@ fn a_block_has_the_same_bits_alone_among_others_and_on_any_threads() {
             })
             .collect();
         let blocks: Vec<&[u32]> = blocks.iter().map(Vec::as_slice).collect();
-        let single = Trunk::load(&base, 3, 1).unwrap();
+        let single = load(1);
         let alone: Vec<_> =
             blocks.iter().map(|block| bits(&single.hidden_of(&[block]).unwrap()[0])).collect();
         assert_ne!(alone[3], alone[4], "other tokens, other bits");
         for threads in [1, 2, 3] {
-            let trunk = Trunk::load(&base, 3, threads).unwrap();
+            let trunk = load(threads);
             let among: Vec<_> = trunk.hidden_of(&blocks).unwrap().iter().map(bits).collect();
             assert_eq!(alone, among, "{family} on {threads} threads");
             let reversed: Vec<&[u32]> = blocks.iter().rev().copied().collect();

@@ -171,6 +171,10 @@ fn medium_precision_is_said_to_be_highest_where_it_cannot_be_had() {
         true => assert!(said.is_empty() && rounded != highest, "{said:?}: {rounded:?}"),
         false => assert!(said.len() == 1 && rounded == highest, "{said:?}: {rounded:?}"),
     }
+    // Below the head weights stay as they are stored: here in f32.
+    let (_, said) = run("part", &[&medium[..], &["bf16", "--num-layers", "1"]].concat());
+    let in_part = said.len() == 1 && said[0].contains("computes in part as highest: some of");
+    assert_eq!(in_part, doctor["bf16_products"].as_bool().unwrap(), "{said:?}");
     // Rounding moves a loss by far less than twelve steps do.
     for (highest, rounded) in highest.iter().zip(&rounded) {
         assert!((highest - rounded).abs() < 0.03 * highest, "{highest} and {rounded}");

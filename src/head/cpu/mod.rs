@@ -17,7 +17,7 @@ use crate::adapter::Adapter;
 use crate::base::{Base, Config};
 use crate::decoder::{Context, Layer, Sequences, Shape, Turns, Weights, part};
 use crate::products::{Form, Frozen, Pool};
-use crate::settings::{Activations, HeadWeights};
+use crate::settings::{Activations, HeadWeights, MatmulPrecision};
 use crate::trunk::Trunk;
 use above::Above;
 use rayon::prelude::*;
@@ -63,6 +63,12 @@ impl Cpu {
             activations: keep.activations,
             pool: Pool::default(),
         })
+    }
+
+    /// The same numbers, multiplied otherwise.
+    pub(super) fn at(self, precision: MatmulPrecision) -> Self {
+        let layers = self.layers.iter().map(|layer| layer.at(precision)).collect();
+        Self { layers, lm_head: self.lm_head.at(precision), ..self }
     }
 
     /// Whether all products with frozen matrices are in bf16, and whether any is.

@@ -83,7 +83,7 @@ fn step(task: &Task, base: Base, replay: usize, keep: Keep) -> Result<Line> {
     let config = base.config().clone();
     let tap = config.layers - task.work.learning(config.layers)?;
     let backend = Backend::open(task.device)?;
-    let trunk = trunk_on(&backend, &base, tap, task.threads)?;
+    let trunk = trunk_on(&backend, &base, tap, task.threads)?.at(keep.precision)?;
     let head = Head::load(&base, tap, &backend, TOKENS, keep)?;
     drop(base);
     let mut learners = Learners::new(adapter(&task.adapters.join("fast"), &config)?);
