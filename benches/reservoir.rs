@@ -11,11 +11,10 @@ mod common;
 
 use common::{block, chance, criterion, folder, halves};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
-use half::f16;
 use rand_core::Rng;
 use sapwood::block::Block;
 use sapwood::ports::Disk;
-use sapwood::reservoir::{Geometry, Reservoir};
+use sapwood::reservoir::{Geometry, Hidden, Reservoir};
 use sapwood::state::{Commit, LearnerRecord, State};
 use std::fs::{File, OpenOptions};
 use std::hint::black_box;
@@ -43,15 +42,16 @@ fn geometry(capacity: u32, hidden: bool) -> Geometry {
 const KINDS: [(&str, bool); 2] = [("tokens", false), ("tokens and hidden states", true)];
 
 /// A block that fills its place.
-fn content(geometry: &Geometry, seed: u64) -> (Block, Option<Vec<f16>>) {
+fn content(geometry: &Geometry, seed: u64) -> (Block, Option<Hidden>) {
     let (mut chance, tokens) = (chance(seed), geometry.tokens_max as usize);
     let block = block(tokens, geometry.vocab, &mut chance);
     let width = geometry.hidden.map(|width| width as usize);
-    (block, width.map(|width| halves(tokens * width, &mut chance)))
+    let hidden = |width| Hidden { states: halves(tokens * width, &mut chance), origin: 1 };
+    (block, width.map(hidden))
 }
 
 /// Offers as many blocks as the reservoir holds, so that each is accepted.
-fn fill(reservoir: &mut Reservoir, block: &Block, hidden: Option<&[f16]>) {
+fn fill(reservoir: &mut Reservoir, block: &Block, hidden: Option<&Hidden>) {
     for _ in 0..reservoir.geometry().capacity {
         assert!(reservoir.offer(block, hidden, 1.0).unwrap());
     }
@@ -99,7 +99,7 @@ fn offer(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("reservoir", BLOCKS), |bencher| {
             // Without a ledger the file is empty again.
             let empty = || Reservoir::open(disk.clone(), None, None).unwrap();
-            let work = |reservoir: &mut _| fill(reservoir, &block, hidden.as_deref());
+            let work = |reservoir: &mut _| fill(reservoir, &block, hidden.as_ref());
             bencher.iter_batched_ref(empty, work, BatchSize::PerIteration);
         });
         let mut floor = Floor::open(folder.path(), &geometry);
@@ -120,7 +120,7 @@ fn declined(criterion: &mut Criterion) {
         if reservoir.room() == 0 {
             reservoir.settle().unwrap();
         }
-        reservoir.offer(&block, hidden.as_deref(), 1.0).unwrap()
+        reservoir.offer(&block, hidden.as_ref(), 1.0).unwrap()
     };
     for _ in 0..1_000_000 {
         offer();
@@ -137,7 +137,7 @@ fn draw(criterion: &mut Criterion) {
         let disk = Arc::new(Disk::exclusive(folder.path()).unwrap());
         let mut reservoir = Reservoir::create(disk, geometry, [0; 32]).unwrap();
         let (block, hidden) = content(&geometry, 1);
-        fill(&mut reservoir, &block, hidden.as_deref());
+        fill(&mut reservoir, &block, hidden.as_ref());
         let mut group = criterion.benchmark_group(format!("draw, {kind}"));
         group.throughput(Throughput::Bytes(DRAWN as u64 * geometry.slot_bytes()));
         group.bench_function(BenchmarkId::new("reservoir", DRAWN), |bencher| {
@@ -166,7 +166,7 @@ fn verify(criterion: &mut Criterion) {
     let mut state = State::open(disk.clone()).unwrap();
     let mut reservoir = state.reservoir(geometry, [0; 32], None).unwrap();
     let (block, hidden) = content(&geometry, 1);
-    fill(&mut reservoir, &block, hidden.as_deref());
+    fill(&mut reservoir, &block, hidden.as_ref());
     let learner = LearnerRecord::default();
     let reservoir = Some(&mut reservoir);
     state

@@ -52,6 +52,9 @@ use tract_onnx::tract_core::runtime::RunOptions;
 /// Most tokens of blocks that go through the layers together: they pay for packing the weights, and
 /// their activations still fit where those of a long block do.
 pub(crate) const ROWS_MAX: usize = 512;
+/// Raised whenever the layers come to round otherwise, were it in one bit: hidden states that are kept are
+/// known by it.
+const ROUNDING: u32 = 1;
 /// Most blocks of one length that go to another engine together.
 const ABREAST_MAX: usize = 4;
 
@@ -59,6 +62,8 @@ const ABREAST_MAX: usize = 4;
 pub struct Trunk {
     plan: Arc<TypedRunnableModel>,
     config: Config,
+    /// The base's hash.
+    base: [u8; 32],
     /// What the plan computes with.
     lower: Lower,
     /// More than one thread, or none but the caller's.
@@ -86,7 +91,7 @@ impl Trunk {
         };
         let lower = Lower::load(base, tap)?;
         let (plan, config) = (planned(&lower, base.config())?, base.config().clone());
-        let trunk = Self { plan, config, lower, pool, tap, continued: None };
+        let trunk = Self { plan, config, base: base.hash(), lower, pool, tap, continued: None };
         if let Some(probes) = probes {
             probes.hold(|ids| trunk.hidden(ids))?;
             base.prove(&proof);
@@ -104,6 +109,24 @@ impl Trunk {
         let lower = self.lower.at(precision);
         let plan = planned(&lower, &self.config)?;
         Ok(Self { plan, lower, ..self })
+    }
+
+    /// What hidden states come from here, as a number above 0: those that another base, tap, precision or
+    /// engine gives a block, or layers that round otherwise, have another one.
+    pub fn origin(&self) -> u64 {
+        let [_, is_rounded] = self.in_bf16();
+        let way = match &self.continued {
+            Some(_) => "elsewhere",
+            // Processors add up products in bf16 in ways of their own.
+            None if is_rounded => std::env::consts::ARCH,
+            None => "highest",
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.base);
+        hasher.update(format!("trunk {ROUNDING} {way} {}", self.tap).as_bytes());
+        let mut number = [0; 8];
+        hasher.finalize_xof().fill(&mut number);
+        u64::from_le_bytes(number).max(1)
     }
 
     /// Whether all products with the layers' matrices are in bf16, and whether any is.

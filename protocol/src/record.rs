@@ -58,7 +58,8 @@ impl Kind {
             Self::Manifest => 7,
             Self::Checkpoint => 5,
             Self::Learner => 4,
-            Self::Reservoir | Self::Slot | Self::Job => 2,
+            Self::Slot => 3,
+            Self::Reservoir | Self::Job => 2,
             _ => 1,
         }
     }

@@ -8,11 +8,11 @@
 use super::LearnError;
 use super::engines::Engines;
 use super::evaluate::tally;
-use super::feed::{Feed, hidden};
+use super::feed::Feed;
 use crate::block::Block;
 use crate::gate::Tally;
 use crate::head::{Distance, EmbeddingLayers, Group, Objective};
-use crate::reservoir::{Drawn, Reservoir};
+use crate::reservoir::{Drawn, Hidden, Reservoir};
 use crate::settings::{PUBLISHED_GAMMA, PUBLISHED_RETAIN, Settings};
 use crate::train::{self, AdamW, Batch, Follow, Learners, Rules, Step, Whitening};
 use crate::trunk::Trunk;
@@ -200,7 +200,7 @@ impl Course {
                 first_met.add(tally(block, f64::from(mean) * block.labels() as f64));
             }
             if let Some(reservoir) = &mut reservoir {
-                offer(owned, &own, reservoir)?;
+                offer(owned, &own, engines.trunk.origin(), reservoir)?;
             }
         }
         let replay: Vec<&Owned<'_>> = replay.iter().flatten().collect();
@@ -243,7 +243,8 @@ pub(super) fn own_text<'a>(
     Ok(Some(Owned { blocks, hidden }))
 }
 
-/// Drawn blocks with hidden states: those that were stored, else fresh from the trunk.
+/// Drawn blocks with hidden states: those that were stored, where they come from this very trunk, else
+/// fresh from it.
 pub(super) fn replayed<'d>(
     trunk: &Trunk,
     drawn: &'d [Drawn],
@@ -251,40 +252,153 @@ pub(super) fn replayed<'d>(
     if drawn.is_empty() {
         return Ok(None);
     }
-    let blocks: Vec<&Block> = drawn.iter().map(|drawn| &drawn.block).collect();
-    let stored: Option<Vec<&[f16]>> = drawn.iter().map(|drawn| drawn.hidden.as_deref()).collect();
-    let Some(stored) = stored else {
-        let hidden = hidden(trunk, &blocks)?;
-        return Ok(Some(Owned { blocks, hidden }));
+    let (d, origin) = (trunk.width(), trunk.origin());
+    let stored = |drawn: &'d Drawn| match &drawn.hidden {
+        Some(hidden) if hidden.origin == origin => Some(&hidden.states),
+        _ => None,
     };
-    let d = trunk.width();
+    let blocks: Vec<&Block> = drawn.iter().map(|drawn| &drawn.block).collect();
+    let missing = drawn.iter().filter(|&drawn| stored(drawn).is_none());
+    let missing: Vec<&[u32]> = missing.map(|drawn| &*drawn.block.tokens).collect();
+    let mut computed = trunk.hidden_of(&missing)?.into_iter();
     let longest = blocks.iter().map(|block| block.tokens.len()).max().unwrap_or(0);
     let mut hidden = Array3::zeros((blocks.len(), longest, d));
-    for (row, (block, stored)) in blocks.iter().zip(stored).enumerate() {
-        let length = block.tokens.len();
-        let view = ArrayView2::from_shape((length, d), stored)
-            .map_err(|_| LearnError::Hidden { expected: length * d, got: stored.len() })?;
-        hidden.slice_mut(s![row, ..length, ..]).assign(&view.mapv(f16::to_f32));
+    for (row, drawn) in drawn.iter().enumerate() {
+        let length = drawn.block.tokens.len();
+        let mut own = hidden.slice_mut(s![row, ..length, ..]);
+        let Some(states) = stored(drawn) else {
+            computed.next().iter().for_each(|computed| own.assign(computed));
+            continue;
+        };
+        let view = ArrayView2::from_shape((length, d), states)
+            .map_err(|_| LearnError::Hidden { expected: length * d, got: states.len() })?;
+        own.assign(&view.mapv(f16::to_f32));
     }
     Ok(Some(Owned { blocks, hidden }))
 }
 
-/// Offers blocks to the reservoir, each with its own loss, and hidden states where it keeps them.
-fn offer(owned: &Owned<'_>, losses: &[f32], reservoir: &mut Reservoir) -> Result<(), LearnError> {
+/// Offers blocks to the reservoir, each with its own loss, and hidden states where it keeps them, of
+/// which `origin` says what they come from.
+fn offer(
+    owned: &Owned<'_>,
+    losses: &[f32],
+    origin: u64,
+    reservoir: &mut Reservoir,
+) -> Result<(), LearnError> {
     let keeps_hidden = reservoir.geometry().hidden.is_some();
     for (row, (block, &loss)) in owned.blocks.iter().zip(losses).enumerate() {
-        let hidden: Option<Vec<f16>> = keeps_hidden.then(|| {
+        let hidden = keeps_hidden.then(|| {
             let own = owned.hidden.slice(s![row, ..block.tokens.len(), ..]);
-            own.iter().map(|&number| f16::from_f32(number)).collect()
+            let states = own.iter().map(|&number| f16::from_f32(number)).collect();
+            Hidden { states, origin }
         });
-        reservoir.offer(block, hidden.as_deref(), loss)?;
+        reservoir.offer(block, hidden.as_ref(), loss)?;
     }
     Ok(())
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
+    use crate::base::tests::exported;
+    use crate::base::{Base, ExportOptions};
+    use crate::learner::{Material, adapt};
+    use crate::ports::Memory;
+    use crate::settings::MatmulPrecision;
+    use crate::state::{LearnerRecord, State};
+    use ndarray::Axis;
+    use std::ops::ControlFlow;
+    use std::sync::Arc;
+
+    /// Goal: a stored hidden state is used where it comes from this trunk; another, one of unknown origin
+    /// and none are computed as if nothing was stored. Oracle: the trunk.
+    #[test]
+    fn hidden_states_of_another_origin_are_computed_again() {
+        let (out, _) = exported("llama2", ExportOptions::default());
+        let trunk = Trunk::load(&Base::open(&out.path().join("model")).unwrap(), 2, 1).unwrap();
+        let own = trunk.origin();
+        let drawn = |origin: Option<u64>, length: usize| {
+            let tokens: Vec<u32> = (0..length as u32).collect();
+            let block = Block { tokens, learn: vec![true; length], bytes: 9, domain: 0 };
+            let states = vec![f16::from_f32(7.0); length * trunk.width()];
+            let hidden = origin.map(|origin| Hidden { states, origin });
+            Drawn { block, hidden, loss: 1.0, offer: 1, slot: 0 }
+        };
+        let kept = [(Some(own), 4), (Some(own ^ 1), 6), (None, 3), (Some(0), 5), (Some(own), 2)];
+        let drawn = kept.map(|(origin, length)| drawn(origin, length));
+        let owned = replayed(&trunk, &drawn).unwrap().unwrap();
+        for (row, (origin, length)) in kept.into_iter().enumerate() {
+            let found = owned.hidden.index_axis(Axis(0), row);
+            let computed = trunk.hidden_of(&[&drawn[row].block.tokens]).unwrap().remove(0);
+            let is_stored = origin == Some(own);
+            let expected = if is_stored { computed.mapv(|_| 7.0) } else { computed };
+            assert_eq!(found.slice(s![..length, ..]), expected, "{origin:?}");
+            assert!(found.slice(s![length.., ..]).iter().all(|&number| number == 0.0));
+        }
+    }
+
+    /// Goal: hidden states that one precision left in a state have no part in a job at another: it learns
+    /// what it learns on a state that keeps none. Both jobs are of one step, since what a job stores itself
+    /// it replays as f16. Oracle: the state that keeps none.
+    #[test]
+    fn hidden_states_of_one_precision_are_not_replayed_at_another() {
+        let (out, _) = exported("llama2_bf16", ExportOptions::default());
+        let of = |replay_hidden, matmul_precision| Settings {
+            iters: 1,
+            anchor_blocks: 0,
+            num_layers: 1,
+            max_seq_length: 16,
+            replay_blocks: 7,
+            learning_rate: 1e-2,
+            threads: 1,
+            gate_new: -1.0,
+            gate_general: 10.0,
+            gate_old: 10.0,
+            gate_worst: 10.0,
+            replay_hidden,
+            matmul_precision,
+            ..Settings::default()
+        };
+        let load = |precision| {
+            let engines = Engines::load(&out.path().join("model"), &of(false, precision)).unwrap();
+            (engines, precision)
+        };
+        let all = [load(MatmulPrecision::Highest), load(MatmulPrecision::Medium)];
+        let block = |from: u32, length: u32| Block {
+            tokens: (from..from + length).collect(),
+            learn: (0..length).map(|t| t > 0).collect(),
+            bytes: length,
+            domain: 0,
+        };
+        let material = Material {
+            name: "count".to_owned(),
+            key: "count".to_owned(),
+            train: (0..5).map(|i| block(7 * i, 4 + i)).collect(),
+            valid: vec![block(3, 9)],
+            ..Material::default()
+        };
+        let life = |replay_hidden, order: [usize; 2]| {
+            let mut state = State::open(Arc::new(Memory::default())).unwrap();
+            for (engines, precision) in order.map(|at| &all[at]) {
+                let settings = of(replay_hidden, *precision);
+                let mut tell = |_: &_| ControlFlow::Continue(());
+                adapt(engines, &mut state, &material, &settings, &mut tell).unwrap();
+            }
+            let LearnerRecord { fast, slow, step, .. } = state.learner().unwrap().unwrap();
+            assert_eq!(step, 2, "both jobs were kept");
+            [fast, slow].concat()
+        };
+        let is_rounded = crate::products::in_bf16();
+        for order in [[0, 1], [1, 0]] {
+            assert_eq!(life(true, order) == life(false, order), is_rounded, "{order:?}");
+        }
+        // What comes from the same trunk is replayed, as f16, and that shows; and so does a precision.
+        for order in [[0, 0], [1, 1]] {
+            assert!(life(true, order) != life(false, order), "{order:?}");
+        }
+        assert_eq!(life(false, [0, 0]) != life(false, [0, 1]), is_rounded);
+    }
 
     /// The last steps of a job are not lost, however few they are.
     #[test]

@@ -9,8 +9,8 @@
 //!   is written once, to a free place; which place belongs to which slot is the ledger's to say.
 //! - Invariant: a place is trusted only if its bytes have the digest in the ledger.
 
-use super::record::{self, RecordError, seal};
-use super::{Geometry, ReservoirError, SlotError};
+use super::record::{self, RecordError, seal, seal_as};
+use super::{Geometry, Hidden, ReservoirError, SlotError};
 use crate::block::Block;
 use crate::ports::{Storage, StorageError};
 use half::f16;
@@ -78,6 +78,20 @@ struct Slot {
     offer: u64,
     loss: f32,
     hidden: Option<Vec<u16>>,
+    /// What the hidden states come from, by its number.
+    origin: u64,
+}
+
+/// A slot of version 2, which did not say what its hidden states come from.
+#[derive(Archive, Serialize, Deserialize)]
+struct SecondSlot {
+    tokens: Tokens,
+    learn_bits: Vec<u8>,
+    bytes: u32,
+    domain: u32,
+    offer: u64,
+    loss: f32,
+    hidden: Option<Vec<u16>>,
 }
 
 /// A slot of version 1, when a domain's number was a short one.
@@ -92,10 +106,17 @@ struct FirstSlot {
     hidden: Option<Vec<u16>>,
 }
 
-impl From<FirstSlot> for Slot {
+impl From<FirstSlot> for SecondSlot {
     fn from(first: FirstSlot) -> Self {
         let FirstSlot { tokens, learn_bits, bytes, domain, offer, loss, hidden } = first;
         Self { tokens, learn_bits, bytes, domain: domain.into(), offer, loss, hidden }
+    }
+}
+
+impl From<SecondSlot> for Slot {
+    fn from(second: SecondSlot) -> Self {
+        let SecondSlot { tokens, learn_bits, bytes, domain, offer, loss, hidden } = second;
+        Self { tokens, learn_bits, bytes, domain, offer, loss, hidden, origin: 0 }
     }
 }
 
@@ -105,7 +126,7 @@ pub(crate) struct Content {
     pub(crate) block: Block,
     pub(crate) offer: u64,
     pub(crate) loss: f32,
-    pub(crate) hidden: Option<Vec<f16>>,
+    pub(crate) hidden: Option<Hidden>,
 }
 
 /// Bytes of one place, header included, a whole number of sectors.
@@ -175,16 +196,24 @@ pub(crate) fn encode(
     } else {
         Tokens::Wide(block.tokens.clone())
     };
-    let slot = Slot {
+    let hidden = content.hidden.as_ref();
+    let plain = SecondSlot {
         tokens,
         learn_bits: pack(&block.learn),
         bytes: block.bytes,
         domain: block.domain,
         offer: content.offer,
         loss: content.loss,
-        hidden: content.hidden.as_ref().map(|hidden| hidden.iter().map(|h| h.to_bits()).collect()),
+        hidden: hidden.map(|hidden| hidden.states.iter().map(|h| h.to_bits()).collect()),
     };
-    let bytes = seal(Kind::Slot, generation, &slot)?;
+    let bytes = match hidden {
+        Some(hidden) => {
+            let slot = Slot { origin: hidden.origin, ..plain.into() };
+            seal(Kind::Slot, generation, &slot)?
+        }
+        // So a program that knows version 2 alone goes on reading what keeps no hidden states.
+        None => seal_as(Kind::Slot, 2, generation, &plain)?,
+    };
     let digest = record::header(Kind::Slot, &bytes)?.digest;
     let limit = slot_bytes(geometry);
     if bytes.len() as u64 > limit {
@@ -267,7 +296,8 @@ fn place_at(geometry: &Geometry, place: u32) -> u64 {
 fn decode(geometry: &Geometry, digest: &[u8; 32], bytes: &[u8]) -> Result<Content, SlotError> {
     let header = record::header(Kind::Slot, bytes)?;
     let slot: Slot = match header.version {
-        1 => record::open::<FirstSlot>(&header, bytes)?.into(),
+        1 => SecondSlot::from(record::open::<FirstSlot>(&header, bytes)?).into(),
+        2 => record::open::<SecondSlot>(&header, bytes)?.into(),
         _ => record::open(&header, bytes)?,
     };
     if header.digest != *digest {
@@ -279,10 +309,12 @@ fn decode(geometry: &Geometry, digest: &[u8; 32], bytes: &[u8]) -> Result<Conten
     };
     let learn = unpack(&slot.learn_bits, tokens.len());
     let block = Block { tokens, learn, bytes: slot.bytes, domain: slot.domain };
-    let hidden: Option<Vec<f16>> =
-        slot.hidden.map(|hidden| hidden.into_iter().map(f16::from_bits).collect());
+    let hidden = slot.hidden.map(|states| Hidden {
+        states: states.into_iter().map(f16::from_bits).collect(),
+        origin: slot.origin,
+    });
     geometry
-        .fits(&block, hidden.as_deref())
+        .fits(&block, hidden.as_ref().map(|hidden| &*hidden.states))
         .map_err(|error| SlotError::Content(error.to_string()))?;
     Ok(Content { block, offer: slot.offer, loss: slot.loss, hidden })
 }

@@ -43,13 +43,22 @@ use sapwood_protocol::limits::DRAW_BLOCKS_MAX;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Hidden states of a block at the tap, and what computed them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hidden {
+    /// `[T, D]`, row-major.
+    pub states: Vec<f16>,
+    /// What they come from, by its number; 0 where an earlier version did not say.
+    pub origin: u64,
+}
+
 /// A block drawn for replay.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Drawn {
     /// The block as it was offered.
     pub block: Block,
-    /// Its hidden states at the tap, `[T, D]` row-major, where the reservoir keeps them.
-    pub hidden: Option<Vec<f16>>,
+    /// Its hidden states, where the reservoir keeps them.
+    pub hidden: Option<Hidden>,
     /// Its loss when it was offered, in nats per label.
     pub loss: f32,
     /// The how-many-th block offered it was, from 1.
@@ -178,7 +187,7 @@ impl Reservoir {
 
     /// Offers a block once; whether it was accepted.
     ///
-    /// - `hidden`: `[T, D]` where the geometry keeps hidden states, else none.
+    /// - `hidden`: where the geometry keeps hidden states, else none.
     /// - `loss`: in nats per label, as just computed.
     ///
     /// The block can be drawn at once and becomes durable with the next checkpoint or commit.
@@ -188,14 +197,14 @@ impl Reservoir {
     pub fn offer(
         &mut self,
         block: &Block,
-        hidden: Option<&[f16]>,
+        hidden: Option<&Hidden>,
         loss: f32,
     ) -> Result<bool, ReservoirError> {
-        self.geometry.fits(block, hidden)?;
+        self.geometry.fits(block, hidden.map(|hidden| &*hidden.states))?;
         let mut chance = self.chance.clone();
         let slot = slot_for(self.seen, self.geometry.capacity, &mut chance);
         if let Some(slot) = slot {
-            let (block, hidden) = (block.clone(), hidden.map(<[f16]>::to_vec));
+            let (block, hidden) = (block.clone(), hidden.cloned());
             let (is_first, others) = (slot as usize >= self.slots.len(), self.held);
             self.stage(slot, &file::Content { block, offer: self.seen + 1, loss, hidden })?;
             if is_first {

@@ -50,9 +50,25 @@ pub(crate) fn seal<T>(kind: Kind, generation: u64, value: &T) -> Result<Vec<u8>,
 where
     T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, rancor::Error>>,
 {
+    seal_as(kind, kind.version(), generation, value)
+}
+
+/// The same of a type that an earlier version of the kind has.
+///
+/// # Errors
+/// As [`seal`].
+pub(crate) fn seal_as<T>(
+    kind: Kind,
+    version: u16,
+    generation: u64,
+    value: &T,
+) -> Result<Vec<u8>, RecordError>
+where
+    T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, rancor::Error>>,
+{
     let payload = rkyv::to_bytes::<rancor::Error>(value)?;
     let digest = *blake3::hash(&payload).as_bytes();
-    let (version, length) = (kind.version(), payload.len() as u64);
+    let length = payload.len() as u64;
     let header = Header { kind, version, generation, length, digest };
     let mut bytes = Vec::with_capacity(RECORD_HEADER_BYTES + payload.len());
     bytes.extend_from_slice(&header.encode());

@@ -159,10 +159,10 @@ fn a_block_comes_back_as_it_was_offered() {
         offered.tokens[1] = vocab - 1;
         let states: Vec<f16> =
             (0..3 * offered.tokens.len()).map(|n| f16::from_f32(n as f32 / 7.0)).collect();
-        let states = hidden.map(|_| states);
-        assert!(held.offer(&offered, states.as_deref(), 2.5).unwrap());
+        let hidden = hidden.map(|_| Hidden { states, origin: u64::MAX });
+        assert!(held.offer(&offered, hidden.as_ref(), 2.5).unwrap());
         let drawn = held.draw(1).unwrap().remove(0);
-        let expected = Drawn { block: offered, hidden: states, loss: 2.5, offer: 1, slot: 0 };
+        let expected = Drawn { block: offered, hidden, loss: 2.5, offer: 1, slot: 0 };
         assert_eq!(drawn, expected);
     }
 }
@@ -172,7 +172,7 @@ fn a_block_that_does_not_fit_is_refused_and_nothing_changes() {
     let sizes = Geometry { hidden: Some(2), ..geometry(4) };
     let mut held = Reservoir::create(Arc::new(CutDisk::new()), sizes, SEED).unwrap();
     let fits = Block { tokens: vec![1, 2], learn: vec![false, true], bytes: 1, domain: 0 };
-    let states = [f16::ZERO; 4];
+    let states = |count| Hidden { states: vec![f16::ZERO; count], origin: 1 };
     let cases = [
         Block { tokens: vec![1; 9], learn: vec![true; 9], ..fits.clone() },
         Block { tokens: vec![1], learn: vec![true], ..fits.clone() },
@@ -180,14 +180,11 @@ fn a_block_that_does_not_fit_is_refused_and_nothing_changes() {
         Block { learn: vec![true], ..fits.clone() },
     ];
     for wrong in cases {
-        let refused = held.offer(&wrong, Some(&states), 0.0);
+        let refused = held.offer(&wrong, Some(&states(4)), 0.0);
         assert!(matches!(refused, Err(ReservoirError::Block { .. })), "{refused:?}");
     }
     assert!(matches!(held.offer(&fits, None, 0.0), Err(ReservoirError::Hidden { .. })));
-    assert!(matches!(
-        held.offer(&fits, Some(&states[..3]), 0.0),
-        Err(ReservoirError::Hidden { .. })
-    ));
+    assert!(matches!(held.offer(&fits, Some(&states(3)), 0.0), Err(ReservoirError::Hidden { .. })));
     assert_eq!(held.stats().seen, 0);
 }
 
@@ -314,7 +311,10 @@ fn flipped_bits_never_change_a_block() {
     let sizes = Geometry { hidden: Some(2), ..geometry(4) };
     let shared = Arc::new(disk.copy());
     let mut held = Reservoir::create(shared.clone(), sizes, SEED).unwrap();
-    let states = |number: u64| vec![f16::from_f32(number as f32); 2 * block(number).tokens.len()];
+    let states = |number: u64| Hidden {
+        states: vec![f16::from_f32(number as f32); 2 * block(number).tokens.len()],
+        origin: number,
+    };
     for number in 1..=4 {
         held.offer(&block(number), Some(&states(number)), 0.0).unwrap();
     }
@@ -395,8 +395,9 @@ fn the_largest_block_fits_its_place() {
         let length = tokens_max as usize;
         let tokens = vec![vocab - 1; length];
         let block = Block { tokens, learn: vec![true; length], bytes: u32::MAX, domain: u32::MAX };
-        let states = hidden.map(|width| vec![f16::MAX; length * width as usize]);
-        let content = file::Content { block, offer: u64::MAX, loss: f32::NAN, hidden: states };
+        let states = |width| vec![f16::MAX; length * width as usize];
+        let hidden = hidden.map(|width| Hidden { states: states(width), origin: u64::MAX });
+        let content = file::Content { block, offer: u64::MAX, loss: f32::NAN, hidden };
         assert!(file::encode(&sizes, u64::MAX, &content).is_ok(), "{sizes:?}");
     }
 }

@@ -212,6 +212,20 @@ fn a_block_has_the_same_bits_alone_among_others_and_on_any_threads() {
 }
 
 #[test]
+fn what_gives_other_hidden_states_has_another_origin() {
+    let (_out, llama) = opened("llama2_bf16", ExportOptions::default());
+    let (_other, mistral) = opened("mistral", ExportOptions::default());
+    let load = |base, tap| Trunk::load(base, tap, 1).unwrap();
+    let origins = [load(&llama, 1), load(&llama, 2), load(&mistral, 1)].map(|one| one.origin());
+    assert!(origins[0] != origins[1] && origins[0] != origins[2] && !origins.contains(&0));
+    let medium = load(&llama, 1).at(MatmulPrecision::Medium).unwrap();
+    assert_eq!(medium.origin() != origins[0], products::in_bf16());
+    assert_eq!(load(&llama, 1).at(MatmulPrecision::Highest).unwrap().origin(), origins[0]);
+    // What is not kept in bf16 is multiplied as at highest.
+    assert_eq!(load(&mistral, 1).at(MatmulPrecision::Medium).unwrap().origin(), origins[2]);
+}
+
+#[test]
 fn no_blocks_have_no_hidden_states() {
     let (_out, base) = opened("mistral", ExportOptions::default());
     let trunk = Trunk::load(&base, 1, 2).unwrap();

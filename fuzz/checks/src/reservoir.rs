@@ -10,7 +10,7 @@ use crate::manifest::{Folder, SEED, SOUND};
 use crate::record::{payload, replace, seal};
 use half::f16;
 use sapwood::block::Block;
-use sapwood::reservoir::{Geometry, Reservoir, ReservoirError};
+use sapwood::reservoir::{Geometry, Hidden, Reservoir, ReservoirError};
 use sapwood::state::State;
 use sapwood_protocol::limits::DRAW_BLOCKS_MAX;
 use sapwood_protocol::record::{Kind, UncheckedHeader};
@@ -37,8 +37,9 @@ pub fn block(offer: u64) -> Block {
 }
 
 /// Its hidden states.
-pub fn hidden(offer: u64) -> Vec<f16> {
-    vec![f16::from_f32(offer as f32); 2 * block(offer).tokens.len()]
+pub fn hidden(offer: u64) -> Hidden {
+    let states = vec![f16::from_f32(offer as f32); 2 * block(offer).tokens.len()];
+    Hidden { states, origin: 1 + offer % 2 }
 }
 
 /// The first byte says what is damaged: any place, the whole file, its head, or one place's record.
@@ -68,8 +69,8 @@ fn alone(file: Vec<u8>) {
     assert!(geometry.check().is_ok() && reservoir.held() == 0);
     assert!(reservoir.draw(2).unwrap().is_empty());
     let width = geometry.hidden.map_or(0, |width| width as usize);
-    let states = vec![f16::ONE; 2 * width];
-    let states = geometry.hidden.map(|_| &states[..]);
+    let states = Hidden { states: vec![f16::ONE; 2 * width], origin: 1 };
+    let states = geometry.hidden.map(|_| &states);
     for offer in 1..=6 {
         let tokens = vec![0, geometry.vocab - 1];
         let block = Block { tokens, learn: vec![false, true], bytes: offer, domain: 0 };
@@ -115,7 +116,8 @@ pub fn given_out(reservoir: &mut Reservoir, honest: bool) {
     assert_eq!(slots.len(), drawn.len(), "a block twice in a draw");
     passes(reservoir, &slots);
     for drawn in drawn {
-        assert!(geometry.fits(&drawn.block, drawn.hidden.as_deref()).is_ok());
+        let states = drawn.hidden.as_ref().map(|hidden| &*hidden.states);
+        assert!(geometry.fits(&drawn.block, states).is_ok());
         if honest {
             assert_eq!(drawn.block, block(drawn.offer));
             assert_eq!(drawn.hidden, Some(hidden(drawn.offer)));

@@ -3,6 +3,8 @@
 use super::*;
 use crate::inbox::{Bounds, Inbox, Job};
 use crate::ports::Disk;
+use crate::reservoir::Hidden;
+use half::f16;
 use sapwood_protocol::record::{UncheckedHeader, crc32c};
 use std::path::{Path, PathBuf};
 
@@ -185,6 +187,34 @@ fn the_state_that_version_7_wrote_still_opens() {
     assert_eq!((state.global(), state.learner().unwrap().unwrap().global), (global, global));
     assert_eq!(state.take_checkpoint().unwrap().unwrap().learner.global, global);
     assert_eq!(state.trial(), Some(Trial { generation: 6, parent: 5, tries_left: 2 }));
+}
+
+/// Goal: hidden states of a place of version 2 are there, and nobody knows what they come from; beside them
+/// stand those of a place as it is written now.
+/// Oracle: `sapwood adapt --replay-hidden` over the shipped base, two steps of one block of at most eight
+/// tokens, run once by the last version that wrote such places.
+#[test]
+fn hidden_states_of_an_earlier_version_are_of_no_known_origin() {
+    let disk = golden_disk("state_v7_hidden");
+    let mut reservoir = State::look(disk.clone()).unwrap().committed_reservoir().unwrap().unwrap();
+    let old = reservoir.draw(2).unwrap();
+    assert_eq!(old.len(), 2);
+    for drawn in &old {
+        let hidden = drawn.hidden.as_ref().unwrap();
+        assert_eq!((hidden.origin, hidden.states.len()), (0, 192 * drawn.block.tokens.len()));
+        assert!(hidden.states.iter().any(|number| number.to_f32() != 0.0));
+    }
+    let mut state = State::open(disk).unwrap();
+    let mut reservoir = state.reservoir(*reservoir.geometry(), SEED, None).unwrap();
+    let hidden = Hidden { states: vec![f16::ONE; 192 * 3], origin: 5 };
+    while !reservoir.offer(&block(9), Some(&hidden), 1.0).unwrap() {}
+    commit(&mut state, &fresh(), &mut reservoir).unwrap();
+    let mut reservoir = state.committed_reservoir().unwrap().unwrap();
+    let drawn = reservoir.draw(2).unwrap();
+    let of = drawn.iter().filter_map(|drawn| drawn.hidden.as_ref());
+    let mut of: Vec<u64> = of.map(|hidden| hidden.origin).collect();
+    of.sort_unstable();
+    assert_eq!(of, [0, 5]);
 }
 
 /// A domain of an earlier version was the place of its name; the blocks of the reservoir say which numbers
