@@ -29,6 +29,7 @@ pub use rope::{Rope, RopeScaling};
 use foreign::{Dims, WeightMap};
 use half::f16;
 use onnx::OnnxFile;
+use serde::{Deserialize, Serialize};
 use stamp::Stamp;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,35 @@ pub struct Weight {
     pub data: Vec<f32>,
 }
 
+/// The narrowest numbers that all of a weight survive in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Narrowest {
+    /// bf16; f16 perhaps too.
+    Bf16,
+    /// f16 and not bf16.
+    F16,
+    /// Neither.
+    F32,
+}
+
+impl Narrowest {
+    /// Bytes of a number.
+    pub fn bytes(self) -> u64 {
+        if self == Self::F32 { 4 } else { 2 }
+    }
+
+    fn of(values: &[f32]) -> Self {
+        let as_bf16 = |value: &f32| value.to_bits().trailing_zeros() >= 16;
+        let as_f16 = |value: &f32| f16::from_f32(*value).to_f32().to_bits() == value.to_bits();
+        match () {
+            () if values.iter().all(as_bf16) => Self::Bf16,
+            () if values.iter().all(as_f16) => Self::F16,
+            () => Self::F32,
+        }
+    }
+}
+
 /// An opened model folder.
 #[derive(Debug)]
 pub struct Base {
@@ -49,8 +79,8 @@ pub struct Base {
     file: OnnxFile,
     map: WeightMap,
     shapes: BTreeMap<String, Vec<usize>>,
-    /// Bytes of a number of each weight, as narrow as loses nothing.
-    narrowest: BTreeMap<String, u64>,
+    /// How narrow the numbers of each weight may be.
+    narrowest: BTreeMap<String, Narrowest>,
     hash: [u8; 32],
     dir: PathBuf,
     /// The hash of its files, if they could be read for that.
@@ -127,13 +157,13 @@ impl Base {
         Ok(Weight { shape, data })
     }
 
-    /// Bytes of a number of a weight where all of them survive: 2 as bf16 or as f16, otherwise 4.
-    pub fn narrowest(&self, name: &str) -> u64 {
-        self.narrowest.get(name).copied().unwrap_or(4)
+    /// How narrow the numbers of a weight may be so that all of them survive.
+    pub fn narrowest(&self, name: &str) -> Narrowest {
+        self.narrowest.get(name).copied().unwrap_or(Narrowest::F32)
     }
 
     /// The hash, and how narrow each weight may be.
-    fn read_all(&self) -> Result<([u8; 32], BTreeMap<String, u64>), BaseError> {
+    fn read_all(&self) -> Result<([u8; 32], BTreeMap<String, Narrowest>), BaseError> {
         let mut narrowest = BTreeMap::new();
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.config.identity().as_bytes());
@@ -143,7 +173,7 @@ impl Base {
                 let (tensor, target) = (name.clone(), "a model");
                 return Err(BaseError::Range { tensor, value, target, hint: "" });
             }
-            narrowest.insert(name.clone(), narrow(&weight.data));
+            narrowest.insert(name.clone(), Narrowest::of(&weight.data));
             hasher.update(format!("{name} {shape:?}\n").as_bytes());
             let mut bytes = Vec::with_capacity(4 * 4096);
             for values in weight.data.chunks(4096) {
@@ -154,13 +184,6 @@ impl Base {
         }
         Ok((hasher.finalize().into(), narrowest))
     }
-}
-
-/// Bytes of a number that all of these survive in.
-fn narrow(values: &[f32]) -> u64 {
-    let as_bf16 = |value: &f32| value.to_bits().trailing_zeros() >= 16;
-    let as_f16 = |value: &f32| f16::from_f32(*value).to_f32().to_bits() == value.to_bits();
-    if values.iter().all(as_bf16) || values.iter().all(as_f16) { 2 } else { 4 }
 }
 
 /// The configuration of a Hugging Face folder or a model folder.

@@ -5,8 +5,10 @@
 //! - It is a convenience: where it cannot be written, everything is found out again.
 //! - Never here: what a proof is; a proof says itself which program and processor it holds for.
 //!
-//! Layout: a line `sapwood stamp 1 BLAKE3`, the hash of what follows it, then JSON.
+//! Layout: a line `sapwood stamp 2 BLAKE3`, the hash of what follows it, then JSON. Version 1, which knew
+//! no kinds of narrow numbers but their bytes, is none.
 
+use super::Narrowest;
 use super::onnx::OnnxFile;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +20,7 @@ use std::thread;
 
 /// Its name in a model folder.
 const FILE: &str = "stamp";
-const HEAD: &str = "sapwood stamp 1 ";
+const HEAD: &str = "sapwood stamp 2 ";
 /// Most proofs that are kept, the newest.
 const PROOFS_MAX: usize = 64;
 /// Most bytes of a file that is looked at.
@@ -35,8 +37,8 @@ pub(super) struct Stamp {
     bytes: String,
     /// The base's hash.
     hash: String,
-    /// Bytes of a number of each weight, as narrow as loses nothing.
-    pub(super) narrowest: BTreeMap<String, u64>,
+    /// How narrow the numbers of each weight may be.
+    pub(super) narrowest: BTreeMap<String, Narrowest>,
     /// What was proved of it, the oldest first.
     proofs: Vec<String>,
 }
@@ -54,7 +56,7 @@ impl Stamp {
     }
 
     /// What is known of bytes that nobody looked at before.
-    pub(super) fn new(bytes: &str, hash: [u8; 32], narrowest: BTreeMap<String, u64>) -> Self {
+    pub(super) fn new(bytes: &str, hash: [u8; 32], narrowest: BTreeMap<String, Narrowest>) -> Self {
         let hash = blake3::Hash::from(hash).to_hex().to_string();
         Self { bytes: bytes.to_owned(), hash, narrowest, proofs: Vec::new() }
     }
@@ -153,7 +155,8 @@ mod tests {
     fn a_stamp_of_other_bytes_or_a_damaged_one_is_none() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Stamp::read(dir.path(), "a").is_none());
-        let mut stamp = Stamp::new("a", [7; 32], BTreeMap::from([("w".to_owned(), 2)]));
+        let mut stamp =
+            Stamp::new("a", [7; 32], BTreeMap::from([("w".to_owned(), Narrowest::F16)]));
         stamp.note("proved");
         stamp.write(dir.path());
         let found = Stamp::read(dir.path(), "a").unwrap();
@@ -168,6 +171,9 @@ mod tests {
             fs::write(&path, &bytes).unwrap();
             assert!(Stamp::read(dir.path(), "a").is_none(), "bit of byte {at}");
         }
+        let first = String::from_utf8(whole.clone()).unwrap().replacen("stamp 2", "stamp 1", 1);
+        fs::write(&path, first).unwrap();
+        assert!(Stamp::read(dir.path(), "a").is_none(), "another version");
         for length in 0..whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
             assert!(Stamp::read(dir.path(), "a").is_none(), "{length} bytes");

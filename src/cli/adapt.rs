@@ -6,7 +6,7 @@ use super::console::Console;
 use super::host;
 use anyhow::Context;
 use sapwood::adapter::peft::{CONFIG_FILE, META_FILE, TENSORS_FILE};
-use sapwood::base::{Base, Config};
+use sapwood::base::Base;
 use sapwood::block::Block;
 use sapwood::intake;
 use sapwood::learner::{self, Engines, Event, Material, Memory, Outcome, Plan, Tokens, spec};
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
     let material =
         material(&tokeniser, &dataset, (name, key), general.as_deref(), plan.settings(), console)?;
     material.check()?;
-    let settings = planned(plan, &config, &material, console)?;
+    let settings = planned(plan, &base, &material, console)?;
     let spec = spec(&config, &settings)?.over(state.ranks());
     let memory = Memory::estimate(&base, &spec, &settings, Tokens::of(&material, &state));
     let engines = Engines::of(base, model, &settings, (memory, host::available_bytes()))?;
@@ -87,19 +87,20 @@ pub(crate) fn general(named: Option<&Path>, model: &Path) -> Option<PathBuf> {
     }
 }
 
-/// The settings that the data asks for; they are told in one line.
+/// The settings that data, base and processor ask for; they are told in one line.
 pub(crate) fn planned(
     plan: Plan,
-    config: &Config,
+    base: &Base,
     material: &Material,
     console: &Console,
 ) -> anyhow::Result<Settings> {
     let blocks = material.train.len();
     let tokens = material.train.iter().map(|block| block.tokens.len()).sum();
     let threads = learner::threads(plan.settings());
-    let settings = plan.fit(blocks, tokens, threads);
+    let mut settings = plan.fit(blocks, tokens, threads);
     settings.check()?;
-    let line = learner::plan_line(&settings, config, blocks);
+    settings.matmul_precision = learner::precision(base, &settings);
+    let line = learner::plan_line(&settings, base.config(), blocks);
     // Whoever has gone is met again by the job's first report, which stops where it can go on.
     let _ = console.result(&json!({ "event": "plan", "settings": settings, "line": line }), &line);
     Ok(settings)

@@ -10,7 +10,7 @@ use sapwood::block::Block;
 use sapwood::intake::{self, Dataset, Skipped};
 use sapwood::learner::Engines;
 use sapwood::ports::Disk;
-use sapwood::settings::Settings;
+use sapwood::settings::{MatmulPrecision, Settings};
 use sapwood::state::State;
 use sapwood::tokenise::Tokeniser;
 use std::fs;
@@ -124,13 +124,15 @@ pub(crate) fn adapter(
     Ok(Some(adapter_at(&place, base.config(), Some(base.hash()))?.0))
 }
 
-/// Settings of a command that does not learn: everything in the head, blocks of `tokens`.
+/// Settings of a command that does not learn: everything in the head, blocks of `tokens`, and the highest
+/// precision, so that a score is the same on every machine.
 pub(crate) fn settings(choice: &Choice, tokens: usize) -> anyhow::Result<Settings> {
     let settings = Settings {
         num_layers: -1,
         max_seq_length: tokens,
         device: choice.device,
         threads: choice.threads,
+        matmul_precision: MatmulPrecision::Highest,
         ..Settings::default()
     };
     settings.check()?;

@@ -5,7 +5,7 @@ use super::console::{Console, bytes};
 use super::host;
 use sapwood::base::Base;
 use sapwood::head::Backend;
-use sapwood::learner::{Memory, Tokens, multiplies_in_bf16, spec, threads};
+use sapwood::learner::{Memory, Tokens, multiplies_in_bf16, precision, spec, threads};
 use sapwood::settings::{Device, Reader};
 use serde_json::json;
 use std::fmt::Write;
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Doctor, console: &Console) -> anyhow::Result<()> {
         writeln!(text, "device {device}: {found}")?;
     }
     let products = match multiplies_in_bf16() {
-        true => "f32, bf16 with --matmul-precision medium",
+        true => "f32, bf16 at medium precision",
         false => "f32",
     };
     writeln!(text, "products of the CPU: {products}")?;
@@ -48,6 +48,7 @@ pub(crate) fn run(args: &Doctor, console: &Console) -> anyhow::Result<()> {
     if let Some(model) = &settings.model {
         let base = Base::open(model)?;
         let spec = spec(base.config(), &settings)?;
+        let products = serde_json::to_value(precision(&base, &settings))?;
         let memory = Memory::estimate(&base, &spec, &settings, Tokens::default());
         let rows = [
             ("program", memory.program),
@@ -65,9 +66,13 @@ pub(crate) fn run(args: &Doctor, console: &Console) -> anyhow::Result<()> {
             spec.len(),
             bytes(memory.total())
         )?;
+        if let Some(products) = products.as_str() {
+            writeln!(text, "  products at {products} precision")?;
+        }
         for (name, count) in rows {
             writeln!(text, "  {name:<9}{:>12}", bytes(count))?;
         }
+        value["matmul_precision"] = products;
         value["memory"] = json!(memory);
         value["parameters"] = json!(base.config().parameters());
         value["trained"] = json!(spec.len());

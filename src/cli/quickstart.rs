@@ -13,7 +13,7 @@ use super::chosen;
 use super::console::Console;
 use super::host;
 use anyhow::Context;
-use sapwood::base;
+use sapwood::base::Base;
 use sapwood::learner::{Engines, Outcome, Plan};
 use sapwood::settings::Overrides;
 use sapwood::tokenise::Tokeniser;
@@ -63,7 +63,8 @@ fn learn(
     console: &mut Console,
 ) -> anyhow::Result<()> {
     let mut state = open(folder, console)?;
-    let config = base::read_config(model)?;
+    let base = Base::open(model)?;
+    let config = base.config();
     let tokeniser = Tokeniser::open(model, config.vocab)?;
     let mut engines = None;
     let general = models.join("samples/general/test.jsonl");
@@ -71,10 +72,10 @@ fn learn(
         console.line(&format!("\njob {} of {}: {domain}", number + 1, DOMAINS.len()))?;
         let data = chosen::data(&models.join("samples").join(domain))?;
         let name = ((*domain).to_owned(), (*domain).to_owned());
-        let plan = Plan::new(&config, &state, wishes.clone(), false)?;
+        let plan = Plan::new(config, &state, wishes.clone(), false)?;
         let held = plan.settings();
         let material = material(&tokeniser, &data, name, Some(&general), held, console)?;
-        let settings = planned(plan, &config, &material, console)?;
+        let settings = planned(plan, &base, &material, console)?;
         let engines = match &mut engines {
             Some(engines) => engines,
             none => none.insert(Engines::load_within(

@@ -6,6 +6,7 @@
 
 use super::anchor::Wanted;
 use super::memory::{Memory, Tokens};
+use super::precision::precision;
 use super::{LearnError, spec};
 use crate::adapter::Spec;
 use crate::base::Base;
@@ -42,6 +43,8 @@ pub struct Engines {
     pub below: Option<Arc<Below>>,
     /// Where the head runs, and the trunk's layers.
     pub backend: Backend,
+    /// How rows are multiplied: what was asked for, or what `auto` came to.
+    pub precision: MatmulPrecision,
     /// Texts that the base wrote for itself, by what was asked of it.
     pub(super) own: Mutex<Option<(Wanted, Arc<Vec<Block>>)>>,
     /// What such texts say of the inputs of A, by what it was made from.
@@ -92,6 +95,8 @@ impl Engines {
         if let Some(available) = memory_max.filter(|&available| needed > available) {
             return Err(LearnError::Memory { needed, available });
         }
+        let decided = Settings { matmul_precision: precision(&base, settings), ..settings.clone() };
+        let (settings, precision) = (&decided, decided.matmul_precision);
         let mut backend = Backend::open(settings.device)?;
         let halves = match split(&base, settings, &backend) {
             // A GPU that is there and cannot hold or compute this base: `auto` goes on without it.
@@ -103,7 +108,8 @@ impl Engines {
         };
         let Halves { trunk, below, head } = halves?;
         let (own, whitening) = (Mutex::default(), Mutex::default());
-        Ok(Self { base, trunk, head, below, backend, own, whitening, model: model.to_path_buf() })
+        let model = model.to_path_buf();
+        Ok(Self { base, trunk, head, below, backend, precision, own, whitening, model })
     }
 
     /// What a user should know of what was asked for and cannot be had, a sentence each.
@@ -117,7 +123,7 @@ impl Engines {
         let ([below, some_below], [above, some_above]) =
             (self.trunk.in_bf16(), self.head.in_bf16());
         let (all, some) = (below && above, some_below || some_above);
-        if settings.matmul_precision == MatmulPrecision::Highest || all {
+        if settings.matmul_precision != MatmulPrecision::Medium || all {
             return None;
         }
         let why = match (self.backend.is_cpu(), products::in_bf16(), some) {
@@ -128,6 +134,17 @@ impl Engines {
         };
         let reach = if some { "in part as" } else { "as" };
         Some(format!("--matmul-precision medium computes {reach} highest: {why}"))
+    }
+
+    /// The settings of a job with these engines, of which its checkpoints are to tell: what `auto` came to
+    /// stands in its place.
+    pub(super) fn decided(&self, settings: &Settings) -> Settings {
+        match settings.matmul_precision {
+            MatmulPrecision::Auto => {
+                Settings { matmul_precision: self.precision, ..settings.clone() }
+            }
+            _ => settings.clone(),
+        }
     }
 
     /// What writes texts with these very weights, also while they learn.
@@ -217,11 +234,6 @@ pub fn threads(settings: &Settings) -> usize {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     }
-}
-
-/// Whether this processor multiplies in bf16, for `--matmul-precision medium`.
-pub fn multiplies_in_bf16() -> bool {
-    products::in_bf16()
 }
 
 /// Two short rows of ids spread over the vocabulary; settings allow no block shorter than two.

@@ -95,6 +95,7 @@ pub fn install(
     start: &[u32],
     tell: &mut Listener<'_>,
 ) -> Result<Outcome, LearnError> {
+    let settings = &engines.decided(settings);
     let install = Installing::begin(engines, state, offered, settings)?;
     match install.judge(state, general, start, tell) {
         Err(LearnError::Stopped) => Ok(Outcome::Stopped),

@@ -95,7 +95,7 @@ pub fn adapt(
     settings: &Settings,
     tell: &mut Listener<'_>,
 ) -> Result<Outcome, LearnError> {
-    match learn_and_judge(engines, state, material, settings, tell) {
+    match learn_and_judge(engines, state, material, &engines.decided(settings), tell) {
         Err(LearnError::Stopped) => Ok(Outcome::Stopped),
         outcome => outcome,
     }

@@ -7,6 +7,7 @@
 
 use super::heritage::{HELD_OUT_BYTES_MAX, TOKEN_BYTES};
 use super::job::Material;
+use super::precision::precision;
 use super::{anchor, texts, threads};
 use crate::adapter::{Module, Spec};
 use crate::base::{Base, Config};
@@ -74,7 +75,7 @@ impl Memory {
     /// The estimate for a base, an adapter of it with all its ranks, the settings and the text of a job.
     pub fn estimate(base: &Base, spec: &Spec, settings: &Settings, tokens: Tokens) -> Self {
         let config = base.config();
-        let sizes = Sizes::of(config, settings);
+        let sizes = Sizes::of(config, settings, precision(base, settings));
         let d = sizes.d;
         let own = wide(settings.own_texts()) * sizes.own_tokens;
         let own_tokens = settings.max_seq_length.min(anchor::TOKENS_MAX);
@@ -138,7 +139,7 @@ fn weights(base: &Base, settings: &Settings) -> u64 {
         layer.and_then(|layer| layer.parse::<usize>().ok()).is_some_and(|layer| layer >= tap)
     };
     let kept = |name: &str| {
-        let narrow = if trunk::keeps_narrow() { base.narrowest(name) } else { NUMBER };
+        let narrow = if trunk::keeps_narrow() { base.narrowest(name).bytes() } else { NUMBER };
         let is_shared = name == "lm_head.weight" && config.tied;
         match settings.head_weights {
             HeadWeights::Int8 if name == "lm_head.weight" || of_head(name) => 1,
@@ -199,13 +200,14 @@ struct Sizes {
     heads: u64,
     vocab: u64,
     learning: u64,
+    is_medium: bool,
     /// Tokens of the longest block, and of a text of the base's own.
     t: u64,
     own_tokens: u64,
 }
 
 impl Sizes {
-    fn of(config: &Config, settings: &Settings) -> Self {
+    fn of(config: &Config, settings: &Settings, precision: MatmulPrecision) -> Self {
         let t = wide(settings.max_seq_length);
         Self {
             d: wide(config.hidden),
@@ -215,6 +217,7 @@ impl Sizes {
             heads: wide(config.heads),
             vocab: wide(config.vocab),
             learning: wide(settings.layers_of(config.layers).unwrap_or(config.layers)),
+            is_medium: precision == MatmulPrecision::Medium,
             t,
             own_tokens: t.min(wide(anchor::TOKENS_MAX)),
         }
@@ -235,9 +238,9 @@ impl Sizes {
         let logits = wide(head::logit_rows(settings.activations)) * self.vocab;
         // Rows that are rounded, two numbers in the place of one: the widest of a layer, both slopes of
         // its MLP, and slopes of logits.
-        let rounded = match settings.matmul_precision {
-            MatmulPrecision::Highest => 0,
-            MatmulPrecision::Medium => rows * f.max(q / 2 + kv) + logits / 2,
+        let rounded = match self.is_medium {
+            true => rows * f.max(q / 2 + kv) + logits / 2,
+            false => 0,
         };
         tape + NUMBER * (rows * (8 * d + 3 * f + q) + rounded + 2 * logits)
     }
@@ -247,10 +250,7 @@ impl Sizes {
         let &Self { d, f, q, .. } = self;
         let rows = self.t.max(wide(trunk::ROWS_MAX)) * wide(threads(settings));
         // Rows that are rounded, of the widest product that a layer goes through.
-        let rounded = match settings.matmul_precision {
-            MatmulPrecision::Highest => 0,
-            MatmulPrecision::Medium => d.max(f).max(q) / 2,
-        };
+        let rounded = if self.is_medium { d.max(f).max(q) / 2 } else { 0 };
         NUMBER * rows * (8 * d + 3 * f + q + rounded)
     }
 }

@@ -11,7 +11,7 @@ use super::{LearnError, anchor, fits, geometry};
 use crate::adapter::Target;
 use crate::base::Config;
 use crate::reservoir::{Geometry, ReservoirError};
-use crate::settings::{Overrides, Settings};
+use crate::settings::{MatmulPrecision, Overrides, Settings};
 use crate::state::{LearnerRecord, State};
 use std::fmt::{self, Write as _};
 
@@ -66,6 +66,8 @@ impl Plan {
     ) -> Result<Self, LearnError> {
         let mut said = wishes.together()?;
         if let Some(checkpoint) = state.take_checkpoint()?.filter(|_| resumed) {
+            // Of a job that goes on it is decided.
+            said.matmul_precision.take_if(|said| *said == MatmulPrecision::Auto);
             said = said.or(Overrides::from_identity(&checkpoint.learner.settings)?);
         }
         let ranks = state.ranks();
@@ -235,6 +237,9 @@ pub fn line(settings: &Settings, config: &Config, blocks: usize) -> String {
     );
     // Writing to a string cannot fail.
     let mut add = |part: fmt::Arguments<'_>| line.write_fmt(part).unwrap_or_default();
+    if settings.matmul_precision == MatmulPrecision::Medium {
+        add(format_args!("; products at medium precision"));
+    }
     if settings.as_published {
         add(format_args!("; as published"));
     }

@@ -9,7 +9,7 @@
 //!   the codes are widened and multiplied in f32.
 //! - At medium precision, on processors with AVX-512 BF16 or aarch64's BFMMLA, what is kept in bf16 is
 //!   multiplied in bf16: the rows are rounded to it, the sums are f32. Whatever else is kept, and
-//!   elsewhere, medium is highest.
+//!   elsewhere, medium is highest. So is `auto`, which is for whoever knows all matrices to decide.
 //! - Never here: LoRA, biases, which layer this is.
 
 use super::gemm::{Into, Threads, View, matmul};

@@ -57,7 +57,9 @@ choices! {
         Int8 = "int8",
     }
     /// How the CPU multiplies rows with the frozen weights.
-    MatmulPrecision, at first Highest {
+    MatmulPrecision, at first Auto {
+        /// Medium where the processor can and all frozen weights are kept in bf16, else highest.
+        Auto = "auto",
         /// In f32, or in whole numbers where the weights are kept in 8 bits.
         Highest = "highest",
         /// In bf16 with sums in f32, where the processor can and the weights are kept in bf16; else as highest.

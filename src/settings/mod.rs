@@ -147,6 +147,7 @@ impl Overrides {
         for key in SINCE {
             values.entry(key).or_insert_with(|| 0.into());
         }
+        values.entry("matmul-precision").or_insert_with(|| "highest".into());
         Ok(serde_json::from_value(values.into())?)
     }
 }
@@ -249,6 +250,7 @@ impl Settings {
         if self.activations != Activations::Bf16 {
             values.remove("activations");
         }
+        // As in checkpoints of versions that knew no other.
         if self.matmul_precision == MatmulPrecision::Highest {
             values.remove("matmul-precision");
         }

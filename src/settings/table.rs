@@ -207,7 +207,7 @@ settings! {
     /// How the frozen weights of the head are kept on the CPU.
     head_weights: HeadWeights = HeadWeights::Auto, in Any, Learning Numbers;
     /// How the CPU multiplies rows with the frozen weights.
-    matmul_precision: MatmulPrecision = MatmulPrecision::Highest, in Any, Learning Numbers;
+    matmul_precision: MatmulPrecision = MatmulPrecision::Auto, in Any, Learning Numbers;
     /// What the forward pass keeps for the backward pass on the CPU.
     activations: Activations = Activations::F32, in Any, Learning Numbers;
     /// Threads; 0 is one per core.

@@ -31,8 +31,11 @@ fn what_a_checkpoint_keeps_of_settings_gives_them_back() -> Result<(), SettingsE
     let again = Settings::default().merge(Overrides::from_identity(&settings.identity()?)?);
     assert_eq!(again, settings);
     let old = [("--rank".to_owned(), "4".to_owned())];
-    let Overrides { rank, anchor_blocks, whitening, .. } = Overrides::from_identity(&old)?;
+    let Overrides { rank, anchor_blocks, whitening, matmul_precision, .. } =
+        Overrides::from_identity(&old)?;
     assert_eq!((rank, anchor_blocks, whitening), (Some(4), Some(0), Some(0.0)));
+    // It knew no other precision, whatever is chosen where nobody names one now.
+    assert_eq!(matmul_precision, Some(MatmulPrecision::Highest));
     let strange = [("--no-such-key".to_owned(), "1".to_owned())];
     assert!(Overrides::from_identity(&strange).is_err());
     Ok(())
@@ -133,7 +136,8 @@ fn what_a_checkpoint_keeps_changes_with_the_numbers_only() -> Result<(), Setting
         assert_ne!(rounded.identity()?, begun);
     }
     // A checkpoint of a version that knew no other precision is one of highest.
-    assert!(begun.iter().all(|(name, _)| name != "--matmul-precision"));
+    let highest = Settings { matmul_precision: MatmulPrecision::Highest, ..Settings::default() };
+    assert!(highest.identity()?.iter().all(|(name, _)| name != "--matmul-precision"));
     Ok(())
 }
 

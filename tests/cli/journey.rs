@@ -180,3 +180,32 @@ fn medium_precision_is_said_to_be_highest_where_it_cannot_be_had() {
         assert!((highest - rounded).abs() < 0.03 * highest, "{highest} and {rounded}");
     }
 }
+
+/// Goal: under `auto` the plan and doctor say which precision is in force, and eval has the highest.
+/// Oracle: the base is stored in f32, and rounded to bf16 all of its layers learn.
+#[test]
+fn the_precision_in_force_is_said() {
+    let fixture = fixture();
+    let place = tempfile::tempdir().unwrap();
+    let doctor = |more: &[&str]| {
+        let told = ["doctor", "--json", "--model", &fixture.text("model")];
+        one(&accepted(&[&told[..], more].concat()))
+    };
+    let planned = |name: &str, more: &[&str]| {
+        let state = place.path().join(name);
+        let told = [&["--json", "--iters", "1"], more].concat();
+        let told = events(&fixture.adapt(&state, &fixture.at("pump.jsonl"), &told));
+        let mut plan = told.into_iter().filter(|event| event["event"] == "plan");
+        let plan = plan.next().unwrap();
+        (plan["settings"]["matmul-precision"].clone(), plan["line"].as_str().unwrap().to_owned())
+    };
+    let bf16 = ["--head-weights", "bf16"];
+    let can = doctor(&[])["bf16_products"].as_bool().unwrap();
+    let rounded = if can { "medium" } else { "highest" };
+    for (name, more, expected) in [("plain", &[][..], "highest"), ("bf16", &bf16[..], rounded)] {
+        assert_eq!(doctor(more)["matmul_precision"], expected, "{name}");
+        let (precision, line) = planned(name, more);
+        assert_eq!(precision, expected, "{name}");
+        assert_eq!(line.contains("products at medium precision"), expected == "medium", "{line}");
+    }
+}

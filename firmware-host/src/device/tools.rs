@@ -54,6 +54,8 @@ impl Tools {
             config.learn = Plan::new(&base, state, wishes.clone(), false)?.settings().clone();
         }
         let engines = Engines::load_within(model, &config.learn, state.ranks(), memory_bytes)?;
+        // Of a job that is cut off it is asked whether it was one of these settings.
+        config.learn.matmul_precision = engines.precision;
         // Texts do not run on the trunk's own threads, only jobs do.
         engines.trunk.on_threads(threads::yield_to_others);
         let tokeniser = Tokeniser::open(model, engines.base.config().vocab)?;
