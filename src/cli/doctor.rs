@@ -5,7 +5,9 @@ use super::console::{Console, bytes};
 use super::host;
 use sapwood::base::Base;
 use sapwood::head::Backend;
-use sapwood::learner::{Memory, Tokens, multiplies_in_bf16, precision, spec, threads};
+use sapwood::learner::{
+    Memory, Tokens, multiplies_in_bf16, multiplies_in_whole_numbers, precision, spec, threads,
+};
 use sapwood::settings::{Device, Reader};
 use serde_json::json;
 use std::fmt::Write;
@@ -28,11 +30,11 @@ pub(crate) fn run(args: &Doctor, console: &Console) -> anyhow::Result<()> {
     for (device, found) in &devices {
         writeln!(text, "device {device}: {found}")?;
     }
-    let products = match multiplies_in_bf16() {
-        true => "f32, bf16 at medium precision",
-        false => "f32",
-    };
-    writeln!(text, "products of the CPU: {products}")?;
+    let (bf16, whole) = (multiplies_in_bf16(), multiplies_in_whole_numbers());
+    let products = ["f32"].into_iter();
+    let products = products.chain(bf16.then_some("bf16 at medium precision"));
+    let products = products.chain(whole.then_some("whole numbers of int8 weights"));
+    writeln!(text, "products of the CPU: {}", products.collect::<Vec<_>>().join(", "))?;
     writeln!(text, "threads: {}", threads(&settings))?;
     if let Some(available) = available {
         writeln!(text, "memory to be had: {}", bytes(available))?;
@@ -41,7 +43,8 @@ pub(crate) fn run(args: &Doctor, console: &Console) -> anyhow::Result<()> {
         "event": "doctor",
         "version": env!("CARGO_PKG_VERSION"),
         "devices": devices.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
-        "bf16_products": multiplies_in_bf16(),
+        "bf16_products": bf16,
+        "int8_products": whole,
         "threads": threads(&settings),
         "available_bytes": available,
     });

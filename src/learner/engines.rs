@@ -128,7 +128,7 @@ impl Engines {
         }
         let why = match (self.backend.is_cpu(), products::in_bf16(), some) {
             (false, ..) => format!("{} multiplies in f32", self.backend.name()),
-            (_, false, _) => "this processor has no AVX-512 BF16".to_owned(),
+            (_, false, _) => "this processor has neither AVX-512 BF16 nor BFMMLA".to_owned(),
             (.., false) => "the frozen weights are not kept in bf16".to_owned(),
             (.., true) => "some of the frozen weights are not kept in bf16".to_owned(),
         };

@@ -27,6 +27,11 @@ pub fn multiplies_in_bf16() -> bool {
     products::in_bf16()
 }
 
+/// Whether this processor multiplies in whole numbers what is kept in 8 bits.
+pub fn multiplies_in_whole_numbers() -> bool {
+    products::in_whole_numbers()
+}
+
 /// Whether every matrix that rows are multiplied with is kept in bf16.
 fn is_bf16(base: &Base, settings: &Settings) -> bool {
     let config = base.config();

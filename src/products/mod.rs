@@ -43,6 +43,14 @@ pub(crate) fn in_bf16() -> bool {
     false
 }
 
+/// Whether this processor multiplies in whole numbers what is kept in 8 bits.
+pub(crate) fn in_whole_numbers() -> bool {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    return panel::whole_available();
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    false
+}
+
 /// Rows a parallel task takes, so that small inputs still split.
 pub(crate) fn rows_per_task(rows: usize) -> usize {
     rows.div_ceil(rayon::current_num_threads() * 4).max(1)

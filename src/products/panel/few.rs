@@ -9,17 +9,16 @@
 //!   the same parts of the depth.
 //! - Never here: W turned, whose columns would have to be turned in registers; int8.
 
-use super::avx512::{every_row, masks};
+use super::avx512::{every_row, masks, put};
 use super::{COLUMNS, Float, Out, ROWS, Rows, Shared, Tile, panel_columns, piece, shares};
 use crate::products::frozen::Floats;
 use crate::products::gemm::{Into, View};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use std::arch::x86_64::{
-    __m512, _MM_HINT_T0, _mm_prefetch, _mm256_maskz_loadu_epi16, _mm512_add_ps,
-    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_fmadd_ps,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_slli_epi32,
+    __m512, _MM_HINT_T0, _mm_prefetch, _mm256_maskz_loadu_epi16, _mm512_castsi512_ps,
+    _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_slli_epi32,
 };
 
 /// Most rows: with more, widening W again for every eight of them comes to cost what packing it once does.
@@ -136,6 +135,7 @@ impl<'a> Few<'a> {
 }
 
 /// Some columns of part of the depth of W: rows that are `width` apart.
+#[derive(Clone, Copy)]
 struct Lying<T> {
     first: *const T,
     width: usize,
@@ -201,18 +201,8 @@ unsafe fn columns<T: Number, const R: usize>(left: Rows, right: Lying<T>, tile: 
     macro_rules! store {
         ($i:literal) => {
             if $i < R {
-                for part in 0..3 {
-                    let out = tile.out.wrapping_add($i * tile.stride + 16 * part);
-                    // SAFETY: the mask leaves only columns of the tile.
-                    unsafe {
-                        let before = match tile.add {
-                            true => _mm512_maskz_loadu_ps(masks[part], out),
-                            false => _mm512_setzero_ps(),
-                        };
-                        let sum = _mm512_add_ps(before, sums[$i][part]);
-                        _mm512_mask_storeu_ps(out, masks[part], sum);
-                    }
-                }
+                // SAFETY: row i of R; the caller vouches for the tile.
+                unsafe { put(sums[$i], $i, tile) };
             }
         };
     }
