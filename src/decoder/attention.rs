@@ -237,16 +237,18 @@ pub(crate) fn attention(
         tiles.enumerate().map(move |(index, places)| (index * step, qkv, places))
     });
     let tasks: Vec<_> = tasks.collect();
-    tasks.into_par_iter().for_each(|(start, qkv, (out, lse))| {
+    let scratch = || [const { Vec::new() }; 3];
+    tasks.into_par_iter().for_each_init(scratch, |scratch, (start, qkv, (out, lse))| {
         let tokens = start..start + out.len() / q;
         let (width, rows, seen) = (shape.head_dim, tokens.len() * shape.group(), tokens.end);
-        let mut scores = vec![0f32; rows * seen];
-        let [mut queries, mut mixed] = [0, 1].map(|_| vec![0f32; rows * width]);
+        let [scores, queries, mixed] = scratch;
+        let scores = at_least(scores, rows * seen);
+        let [queries, mixed] = [queries, mixed].map(|own| at_least(own, rows * width));
         for tile in shape.tiles(tokens) {
-            tile.gather(shape, (&qkv[start * stride..], stride), shape.scale(), &mut queries);
+            tile.gather(shape, (&qkv[start * stride..], stride), shape.scale(), queries);
             let [keys, values] = shape.pair(&tile, qkv);
-            let queries = View::dense(&queries, rows, width);
-            near(&mut scores, seen, queries, keys.transposed(), Into::Replace);
+            let queries = View::dense(queries, rows, width);
+            near(scores, seen, queries, keys.transposed(), Into::Replace);
             wide(
                 #[inline(always)]
                 || {
@@ -256,10 +258,16 @@ pub(crate) fn attention(
                     }
                 },
             );
-            near(&mut mixed, width, View::dense(&scores, rows, seen), values, Into::Replace);
-            tile.scatter(shape, &mixed, 1.0, (out, q));
+            near(mixed, width, View::dense(scores, rows, seen), values, Into::Replace);
+            tile.scatter(shape, mixed, 1.0, (out, q));
         }
     });
+}
+
+/// So many numbers of any value.
+fn at_least(scratch: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    scratch.resize(scratch.len().max(len), 0.0);
+    &mut scratch[..len]
 }
 
 /// Turns the first `seen` scores into probabilities and the rest into zero; gives the log-sum-exp.
