@@ -14,7 +14,7 @@ use sapwood::base::Config;
 pub(crate) fn of(work: &Work, config: &Config) -> Result<f64> {
     let learning = work.learning(config.layers)?;
     Ok(match work.kind {
-        Kind::Trunk { layers } => layers as f64 * forward(config, BLOCKS, TOKENS),
+        Kind::Trunk { layers, .. } => layers as f64 * forward(config, BLOCKS, TOKENS),
         Kind::Step { replay, .. } => {
             let below = (config.layers - learning) as f64 * forward(config, BLOCKS, TOKENS);
             below + step(config, learning, [BLOCKS, replay], TOKENS)

@@ -13,7 +13,7 @@ use sapwood::base::{Base, Config};
 use sapwood::block::Block;
 use sapwood::head::{Backend, Below, Distance, Group, Head, Keep, Objective};
 use sapwood::learner::Feed;
-use sapwood::settings::{Device, EmbeddingLayers};
+use sapwood::settings::{Device, EmbeddingLayers, MatmulPrecision};
 use sapwood::train::{self, AdamW, Batch, Follow, Learners, Rules, Step};
 use sapwood::trunk::{Trunk, trim};
 use std::collections::BTreeMap;
@@ -59,13 +59,13 @@ pub(crate) struct Task {
 pub(crate) fn run(task: &Task) -> Result<Line> {
     let base = Base::open(&task.model)?;
     match task.work.kind {
-        Kind::Trunk { layers } => trunk(task, &base, layers),
+        Kind::Trunk { layers, precision } => trunk(task, &base, layers, precision),
         Kind::Step { replay, keep, .. } => step(task, base, replay, keep),
     }
 }
 
-fn trunk(task: &Task, base: &Base, layers: usize) -> Result<Line> {
-    let trunk = Trunk::load(base, layers, task.threads)?;
+fn trunk(task: &Task, base: &Base, layers: usize, precision: MatmulPrecision) -> Result<Line> {
+    let trunk = Trunk::load(base, layers, task.threads)?.at(precision)?;
     trim();
     let vocab = base.config().vocab;
     let ids = Array2::from_shape_fn((BLOCKS, TOKENS), |(row, column)| id(row, column, vocab));

@@ -116,7 +116,7 @@ fn prepare(work: &Work, work_dir: &Path, processes: &Processes) -> Result<Files>
     let adapters = folder.join(format!("adapters-{learning}"));
     let mut trunk = PathBuf::new();
     match work.kind {
-        Kind::Trunk { layers } => {
+        Kind::Trunk { layers, .. } => {
             trunk = folder.join(format!("trunk-{layers}.onnx"));
             let tap = layers.to_string();
             let flags = ["--tap".as_ref(), tap.as_ref(), "--model".as_ref(), model.as_ref()];

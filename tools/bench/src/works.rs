@@ -84,6 +84,8 @@ pub(crate) enum Kind {
     Trunk {
         /// Layers below the tap.
         layers: usize,
+        /// What they multiply in.
+        precision: MatmulPrecision,
     },
 }
 
@@ -107,7 +109,7 @@ const fn step(layers: usize, replay: usize, keep: Keep) -> Kind {
 }
 
 /// Every row.
-pub(crate) const WORKS: [Work; 15] = [
+pub(crate) const WORKS: [Work; 18] = [
     Work {
         name: "base",
         title: "default base, all layers",
@@ -179,6 +181,13 @@ pub(crate) const WORKS: [Work; 15] = [
         goals: [Some(0.70), Some(0.40)],
     },
     Work {
+        name: "135m-top4-medium",
+        title: "SmolLM2-135M shape, top 4 layers, with trunk, medium precision",
+        shape: LARGE,
+        kind: step(4, 0, MEDIUM),
+        goals: [None, None],
+    },
+    Work {
         name: "135m-ilora",
         title: "SmolLM2-135M shape, I-LoRA, top 8 layers, 8 + 8 blocks",
         shape: LARGE,
@@ -200,18 +209,32 @@ pub(crate) const WORKS: [Work; 15] = [
         goals: [Some(0.30), Some(0.20)],
     },
     Work {
+        name: "135m-ilora-int8-medium",
+        title: "SmolLM2-135M shape, I-LoRA, top 8 layers, 8 + 8 blocks, int8 over a trunk at medium",
+        shape: LARGE,
+        kind: step(8, BLOCKS, Keep { precision: MatmulPrecision::Medium, ..INT8 }),
+        goals: [None, None],
+    },
+    Work {
         name: "135m-trunk26",
         title: "SmolLM2-135M shape, trunk forward, 26 layers",
         shape: LARGE,
-        kind: Kind::Trunk { layers: 26 },
+        kind: Kind::Trunk { layers: 26, precision: MatmulPrecision::Highest },
         goals: [Some(1.0), Some(1.0)],
     },
     Work {
         name: "135m-trunk30",
         title: "SmolLM2-135M shape, trunk forward, 30 layers",
         shape: LARGE,
-        kind: Kind::Trunk { layers: 30 },
+        kind: Kind::Trunk { layers: 30, precision: MatmulPrecision::Highest },
         goals: [Some(1.0), Some(1.0)],
+    },
+    Work {
+        name: "135m-trunk30-medium",
+        title: "SmolLM2-135M shape, trunk forward, 30 layers, medium precision",
+        shape: LARGE,
+        kind: Kind::Trunk { layers: 30, precision: MatmulPrecision::Medium },
+        goals: [None, None],
     },
 ];
 
@@ -250,7 +273,10 @@ impl Work {
 
     /// Whether our side rounds more than f32 does.
     pub(crate) fn rounds(&self) -> bool {
-        let Kind::Step { keep, .. } = self.kind else { return false };
+        let keep = match self.kind {
+            Kind::Step { keep, .. } => keep,
+            Kind::Trunk { precision, .. } => return precision == MatmulPrecision::Medium,
+        };
         matches!(keep.weights, HeadWeights::Bf16 | HeadWeights::Int8)
             || keep.precision == MatmulPrecision::Medium
             || keep.activations == Activations::Bf16
