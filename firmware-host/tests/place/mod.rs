@@ -13,7 +13,7 @@ use sapwood::state::{InstallOutcome, Series};
 use sapwood_protocol::fleet::id::{CohortId, Hash};
 use sapwood_protocol::fleet::update::{Header, Kind, Meta};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use tempfile::TempDir;
@@ -39,7 +39,7 @@ pub(crate) fn place() -> &'static Place {
         let folder = tempfile::tempdir().unwrap();
         let model = base(folder.path());
         let disk = Arc::new(CutDisk::new());
-        let mut device = Device::open(&disk, config(&model));
+        let mut device = Device::open(&disk, patient(&model));
         (0..LEARNED).for_each(|number| device.offer(number));
         device.until(|view| view.generation == 1);
         assert_eq!(device.handle.status().inbox.samples, 0);
@@ -50,13 +50,21 @@ pub(crate) fn place() -> &'static Place {
     })
 }
 
+/// A configuration whose jobs end by themselves: every look at the clock takes three seconds, and a job
+/// looks before every token that its base writes for itself.
+fn patient(model: &Path) -> Config {
+    let mut config = config(model);
+    config.budget.seconds = Some(1_200.0);
+    config
+}
+
 impl Place {
     pub(crate) fn disk(&self) -> Arc<CutDisk> {
         Arc::new(self.learned.copy())
     }
 
     pub(crate) fn config(&self) -> Config {
-        config(&self.model)
+        patient(&self.model)
     }
 
     /// A device on a copy of the disk.
