@@ -26,6 +26,21 @@ macro_rules! every_row {
 }
 pub(super) use every_row;
 
+/// Puts the first `R` rows of sums into a tile, or adds them to it: [`put`] for each.
+macro_rules! put_rows {
+    ($rows:ident, $sums:ident, $tile:expr) => {{
+        macro_rules! store {
+            ($i:literal) => {
+                if $i < $rows {
+                    $crate::products::panel::avx512::put($sums[$i], $i, $tile);
+                }
+            };
+        }
+        every_row!(store);
+    }};
+}
+pub(super) use put_rows;
+
 /// Which of 48 columns a tile has, 16 to a mask.
 pub(super) fn masks(tile: &Tile) -> [u16; 3] {
     [0, 16, 32].map(|from| mask(tile.columns.saturating_sub(from)))
@@ -218,15 +233,8 @@ unsafe fn columns<const R: usize, const C: usize>(
         }
         every_row!(row);
     }
-    macro_rules! store {
-        ($i:literal) => {
-            if $i < R {
-                // SAFETY: row i of R; the caller vouches for the tile.
-                unsafe { put(sums[$i], $i, tile) };
-            }
-        };
-    }
-    every_row!(store);
+    // SAFETY: the caller vouches for the tile.
+    unsafe { put_rows!(R, sums, tile) };
 }
 
 /// Puts sums into a row of a tile, or adds them to it.

@@ -4,7 +4,7 @@
 //! - Of a pair it adds the second product first. It rounds both sums to the nearest and to even,
 //!   whatever the thread has set, and takes numbers below 2^-126, of either side or of a sum, for zeros.
 
-use super::avx512::{every_row, mask, put, turn};
+use super::avx512::{every_row, mask, put_rows, turn};
 use super::bf16::{Halves, Part};
 use super::{COLUMNS, ROWS, Tile};
 use std::arch::x86_64::{
@@ -149,15 +149,8 @@ unsafe fn columns<const R: usize>(
         }
         every_row!(row);
     }
-    macro_rules! store {
-        ($i:literal) => {
-            if $i < R {
-                // SAFETY: row i of R; the caller vouches for the tile.
-                unsafe { put(sums[$i], $i, tile) };
-            }
-        };
-    }
-    every_row!(store);
+    // SAFETY: the caller vouches for the tile.
+    unsafe { put_rows!(R, sums, tile) };
 }
 
 /// A register of pairs as the instruction takes it.

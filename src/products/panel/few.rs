@@ -9,7 +9,7 @@
 //!   the same parts of the depth.
 //! - Never here: W turned, whose columns would have to be turned in registers; int8.
 
-use super::avx512::{every_row, masks, put};
+use super::avx512::{every_row, masks, put_rows};
 use super::{COLUMNS, Float, Out, ROWS, Rows, Shared, Tile, panel_columns, piece, shares};
 use crate::products::frozen::Floats;
 use crate::products::gemm::{Into, View};
@@ -198,13 +198,6 @@ unsafe fn columns<T: Number, const R: usize>(left: Rows, right: Lying<T>, tile: 
         }
         every_row!(row);
     }
-    macro_rules! store {
-        ($i:literal) => {
-            if $i < R {
-                // SAFETY: row i of R; the caller vouches for the tile.
-                unsafe { put(sums[$i], $i, tile) };
-            }
-        };
-    }
-    every_row!(store);
+    // SAFETY: the caller vouches for the tile.
+    unsafe { put_rows!(R, sums, tile) };
 }
