@@ -11,7 +11,7 @@ use sapwood::block::Block;
 use sapwood::intake;
 use sapwood::learner::{self, Engines, Event, Material, Memory, Outcome, Plan, Tokens, spec};
 use sapwood::ports::{Disk, StorageError};
-use sapwood::settings::{Reader, Settings};
+use sapwood::settings::{Overrides, Reader, Settings};
 use sapwood::state::{State, foreign};
 use sapwood::tokenise::Tokeniser;
 use serde_json::json;
@@ -32,6 +32,10 @@ const LOCK_WAIT: Duration = Duration::from_millis(100);
 const STATE: &str = "sapwood-state";
 /// What lies in an adapter's folder, and may be replaced by another.
 const ADAPTER_FILES: [&str; 3] = [CONFIG_FILE, TENSORS_FILE, META_FILE];
+/// What lies in a state folder before anything was kept in it.
+const UNUSED_FOLDERS: [&str; 2] = ["adapters", "learner"];
+/// And its files.
+const UNUSED_FILES: [&str; 3] = ["reservoir", "manifest.a", "lock"];
 
 /// Learns, and says what came of it.
 pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
@@ -45,10 +49,25 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
     settings.adapter_path.as_deref().map_or(Ok(()), check_adapter_place)?;
     // The cheap refusals come first: data and state are looked at before the model is loaded.
     let dataset = chosen::data(data)?;
-    let mut state = open(&folder, console)?;
+    within(&folder, console, |state, console| {
+        check_interrupted(state, settings.resume || args.discard)?;
+        learn(args, wishes, (&settings, model, data), &dataset, state, console)
+    })
+}
+
+/// Plans a job over the data, and runs it.
+fn learn(
+    args: &Adapt,
+    wishes: Overrides,
+    (settings, model, data): (&Settings, &Path, &Path),
+    dataset: &intake::Dataset,
+    state: &mut State,
+    console: &mut Console,
+) -> anyhow::Result<()> {
+    let adapter_path = settings.adapter_path.as_deref();
     let base = Base::open(model)?;
     let config = base.config().clone();
-    let plan = Plan::new(&config, &state, wishes, settings.resume)?;
+    let plan = Plan::new(&config, state, wishes, settings.resume)?;
     config.check_length(plan.settings().max_seq_length)?;
     let tokeniser = Tokeniser::open(model, config.vocab)?;
     for warning in tokeniser.warnings() {
@@ -60,16 +79,16 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
         None => (chosen::name(data), chosen::key(data)),
     };
     let material =
-        material(&tokeniser, &dataset, (name, key), general.as_deref(), plan.settings(), console)?;
+        material(&tokeniser, dataset, (name, key), general.as_deref(), plan.settings(), console)?;
     material.check()?;
     let settings = planned(plan, &base, &material, console)?;
     let spec = spec(&config, &settings)?.over(state.ranks());
-    let memory = Memory::estimate(&base, &spec, &settings, Tokens::of(&material, &state));
+    let memory = Memory::estimate(&base, &spec, &settings, Tokens::of(&material, state));
     let engines = Engines::of(base, model, &settings, (memory, host::available_bytes()))?;
-    let outcome = job(&engines, &mut state, &material, &settings, console)?;
-    if let (Some(path), Outcome::Judged { verdict, .. }) = (&settings.adapter_path, &outcome) {
+    let outcome = job(&engines, state, &material, &settings, console)?;
+    if let (Some(path), Outcome::Judged { verdict, .. }) = (adapter_path, &outcome) {
         if verdict.keeps() {
-            write_adapter(&state, path)?;
+            write_adapter(state, path)?;
             console.line(&format!("adapter written to {}", path.display()))?;
         } else {
             console
@@ -77,6 +96,48 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses to start where a job was interrupted and nobody said what becomes of it.
+fn check_interrupted(state: &State, is_said: bool) -> anyhow::Result<()> {
+    match state.take_checkpoint()?.filter(|_| !is_said) {
+        None => Ok(()),
+        Some(checkpoint) => anyhow::bail!(
+            "the state folder holds a job that was interrupted at its step {}: expected --resume to go \
+             on with it, or --discard to give it up; nothing was changed",
+            checkpoint.learner.cursor.step
+        ),
+    }
+}
+
+/// Works with a state folder; one that was made for it goes again if the work fails and nothing is kept.
+pub(crate) fn within<T>(
+    folder: &Path,
+    console: &mut Console,
+    work: impl FnOnce(&mut State, &mut Console) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let is_new = !folder.exists();
+    let mut state = open(folder, console)?;
+    let outcome = work(&mut state, console);
+    if outcome.is_err() && is_new && state.is_unused() {
+        // The error that is told is the work's. The lock is held until the end.
+        let _ = remove_unused(folder);
+    }
+    outcome
+}
+
+/// Removes what opening a state folder, and a job that kept nothing, made; anything else stays.
+fn remove_unused(folder: &Path) -> io::Result<()> {
+    for name in UNUSED_FOLDERS {
+        fs::remove_dir(folder.join(name))?;
+    }
+    for name in UNUSED_FILES {
+        match fs::remove_file(folder.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    fs::remove_dir(folder)
 }
 
 /// Where general text lies: as named, or in the model folder.

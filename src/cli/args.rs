@@ -78,6 +78,9 @@ pub(crate) struct Adapt {
     /// Name of the domain in reports; by default the data's file or folder name.
     #[arg(long)]
     pub domain: Option<String>,
+    /// Give a job up that was interrupted; --resume goes on with it.
+    #[arg(long, conflicts_with = "resume")]
+    pub discard: bool,
 }
 
 /// Which adapter to use with a model.

@@ -2,7 +2,7 @@
 //!
 //! - An install is judged as a job is, and on trial until a word of the user's.
 
-use super::adapt::{self, open};
+use super::adapt::{self, open, within};
 use super::args::Install;
 use super::chosen::{self, look};
 use super::console::Console;
@@ -25,17 +25,28 @@ pub(crate) fn run(args: &Install, console: &mut Console) -> anyhow::Result<()> {
     host::bind_threads(args.threads, console)?;
     let named = args.global.display();
     let bytes = fs::read(&args.global).with_context(|| format!("cannot read {named}"))?;
-    let header = wire::header(&bytes).with_context(|| named.to_string())?;
-    let mut state = open(&args.state, console)?;
+    wire::header(&bytes).with_context(|| named.to_string())?;
+    within(&args.state, console, |state, console| install(args, &bytes, state, console))
+}
+
+/// Judges the adapter in `bytes` over a state, and puts it on trial.
+fn install(
+    args: &Install,
+    bytes: &[u8],
+    state: &mut State,
+    console: &mut Console,
+) -> anyhow::Result<()> {
+    let named = args.global.display();
+    let header = wire::header(bytes).with_context(|| named.to_string())?;
     let base = Base::open(&args.model)?;
     let sequence = args.sequence.unwrap_or(state.taken(None) + 1);
     let offered =
-        Offered::read(&bytes, base.hash(), (None, sequence)).with_context(|| named.to_string())?;
+        Offered::read(bytes, base.hash(), (None, sequence)).with_context(|| named.to_string())?;
     let wishes = match state.current() {
         Some(_) => said(args)?,
         None => said(args)?.or(shape(&header.shape, base.config().layers)),
     };
-    let plan = Plan::new(base.config(), &state, wishes, false)?;
+    let plan = Plan::new(base.config(), state, wishes, false)?;
     let settings = plan.settings().clone();
     let tokeniser = Tokeniser::open(&args.model, base.config().vocab)?;
     let (general, start) = (general(args, &tokeniser, &settings, console)?, tokeniser.opening());
@@ -55,9 +66,9 @@ pub(crate) fn run(args: &Install, console: &mut Console) -> anyhow::Result<()> {
         }
     };
     let outcome =
-        learner::install(&engines, &mut state, &offered, &settings, &general, &start, &mut tell)?;
+        learner::install(&engines, state, &offered, &settings, &general, &start, &mut tell)?;
     match (outcome, failed) {
-        (Outcome::Judged { verdict, .. }, _) if verdict.keeps() => tell_trial(&state, console),
+        (Outcome::Judged { verdict, .. }, _) if verdict.keeps() => tell_trial(state, console),
         (Outcome::Judged { .. }, _) => Ok(()),
         (_, Some(error)) => Err(error).context("cannot report progress; nothing was changed"),
         (_, None) => anyhow::bail!("the install was stopped; nothing was changed"),

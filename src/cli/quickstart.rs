@@ -7,7 +7,7 @@
     reason = "a state folder that is thrown away may lie anywhere"
 )]
 
-use super::adapt::{job, material, open, planned};
+use super::adapt::{job, material, planned, within};
 use super::args::Quickstart;
 use super::chosen;
 use super::console::Console;
@@ -16,6 +16,7 @@ use anyhow::Context;
 use sapwood::base::Base;
 use sapwood::learner::{Engines, Outcome, Plan};
 use sapwood::settings::Overrides;
+use sapwood::state::State;
 use sapwood::tokenise::Tokeniser;
 use std::env;
 use std::path::{Path, PathBuf};
@@ -40,7 +41,8 @@ pub(crate) fn run(args: &Quickstart, console: &mut Console) -> anyhow::Result<()
     let model = models.join("base");
     let throwaway = env::temp_dir().join(format!("sapwood-quickstart-{}", std::process::id()));
     let folder = args.state.clone().unwrap_or_else(|| throwaway.clone());
-    let result = learn(&models, &model, &folder, &wishes, console);
+    let result =
+        within(&folder, console, |state, console| learn(&models, &model, state, &wishes, console));
     if args.state.is_none() {
         // What is left in the system's temporary folder is the system's to sweep.
         let _ = std::fs::remove_dir_all(&throwaway);
@@ -58,11 +60,10 @@ pub(crate) fn run(args: &Quickstart, console: &mut Console) -> anyhow::Result<()
 fn learn(
     models: &Path,
     model: &Path,
-    folder: &Path,
+    state: &mut State,
     wishes: &Overrides,
     console: &mut Console,
 ) -> anyhow::Result<()> {
-    let mut state = open(folder, console)?;
     let base = Base::open(model)?;
     let config = base.config();
     let tokeniser = Tokeniser::open(model, config.vocab)?;
@@ -72,7 +73,7 @@ fn learn(
         console.line(&format!("\njob {} of {}: {domain}", number + 1, DOMAINS.len()))?;
         let data = chosen::data(&models.join("samples").join(domain))?;
         let name = ((*domain).to_owned(), (*domain).to_owned());
-        let plan = Plan::new(config, &state, wishes.clone(), false)?;
+        let plan = Plan::new(config, state, wishes.clone(), false)?;
         let held = plan.settings();
         let material = material(&tokeniser, &data, name, Some(&general), held, console)?;
         let settings = planned(plan, &base, &material, console)?;
@@ -85,7 +86,7 @@ fn learn(
                 host::available_bytes(),
             )?),
         };
-        let outcome = job(engines, &mut state, &material, &settings, console)?;
+        let outcome = job(engines, state, &material, &settings, console)?;
         if let Outcome::Judged { verdict, .. } = outcome {
             anyhow::ensure!(verdict.keeps(), "the adapter of {domain} was dropped: {verdict}");
         }

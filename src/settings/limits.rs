@@ -54,3 +54,5 @@ const _: () = assert!((RETAIN_MAX as f32) < 1.0, "what is kept of slow stays bel
 /// The linear layers that LoRA may change, as `--target-modules` names them.
 pub const TARGET_MODULES: [&str; 7] =
     ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+/// PEFT's word for all of them.
+pub const ALL_LINEAR: &str = "all-linear";

@@ -93,7 +93,10 @@ impl Overrides {
     ///
     /// # Errors
     /// [`SettingsError::Together`] for the first that another one rules out.
-    pub fn together(self) -> Result<Self, SettingsError> {
+    pub fn together(mut self) -> Result<Self, SettingsError> {
+        if self.target_modules.as_ref().is_some_and(|names| *names == [ALL_LINEAR]) {
+            self.target_modules = Some(TARGET_MODULES.map(str::to_owned).to_vec());
+        }
         let number = |value: Option<f64>| value.map(|value| value.to_string());
         let above_0 = |value: Option<f64>| number(value.filter(|&value| value > 0.0));
         let of_texts = [

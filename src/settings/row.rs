@@ -4,7 +4,8 @@
 //! - Invariant: a range holds no NaN, so a comparison by range refuses that too.
 
 use super::{
-    Activations, Device, EmbeddingLayers, HeadWeights, MatmulPrecision, Schedule, TARGET_MODULES,
+    ALL_LINEAR, Activations, Device, EmbeddingLayers, HeadWeights, MatmulPrecision, Schedule,
+    TARGET_MODULES,
 };
 use serde_json::Value;
 use std::fmt::{Debug, Display};
@@ -221,7 +222,7 @@ pub(super) struct Modules;
 
 impl Allows<Vec<String>> for Modules {
     fn expected(&self) -> Option<String> {
-        Some(format!("one or more of {}, each once", TARGET_MODULES.join(", ")))
+        Some(format!("{ALL_LINEAR}, or one or more of {}, each once", TARGET_MODULES.join(", ")))
     }
 
     fn refused(&self, value: &Vec<String>) -> Option<String> {

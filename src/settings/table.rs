@@ -147,7 +147,7 @@ settings! {
     rank: usize = 16, in 1..=RANK_MAX, Learning Numbers, by "the base";
     /// LoRA alpha; the scale is alpha / r.
     alpha: f64 = 32.0, in 1e-6..=1e6, Learning Numbers, by "the rank";
-    /// Linear layers that LoRA changes, with commas between.
+    /// Linear layers that LoRA changes, with commas between, or all-linear.
     target_modules: Vec<String> = TARGET_MODULES.map(str::to_owned).to_vec(), in Modules, Learning Numbers;
     /// Learn answers only, not prompts.
     mask_prompt: bool = false, in Any, Learning Numbers;

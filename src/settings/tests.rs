@@ -72,6 +72,7 @@ fn every_value_out_of_range_is_refused_by_name() {
         ("target-modules = []", "--target-modules"),
         ("target-modules = ['q_proj', 'q_proj']", "--target-modules"),
         ("target-modules = ['qkv']", "qkv"),
+        ("target-modules = ['all-linear', 'q_proj']", "all-linear, or one or more"),
         ("replay-bytes = 0", "--replay-bytes"),
         ("gate-old = nan", "--gate-old"),
     ];
@@ -209,6 +210,8 @@ fn what_another_wish_rules_out_is_refused_and_what_follows_from_one_is_said()
     for text in together.into_iter().chain(["anchor-blocks = 0\nwhitening = 0"]) {
         assert_eq!(refusal(text), "accepted", "{text}");
     }
+    let linear = Overrides::from_toml("target-modules = ['all-linear']")?.together()?;
+    assert_eq!(linear.target_modules, Some(TARGET_MODULES.map(str::to_owned).to_vec()));
     let published = Overrides::from_toml("as-published = true")?.together()?;
     let settings = Settings::default().merge(published);
     assert_eq!((settings.retain, settings.gamma, settings.own_texts()), (0.25, 1.0, 0));

@@ -183,6 +183,12 @@ impl State {
         self.manifest.generation(self.manifest.current).ok()
     }
 
+    /// Whether nothing was ever kept here: no generation, no verdict, no job to go on with.
+    pub fn is_unused(&self) -> bool {
+        let Manifest { last, rejections, .. } = &self.manifest;
+        *last == 0 && rejections.is_empty() && matches!(self.take_checkpoint(), Ok(None))
+    }
+
     /// The generations kept, by number, each with its verdict.
     pub fn generations(&self) -> &[Generation] {
         &self.manifest.generations

@@ -6,6 +6,7 @@ use sapwood_tiny as tiny;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use tempfile::TempDir;
 
 /// A job on the state that has learned, over the second domain.
 fn job(held: &Held, more: &[&str]) -> Vec<String> {
@@ -176,14 +177,29 @@ fn an_interrupted_job_resumes_with_its_own_data_and_settings_only() {
 }
 
 #[test]
-fn an_interrupted_job_that_is_given_up_is_told() {
+fn an_interrupted_job_is_given_up_by_a_word_alone() {
     let held = fixture().learned();
     interrupted(&held);
-    let said = accepted(&job(&held, &["--json"]));
+    refused(&job(&held, &[]), &["interrupted at its step", "--resume", "--discard"]);
+    assert!(held.state.join("checkpoint").exists());
+    refused(&job(&held, &["--resume", "--discard"]), &["--discard"]);
+    let said = accepted(&job(&held, &["--json", "--discard"]));
     assert!(
         said.lines().any(|line| line.contains("warning") && line.contains("--resume")),
         "{said}"
     );
+}
+
+/// What a job that fails leaves: nothing, where there was nothing.
+#[test]
+fn a_job_that_fails_leaves_no_state_folder() {
+    let place = TempDir::new().unwrap();
+    let (state, data) = (place.path().join("state"), fixture().at("door.jsonl"));
+    refused(&fixture().job(&state, &data, &["--model", "missing"]), &["missing"]);
+    assert!(!state.exists(), "made for a job that never began");
+    fs::create_dir(&state).unwrap();
+    refused(&fixture().job(&state, &data, &["--model", "missing"]), &["missing"]);
+    assert!(state.exists(), "the user's own folder");
 }
 
 /// A base that computes as any other, until an adapter of the query and key layers has grown: what
@@ -219,7 +235,7 @@ fn a_loss_that_is_no_number_stops_the_job_and_the_generation_before_stays() {
     let before = score();
     refused(&job("1"), &["loss", "must be finite", "--learning-rate"]);
     assert_eq!(score(), before);
-    let said = accepted(&job("1e-36"));
+    let said = accepted(&[job("1e-36"), vec!["--discard".to_owned()]].concat());
     assert!(said.contains("generation in use: 2"), "the next job goes on from it: {said}");
 }
 
