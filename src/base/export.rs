@@ -231,27 +231,27 @@ fn encode(slot: &Slot, values: &[f32]) -> Result<Vec<u8>, BaseError> {
 }
 
 /// A file being written, that knows its name when something fails.
-struct Sink {
+pub(super) struct Sink {
     path: PathBuf,
     file: BufWriter<File>,
     bytes: u64,
 }
 
 impl Sink {
-    fn create(path: PathBuf) -> Result<Self, BaseError> {
+    pub(super) fn create(path: PathBuf) -> Result<Self, BaseError> {
         match File::create_new(&path) {
             Ok(file) => Ok(Self { path, file: BufWriter::new(file), bytes: 0 }),
             Err(source) => Err(BaseError::Write { path, source }),
         }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), BaseError> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), BaseError> {
         self.bytes += bytes.len() as u64;
         self.file.write_all(bytes).map_err(|source| self.failed(source))
     }
 
     /// Everything is on the disk when this returns.
-    fn finish(mut self) -> Result<(), BaseError> {
+    pub(super) fn finish(mut self) -> Result<(), BaseError> {
         let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
         synced.map_err(|source| self.failed(source))
     }
@@ -262,13 +262,13 @@ impl Sink {
 }
 
 /// The folder under its temporary name; removed unless it is published.
-struct Partial {
-    path: PathBuf,
+pub(super) struct Partial {
+    pub(super) path: PathBuf,
 }
 
 impl Partial {
     /// A new folder in the same parent, so that the rename stays on one file system.
-    fn beside(model_dir: &Path) -> Result<Self, BaseError> {
+    pub(super) fn beside(model_dir: &Path) -> Result<Self, BaseError> {
         let occupied = || BaseError::Occupied { path: model_dir.to_owned() };
         let name = model_dir.file_name().ok_or_else(occupied)?.to_string_lossy();
         match fs::read_dir(model_dir).map(Iterator::count) {
@@ -284,7 +284,7 @@ impl Partial {
     }
 
     /// Gives the folder its name.
-    fn publish(self, model_dir: &Path) -> Result<(), BaseError> {
+    pub(super) fn publish(self, model_dir: &Path) -> Result<(), BaseError> {
         let failed = |source| BaseError::Write { path: model_dir.to_owned(), source };
         // Only an empty folder can be removed this way.
         if model_dir.exists() {

@@ -17,6 +17,7 @@ mod fields;
 pub mod foreign;
 pub mod hf;
 pub mod onnx;
+pub mod publish;
 mod rope;
 mod stamp;
 
