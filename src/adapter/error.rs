@@ -109,6 +109,22 @@ pub enum AdapterError {
     #[cfg(feature = "fleet")]
     #[error(transparent)]
     Wire(#[from] sapwood_protocol::fleet::update::UpdateError),
+    /// A number that is too large for the type asked for.
+    #[error("`{name}` holds {value}, which f16 cannot hold; convert with --dtype f32")]
+    Range {
+        /// The tensor's name.
+        name: String,
+        /// The first such value.
+        value: f32,
+    },
+    /// A tensor of an MLX adapter that no part of plain LoRA on this base has, or that stands alone.
+    #[error("adapters.safetensors: `{name}`: expected {expected}")]
+    Foreign {
+        /// Its name, shortened.
+        name: String,
+        /// What holds of every tensor.
+        expected: &'static str,
+    },
     /// `adapter_meta.json` cannot be read.
     #[error("adapter_meta.json is damaged: {0}")]
     Meta(serde_json::Error),

@@ -3,11 +3,13 @@
 //! The effective weight is `W + scale * B A`, `scale = alpha / rank`, stated once per module.
 //! - All factors lie in one flat `Vec<f32>`, so that AdamW, the average and a checksum are single loops.
 //! - Order: by layer, then by target (q, k, v, o, gate, up, down), A before B. It never changes.
-//! - Never here: files (see `peft`, `wire`), engines.
+//! - Never here: files (see `peft`, `mlx`, `gguf`, `wire`), engines.
 //!
 //! Source: LoRA, arXiv 2106.09685.
 
 pub mod compare;
+pub mod gguf;
+pub mod mlx;
 pub mod peft;
 pub mod stacked;
 #[cfg(feature = "fleet")]

@@ -64,11 +64,25 @@ pub fn write(
     meta: &Meta,
     base_name: &str,
 ) -> Result<Vec<(&'static str, Vec<u8>)>, AdapterError> {
-    Ok(vec![
+    write_with(adapter, Some(meta), base_name)
+}
+
+/// The files of such a folder where perhaps nobody knows where the adapter comes from.
+/// # Errors
+/// As [`write()`].
+pub fn write_with(
+    adapter: &Adapter,
+    meta: Option<&Meta>,
+    base_name: &str,
+) -> Result<Vec<(&'static str, Vec<u8>)>, AdapterError> {
+    let mut files = vec![
         (CONFIG_FILE, config::write(&adapter.spec, base_name)?),
         (TENSORS_FILE, write_tensors(adapter)?),
-        (META_FILE, meta.write()?),
-    ])
+    ];
+    if let Some(meta) = meta {
+        files.push((META_FILE, meta.write()?));
+    }
+    Ok(files)
 }
 
 /// Reads an adapter folder made by [`write()`] or by PEFT, in f32, f16 or bf16.
