@@ -25,17 +25,27 @@ pub(crate) fn run(action: &Action, console: &mut Console) -> anyhow::Result<()> 
     }
 }
 
+/// What an adapter calls its base: `--model`, else what its own configuration says.
+pub(super) fn base_name(adapter: &Path, model: Option<&Path>) -> Option<String> {
+    if let Some(model) = model {
+        return Some(model.to_string_lossy().into_owned());
+    }
+    let value: Value =
+        serde_json::from_slice(&fs::read(adapter.join(peft::CONFIG_FILE)).ok()?).ok()?;
+    let named = value.get("base_model_name_or_path").or(value.get("model"))?;
+    named.as_str().map(str::to_owned)
+}
+
 /// The shape of the base: of `--model`, else of the folder that the adapter itself names.
-fn config(adapter: &Path, model: Option<&Path>) -> anyhow::Result<Config> {
+pub(super) fn config(adapter: &Path, model: Option<&Path>) -> anyhow::Result<Config> {
     if let Some(model) = model {
         return Ok(read_config(model)?);
     }
     let path = adapter.join(peft::CONFIG_FILE);
-    let text = fs::read_to_string(&path)
+    fs::metadata(&path)
         .with_context(|| format!("cannot read {} of the adapter", path.display()))?;
-    let named = serde_json::from_str::<Value>(&text)
-        .ok()
-        .and_then(|value| value.get("base_model_name_or_path")?.as_str().map(PathBuf::from))
+    let named = base_name(adapter, None)
+        .map(PathBuf::from)
         .filter(|folder| folder.join("config.json").is_file());
     let named =
         named.context("the adapter names no model folder that is here; expected --model")?;

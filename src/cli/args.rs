@@ -4,7 +4,7 @@
 //! - Never here: any work.
 
 use super::flags::{Adapting, Flags, Streaming};
-use super::names::{Precision, SplitName, methods};
+use super::names::{Layout, Precision, SplitName, methods};
 use clap::{Args, Parser, Subcommand};
 use sapwood::settings::{Device, Method};
 use std::path::PathBuf;
@@ -35,6 +35,8 @@ pub(crate) enum Action {
     Stream(Box<Stream>),
     /// Turn a Hugging Face folder into a model folder with an ONNX file.
     Export(Export),
+    /// Write an adapter in the layout of llama.cpp, mlx-lm or PEFT.
+    Convert(Convert),
     /// Look into the replay reservoir of a state folder.
     #[command(subcommand)]
     Replay(Replay),
@@ -187,6 +189,24 @@ pub(crate) struct Export {
     /// Model folder to write; must not exist or be empty.
     pub model_dir: PathBuf,
     /// How weights are stored.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub dtype: Precision,
+}
+
+/// `sapwood convert`
+#[derive(Debug, Args)]
+pub(crate) struct Convert {
+    /// Adapter folder of PEFT or mlx-lm, or a state folder for its committed slow adapter.
+    pub adapter: PathBuf,
+    /// File (gguf) or folder (mlx, peft) to write; must not exist, a folder may be empty.
+    pub out: PathBuf,
+    /// Whose layout.
+    #[arg(long, value_enum)]
+    pub to: Layout,
+    /// Model folder it belongs to; by default the one that the adapter names.
+    #[arg(long)]
+    pub model: Option<PathBuf>,
+    /// How numbers are stored, for gguf.
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub dtype: Precision,
 }

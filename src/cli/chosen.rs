@@ -4,6 +4,7 @@ use super::args::Choice;
 use super::console::Console;
 use anyhow::Context;
 use sapwood::adapter::Adapter;
+use sapwood::adapter::mlx;
 use sapwood::adapter::peft::{self, Files, Meta};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
@@ -73,7 +74,7 @@ pub(crate) fn key(path: &Path) -> String {
     place.to_string_lossy().into_owned()
 }
 
-/// An adapter folder in PEFT layout.
+/// An adapter folder in PEFT's layout or in mlx-lm's, told by its configuration.
 pub(crate) fn adapter_at(
     folder: &Path,
     config: &Config,
@@ -83,7 +84,12 @@ pub(crate) fn adapter_at(
         let path = folder.join(name);
         fs::read(&path).with_context(|| format!("cannot read {} of the adapter", path.display()))
     };
-    let (config_bytes, tensors) = (file(peft::CONFIG_FILE)?, file(peft::TENSORS_FILE)?);
+    let config_bytes = file(peft::CONFIG_FILE)?;
+    if mlx::is_config(&config_bytes) {
+        let adapter = mlx::read(&config_bytes, &file(mlx::TENSORS_FILE)?, config);
+        return Ok((adapter.with_context(|| format!("adapter {}", folder.display()))?, None));
+    }
+    let tensors = file(peft::TENSORS_FILE)?;
     let meta = match folder.join(peft::META_FILE).exists() {
         true => Some(file(peft::META_FILE)?),
         false => None,
@@ -112,6 +118,12 @@ pub(crate) fn adapter(
         return Ok(Some(adapter_at(folder, base.config(), Some(base.hash()))?.0));
     }
     let Some(folder) = &choice.state else { return Ok(None) };
+    let Some(place) = committed(folder, console)? else { return Ok(None) };
+    Ok(Some(adapter_at(&place, base.config(), Some(base.hash()))?.0))
+}
+
+/// Where the committed slow adapter of a state folder lies; none after a rollback to the bare base.
+pub(crate) fn committed(folder: &Path, console: &Console) -> anyhow::Result<Option<PathBuf>> {
     let state = look(folder, console)?;
     let Some(current) = state.current() else {
         // A rollback to generation 0 is the user's wish for the bare base.
@@ -120,8 +132,7 @@ pub(crate) fn adapter(
         }
         anyhow::bail!("{} holds no committed adapter yet", folder.display());
     };
-    let place = folder.join("adapters").join(current.number.to_string());
-    Ok(Some(adapter_at(&place, base.config(), Some(base.hash()))?.0))
+    Ok(Some(folder.join("adapters").join(current.number.to_string())))
 }
 
 /// Settings of a command that does not learn: everything in the head, blocks of `tokens`, and the highest

@@ -8,6 +8,7 @@ pub(crate) mod console;
 mod adapt;
 mod adapter;
 mod chosen;
+mod convert;
 mod doctor;
 mod eval;
 mod export;
@@ -40,6 +41,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Action::Generate(args) => generate::run(&args, &console),
         Action::Stream(args) => stream::run(&args, &console),
         Action::Export(args) => export::run(&args, &console),
+        Action::Convert(args) => convert::run(&args, &console),
         Action::Replay(action) => state::replay(&action, &console),
         Action::Adapter(action) => adapter::run(&action, &mut console),
         Action::Rollback(args) => state::rollback(&args, &console),

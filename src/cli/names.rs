@@ -14,6 +14,28 @@ pub(crate) enum Precision {
     F16,
 }
 
+/// Whose layout an adapter is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Layout {
+    /// llama.cpp and Ollama.
+    Gguf,
+    /// mlx-lm.
+    Mlx,
+    /// PEFT.
+    Peft,
+}
+
+impl Layout {
+    /// As it is named on the command line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Gguf => "gguf",
+            Self::Mlx => "mlx",
+            Self::Peft => "peft",
+        }
+    }
+}
+
 /// [`Method`] on the command line: its words, each with what it is.
 pub(crate) fn methods() -> impl TypedValueParser<Value = Method> {
     let word = |method: &Method| {
