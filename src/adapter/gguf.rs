@@ -68,7 +68,7 @@ pub fn write(
         string(&mut file, name);
         file.extend((shape.len() as u32).to_le_bytes());
         shape.iter().for_each(|&width| file.extend((width as u64).to_le_bytes()));
-        file.extend((precision == Precision::F16).then_some(1u32).unwrap_or(0).to_le_bytes());
+        file.extend(u32::from(precision == Precision::F16).to_le_bytes());
         file.extend((data.len() as u64).to_le_bytes());
         encode(name, numbers, precision, &mut data)?;
     }

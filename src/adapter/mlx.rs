@@ -104,7 +104,9 @@ pub fn read(about: &[u8], tensors: &[u8], config: &Config) -> Result<Adapter, Ad
     };
     let tensors = SafeTensors::deserialize(tensors).map_err(AdapterError::Tensors)?;
     let mut places = BTreeMap::new();
-    for (name, view) in tensors.tensors() {
+    let mut views = tensors.tensors();
+    views.sort_by(|(left, _), (right, _)| left.cmp(right));
+    for (name, view) in views {
         let Some((layer, target, factor)) = parse_name(&name) else {
             let expected = "names like `model.layers.0.self_attn.q_proj.lora_a`";
             return Err(AdapterError::Foreign { name: name.chars().take(200).collect(), expected });
