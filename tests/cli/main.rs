@@ -3,6 +3,7 @@
 //! Each refusal is one line that names the offender, a non-zero exit, and a state that still works.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod convert;
 mod data;
 mod fixture;
 mod flags;
