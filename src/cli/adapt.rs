@@ -4,6 +4,7 @@ use super::args::Adapt;
 use super::chosen;
 use super::console::Console;
 use super::host;
+use super::report::Page;
 use anyhow::Context;
 use sapwood::adapter::peft::{CONFIG_FILE, META_FILE, TENSORS_FILE};
 use sapwood::base::Base;
@@ -82,10 +83,23 @@ fn learn(
         material(&tokeniser, dataset, (name, key), general.as_deref(), plan.settings(), console)?;
     material.check()?;
     let settings = planned(plan, &base, &material, console)?;
+    let page = |path| {
+        let line = learner::plan_line(&settings, &config, material.train.len());
+        Page::new(path, &settings, line)
+    };
+    let mut page = args.report.as_deref().map(page).transpose()?;
     let spec = spec(&config, &settings)?.over(state.ranks());
     let memory = Memory::estimate(&base, &spec, &settings, Tokens::of(&material, state));
     let engines = Engines::of(base, model, &settings, (memory, host::available_bytes()))?;
-    let outcome = job(&engines, state, &material, &settings, console)?;
+    let outcome = job(&engines, state, &material, &settings, console, &mut |event| {
+        if let Some(page) = &mut page {
+            page.take(event);
+        }
+    });
+    // A job that failed or stopped has its page too; its own error is the one that is told.
+    let written = page.map_or(Ok(()), |page| page.write());
+    let outcome = outcome?;
+    written.context("the job is done, its page is not")?;
     if let (Some(path), Outcome::Judged { verdict, .. }) = (adapter_path, &outcome) {
         if verdict.keeps() {
             write_adapter(state, path)?;
@@ -252,21 +266,25 @@ pub(crate) fn material(
     })
 }
 
-/// Runs a job with the console as its listener.
+/// Runs a job with the console as its listener; `also` hears of everything before it.
 pub(crate) fn job(
     engines: &Engines,
     state: &mut State,
     material: &Material,
     settings: &Settings,
     console: &mut Console,
+    also: &mut dyn FnMut(&Event),
 ) -> anyhow::Result<Outcome> {
     let mut failed = None;
-    let mut tell = |event: &Event| match console.event(event) {
-        Ok(()) => ControlFlow::Continue(()),
-        // Nobody reads any more: stop where the job can go on later.
-        Err(error) => {
-            failed = Some(error);
-            ControlFlow::Break(())
+    let mut tell = |event: &Event| {
+        also(event);
+        match console.event(event) {
+            Ok(()) => ControlFlow::Continue(()),
+            // Nobody reads any more: stop where the job can go on later.
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
         }
     };
     let outcome = learner::adapt(engines, state, material, settings, &mut tell)?;

@@ -83,6 +83,9 @@ pub(crate) struct Adapt {
     /// Give a job up that was interrupted; --resume goes on with it.
     #[arg(long, conflicts_with = "resume")]
     pub discard: bool,
+    /// Write a page of HTML with the job's curves, scores and settings.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
 }
 
 /// Which adapter to use with a model.

@@ -17,8 +17,10 @@ mod generate;
 mod host;
 mod install;
 mod names;
+mod picture;
 mod plot;
 mod quickstart;
+mod report;
 mod state;
 mod stream;
 

@@ -86,7 +86,7 @@ fn learn(
                 host::available_bytes(),
             )?),
         };
-        let outcome = job(engines, state, &material, &settings, console)?;
+        let outcome = job(engines, state, &material, &settings, console, &mut |_| {})?;
         if let Outcome::Judged { verdict, .. } = outcome {
             anyhow::ensure!(verdict.keeps(), "the adapter of {domain} was dropped: {verdict}");
         }

@@ -2,6 +2,7 @@
 
 use super::fixture::{accepted, events, fixture, refused};
 use serde_json::Value;
+use std::fs;
 
 fn one(text: &str) -> Value {
     let events = events(text);
@@ -210,4 +211,43 @@ fn the_precision_in_force_is_said() {
         assert_eq!(precision, expected, "{name}");
         assert_eq!(line.contains("products at medium precision"), expected == "medium", "{line}");
     }
+}
+
+/// The page of a job is written, again at the same place, and over nothing that is not ours.
+#[test]
+fn a_job_leaves_a_page_where_it_is_asked_to() {
+    let fixture = fixture();
+    let place = tempfile::tempdir().unwrap();
+    let (state, page) = (place.path().join("state"), place.path().join("job <1>.html"));
+    let shown = page.display().to_string();
+    let (pump, door) = (fixture.at("pump.jsonl"), fixture.at("door.jsonl"));
+    fixture.adapt(&state, &pump, &["--report", &shown, "--rank", "3", "--domain", "a <b>"]);
+    let first = fs::read_to_string(&page).unwrap();
+    for part in
+        ["<h1>a &lt;b&gt;</h1>", "<td>rank</td><td>3</td>", "fresh text", "<p>kept: ", "plan: "]
+    {
+        assert!(first.contains(part), "{part}: {first}");
+    }
+    assert!(!first.contains("<td>old</td>"), "nothing is old in a first job");
+    fixture.adapt(&state, &door, &["--report", &shown]);
+    let second = fs::read_to_string(&page).unwrap();
+    assert!(second.contains("replayed text") && second.contains("<td>old</td>"), "{second}");
+    assert!(!second.contains("a &lt;b&gt;</h1>"), "the page is of the last job");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2, "nothing is left beside it");
+
+    for name in ["job <1>.html", "other.html.partial"] {
+        fs::write(place.path().join(name), "mine").unwrap();
+    }
+    for name in ["job <1>.html", "other.html"] {
+        let shown = place.path().join(name).display().to_string();
+        let said = refused(&fixture.job(&state, &door, &["--report", &shown]), &[]);
+        assert!(
+            said.contains("is no page of an earlier job") && said.contains("unchanged"),
+            "{said}"
+        );
+    }
+    assert_eq!(fs::read_to_string(&page).unwrap(), "mine");
+    let missing = place.path().join("no/page.html").display().to_string();
+    let said = refused(&fixture.job(&state, &door, &["--report", &missing]), &[]);
+    assert!(said.contains("--report: cannot write beside"), "{said}");
 }

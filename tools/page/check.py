@@ -1,8 +1,9 @@
-"""Looks at the status pages through Chromium: what is drawn, what is asked for, what went wrong.
+"""Looks at the status pages and the page of a job through Chromium: what is drawn, what is asked for, what went wrong.
 
-    check.py CHROMIUM DEVICE FLEET [SCREENSHOTS]
+    check.py CHROMIUM DEVICE FLEET JOB [SCREENSHOTS]
 
-CHROMIUM is a browser, DEVICE and FLEET the programs of device.rs and fleet.rs, SCREENSHOTS a folder for pictures. Speaks the
+CHROMIUM is a browser, DEVICE and FLEET the programs of device.rs and fleet.rs, JOB a page of `sapwood adapt`
+(20 steps, reported every 5, scored every 10), SCREENSHOTS a folder for pictures. Speaks the
 DevTools protocol over a pipe, so nothing but the standard library is needed.
 """
 
@@ -102,7 +103,7 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
                   deviceScaleFactor=1, mobile=width < 600)
         self.call("Page.navigate", url=url)
-        self.until("document.readyState === 'complete' && location.protocol === 'http:'")
+        self.until("document.readyState === 'complete' && location.protocol !== 'about:'")
 
     def picture(self, folder, name):
         if folder:
@@ -255,9 +256,29 @@ def without_devices(page, origin):
     expect("nobody complains of a fleet without devices", not page.troubles(), page.troubles())
 
 
+def job(page, file, pictures):
+    page.open(pathlib.Path(file).resolve().as_uri())
+    curves = page.value("[...document.querySelectorAll('svg')].map((one) => one.querySelectorAll('polyline').length).join()")
+    expect("a job's losses and scores are drawn", curves == "2,1,2", curves)
+    points = page.value("[...document.querySelectorAll('polyline')].map((one) => one.getAttribute('points').split(' ').length).join()")
+    expect("each curve has its points", points == "4,4,4,3,3", points)
+    text = page.value("document.body.innerText")
+    for part in ("kept: new", "plan: ", "steps-per-report", "onerror=alert(1)", "generation in use: 1"):
+        expect(f"a job's page says `{part}`", part in text, text[:400])
+    expect("a domain's name stays text", page.value("document.querySelectorAll('img, script').length") == 0)
+    asked = [url for url in page.asked() if not url.startswith("file:")]
+    expect("a job's page asks for nothing", not asked, asked)
+    expect("nobody complains of a job's page", not page.troubles(), page.troubles())
+    page.picture(pictures, "job")
+    page.open(pathlib.Path(file).resolve().as_uri(), width=360, height=760, dark=True)
+    width = page.value("document.documentElement.scrollWidth")
+    expect("a phone need not scroll a job's page sideways", width <= 360, width)
+    page.picture(pictures, "job-phone")
+
+
 def main():
-    chromium, program, fleet_program = sys.argv[1:4]
-    pictures = sys.argv[4] if len(sys.argv) > 4 else None
+    chromium, program, fleet_program, job_page = sys.argv[1:5]
+    pictures = sys.argv[5] if len(sys.argv) > 5 else None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         token = pathlib.Path(folder, "token")
         token.touch(mode=0o600)
@@ -275,6 +296,7 @@ def main():
             fleet(page, fleets["full"], pictures)
             without_devices(page, fleets["empty"])
             locked(page, fleets["token"], pictures, "fleet", "#cohorts tbody tr")
+            job(page, job_page, pictures)
             gone(page, addresses["full"], device)
         finally:
             page.process.kill()

@@ -1,0 +1,168 @@
+//! A picture in the making: an area with axes, and lines, bars and names in it, as SVG.
+//!
+//! - Needs nothing beside the file: no script, no style sheet, no font of its own.
+//! - Never here: what is drawn.
+
+use sapwood_plot::Axis;
+use std::fmt::{self, Display};
+
+const WIDTH: f64 = 960.0;
+const HEIGHT: f64 = 540.0;
+/// The area of the values: left, top, right, bottom.
+pub(super) const AREA: [f64; 4] = [76.0, 56.0, 720.0, 420.0];
+/// Where the area ends when nothing stands beside it.
+pub(super) const WIDE: f64 = WIDTH - 40.0;
+/// Where values stand, from the lowest on.
+pub(super) const HEIGHTS: [f64; 2] = [AREA[3], AREA[1]];
+/// Okabe and Ito's colours, which stay apart for colour-blind eyes; yellow is too pale for a line.
+const COLOURS: [&str; 7] =
+    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
+/// Lines beyond the colours are told apart by dashes.
+const DASHES: [&str; 3] = ["none", "7 4", "2 3"];
+/// Most points of a line that are marked one by one.
+const MARKS_MAX: usize = 60;
+
+/// An SVG file in the making.
+pub(super) struct Svg {
+    text: String,
+    /// Where the area of the values ends.
+    pub right: f64,
+}
+
+impl Svg {
+    pub(super) fn new(title: &str, right: f64) -> Self {
+        let title = Escaped(title);
+        let mut text = sapwood_plot::head([WIDTH, HEIGHT], &title);
+        text.push_str(&format!(
+            "<text x=\"{}\" y=\"30\" font-size=\"17\" font-weight=\"bold\">{title}</text>\n",
+            AREA[0]
+        ));
+        Self { text, right }
+    }
+
+    fn push(&mut self, element: &str) {
+        self.text.push_str(element);
+        self.text.push('\n');
+    }
+
+    /// The axis of the values with its grid; its unit stands beside it.
+    pub(super) fn values(&mut self, scale: &Axis, unit: &str) {
+        let ([left, top, _, bottom], right) = (AREA, self.right);
+        let digits = scale.digits();
+        for tick in scale.ticks() {
+            let y = scale.at(tick);
+            let colour = if tick == 0.0 { "#555555" } else { "#dddddd" };
+            self.push(&format!(
+                "<path d=\"M{left} {y:.1}H{right}\" stroke=\"{colour}\"/>\
+                 <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{tick:.digits$}</text>",
+                left - 8.0,
+                y + 4.5
+            ));
+        }
+        let (middle, unit) = ((top + bottom) / 2.0, Escaped(unit));
+        self.push(&format!(
+            "<text transform=\"translate(20 {middle}) rotate(-90)\" text-anchor=\"middle\">{unit}</text>\
+             <path d=\"M{left} {top}V{bottom}H{right}\" fill=\"none\" stroke=\"#555555\"/>"
+        ));
+    }
+
+    /// A name under the axis, slanted so that long ones do not touch.
+    pub(super) fn under(&mut self, x: f64, name: &str) {
+        let (y, name) = (AREA[3] + 18.0, Escaped(name));
+        self.push(&format!(
+            "<text transform=\"translate({x:.1} {y}) rotate(-28)\" text-anchor=\"end\" \
+             font-size=\"12\">{name}</text>"
+        ));
+    }
+
+    /// Numbers under the axis, and what they count.
+    pub(super) fn along(&mut self, scale: &Axis, name: &str) {
+        let digits = scale.digits();
+        for tick in scale.ticks() {
+            let (x, y) = (scale.at(tick), AREA[3] + 20.0);
+            self.push(&format!(
+                "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{tick:.digits$}</text>"
+            ));
+        }
+        let (middle, y, name) = ((AREA[0] + self.right) / 2.0, AREA[3] + 44.0, Escaped(name));
+        self.push(&format!("<text x=\"{middle}\" y=\"{y}\" text-anchor=\"middle\">{name}</text>"));
+    }
+
+    /// A line through `(x, y, large mark)`.
+    pub(super) fn line(&mut self, points: &[(f64, f64, bool)], colour: &str, dash: &str) {
+        let path: Vec<String> = points.iter().map(|(x, y, _)| format!("{x:.1},{y:.1}")).collect();
+        self.push(&format!(
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" \
+             stroke-dasharray=\"{dash}\"/>",
+            path.join(" ")
+        ));
+        // Marks that touch say nothing.
+        let is_sparse = points.len() <= MARKS_MAX;
+        for (x, y, large) in points.iter().filter(|(_, _, large)| *large || is_sparse) {
+            let radius = if *large { 6.0 } else { 2.5 };
+            self.push(&format!(
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" fill=\"{colour}\"/>"
+            ));
+        }
+    }
+
+    pub(super) fn legend(&mut self, index: usize, name: &str, colour: &str, dash: &str) {
+        let (x, y, name) = (AREA[2] + 20.0, AREA[1] + 10.0 + 22.0 * index as f64, Escaped(name));
+        self.push(&format!(
+            "<path d=\"M{x} {y}h26\" stroke=\"{colour}\" stroke-width=\"3\" \
+             stroke-dasharray=\"{dash}\"/><text x=\"{}\" y=\"{}\">{name}</text>",
+            x + 34.0,
+            y + 4.5
+        ));
+    }
+
+    /// A bar from zero with its value above, and a whisker of one deviation to both sides.
+    pub(super) fn bar(
+        &mut self,
+        (middle, width): (f64, f64),
+        (value, deviation): (f64, f64),
+        scale: &Axis,
+        colour: &str,
+    ) {
+        let (zero, end) = (scale.at(0.0), scale.at(value));
+        let (from, to) = (scale.at(value - deviation), scale.at(value + deviation));
+        self.push(&format!(
+            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{:.1}\" fill=\"{colour}\"/>\
+             <path d=\"M{middle:.1} {from:.1}V{to:.1}\" stroke=\"#222222\" stroke-width=\"2\"/>\
+             <text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{value:.3}</text>",
+            middle - width / 2.0,
+            zero.min(end),
+            (zero - end).abs(),
+            to.min(zero) - 8.0
+        ));
+    }
+
+    pub(super) fn finish(mut self) -> String {
+        self.push("</svg>");
+        self.text
+    }
+}
+
+/// The colour and the dashes of a line; no two of the first 21 look the same.
+pub(super) fn style(index: usize) -> (&'static str, &'static str) {
+    (COLOURS[index % COLOURS.len()], DASHES[(index / COLOURS.len()) % DASHES.len()])
+}
+
+/// Text between tags, without characters that XML takes for its own or forbids.
+pub(super) struct Escaped<'a>(pub &'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for letter in self.0.chars() {
+            match letter {
+                '&' => to.write_str("&amp;")?,
+                '<' => to.write_str("&lt;")?,
+                '>' => to.write_str("&gt;")?,
+                '"' => to.write_str("&quot;")?,
+                letter if letter.is_control() => to.write_str(" ")?,
+                letter => write!(to, "{letter}")?,
+            }
+        }
+        Ok(())
+    }
+}
