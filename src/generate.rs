@@ -6,7 +6,9 @@
 //! - Never here: the tokenizer, the terminal, threads of its own.
 
 mod sampling;
+mod prompts;
 
+pub use prompts::{Prompts, Read};
 pub use sampling::Sampling;
 
 use crate::adapter::Adapter;
@@ -144,16 +146,39 @@ impl<'a> Generator<'a> {
         adapter: Option<&'a Adapter>,
         sampling: Sampling,
     ) -> Result<Text<'a>, GenerateError> {
+        self.start_after(None, prompt, tokens_max, adapter, sampling)
+    }
+
+    /// The same, but what a prompt shares with the beginning of `read`, a text of these engines and this
+    /// adapter, is taken from there. The rest is read in other parts than a whole prompt is, so that the
+    /// last bits of its logits may differ.
+    ///
+    /// # Errors
+    /// As [`Generator::start`].
+    pub fn start_after(
+        &self,
+        read: Option<&Read>,
+        prompt: &[u32],
+        tokens_max: usize,
+        adapter: Option<&'a Adapter>,
+        sampling: Sampling,
+    ) -> Result<Text<'a>, GenerateError> {
         sampling.check()?;
         let left = self.room(prompt, tokens_max)?;
-        let embedded = self.trunk.embedded(prompt)?;
-        let mut session = self.decoder.session(adapter, prompt.len() + left)?;
+        // The last token is always read: its logits are not kept.
+        let shared = read.map_or(0, |read| read.shared(&prompt[..prompt.len() - 1]));
+        let embedded = self.trunk.embedded(&prompt[shared..])?;
+        let tokens_max = prompt.len() + left;
+        let mut session = match read.filter(|_| shared > 0) {
+            Some(read) => self.decoder.session_after((&read.kept, shared), adapter, tokens_max)?,
+            None => self.decoder.session(adapter, tokens_max)?,
+        };
         self.decoder.extend(&mut session, &embedded)?;
         let logits = self.decoder.logits(&session)?;
         let chance = ChaCha8Rng::seed_from_u64(sampling.seed);
         let end = (left == 0).then_some(End::Length);
-        let (generator, last) = (*self, None);
-        Ok(Text { generator, session, logits, last, sampling, chance, left, end })
+        let (generator, last, ids) = (*self, None, prompt.to_vec());
+        Ok(Text { generator, session, ids, shared, logits, last, sampling, chance, left, end })
     }
 }
 
@@ -227,6 +252,10 @@ impl Draws {
 pub struct Text<'a> {
     generator: Generator<'a>,
     session: Session<'a>,
+    /// What the layers have seen.
+    ids: Vec<u32>,
+    /// Tokens of the prompt that were taken from another text.
+    shared: usize,
     logits: Vec<f32>,
     /// The token that was given last, which the layers have not seen yet.
     last: Option<u32>,
@@ -249,6 +278,7 @@ impl Text<'_> {
         if let Some(id) = self.last.take() {
             let Generator { trunk, decoder } = self.generator;
             decoder.extend(&mut self.session, &trunk.embedded(&[id])?)?;
+            self.ids.push(id);
             self.logits = decoder.logits(&self.session)?;
         }
         let id = self.sampling.draw(&self.logits, &mut self.chance);
@@ -260,6 +290,21 @@ impl Text<'_> {
         self.last = Some(id);
         self.end = (self.left == 0).then_some(End::Length);
         Ok(Some(id))
+    }
+
+    /// Tokens of the prompt that were not read again.
+    pub fn shared(&self) -> usize {
+        self.shared
+    }
+
+    /// What the layers have seen so far, in memory of its own.
+    pub fn read(&self) -> Read {
+        Read { ids: self.ids.clone(), kept: self.generator.decoder.kept(&self.session) }
+    }
+
+    /// Bytes that [`Text::read`] takes.
+    fn kept_bytes(&self) -> u64 {
+        self.generator.decoder.kept_bytes(self.ids.len())
     }
 
     /// Why the text ended, or nothing while it goes on.

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::{Base, Config};
-use sapwood::generate::{self, End, GenerateError, Generator, Sampling};
+use sapwood::generate::{self, End, GenerateError, Generator, Prompts, Sampling, Text};
 use sapwood::head::{Backend, Decoder, Head, HeadError, Keep, Session, session_bytes};
 use sapwood::settings::{HeadWeights, MatmulPrecision};
 use sapwood::tokenise::Tokeniser;
@@ -318,5 +318,100 @@ fn a_session_says_what_its_keys_and_values_take() -> Result<(), Surprise> {
     assert_eq!(of(1, 500), generator.session_bytes(500));
     assert_eq!(of(7, 500) - of(7, 400), 7 * kept(100));
     assert_eq!(of(usize::MAX, 500), of(generator.abreast(usize::MAX), 500));
+    Ok(())
+}
+
+/// All tokens of a text.
+fn rest(text: &mut Text<'_>) -> Result<Vec<u32>, Surprise> {
+    let mut ids = Vec::new();
+    while let Some(id) = text.next_token()? {
+        ids.push(id);
+    }
+    Ok(ids)
+}
+
+/// A prompt that begins as a text did is read from where they part, on both engines.
+#[test]
+fn what_was_read_is_not_read_again_and_says_the_same() -> Result<(), Surprise> {
+    let (base, prompt) = small()?;
+    let adapter = adapter(base.config(), 2);
+    for (trunk, head) in [halves(&base, 2, HeadWeights::Auto)?, reference(&base)?] {
+        let generator = Generator::new(&trunk, None, &head);
+        for adapter in [None, Some(&adapter)] {
+            let mut first = generator.start(&prompt, 6, adapter, GREEDY)?;
+            let written = rest(&mut first)?;
+            let read = first.read();
+            // All but the token that was drawn last went through the layers.
+            let known = [&prompt[..], &written[..written.len() - 1]].concat();
+            let elsewhere = [&prompt[..4], &prompt[..3]].concat();
+            let further = [&known[..], &prompt[..5]].concat();
+            let unlike = [&prompt[1..2], &prompt[..]].concat();
+            for (next, shared) in [
+                (&prompt, prompt.len() - 1),
+                (&elsewhere, 4),
+                (&further, known.len()),
+                (&known, known.len() - 1),
+                (&unlike, 0),
+                (&prompt[..1].to_vec(), 0),
+            ] {
+                let mut alone = generator.start(next, 8, adapter, GREEDY)?;
+                let mut after = generator.start_after(Some(&read), next, 8, adapter, GREEDY)?;
+                assert_eq!((alone.shared(), after.shared()), (0, shared));
+                assert_close("the first logits", after.logits(), alone.logits(), &F32);
+                assert_eq!(rest(&mut after)?, rest(&mut alone)?);
+                assert_close("the last logits", after.logits(), alone.logits(), &F32);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_was_read_is_kept_within_its_bytes_and_for_whom_it_was_read() -> Result<(), Surprise> {
+    let (base, prompt) = small()?;
+    let (trunk, head) = halves(&base, 0, HeadWeights::Auto)?;
+    let generator = Generator::new(&trunk, None, &head);
+    let start = |ids: &[u32]| generator.start(ids, 2, None, GREEDY);
+    let shared = |read: Option<&_>, ids: &[u32]| -> Result<usize, Surprise> {
+        Ok(generator.start_after(read, ids, 2, None, GREEDY)?.shared())
+    };
+    let one = start(&prompt)?;
+    let bytes = {
+        let prompts = Prompts::new(u64::MAX);
+        prompts.keep(1, &one);
+        prompts.bytes()
+    };
+    let Config { layers, kv_heads, head_dim, .. } = *base.config();
+    assert_eq!(bytes, (2 * layers * kv_heads * head_dim * prompt.len() * size_of::<f32>()) as u64);
+
+    let prompts = Prompts::new(2 * bytes);
+    prompts.keep(1, &one);
+    assert!(prompts.find(2, &prompt).is_none(), "another adapter's numbers are others");
+    let [second, third] = [1, 2].map(|from| [&prompt[from..], &prompt[..from]].concat());
+    prompts.keep(1, &start(&second)?);
+    assert_eq!(prompts.bytes(), 2 * bytes);
+    // The first is used, so that the second goes when a third comes.
+    assert_eq!(shared(prompts.find(1, &prompt).as_deref(), &prompt)?, prompt.len() - 1);
+    prompts.keep(1, &start(&third)?);
+    assert_eq!(prompts.bytes(), 2 * bytes);
+    assert!(prompts.find(1, &second).is_none());
+    let beside = [&third[..3], &third[..3]].concat();
+    assert_eq!(shared(prompts.find(1, &beside).as_deref(), &beside)?, 3, "the nearest is found");
+
+    // A text that goes on from another takes its place, and not the other way round.
+    let short = &prompt[..prompt.len() - 3];
+    prompts.keep(1, &start(short)?);
+    assert_eq!(prompts.bytes(), 2 * bytes);
+    let prompts = Prompts::new(2 * bytes);
+    prompts.keep(1, &start(short)?);
+    prompts.keep(1, &one);
+    assert_eq!(prompts.bytes(), bytes);
+
+    prompts.keep(2, &start(&second)?);
+    prompts.retain(|whose| whose == 2);
+    assert!(prompts.find(1, &prompt).is_none() && prompts.find(2, &second).is_some());
+    let none = Prompts::new(bytes - 1);
+    none.keep(1, &one);
+    assert_eq!(none.bytes(), 0, "what is too large is not kept");
     Ok(())
 }

@@ -42,6 +42,17 @@ impl Past {
         self.0.retain(|_| stays.next().is_some_and(|&stays| stays));
     }
 
+    /// The first `tokens` tokens of every text, with room for `tokens_max`.
+    pub(crate) fn beginning(&self, tokens: usize, tokens_max: usize, shape: &Shape) -> Self {
+        Self(self.0.iter().map(|text| text.beginning(tokens, tokens_max, shape)).collect())
+    }
+
+    /// Bytes that are taken.
+    pub(crate) fn bytes(&self) -> u64 {
+        let numbers: usize = self.0.iter().map(|text| text.keys.len() + text.values.len()).sum();
+        (numbers * size_of::<f32>()) as u64
+    }
+
     /// Keeps keys and values of rows `[texts, n, qkv]`, those of token `first` and the next.
     pub(crate) fn keep(&mut self, shape: &Shape, first: usize, qkv: &[f32]) {
         let own = qkv.len() / self.0.len().max(1);
@@ -93,6 +104,21 @@ impl Past {
 }
 
 impl One {
+    fn beginning(&self, tokens: usize, tokens_max: usize, shape: &Shape) -> Self {
+        let tokens = tokens.min(self.tokens_max).min(tokens_max);
+        let copy = |from: &[f32]| {
+            let mut to = vec![0.0; tokens_max * shape.kv()];
+            for head in 0..shape.kv_heads {
+                let [from_head, to_head] =
+                    [self.tokens_max, tokens_max].map(|max| head * max * shape.head_dim);
+                let len = tokens * shape.head_dim;
+                to[to_head..][..len].copy_from_slice(&from[from_head..][..len]);
+            }
+            to
+        };
+        Self { keys: copy(&self.keys), values: copy(&self.values), tokens_max }
+    }
+
     fn keep(&mut self, shape: &Shape, first: usize, qkv: &[f32]) {
         let (width, q, kv) = (shape.head_dim, shape.q(), shape.kv());
         for (t, row) in (first..self.tokens_max).zip(qkv.chunks_exact(shape.qkv())) {

@@ -20,7 +20,7 @@ pub use candle::{Backend, Below};
 pub use objective::{Distance, Gradient, Group, Losses, Objective};
 pub(crate) use seen::tiles;
 pub use seen::{Seen, sum_bytes};
-pub use texts::{Decoder, Session, session_bytes};
+pub use texts::{Decoder, Kept, Session, session_bytes};
 
 use crate::adapter::Adapter;
 use crate::base::{Base, BaseError, Config};

@@ -40,6 +40,33 @@ enum State<'a> {
     Candle(candle::Texts),
 }
 
+/// Keys and values of a text that was written, for another that begins alike under the same adapter.
+pub struct Kept {
+    tokens: usize,
+    state: By,
+}
+
+/// What is kept of a session, by who computed.
+enum By {
+    Cpu(cpu::Seen),
+    Candle(candle::Past),
+}
+
+impl Kept {
+    /// Tokens that were seen.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> u64 {
+        match &self.state {
+            By::Cpu(seen) => seen.bytes(),
+            By::Candle(past) => past.bytes(),
+        }
+    }
+}
+
 impl Session<'_> {
     /// Tokens seen so far, of each text.
     pub fn seen(&self) -> usize {
@@ -95,10 +122,64 @@ impl<'a> Decoder<'a> {
         adapter: Option<&'a Adapter>,
         tokens_max: usize,
     ) -> Result<Session<'a>, HeadError> {
-        let (max, config, tap) = (ABREAST_MAX, self.config(), self.head.tap);
+        let (max, config) = (ABREAST_MAX, self.config());
         if !(1..=max).contains(&texts) {
             return Err(HeadError::Abreast { texts, max });
         }
+        self.check(adapter, tokens_max)?;
+        let state = match &self.head.engine {
+            Engine::Cpu(_) => State::Cpu(cpu::Texts::new(config, adapter, (texts, tokens_max))),
+            Engine::Candle(candle) => State::Candle(candle.texts(adapter, tokens_max)?),
+        };
+        Ok(Session { texts, seen: 0, tokens_max, state })
+    }
+
+    /// A session of one text that goes on after the first `tokens` tokens of what another, under the same
+    /// adapter and of these engines, has seen. It wants a token before it has logits.
+    ///
+    /// # Errors
+    /// [`HeadError::Length`] when so many were not seen, or fill the session; as [`Decoder::session`].
+    pub fn session_after(
+        &self,
+        (kept, tokens): (&Kept, usize),
+        adapter: Option<&'a Adapter>,
+        tokens_max: usize,
+    ) -> Result<Session<'a>, HeadError> {
+        let max = kept.tokens.min(tokens_max);
+        if tokens > max {
+            return Err(HeadError::Length { got: tokens, max });
+        }
+        self.check(adapter, tokens_max)?;
+        let state = match (&self.head.engine, &kept.state) {
+            (Engine::Cpu(_), By::Cpu(seen)) => {
+                State::Cpu(cpu::Texts::after(self.config(), adapter, (seen, tokens), tokens_max))
+            }
+            (Engine::Candle(candle), By::Candle(past)) => {
+                State::Candle(candle.texts(adapter, tokens_max)?.after(past, tokens)?)
+            }
+            _ => return Err(HeadError::Apart { lower: 0, tap: self.head.tap }),
+        };
+        Ok(Session { texts: 1, seen: tokens, tokens_max, state })
+    }
+
+    /// Bytes of what a text of `tokens` tokens has seen.
+    pub fn kept_bytes(&self, tokens: usize) -> u64 {
+        let Config { layers, kv_heads, head_dim, .. } = *self.config();
+        (2 * layers * kv_heads * head_dim * tokens * size_of::<f32>()) as u64
+    }
+
+    /// What a session of one text has seen, in memory of its own.
+    pub fn kept(&self, session: &Session<'_>) -> Kept {
+        let state = match &session.state {
+            State::Cpu(texts) => By::Cpu(texts.seen(self.config())),
+            State::Candle(texts) => By::Candle(texts.seen()),
+        };
+        Kept { tokens: session.seen, state }
+    }
+
+    /// Passes what a session can be of.
+    fn check(&self, adapter: Option<&Adapter>, tokens_max: usize) -> Result<(), HeadError> {
+        let (config, tap) = (self.config(), self.head.tap);
         config.check_length(tokens_max)?;
         let lower = match self.head.engine {
             Engine::Cpu(_) => self.trunk.layers().len(),
@@ -107,12 +188,7 @@ impl<'a> Decoder<'a> {
         if lower != tap {
             return Err(HeadError::Apart { lower, tap });
         }
-        adapter.map_or(Ok(()), |adapter| check(adapter, config, 0..config.layers))?;
-        let state = match &self.head.engine {
-            Engine::Cpu(_) => State::Cpu(cpu::Texts::new(config, adapter, (texts, tokens_max))),
-            Engine::Candle(candle) => State::Candle(candle.texts(adapter, tokens_max)?),
-        };
-        Ok(Session { texts, seen: 0, tokens_max, state })
+        adapter.map_or(Ok(()), |adapter| check(adapter, config, 0..config.layers))
     }
 
     /// Most bytes of a session of one text of `tokens` tokens: keys and values, and what one pass needs.

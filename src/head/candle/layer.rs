@@ -49,7 +49,7 @@ impl CustomOp1 for FrozenLinear {
 }
 
 /// Keys and values of the tokens that a generation has seen, each `[B, kv_heads, T, head_dim]`.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Cache {
     past: Option<(Tensor, Tensor)>,
 }
@@ -64,6 +64,19 @@ impl Cache {
         };
         self.past = Some((k.clone(), v.clone()));
         Ok((k, v))
+    }
+
+    /// The first `tokens` tokens of every text, in memory of their own.
+    pub(super) fn beginning(&self, tokens: usize) -> Result<Self> {
+        let own = |past: &Tensor| past.narrow(2, 0, tokens)?.contiguous();
+        let both = |(k, v): &(Tensor, Tensor)| -> Result<_> { Ok((own(k)?, own(v)?)) };
+        Ok(Self { past: self.past.as_ref().map(both).transpose()? })
+    }
+
+    /// Bytes that are taken.
+    pub(super) fn bytes(&self) -> u64 {
+        let past = self.past.iter().flat_map(|(k, v)| [k, v]);
+        past.map(|past| (past.elem_count() * past.dtype().size_in_bytes()) as u64).sum()
     }
 
     /// Lets go of all texts but those at `places`.

@@ -16,7 +16,7 @@ mod texts;
 
 pub use backend::Backend;
 pub use below::Below;
-pub(super) use texts::Texts;
+pub(super) use texts::{Past, Texts};
 
 use super::{Group, HeadError};
 use crate::adapter::{Adapter, Module};

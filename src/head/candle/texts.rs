@@ -6,6 +6,16 @@ use super::{Below, Candle, Factors, HeadError};
 use crate::adapter::Adapter;
 use candle_core::Tensor;
 
+/// What texts of one adapter have seen: keys and values of every layer.
+pub(in crate::head) struct Past(Vec<Cache>);
+
+impl Past {
+    /// Bytes that are taken.
+    pub(in crate::head) fn bytes(&self) -> u64 {
+        self.0.iter().map(Cache::bytes).sum()
+    }
+}
+
 /// What is kept of some texts.
 pub(in crate::head) struct Texts {
     factors: Factors,
@@ -16,6 +26,17 @@ pub(in crate::head) struct Texts {
 }
 
 impl Texts {
+    /// What was seen.
+    pub(in crate::head) fn seen(&self) -> Past {
+        Past(self.caches.clone())
+    }
+
+    /// Goes on after the first `tokens` tokens of another's.
+    pub(in crate::head) fn after(self, past: &Past, tokens: usize) -> Result<Self, HeadError> {
+        let caches = past.0.iter().map(|cache| cache.beginning(tokens));
+        Ok(Self { caches: caches.collect::<Result<_, _>>()?, ..self })
+    }
+
     /// Lets go of all but those that stay, of `stays` `[texts]`.
     pub(in crate::head) fn retain(&mut self, stays: &[bool]) -> Result<(), HeadError> {
         let Some(last) = &self.last else { return Ok(()) };

@@ -10,7 +10,7 @@ mod seen;
 mod texts;
 
 pub(super) use above::rows_at_once;
-pub(super) use texts::Texts;
+pub(super) use texts::{Seen, Texts};
 
 use super::{Group, HeadError, Keep};
 use crate::adapter::Adapter;

@@ -15,6 +15,16 @@ use crate::trunk::Trunk;
 /// costs little beside the products, few enough for memory.
 const ROWS_MAX: usize = 256;
 
+/// What texts of one adapter have seen: keys and values of every layer.
+pub(in crate::head) struct Seen(Vec<Past>);
+
+impl Seen {
+    /// Bytes that are taken.
+    pub(in crate::head) fn bytes(&self) -> u64 {
+        self.0.iter().map(Past::bytes).sum()
+    }
+}
+
 /// What is kept of some texts.
 pub(in crate::head) struct Texts<'a> {
     adapter: Option<&'a Adapter>,
@@ -37,6 +47,24 @@ impl<'a> Texts<'a> {
         let shape = Shape::of(config);
         let past = (0..config.layers).map(|_| Past::new(count, tokens_max, &shape)).collect();
         Self { adapter, count, past, seen: 0, last: Vec::new(), pool: Pool::default() }
+    }
+
+    /// One that goes on after the first `tokens` tokens of another's.
+    pub(in crate::head) fn after(
+        config: &Config,
+        adapter: Option<&'a Adapter>,
+        (seen, tokens): (&Seen, usize),
+        tokens_max: usize,
+    ) -> Self {
+        let shape = Shape::of(config);
+        let past = seen.0.iter().map(|past| past.beginning(tokens, tokens_max, &shape)).collect();
+        Self { adapter, count: 1, past, seen: tokens, last: Vec::new(), pool: Pool::default() }
+    }
+
+    /// What was seen, in no more memory than it needs.
+    pub(in crate::head) fn seen(&self, config: &Config) -> Seen {
+        let (shape, seen) = (Shape::of(config), self.seen);
+        Seen(self.past.iter().map(|past| past.beginning(seen, seen, &shape)).collect())
     }
 
     /// Lets go of all but those that stay, of `stays` `[texts]`.
