@@ -25,6 +25,7 @@ pub mod merge; //     fast, slow              -> the next slow adapter
 #[cfg(feature = "engine")]
 pub mod train; //     batches                 -> fast and slow adapter
 pub mod gate; //      scores                  -> metrics, verdict
+pub mod study; //     Adapters, scores        -> what lies between adapters, how alike they see
 pub mod state; //     what survives a power cut
 #[cfg(feature = "engine")]
 pub mod generate; //  prompt                  -> text

@@ -33,6 +33,9 @@ pub(crate) enum Action {
     Generate(Generate),
     /// Learn several domains one after the other by several methods and compare what is forgotten.
     Stream(Box<Stream>),
+    /// Study what lies between the adapters of a stream, and how alike they see the same text.
+    #[command(subcommand)]
+    Study(Study),
     /// Turn a Hugging Face folder into a model folder with an ONNX file.
     Export(Export),
     /// Write an adapter in the layout of llama.cpp, mlx-lm or PEFT.
@@ -157,9 +160,8 @@ pub(crate) struct Generate {
 pub(crate) struct Stream {
     #[command(flatten)]
     pub learn: Flags<Streaming>,
-    /// Domain folders or files, in the order in which they are met.
-    #[arg(required = true)]
-    pub domains: Vec<PathBuf>,
+    #[command(flatten)]
+    pub met: Met,
     /// Methods to compare, with commas between; all of them by default. Where slow is no average, a
     /// constant rate becomes a cosine: nothing else lets it come to rest.
     #[arg(long, value_delimiter = ',', value_parser = methods())]
@@ -167,6 +169,17 @@ pub(crate) struct Stream {
     /// How many seeds, from --seed on; tables give mean and standard deviation.
     #[arg(long, default_value_t = 1)]
     pub seeds: u64,
+    /// Folder for matrix.csv, stream.json and the plots.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// The text of a stream.
+#[derive(Debug, Args)]
+pub(crate) struct Met {
+    /// Domain folders or files, in the order in which they are met.
+    #[arg(required = true)]
+    pub domains: Vec<PathBuf>,
     /// Blocks scored of each domain after each domain.
     #[arg(long, default_value_t = 48)]
     pub eval_blocks: usize,
@@ -179,9 +192,51 @@ pub(crate) struct Stream {
     /// test.jsonl, else valid.jsonl, else all of it, and at most --eval-blocks blocks.
     #[arg(long)]
     pub general: Option<PathBuf>,
-    /// Folder for matrix.csv, stream.json and the plots.
+}
+
+/// A part of the study.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Study {
+    /// Score the straight lines between the adapters after each domain, between fast and slow, and from the
+    /// first to the last: barriers, and where on the way all domains together lose least.
+    Connectivity(Box<Connectivity>),
+    /// Compare how each layer sees a domain's text when it was just learned, and at the end: linear CKA.
+    Cka(Box<Cka>),
+}
+
+/// What every part of the study has.
+#[derive(Debug, Args)]
+pub(crate) struct Studied {
+    #[command(flatten)]
+    pub learn: Flags<Streaming>,
+    #[command(flatten)]
+    pub met: Met,
+    /// The method that learns the stream.
+    #[arg(long, value_parser = methods(), default_value = "sapwood")]
+    pub method: Method,
+    /// Folder of the study: what is there already is taken and not computed again.
     #[arg(long)]
-    pub out: Option<PathBuf>,
+    pub out: PathBuf,
+}
+
+/// `sapwood study connectivity`
+#[derive(Debug, Args)]
+pub(crate) struct Connectivity {
+    #[command(flatten)]
+    pub studied: Studied,
+    /// Points of a line, both ends among them.
+    #[arg(long, default_value_t = 11)]
+    pub points: usize,
+}
+
+/// `sapwood study cka`
+#[derive(Debug, Args)]
+pub(crate) struct Cka {
+    #[command(flatten)]
+    pub studied: Studied,
+    /// Blocks of each domain to compare on, as far as --eval-blocks leaves them.
+    #[arg(long, default_value_t = 500)]
+    pub blocks: usize,
 }
 
 /// `sapwood export`

@@ -15,6 +15,7 @@ mod export;
 mod flags;
 mod generate;
 mod host;
+mod html;
 mod install;
 mod names;
 mod picture;
@@ -23,6 +24,7 @@ mod quickstart;
 mod report;
 mod state;
 mod stream;
+mod study;
 
 use anyhow::Context;
 use args::{Action, Command};
@@ -42,6 +44,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Action::Eval(args) => eval::run(&args, &console),
         Action::Generate(args) => generate::run(&args, &console),
         Action::Stream(args) => stream::run(&args, &console),
+        Action::Study(study) => study::run(&study, &console),
         Action::Export(args) => export::run(&args, &console),
         Action::Convert(args) => convert::run(&args, &console),
         Action::Replay(action) => state::replay(&action, &console),

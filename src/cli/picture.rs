@@ -31,8 +31,13 @@ pub(super) struct Svg {
 
 impl Svg {
     pub(super) fn new(title: &str, right: f64) -> Self {
+        Self::high(title, right, HEIGHT)
+    }
+
+    /// One of another height.
+    fn high(title: &str, right: f64, height: f64) -> Self {
         let title = Escaped(title);
-        let mut text = sapwood_plot::head([WIDTH, HEIGHT], &title);
+        let mut text = sapwood_plot::head([WIDTH, height], &title);
         text.push_str(&format!(
             "<text x=\"{}\" y=\"30\" font-size=\"17\" font-weight=\"bold\">{title}</text>\n",
             AREA[0]
@@ -141,6 +146,83 @@ impl Svg {
         self.push("</svg>");
         self.text
     }
+}
+
+/// Curves through points `[x, y]`, each with a name, over an axis that begins at 0 and counts `along`;
+/// nothing where no curve has two points that are numbers.
+pub(super) fn curves(
+    title: &str,
+    unit: &str,
+    along: &str,
+    curves: &[(impl AsRef<str>, Vec<[f64; 2]>)],
+) -> String {
+    let drawn: Vec<(&str, Vec<[f64; 2]>)> = curves
+        .iter()
+        .map(|(name, points)| {
+            (name.as_ref(), points.iter().copied().filter(|[_, y]| y.is_finite()).collect())
+        })
+        .filter(|(_, points): &(_, Vec<_>)| points.len() > 1)
+        .collect();
+    if drawn.is_empty() {
+        return String::new();
+    }
+    let of = |at: usize| drawn.iter().flat_map(|(_, points)| points).map(move |point| point[at]);
+    // Few steps have no halves between them; what is no count has.
+    let last = of(0).fold(0.0, f64::max);
+    let ticks = if last > 1.0 { last.min(8.0) } else { 5.0 };
+    let across = Axis::over(of(0).chain([0.0]), [AREA[0], AREA[2]], ticks);
+    let scale = Axis::over(of(1), HEIGHTS, 5.0);
+    let mut svg = Svg::high(title, AREA[2], AREA[3] + 60.0);
+    svg.values(&scale, unit);
+    svg.along(&across, along);
+    for (index, (name, points)) in drawn.iter().enumerate() {
+        let (colour, dash) = style(index);
+        let places: Vec<(f64, f64, bool)> =
+            points.iter().map(|&[x, y]| (across.at(x), scale.at(y), false)).collect();
+        svg.line(&places, colour, dash);
+        svg.legend(index, name, colour, dash);
+    }
+    svg.finish()
+}
+
+/// Numbers between 0 and 1 as a map: a row each, a column a name under it, darker for less.
+pub(super) fn map(title: &str, columns: &[String], rows: &[(String, Vec<f64>)]) -> String {
+    let (left, top) = (AREA[0] + 120.0, AREA[1]);
+    let width = (WIDE - left) / columns.len().max(1) as f64;
+    let height = ((AREA[3] - top) / rows.len().max(1) as f64).min(36.0);
+    let mut svg = Svg::high(title, WIDE, top + height * rows.len() as f64 + 40.0);
+    for (index, (name, values)) in rows.iter().enumerate() {
+        let y = top + height * index as f64;
+        let middle = y + height / 2.0 + 4.5;
+        svg.push(&format!(
+            "<text x=\"{}\" y=\"{middle:.1}\" text-anchor=\"end\">{}</text>",
+            left - 8.0,
+            Escaped(name)
+        ));
+        for (column, value) in values.iter().enumerate().filter(|(_, value)| value.is_finite()) {
+            let x = left + width * column as f64;
+            // From white at 1 to a dark blue at 0.
+            let part = value.clamp(0.0, 1.0);
+            let [red, green, blue] = [(8.0, 247.0), (48.0, 251.0), (107.0, 255.0)]
+                .map(|(dark, light)| (dark + (light - dark) * part) as u8);
+            let ink = if part > 0.5 { "#222222" } else { "#ffffff" };
+            svg.push(&format!(
+                "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" \
+                 fill=\"#{red:02x}{green:02x}{blue:02x}\"/>\
+                 <text x=\"{:.1}\" y=\"{middle:.1}\" text-anchor=\"middle\" fill=\"{ink}\">{value:.3}</text>",
+                x + width / 2.0
+            ));
+        }
+    }
+    for (column, name) in columns.iter().enumerate() {
+        let x = left + width * (column as f64 + 0.5);
+        let y = top + height * rows.len() as f64 + 20.0;
+        svg.push(&format!(
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{}</text>",
+            Escaped(name)
+        ));
+    }
+    svg.finish()
 }
 
 /// The colour and the dashes of a line; no two of the first 21 look the same.

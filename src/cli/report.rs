@@ -1,37 +1,17 @@
-//! The page of a job: its curves, scores and settings, as one file of HTML that needs nothing beside it.
+//! The page of a job: its curves, scores and settings.
 //!
 //! - In: what a job tells while it runs. Out: the page, written when it has ended.
-//! - Invariant: only a page that was made here is replaced.
+//! - Never here: anything that the job did not tell.
 
-use super::picture::{AREA, Escaped, HEIGHTS, Svg, style};
-use anyhow::Context;
+use super::html::{self, Html, number};
+use super::picture::curves;
 use sapwood::learner::{Event, Score, Text, Who};
 use sapwood::settings::Settings;
-use sapwood_plot::Axis;
 use serde_json::Value;
-use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// How every page begins: it tells ours from others.
-const OPENING: &str = "<!doctype html>\n<meta name=\"generator\" content=\"Sapwood\">\n";
-/// The rest of the head. Nothing is loaded, whatever a name or a message holds.
-const HEAD: &str = "<meta charset=\"utf-8\">\n\
-    <meta name=\"viewport\" content=\"width=device-width\">\n\
-    <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-    <style>\n\
-    :root { color-scheme: light dark; font: 16px/1.5 sans-serif }\n\
-    body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }\n\
-    svg { max-width: 100%; height: auto }\n\
-    div { overflow-x: auto }\n\
-    table { border-collapse: collapse; font-variant-numeric: tabular-nums }\n\
-    th, td { padding: .15rem .8rem .15rem 0; text-align: left; font-weight: normal }\n\
-    td.number, th.number { text-align: right }\n\
-    td { white-space: nowrap }\n\
-    tr.chosen { font-weight: bold }\n\
-    tr.chosen td { font-weight: bold }\n\
-    </style>\n";
+/// What names the place of a page.
+const FLAG: &str = "--report";
 /// Most points of a curve; more are drawn as means of neighbours.
 const POINTS_MAX: usize = 240;
 
@@ -63,7 +43,7 @@ impl Page {
     /// # Errors
     /// What lies there is no page of ours, or nothing can lie there.
     pub(super) fn new(path: &Path, settings: &Settings, plan: String) -> anyhow::Result<Self> {
-        check_place(path)?;
+        html::check_place(FLAG, path)?;
         Ok(Self {
             path: path.to_owned(),
             plan,
@@ -112,11 +92,7 @@ impl Page {
     /// # Errors
     /// It cannot be written, or what came to lie there meanwhile is not ours.
     pub(super) fn write(&self) -> anyhow::Result<()> {
-        check_place(&self.path)?;
-        let fresh = fresh(&self.path);
-        fs::write(&fresh, self.html())
-            .and_then(|()| fs::rename(&fresh, &self.path))
-            .with_context(|| format!("--report: cannot write {}", self.path.display()))
+        html::write(FLAG, &self.path, &self.html())
     }
 
     fn html(&self) -> String {
@@ -124,50 +100,48 @@ impl Page {
             Some(Event::Ready { domain, .. }) => domain.as_str(),
             _ => "A job",
         };
-        let mut page = format!("{OPENING}{HEAD}");
-        paragraph(&mut page, "title", title);
-        paragraph(&mut page, "h1", title);
-        paragraph(&mut page, "p", &self.end);
+        let mut page = Html::new(title);
+        page.paragraph(&self.end);
         self.add_scores(&mut page);
         self.add_curves(&mut page);
-        paragraph(&mut page, "h2", "The job");
-        paragraph(&mut page, "p", &self.plan);
+        page.heading("The job");
+        page.paragraph(&self.plan);
         if let Some(facts) = self.ready.as_ref().and_then(facts) {
-            paragraph(&mut page, "p", &facts);
+            page.paragraph(&facts);
         }
-        self.notes.iter().for_each(|note| paragraph(&mut page, "p", note));
+        self.notes.iter().for_each(|note| page.paragraph(note));
         self.add_settings(&mut page);
-        page
+        page.finish()
     }
 
-    /// What the last scoring that holds every learner says of each text.
-    fn add_scores(&self, page: &mut String) {
+    /// What the last scoring, which holds every learner, says of each text.
+    fn add_scores(&self, page: &mut Html) {
         let Some((_, scores)) = self.scorings.last() else { return };
-        paragraph(page, "h2", "Bits per byte on text that was held out");
-        page.push_str("<div><table>\n<tr><th>text</th>");
-        for name in ["before", "fast", "slow", "slow to before"] {
-            let _ = write!(page, "<th class=\"number\">{name}</th>");
-        }
-        page.push_str("</tr>\n");
-        let mut rows: Vec<(Text, Option<&str>)> =
+        let mut texts: Vec<(Text, Option<&str>)> =
             scores.iter().map(|score| (score.text, score.domain.as_deref())).collect();
-        rows.sort_unstable();
-        rows.dedup();
-        for (text, domain) in rows {
+        texts.sort_unstable();
+        texts.dedup();
+        let row = |(text, domain): (Text, Option<&str>)| {
             let of = |who| score(scores, text, domain, who);
-            let name =
-                domain.map_or(name(text).to_owned(), |domain| format!("{}: {domain}", name(text)));
-            let _ = write!(page, "<tr><td>{}</td>", Escaped(&name));
-            for value in [of(Who::Before), of(Who::Fast), of(Who::Slow)] {
-                let _ = write!(page, "<td class=\"number\">{}</td>", number(value, 4, ""));
-            }
+            let name = match domain {
+                Some(domain) => format!("{}: {domain}", name(text)),
+                None => name(text).to_owned(),
+            };
             let change = 100.0 * (of(Who::Slow) / of(Who::Before) - 1.0);
-            let _ = writeln!(page, "<td class=\"number\">{}</td></tr>", number(change, 1, " %"));
-        }
-        page.push_str("</table></div>\n");
+            let change = match change.is_finite() {
+                true => format!("{change:+.1} %"),
+                false => number(change, 1),
+            };
+            let [before, fast, slow] =
+                [Who::Before, Who::Fast, Who::Slow].map(|who| number(of(who), 4));
+            (false, vec![name, before, fast, slow, change])
+        };
+        page.heading("Bits per byte on text that was held out");
+        let header = ["text", "before", "fast", "slow", "slow to before"];
+        page.table(1, &header, texts.into_iter().map(row));
     }
 
-    fn add_curves(&self, page: &mut String) {
+    fn add_curves(&self, page: &mut Html) {
         let steps = thin(&self.steps);
         let course = |of: fn(&Step) -> f64| -> Vec<[f64; 2]> {
             steps.iter().map(|step| [step.at, of(step)]).collect()
@@ -176,12 +150,12 @@ impl Page {
             ("fresh text", course(|step| step.fresh)),
             ("replayed text", course(|step| step.replay)),
         ];
-        page.push_str(&picture("Loss while it learned", "nats a label", &losses));
+        page.picture(&curves("Loss while it learned", "nats a label", "steps", &losses));
         let held = [
             ("fast to slow, squared", course(|step| step.embedding)),
             ("fast to base, nats", course(|step| step.anchor)),
         ];
-        page.push_str(&picture("What holds the fast learner", "distance", &held));
+        page.picture(&curves("What holds the fast learner", "distance", "steps", &held));
         let mut scored = Vec::new();
         for text in Text::ALL {
             for (who, learner) in [(Who::Fast, "fast"), (Who::Slow, "slow")] {
@@ -194,71 +168,23 @@ impl Page {
                 scored.push((format!("{}, {learner}", name(text)), points.collect()));
             }
         }
-        page.push_str(&picture("Held-out text along the job", "bits per byte", &scored));
+        page.picture(&curves("Held-out text along the job", "bits per byte", "steps", &scored));
     }
 
     /// Every setting; those that are not as they start stand out.
-    fn add_settings(&self, page: &mut String) {
+    fn add_settings(&self, page: &mut Html) {
         let (Ok(Value::Object(now)), Ok(first)) =
             (serde_json::to_value(&self.settings), serde_json::to_value(Settings::default()))
         else {
             return;
         };
-        paragraph(page, "h2", "Settings");
-        page.push_str("<div><table>\n<tr><th>setting</th><th>value</th><th>default</th></tr>\n");
-        for (key, value) in now {
-            let class = if value == first[&key] { "" } else { " class=\"chosen\"" };
-            let (value, first) = (shown(&value), shown(&first[&key]));
-            let _ = writeln!(
-                page,
-                "<tr{class}><td>{}</td><td>{}</td><td>{}</td></tr>",
-                Escaped(&key),
-                Escaped(&value),
-                Escaped(&first)
-            );
-        }
-        page.push_str("</table></div>\n");
+        page.heading("Settings");
+        let rows = now.into_iter().map(|(key, value)| {
+            let (is_chosen, first) = (value != first[&key], shown(&first[&key]));
+            (is_chosen, vec![key, shown(&value), first])
+        });
+        page.table(3, &["setting", "value", "default"], rows);
     }
-}
-
-/// Passes a place where a page can be written, and where nothing lies or a page of ours.
-fn check_place(path: &Path) -> anyhow::Result<()> {
-    check_own(path, OPENING.len())?;
-    // Whether it can be written is found out before the job, not after.
-    let fresh = fresh(path);
-    check_own(&fresh, 0)?;
-    fs::write(&fresh, OPENING)
-        .and_then(|()| fs::remove_file(&fresh))
-        .with_context(|| format!("--report: cannot write beside {}", path.display()))
-}
-
-/// Passes a file that is not there, or that begins as ours do for at least so many bytes.
-fn check_own(path: &Path, least: usize) -> anyhow::Result<()> {
-    let shown = path.display();
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        file => file.with_context(|| format!("--report: cannot read {shown}"))?,
-    };
-    let mut begins = Vec::new();
-    file.take(OPENING.len() as u64)
-        .read_to_end(&mut begins)
-        .with_context(|| format!("--report: cannot read {shown}"))?;
-    anyhow::ensure!(
-        begins.len() >= least && OPENING.as_bytes().starts_with(&begins),
-        "--report: {shown} is no page of an earlier job: expected one, or a new file; it is unchanged"
-    );
-    Ok(())
-}
-
-/// Where a page is written before it takes its place.
-fn fresh(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".partial");
-    PathBuf::from(name)
-}
-
-fn paragraph(page: &mut String, tag: &str, text: &str) {
-    let _ = writeln!(page, "<{tag}>{}</{tag}>", Escaped(text));
 }
 
 /// What was loaded, in a sentence or two.
@@ -297,14 +223,6 @@ fn score(scores: &[Score], text: Text, domain: Option<&str>, who: Who) -> f64 {
     found.map_or(f64::NAN, |score| score.bits_per_byte)
 }
 
-fn number(value: f64, digits: usize, unit: &str) -> String {
-    match (value.is_finite(), unit) {
-        (false, _) => "–".to_owned(),
-        (true, "") => format!("{value:.digits$}"),
-        (true, unit) => format!("{value:+.digits$}{unit}"),
-    }
-}
-
 /// A value as a configuration file has it.
 fn shown(value: &Value) -> String {
     match value {
@@ -329,35 +247,6 @@ fn thin(steps: &[Step]) -> Vec<Step> {
         anchor: mean(steps, |step| step.anchor),
     };
     steps.chunks(group).map(merge).collect()
-}
-
-/// Curves over the steps; nothing where there is nothing to draw.
-fn picture(title: &str, unit: &str, curves: &[(impl AsRef<str>, Vec<[f64; 2]>)]) -> String {
-    let drawn: Vec<(&str, Vec<[f64; 2]>)> = curves
-        .iter()
-        .map(|(name, points)| {
-            (name.as_ref(), points.iter().copied().filter(|[_, y]| y.is_finite()).collect())
-        })
-        .filter(|(_, points): &(_, Vec<_>)| points.len() > 1)
-        .collect();
-    let of = |at: usize| drawn.iter().flat_map(|(_, points)| points).map(move |point| point[at]);
-    let last = of(0).fold(0.0, f64::max);
-    if drawn.is_empty() {
-        return String::new();
-    }
-    let along = Axis::over(of(0).chain([0.0]), [AREA[0], AREA[2]], last.clamp(1.0, 8.0));
-    let scale = Axis::over(of(1), HEIGHTS, 5.0);
-    let mut svg = Svg::new(title, AREA[2]);
-    svg.values(&scale, unit);
-    svg.along(&along, "steps");
-    for (index, (name, points)) in drawn.iter().enumerate() {
-        let (colour, dash) = style(index);
-        let places: Vec<(f64, f64, bool)> =
-            points.iter().map(|&[x, y]| (along.at(x), scale.at(y), false)).collect();
-        svg.line(&places, colour, dash);
-        svg.legend(index, name, colour, dash);
-    }
-    svg.finish()
 }
 
 #[cfg(test)]
@@ -427,14 +316,6 @@ mod tests {
         assert!(html.contains(&format!("<tr><td>new</td>{row}</tr>")), "{html}");
         let row = [number("2.0000"), number("–"), number("–"), number("–")].concat();
         assert!(html.contains(&format!("<tr><td>old: logs</td>{row}</tr>")), "{html}");
-    }
-
-    #[test]
-    fn what_a_name_or_a_message_holds_stays_text() {
-        let mut page = page();
-        page.take(&Event::Warning { message: "<script>x</script>".to_owned() });
-        let html = page.html();
-        assert!(html.contains("&lt;script&gt;") && !html.contains("<script"), "{html}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `sapwood stream`: domains one after the other, by several methods, and what each forgets.
 
-use super::args::Stream as Args;
+use super::args::{Met, Stream as Args};
 use super::console::Console;
 use super::{chosen, host, plot};
 use anyhow::Context;
@@ -15,21 +15,18 @@ use std::fs;
 use std::path::Path;
 
 /// Bytes of hidden states that the runs share.
-const HIDDEN_BYTES_MAX: usize = 1 << 30;
+pub(super) const HIDDEN_BYTES_MAX: usize = 1 << 30;
 
 /// Runs every method under every seed and shows the tables.
 pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
     let settings = super::settings(super::wishes(&args.learn, Reader::Stream)?)?;
-    check(args, &settings)?;
-    host::bind_threads(settings.threads, console)?;
-    let model = chosen::model(settings.model.as_ref())?;
+    check_seeds(args, &settings)?;
+    check(args.met.eval_blocks, &settings)?;
     if let Some(out) = &args.out {
         fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     }
-    let engines = Engines::load_within(model, &settings, 0, host::available_bytes())?;
-    engines.notices(&settings).iter().try_for_each(|notice| console.warn(notice))?;
-    let tokeniser = chosen::tokeniser(model, &engines)?;
-    let mut domains = domains(args, &settings, &tokeniser, console)?;
+    let (engines, tokeniser) = engines(&settings, console)?;
+    let mut domains = domains(&args.met, &settings, &tokeniser, console)?;
     let asked = |method: &&Method| args.methods.is_empty() || args.methods.contains(method);
     let methods: Vec<Method> = Method::ALL.iter().filter(asked).copied().collect();
     let mut chosen = methods.iter().map(|method| method.apply(&settings));
@@ -39,7 +36,7 @@ pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
     }
     let mut stream = Stream::new(&engines, &domains, HIDDEN_BYTES_MAX)?;
     let mut report =
-        Report { unit: "bits per byte".into(), split: args.split.into(), runs: Vec::new() };
+        Report { unit: "bits per byte".into(), split: args.met.split.into(), runs: Vec::new() };
     for seed in settings.seed..settings.seed + args.seeds {
         for &method in &methods {
             let settings = Settings { seed, ..settings.clone() };
@@ -67,16 +64,22 @@ pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses what makes no comparison.
-fn check(args: &Args, settings: &Settings) -> anyhow::Result<()> {
-    let counts = [
-        ("seeds", args.seeds),
-        ("eval-blocks", args.eval_blocks as u64),
-        ("replay-batch-size", settings.replay_batch_size as u64),
-    ];
-    for (key, count) in counts {
-        anyhow::ensure!(count > 0, "--{key}: expected at least 1, got 0; nothing was started");
-    }
+/// The engines of a stream, and the tokenizer of its base.
+pub(super) fn engines(
+    settings: &Settings,
+    console: &Console,
+) -> anyhow::Result<(Engines, Tokeniser)> {
+    host::bind_threads(settings.threads, console)?;
+    let model = chosen::model(settings.model.as_ref())?;
+    let engines = Engines::load_within(model, settings, 0, host::available_bytes())?;
+    engines.notices(settings).iter().try_for_each(|notice| console.warn(notice))?;
+    let tokeniser = chosen::tokeniser(model, &engines)?;
+    Ok((engines, tokeniser))
+}
+
+/// Refuses seeds that there are not.
+fn check_seeds(args: &Args, settings: &Settings) -> anyhow::Result<()> {
+    anyhow::ensure!(args.seeds > 0, "--seeds: expected at least 1, got 0; nothing was started");
     anyhow::ensure!(
         settings.seed.checked_add(args.seeds).is_some(),
         "--seeds: expected so many that the last is a number of 64 bits, got {} from --seed {} on; \
@@ -84,6 +87,15 @@ fn check(args: &Args, settings: &Settings) -> anyhow::Result<()> {
         args.seeds,
         settings.seed
     );
+    Ok(())
+}
+
+/// Refuses what makes no comparison.
+pub(super) fn check(eval_blocks: usize, settings: &Settings) -> anyhow::Result<()> {
+    let counts = [("eval-blocks", eval_blocks), ("replay-batch-size", settings.replay_batch_size)];
+    for (key, count) in counts {
+        anyhow::ensure!(count > 0, "--{key}: expected at least 1, got 0; nothing was started");
+    }
     let method = "--methods as-published does as the authors' program, next to the others";
     anyhow::ensure!(!settings.as_published, "--as-published: {method}; nothing was started");
     Ok(())
@@ -130,8 +142,8 @@ fn tell(run: &Run, console: &Console) -> anyhow::Result<()> {
 }
 
 /// The blocks of every domain; each has as many as the job can learn once.
-fn domains(
-    args: &Args,
+pub(super) fn domains(
+    args: &Met,
     settings: &Settings,
     tokeniser: &Tokeniser,
     console: &Console,
@@ -163,7 +175,7 @@ fn domains(
     Ok(domains)
 }
 
-fn bar(steps: u64, console: &Console, method: Method, seed: u64) -> ProgressBar {
+pub(super) fn bar(steps: u64, console: &Console, method: Method, seed: u64) -> ProgressBar {
     if console.json() {
         return ProgressBar::hidden();
     }

@@ -11,6 +11,7 @@
 
 mod objective;
 mod seen;
+mod layers;
 mod cpu;
 mod candle;
 mod texts;

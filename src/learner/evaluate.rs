@@ -1,4 +1,4 @@
-//! Scores of the base or an adapter on held-out blocks.
+//! Scores of the base or an adapter on held-out blocks, and how its layers see them.
 //!
 //! - In: blocks nobody learned from. Out: nats, bits per byte, perplexity.
 //! - Between two batches the caller is asked whether to go on: held-out text may take a minute.
@@ -11,6 +11,7 @@ use crate::adapter::Adapter;
 use crate::block::Block;
 use crate::gate::Tally;
 use crate::head::{Group, Head};
+use crate::study::Features;
 use crate::trunk::Trunk;
 use ndarray::Array3;
 
@@ -95,6 +96,71 @@ impl<'a> HeldOut<'a> {
         }
         Ok(total)
     }
+}
+
+/// One row a block of what leaves a decoder layer.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The layer's index in the base.
+    pub layer: usize,
+    /// The mean over a block's tokens.
+    pub mean: Features,
+    /// Its last token's.
+    pub last: Features,
+}
+
+impl HeldOut<'_> {
+    /// What leaves every decoder layer of the head on the first `blocks_max` blocks or a few more, under
+    /// `adapter` or of the bare base; the same blocks whoever sees them.
+    ///
+    /// # Errors
+    /// As [`HeldOut::score`].
+    pub fn features(
+        &self,
+        head: &Head,
+        adapter: Option<&Adapter>,
+        blocks_max: usize,
+        pulse: &mut Pulse<'_>,
+    ) -> Result<Vec<Seen>, LearnError> {
+        let mut all: Vec<Seen> = Vec::new();
+        let mut count = 0;
+        for (blocks, kept) in &self.batches {
+            if count >= blocks_max {
+                break;
+            }
+            pulse()?;
+            count += blocks.len();
+            let again = kept.is_none().then(|| hidden(self.trunk, blocks)).transpose()?;
+            let Some(hidden) = kept.as_ref().or(again.as_ref()) else { continue };
+            let width = hidden.dim().2;
+            head.each_layer(&Group { blocks, hidden }, adapter, &mut |layer, rows| {
+                let at = all.iter().position(|seen| seen.layer == layer).unwrap_or(all.len());
+                if at == all.len() {
+                    let [mean, last] = [(); 2].map(|()| Features { values: Vec::new(), width });
+                    all.push(Seen { layer, mean, last });
+                }
+                let Seen { mean, last, .. } = &mut all[at];
+                let mut rows = rows;
+                for block in blocks {
+                    let (own, rest) = rows.split_at(block.tokens.len() * width);
+                    mean.values.extend(mean_of(own, width));
+                    last.values.extend_from_slice(&own[own.len().saturating_sub(width)..]);
+                    rows = rest;
+                }
+            })?;
+        }
+        Ok(all)
+    }
+}
+
+/// The mean of rows.
+fn mean_of(rows: &[f32], width: usize) -> Vec<f32> {
+    let count = (rows.len() / width.max(1)).max(1) as f64;
+    let mut sums = vec![0.0; width];
+    for row in rows.chunks_exact(width.max(1)) {
+        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+    }
+    sums.into_iter().map(|sum| (sum / count) as f32).collect()
 }
 
 /// What `nats` over all labels of a block come to.

@@ -27,7 +27,7 @@ pub use anchor::{own_texts, whitening};
 pub use choices::{Answers, accuracy};
 pub use course::{Bench, Course, Cursor, StepReport};
 pub use engines::{Engines, threads};
-pub use evaluate::{HeldOut, Pulse};
+pub use evaluate::{HeldOut, Pulse, Seen};
 pub use events::{Event, Score, Text, Who};
 pub use feed::Feed;
 pub use install::{Offered, install, look_again};

@@ -11,7 +11,7 @@ use super::LearnError;
 use super::anchor::whitening;
 use super::course::{Bench, Course, Cursor, StepReport, order};
 use super::engines::Engines;
-use super::evaluate::HeldOut;
+use super::evaluate::{HeldOut, Seen};
 use super::feed::Feed;
 use super::{geometry, spec};
 use crate::adapter::Adapter;
@@ -149,14 +149,32 @@ impl<'a> Stream<'a> {
         Ok(stream)
     }
 
-    /// The score of every domain, and of general text where there is some.
-    fn scores(&self, adapter: Option<&Adapter>) -> Result<(Vec<f64>, Option<f64>), LearnError> {
+    /// The score of every domain under an adapter, or of the bare base, and of general text where there is
+    /// some.
+    ///
+    /// # Errors
+    /// [`LearnError::Head`] when the adapter does not fit.
+    pub fn scores(&self, adapter: Option<&Adapter>) -> Result<(Vec<f64>, Option<f64>), LearnError> {
         let score = |held_out: &HeldOut<'_>| -> Result<f64, LearnError> {
             Ok(held_out.score(&self.engines.head, adapter, &mut || Ok(()))?.bits_per_byte())
         };
         let domains = self.held_out.iter().map(score).collect::<Result<_, _>>()?;
         let general = (!self.general.is_empty()).then(|| score(&self.general)).transpose()?;
         Ok((domains, general))
+    }
+
+    /// How the layers of the head see held-out blocks of a domain, at most so many, or a few more.
+    ///
+    /// # Errors
+    /// [`LearnError::Head`] when the adapter does not fit.
+    pub fn features(
+        &self,
+        domain: usize,
+        adapter: Option<&Adapter>,
+        blocks_max: usize,
+    ) -> Result<Vec<Seen>, LearnError> {
+        let Some(held_out) = self.held_out.get(domain) else { return Ok(Vec::new()) };
+        held_out.features(&self.engines.head, adapter, blocks_max, &mut || Ok(()))
     }
 
     /// One method under one seed: `settings.iters` steps between two rows of R, one domain after the
@@ -169,7 +187,21 @@ impl<'a> Stream<'a> {
         &mut self,
         method: Method,
         settings: &Settings,
+        tell: impl FnMut(&str, &StepReport),
+    ) -> Result<Matrix, LearnError> {
+        self.follow(method, settings, tell, |_| {})
+    }
+
+    /// [`Stream::run`]; `after` sees the learners after each row of R.
+    ///
+    /// # Errors
+    /// As [`Stream::run`].
+    pub fn follow(
+        &mut self,
+        method: Method,
+        settings: &Settings,
         mut tell: impl FnMut(&str, &StepReport),
+        mut after: impl FnMut(&Learners),
     ) -> Result<Matrix, LearnError> {
         let mut settings = method.apply(settings);
         let steps = settings.iters * method.joint().unwrap_or(1);
@@ -229,6 +261,7 @@ impl<'a> Stream<'a> {
             let (row, general) = self.scores(Some(&learners.slow))?;
             matrix.rows.push(row);
             matrix.general.extend(general);
+            after(&learners);
             if method.joint().is_none() {
                 matrix.prequential.push(first_met.bits_per_byte());
             }

@@ -242,7 +242,7 @@ fn a_job_leaves_a_page_where_it_is_asked_to() {
         let shown = place.path().join(name).display().to_string();
         let said = refused(&fixture.job(&state, &door, &["--report", &shown]), &[]);
         assert!(
-            said.contains("is no page of an earlier job") && said.contains("unchanged"),
+            said.contains("is no page that was written here") && said.contains("unchanged"),
             "{said}"
         );
     }

@@ -12,3 +12,4 @@ mod journey;
 mod model;
 mod state;
 mod stream;
+mod study;

@@ -1,4 +1,4 @@
-//! What the linear layers read on a group, layer by layer, without padding.
+//! What the linear layers read on a group, and what leaves the layers, layer by layer, without padding.
 
 use super::super::{Group, HeadError, Seen};
 use super::{Candle, tensor3};
@@ -38,6 +38,23 @@ impl Candle {
                 }
             }
             x = ran.out;
+        }
+        Ok(())
+    }
+    /// [`super::super::Head::outputs`].
+    pub(in crate::head) fn each_layer(
+        &self,
+        group: &Group<'_>,
+        adapter: Option<&Adapter>,
+        each: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), HeadError> {
+        let (mut x, tokens) = (tensor3(group.hidden, &self.device)?, group.hidden.dim().1);
+        let (factors, _) = self.factors(adapter, self.own(), false)?;
+        let layers = self.layers.iter().zip(&factors.layers);
+        for (index, (weights, (modules, values))) in layers.enumerate() {
+            x = self.layer(weights, modules, values).forward(&x, 0, None)?;
+            let rows = x.flatten_all()?.to_vec1()?;
+            each(self.tap + index, &real(group, tokens, &rows));
         }
         Ok(())
     }

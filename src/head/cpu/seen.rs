@@ -1,4 +1,4 @@
-//! What the linear layers read on a group, layer by layer.
+//! What the linear layers read on a group, and what leaves the layers, layer by layer.
 
 use super::super::{Group, Seen};
 use super::{Context, Cpu, sequences};
@@ -21,6 +21,21 @@ impl Cpu {
                 false => layer.forward(&mut x, None, Context::Whole),
             }
         }
+        self.pool.give([x]);
+        self.pool.settle();
+    }
+
+    /// [`super::super::Head::outputs`].
+    pub(in crate::head) fn each_layer(
+        &self,
+        group: &Group<'_>,
+        adapter: Option<&Adapter>,
+        each: &mut dyn FnMut(usize, &[f32]),
+    ) {
+        let sequences = sequences(&[group]);
+        let x = self.rows(&[group], &sequences);
+        let x =
+            self.stream(adapter, x, &sequences, None, |index, rows| each(self.tap + index, rows));
         self.pool.give([x]);
         self.pool.settle();
     }

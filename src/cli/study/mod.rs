@@ -1,0 +1,226 @@
+//! `sapwood study`: what lies between the adapters that a stream leaves, and how alike they see a text.
+
+mod record;
+mod page;
+
+use super::args::{Cka, Connectivity, Studied, Study};
+use super::console::Console;
+use super::stream::{bar, domains, engines};
+use anyhow::Context;
+use record::{Key, Record, Role, Similarity};
+use sapwood::adapter::Adapter;
+use sapwood::learner::{Domains, Engines, Stream, own_texts};
+use sapwood::settings::{Reader, Settings};
+use sapwood::study::{Space, along, cka};
+use serde_json::json;
+
+/// Fewest points of a line: both ends and one between them.
+const POINTS_MIN: usize = 3;
+/// Most of them.
+const POINTS_MAX: usize = 1_001;
+
+/// Runs one part of the study, over a stream that is learned once.
+pub(crate) fn run(study: &Study, console: &Console) -> anyhow::Result<()> {
+    match study {
+        Study::Connectivity(args) => {
+            anyhow::ensure!(
+                (POINTS_MIN..=POINTS_MAX).contains(&args.points),
+                "--points: expected {POINTS_MIN} to {POINTS_MAX}, got {}; nothing was started",
+                args.points
+            );
+            over(&args.studied, console, |bench| connectivity(args, bench, console))
+        }
+        Study::Cka(args) => {
+            anyhow::ensure!(
+                args.blocks > 3,
+                "--blocks: expected more than 3, got {}; nothing was started",
+                args.blocks
+            );
+            over(&args.studied, console, |bench| similarities(args, bench, console))
+        }
+    }
+}
+
+/// What the parts of a study need: the stream, and what was found in it.
+struct Bench<'a> {
+    engines: &'a Engines,
+    stream: Stream<'a>,
+    names: &'a [String],
+    record: Record,
+}
+
+/// Loads everything, learns the stream where that was not done, and works with it.
+fn over(
+    args: &Studied,
+    console: &Console,
+    work: impl FnOnce(&mut Bench<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let settings = super::settings(super::wishes(&args.learn, Reader::Stream)?)?;
+    super::stream::check(args.met.eval_blocks, &settings)?;
+    anyhow::ensure!(
+        args.method.joint().is_none(),
+        "--method: expected one that learns domain after domain, got {}; nothing was started",
+        args.method.word()
+    );
+    let (engines, tokeniser) = engines(&settings, console)?;
+    let mut domains = domains(&args.met, &settings, &tokeniser, console)?;
+    anyhow::ensure!(domains.names.len() > 1, "expected at least two domains; nothing was started");
+    let applied = args.method.apply(&settings);
+    if applied.own_texts() > 0 {
+        let own = own_texts(&engines, &tokeniser.opening(), &applied, &mut || Ok(()))?;
+        domains.own = own.to_vec();
+    }
+    let key = Key::new(engines.base.hash(), args.method, &settings, &domains)?;
+    let record = Record::open(&args.out, key)?;
+    super::html::check_place("--out", &record.at(page::REPORT))?;
+    let stream = Stream::new(&engines, &domains, super::stream::HIDDEN_BYTES_MAX)?;
+    let mut bench = Bench { engines: &engines, stream, names: &domains.names, record };
+    learn(args, &settings, &domains, &mut bench, console)?;
+    work(&mut bench)?;
+    page::write(&bench.record)?;
+    console.line(&format!("written: {}", bench.record.at(page::REPORT).display()))?;
+    Ok(())
+}
+
+/// Learns the stream and keeps what both learners were after each domain, unless that is there.
+fn learn(
+    args: &Studied,
+    settings: &Settings,
+    domains: &Domains,
+    bench: &mut Bench<'_>,
+    console: &Console,
+) -> anyhow::Result<()> {
+    let count = domains.names.len();
+    if bench.record.found.matrix.is_some() {
+        return Ok(console.line("the stream was learned before: its adapters are taken")?);
+    }
+    console.line(&format!("learns {count} domains, {} steps each", settings.iters))?;
+    let bar = bar(settings.iters * count as u64, console, args.method, settings.seed);
+    let (record, mut at, mut kept) = (&bench.record, 0, Ok(()));
+    let matrix = bench.stream.follow(
+        args.method,
+        settings,
+        |domain, report| {
+            bar.set_message(format!("{domain} loss {:.3}", report.step.losses.fresh));
+            bar.inc(1);
+        },
+        |learners| {
+            let both = [(Role::Fast, &learners.fast), (Role::Slow, &learners.slow)];
+            let keep = || both.iter().try_for_each(|(role, one)| record.keep(at, *role, one));
+            kept = std::mem::replace(&mut kept, Ok(())).and_then(|()| keep());
+            at += 1;
+        },
+    )?;
+    bar.finish_and_clear();
+    kept?;
+    console.result(&json!({ "event": "learned", "matrix": matrix }), &table(&matrix))?;
+    bench.record.found.matrix = Some(matrix);
+    bench.record.save()
+}
+
+fn table(matrix: &sapwood::gate::Matrix) -> String {
+    let row = |row: &Vec<f64>| row.iter().map(|score| format!("{score:>9.4}")).collect::<String>();
+    let rows = matrix.domains.iter().zip(&matrix.rows);
+    let rows: Vec<String> = rows.map(|(name, own)| format!("{}  after {name}", row(own))).collect();
+    format!("bits per byte of each domain\n{}  before\n{}", row(&matrix.before), rows.join("\n"))
+}
+
+/// A moment of the stream: a learner after a domain.
+type Moment = (Role, usize);
+
+/// The lines that are scored: between neighbours, between fast and slow, from the first to the last.
+fn lines(domains: usize) -> Vec<[Moment; 2]> {
+    let slow = |at| (Role::Slow, at);
+    let neighbours = (1..domains).map(|at| [slow(at - 1), slow(at)]);
+    let learners = (0..domains).map(|at| [(Role::Fast, at), slow(at)]);
+    let whole = (domains > 2).then(|| [slow(0), slow(domains - 1)]);
+    neighbours.chain(learners).chain(whole).collect()
+}
+
+/// Scores the lines between the adapters of the stream.
+fn connectivity(
+    args: &Connectivity,
+    bench: &mut Bench<'_>,
+    console: &Console,
+) -> anyhow::Result<()> {
+    let config = bench.engines.base.config();
+    let title = |(role, at): Moment| format!("{} after {}", role.name(), moment(bench.names, at));
+    let all: Vec<([String; 2], [Moment; 2], Space)> = lines(bench.names.len())
+        .into_iter()
+        .flat_map(|ends| Space::ALL.map(|space| (ends.map(title), ends, space)))
+        .collect();
+    let is_left = |(names, _, space): &&([String; 2], _, Space)| {
+        !bench.record.has([&names[0], &names[1]], *space, args.points)
+    };
+    let left: Vec<_> = all.iter().filter(is_left).collect();
+    console.line(&format!(
+        "scores {} lines at {} points; {} of {} are there already",
+        left.len(),
+        args.points,
+        all.len() - left.len(),
+        all.len()
+    ))?;
+    let bar = bar((left.len() * args.points) as u64, console, args.studied.method, 0);
+    for (names, ends, space) in left {
+        let read = |(role, at): Moment| bench.record.adapter(at, role, config);
+        let adapters: [Adapter; 2] = [read(ends[0])?, read(ends[1])?];
+        let named = [(&*names[0], &adapters[0]), (&*names[1], &adapters[1])];
+        bar.set_message(format!("{} to {}", names[0], names[1]));
+        let stream = &bench.stream;
+        let score = |adapter: &Adapter| -> anyhow::Result<(Vec<f64>, Option<f64>)> {
+            bar.inc(1);
+            Ok(stream.scores(Some(adapter))?)
+        };
+        let curve = along(*space, named, args.points, score)?;
+        if console.json() {
+            console.result(&json!({ "event": "line", "curve": curve }), "")?;
+        }
+        bench.record.add(curve);
+        bench.record.save()?;
+    }
+    bar.finish_and_clear();
+    let (header, rows) = page::barriers(&bench.record.found);
+    console.line(&page::text(&header, &rows))?;
+    Ok(())
+}
+
+/// A domain with its place in the stream: it may be met twice.
+fn moment(names: &[String], at: usize) -> String {
+    format!("{} {}", at + 1, names.get(at).map_or("", String::as_str))
+}
+
+/// Compares how the layers saw each domain's text when it had just been learned, and at the end.
+fn similarities(args: &Cka, bench: &mut Bench<'_>, console: &Console) -> anyhow::Result<()> {
+    let config = bench.engines.base.config();
+    let last = bench.names.len() - 1;
+    let end = bench.record.adapter(last, Role::Slow, config)?;
+    let mut found = Vec::new();
+    for at in 0..last {
+        let then = bench.record.adapter(at, Role::Slow, config)?;
+        let [before, after] =
+            [&then, &end].map(|adapter| bench.stream.features(at, Some(adapter), args.blocks));
+        let (before, after) = (before?, after?);
+        let mut similarity = Similarity {
+            domain: moment(bench.names, at),
+            layers: Vec::new(),
+            mean: Vec::new(),
+            last: Vec::new(),
+            blocks: before.first().map_or(0, |seen| seen.mean.rows()),
+        };
+        for (before, after) in before.iter().zip(&after) {
+            let told = || format!("layer {} of {}", before.layer, similarity.domain);
+            similarity.layers.push(before.layer);
+            similarity.mean.push(cka(&before.mean, &after.mean).with_context(told)?);
+            similarity.last.push(cka(&before.last, &after.last).with_context(told)?);
+        }
+        if console.json() {
+            console.result(&json!({ "event": "cka", "similarity": similarity }), "")?;
+        }
+        found.push(similarity);
+    }
+    bench.record.found.similarities = found;
+    bench.record.save()?;
+    let (header, rows) = page::alike(&bench.record.found);
+    console.line(&page::text(&header, &rows))?;
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! What a study found, as tables, CSV, pictures and one page.
+
+use super::super::html::{self, Html, number};
+use super::super::picture::{curves, map};
+use super::record::{Found, Record, Similarity};
+use sapwood::study::{Curve, Space};
+
+/// The page.
+pub(super) const REPORT: &str = "report.html";
+
+/// A table: its header, and its rows.
+type Table = (Vec<String>, Vec<Vec<String>>);
+
+/// Writes every file of what was found.
+pub(super) fn write(record: &Record) -> anyhow::Result<()> {
+    let found = &record.found;
+    let mut page = Html::new("What lies between the adapters of a stream");
+    add_stream(&mut page, found);
+    if !found.curves.is_empty() {
+        record.write("connectivity.csv", &lines_csv(found))?;
+        page.heading("Along straight lines");
+        page.paragraph(
+            "A barrier is the most by which the loss on the way is above the straight line between the \
+             losses of the ends; the best point is where all domains together lose least. Old: the domains \
+             learned before the end of the line; new: the one learned last. Lines of products do not see \
+             how a product is split into A and B.",
+        );
+        add(&mut page, 3, barriers(found));
+        for (name, svg) in pictures(found) {
+            record.write(&name, &svg)?;
+            page.picture(&svg);
+        }
+    }
+    if !found.similarities.is_empty() {
+        record.write("cka.csv", &cka_csv(found))?;
+        page.heading("How alike the layers see a text when it was just learned, and at the end");
+        page.paragraph(
+            "Linear CKA of the residual stream after each layer, on held-out text of the domain; 1: alike \
+             but for a rotation and a scale. Below 500 blocks it is the estimate without bias. Layers below \
+             those that learn are the same and not shown.",
+        );
+        add(&mut page, 2, alike(found));
+        for (title, file, of) in KINDS {
+            let svg = heat(title, found, of);
+            record.write(file, &svg)?;
+            page.picture(&svg);
+        }
+    }
+    html::write("--out", &record.at(REPORT), &page.finish())
+}
+
+/// Both ways to make one row of a block.
+type Kind = fn(&Similarity) -> &Vec<f64>;
+const KINDS: [(&str, &str, Kind); 2] = [
+    ("CKA of the mean of a block's tokens", "cka-mean.svg", |one| &one.mean),
+    ("CKA of a block's last token", "cka-last.svg", |one| &one.last),
+];
+
+fn add(page: &mut Html, words: usize, (header, rows): Table) {
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    page.table(words, &header, rows.into_iter().map(|row| (false, row)));
+}
+
+/// A table for a terminal.
+pub(super) fn text(header: &[String], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(Vec::as_slice).chain([header]);
+        cells.filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let line = |row: &[String]| {
+        let cells = row.iter().enumerate().map(|(column, cell)| {
+            let width = width(column).unwrap_or(0);
+            format!("{cell:<width$}")
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let lines: Vec<String> = rows.iter().map(|row| line(row)).collect();
+    format!("{}\n{}", line(header), lines.join("\n"))
+}
+
+fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.map(str::to_owned).to_vec()
+}
+
+fn add_stream(page: &mut Html, found: &Found) {
+    let Some(matrix) = &found.matrix else { return };
+    page.heading("The stream");
+    page.paragraph("Bits per byte of each domain's held-out text, after each domain was learned.");
+    let header: Vec<String> =
+        std::iter::once("after".to_owned()).chain(matrix.domains.iter().cloned()).collect();
+    let names = std::iter::once("nothing").chain(matrix.domains.iter().map(String::as_str));
+    let rows =
+        names.zip(std::iter::once(&matrix.before).chain(&matrix.rows)).map(|(name, scores)| {
+            let scores = scores.iter().map(|score| number(*score, 4));
+            std::iter::once(name.to_owned()).chain(scores).collect()
+        });
+    add(page, 1, (header, rows.collect()));
+}
+
+/// Which domains are old, new and all at a line that ends after a domain.
+fn groups(curve: &Curve, domains: usize) -> Option<[(&'static str, Vec<usize>); 3]> {
+    // "slow after 3 name"
+    let end: usize = curve.to.split(' ').nth(2)?.parse().ok()?;
+    (1..=domains).contains(&end).then(|| {
+        [("old", (0..end - 1).collect()), ("new", vec![end - 1]), ("all", (0..end).collect())]
+    })
+}
+
+fn domains(found: &Found) -> usize {
+    found.matrix.as_ref().map_or(0, |matrix| matrix.domains.len())
+}
+
+/// A row a line: its barriers, its best point, its length.
+pub(super) fn barriers(found: &Found) -> Table {
+    let header = words([
+        "from",
+        "to",
+        "space",
+        "barrier old",
+        "new",
+        "all",
+        "general",
+        "best at",
+        "gains",
+        "length",
+    ]);
+    let row = |curve: &Curve| {
+        let groups = groups(curve, domains(found))?;
+        let barrier = |losses: Option<Vec<f64>>| {
+            losses.map_or("–".to_owned(), |losses| number(curve.barrier(&losses), 4))
+        };
+        let mut row = words([&curve.from, &curve.to, curve.space.name()]);
+        row.extend(groups.iter().map(|(_, domains)| barrier(curve.mean(domains))));
+        row.push(barrier(curve.general()));
+        let best = curve.mean(&groups[2].1).and_then(|losses| curve.best(&losses));
+        row.push(best.map_or("–".to_owned(), |(at, _)| number(at, 2)));
+        row.push(best.map_or("–".to_owned(), |(_, gain)| number(gain, 4)));
+        row.push(number(curve.points.last().map_or(f64::NAN, |point| point.distance), 2));
+        Some(row)
+    };
+    (header, found.curves.iter().filter_map(row).collect())
+}
+
+/// A row a domain: CKA of its first, middle and last layer.
+pub(super) fn alike(found: &Found) -> Table {
+    let layers = found.similarities.first().map_or(&[][..], |one| &one.layers);
+    let mut header = words(["domain", "row of a block"]);
+    header.extend(layers.iter().map(|layer| format!("layer {layer}")));
+    let rows = found.similarities.iter().flat_map(|one| {
+        [("mean", &one.mean), ("last token", &one.last)].map(|(kind, values)| {
+            let numbers = values.iter().map(|value| number(*value, 4));
+            words([&one.domain, kind]).into_iter().chain(numbers).collect()
+        })
+    });
+    (header, rows.collect())
+}
+
+fn heat(title: &str, found: &Found, of: Kind) -> String {
+    let layers = found.similarities.first().map_or(&[][..], |one| &one.layers);
+    let columns: Vec<String> = layers.iter().map(usize::to_string).collect();
+    let rows: Vec<(String, Vec<f64>)> =
+        found.similarities.iter().map(|one| (one.domain.clone(), of(one).clone())).collect();
+    map(title, &columns, &rows)
+}
+
+/// A picture a line; that of its products stands beside that of its factors.
+fn pictures(found: &Found) -> Vec<(String, String)> {
+    let mut pictures = Vec::new();
+    let spaces = |first: &Curve| -> Vec<&Curve> {
+        let same = |curve: &&Curve| (&curve.from, &curve.to) == (&first.from, &first.to);
+        found.curves.iter().filter(same).collect()
+    };
+    let lines = found.curves.iter().filter(|curve| curve.space == Space::Factors);
+    for (index, first) in lines.enumerate() {
+        let mut drawn = Vec::new();
+        for curve in spaces(first) {
+            let Some(groups) = groups(curve, domains(found)) else { continue };
+            for (name, domains) in &groups {
+                let Some(losses) = curve.mean(domains) else { continue };
+                let points = curve.points.iter().zip(losses).map(|(point, loss)| [point.at, loss]);
+                drawn.push((format!("{name}, {}", curve.space.name()), points.collect()));
+            }
+        }
+        let title = format!("{} to {}", first.from, first.to);
+        let svg = curves(&title, "bits per byte", "part of the way", &drawn);
+        pictures.push((format!("line-{}.svg", index + 1), svg));
+    }
+    pictures
+}
+
+/// A cell of CSV: quoted where it must be.
+fn cell(text: &str) -> String {
+    match text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.to_owned(),
+    }
+}
+
+fn lines_csv(found: &Found) -> String {
+    let mut csv = "from,to,space,at,distance,text,bits_per_byte\n".to_owned();
+    let names = found.matrix.as_ref().map_or(&[][..], |matrix| &matrix.domains);
+    for curve in &found.curves {
+        for point in &curve.points {
+            let general = point.general.map(|loss| ("general text", loss));
+            let own = names.iter().map(String::as_str).zip(point.losses.iter().copied());
+            for (name, loss) in own.chain(general) {
+                csv += &format!(
+                    "{},{},{},{},{},{},{loss}\n",
+                    cell(&curve.from),
+                    cell(&curve.to),
+                    curve.space.name(),
+                    point.at,
+                    point.distance,
+                    cell(name)
+                );
+            }
+        }
+    }
+    csv
+}
+
+fn cka_csv(found: &Found) -> String {
+    let mut csv = "domain,layer,row,blocks,cka\n".to_owned();
+    for one in &found.similarities {
+        for (kind, values) in [("mean", &one.mean), ("last", &one.last)] {
+            for (layer, value) in one.layers.iter().zip(values) {
+                csv += &format!("{},{layer},{kind},{},{value}\n", cell(&one.domain), one.blocks);
+            }
+        }
+    }
+    csv
+}

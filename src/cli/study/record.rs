@@ -1,0 +1,239 @@
+//! What a study has found so far, in its folder: it goes on from there, and is not begun over another's.
+
+use anyhow::Context;
+use sapwood::adapter::Adapter;
+use sapwood::adapter::peft;
+use sapwood::base::Config;
+use sapwood::gate::Matrix;
+use sapwood::learner::Domains;
+use sapwood::settings::{Method, Settings};
+use sapwood::study::{Curve, Space};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The file of everything that was found.
+const RECORD: &str = "study.json";
+/// The folder of the adapters.
+const ADAPTERS: &str = "adapters";
+/// Raised when what the file means changes.
+const VERSION: u32 = 1;
+
+/// Which learner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Fast,
+    Slow,
+}
+
+impl Role {
+    /// Its word.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Slow => "slow",
+        }
+    }
+}
+
+/// What makes a study this one and no other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Key {
+    /// BLAKE3 of the base.
+    base: String,
+    method: String,
+    domains: Vec<String>,
+    /// BLAKE3 of every block, learned or scored.
+    blocks: String,
+    settings: Vec<(String, String)>,
+}
+
+impl Key {
+    pub(super) fn new(
+        base: [u8; 32],
+        method: Method,
+        settings: &Settings,
+        domains: &Domains,
+    ) -> anyhow::Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        let groups = domains.test.iter().chain([&domains.blocks, &domains.general, &domains.own]);
+        for group in groups {
+            hasher.update(&(group.len() as u64).to_le_bytes());
+            for block in group {
+                hasher.update(&(block.tokens.len() as u64).to_le_bytes());
+                block.tokens.iter().for_each(|id| _ = hasher.update(&id.to_le_bytes()));
+                block.learn.iter().for_each(|&learn| _ = hasher.update(&[learn.into()]));
+                hasher.update(&block.domain.to_le_bytes());
+            }
+        }
+        Ok(Self {
+            base: blake3::Hash::from_bytes(base).to_string(),
+            method: method.title().to_owned(),
+            domains: domains.names.clone(),
+            blocks: hasher.finalize().to_string(),
+            settings: method.apply(settings).identity()?,
+        })
+    }
+
+    /// The first thing in which two studies differ.
+    fn difference(&self, other: &Self) -> Option<String> {
+        let told = |what: &str, one: &dyn std::fmt::Debug, two: &dyn std::fmt::Debug| {
+            Some(format!("{what} was {one:?} and is {two:?}"))
+        };
+        let setting = || {
+            let differs = |(key, value): &&(String, String)| {
+                !self.settings.contains(&(key.clone(), value.clone()))
+            };
+            let (key, value) = other.settings.iter().find(differs)?;
+            let was = self.settings.iter().find(|(own, _)| own == key);
+            told(key, &was.map_or("another", |(_, was)| was), value)
+        };
+        match () {
+            () if self == other => None,
+            () if self.base != other.base => told("the base", &self.base, &other.base),
+            () if self.method != other.method => told("--method", &self.method, &other.method),
+            () if self.domains != other.domains => {
+                told("the stream", &self.domains, &other.domains)
+            }
+            () => setting().or_else(|| Some("the text is another".to_owned())),
+        }
+    }
+}
+
+/// How alike two moments see a domain's text, layer by layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Similarity {
+    /// The domain that had just been learned, and whose text it is.
+    pub(super) domain: String,
+    /// Index of each layer in the base.
+    pub(super) layers: Vec<usize>,
+    /// CKA of the mean of a block's tokens, just learned against the end.
+    pub(super) mean: Vec<f64>,
+    /// The same of its last token.
+    pub(super) last: Vec<f64>,
+    /// Blocks that were compared.
+    pub(super) blocks: usize,
+}
+
+/// Everything that was found.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Found {
+    version: u32,
+    key: Key,
+    /// The matrix R of the stream, once it was learned.
+    pub(super) matrix: Option<Matrix>,
+    pub(super) curves: Vec<Curve>,
+    pub(super) similarities: Vec<Similarity>,
+}
+
+/// A study's folder.
+pub(super) struct Record {
+    folder: PathBuf,
+    pub(super) found: Found,
+}
+
+impl Record {
+    /// Opens the folder of a study, or begins one.
+    ///
+    /// # Errors
+    /// It holds another study, or one of a later version.
+    pub(super) fn open(folder: &Path, key: Key) -> anyhow::Result<Self> {
+        let path = folder.join(RECORD);
+        let shown = path.display();
+        let fresh = Found {
+            version: VERSION,
+            key,
+            matrix: None,
+            curves: Vec::new(),
+            similarities: Vec::new(),
+        };
+        let found = match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => fresh,
+            bytes => {
+                let bytes = bytes.with_context(|| format!("cannot read {shown}"))?;
+                let found: Found = serde_json::from_slice(&bytes)
+                    .with_context(|| format!("{shown} is no study's; it is unchanged"))?;
+                anyhow::ensure!(
+                    found.version == VERSION,
+                    "{shown} is of version {}, expected {VERSION}; it is unchanged",
+                    found.version
+                );
+                if let Some(difference) = found.key.difference(&fresh.key) {
+                    anyhow::bail!(
+                        "--out: {} holds another study: {difference}; expected the same, or another \
+                         folder; it is unchanged",
+                        folder.display()
+                    );
+                }
+                found
+            }
+        };
+        fs::create_dir_all(folder.join(ADAPTERS))
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self { folder: folder.to_owned(), found })
+    }
+
+    /// Writes what was found; the file is whole at any time.
+    pub(super) fn save(&self) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(&self.found)?;
+        let (path, fresh) =
+            (self.folder.join(RECORD), self.folder.join(format!("{RECORD}.partial")));
+        fs::write(&fresh, text)
+            .and_then(|()| fs::rename(&fresh, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Whether a line was scored at so many points.
+    pub(super) fn has(&self, [from, to]: [&str; 2], space: Space, points: usize) -> bool {
+        let same = |curve: &Curve| {
+            (curve.from == from, curve.to == to, curve.space, curve.points.len())
+                == (true, true, space, points)
+        };
+        self.found.curves.iter().any(same)
+    }
+
+    /// Keeps what was found along a line, in place of what was found at fewer or more points of it.
+    pub(super) fn add(&mut self, curve: Curve) {
+        let is_other =
+            |own: &Curve| (&own.from, &own.to, own.space) != (&curve.from, &curve.to, curve.space);
+        self.found.curves.retain(is_other);
+        self.found.curves.push(curve);
+    }
+
+    fn adapter_folder(&self, domain: usize, role: Role) -> PathBuf {
+        self.folder.join(ADAPTERS).join(format!("{}-{}", domain + 1, role.name()))
+    }
+
+    /// Keeps what a learner was after a domain.
+    pub(super) fn keep(&self, domain: usize, role: Role, adapter: &Adapter) -> anyhow::Result<()> {
+        let folder = self.adapter_folder(domain, role);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        for (name, bytes) in peft::write_with(adapter, None, "")? {
+            let path = folder.join(name);
+            fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// What a learner was after a domain.
+    pub(super) fn adapter(
+        &self,
+        domain: usize,
+        role: Role,
+        config: &Config,
+    ) -> anyhow::Result<Adapter> {
+        let folder = self.adapter_folder(domain, role);
+        Ok(super::super::chosen::adapter_at(&folder, config, None)?.0)
+    }
+
+    /// Writes a file of the study's.
+    pub(super) fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let path = self.folder.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Where a file of the study's lies.
+    pub(super) fn at(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}

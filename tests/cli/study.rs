@@ -1,0 +1,71 @@
+//! `sapwood study`: what is found, kept, taken again and written.
+
+use super::fixture::{accepted, events, fixture, lines, refused};
+use std::fs;
+use std::path::Path;
+
+fn study(part: &str, out: &Path, more: &[&str]) -> Vec<String> {
+    let model = fixture().text("model");
+    let [pump, door] =
+        ["pump.jsonl", "door.jsonl"].map(|name| out.with_file_name(name).display().to_string());
+    let out = out.display().to_string();
+    let named = ["study", part, "--json", "--model", &model, "--out", &out];
+    let short = ["--iters", "4", "--batch-size", "3", "--replay-batch-size", "1", "--threads", "1"];
+    let small = ["--num-layers", "2", "--max-seq-length", "32", "--learning-rate", "0.01"];
+    let all = [&named[..], &short, &small, more, &[&pump, &door]].concat();
+    all.into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_study_goes_on_from_what_it_found_and_over_no_other() {
+    let place = tempfile::tempdir().unwrap();
+    let out = place.path().join("study");
+    // More than the other tests have: a tenth of it is compared.
+    for (name, text) in
+        [("pump.jsonl", "the pump reports pressure "), ("door.jsonl", "a door is open ")]
+    {
+        fs::write(place.path().join(name), lines(text, 90)).unwrap();
+    }
+    let line = &["--points", "3"][..];
+    let told = events(&accepted(&study("connectivity", &out, line)));
+    let count = |name: &str| told.iter().filter(|event| event["event"] == name).count();
+    // One line between neighbours and two between learners, in both spaces.
+    assert_eq!((count("learned"), count("line")), (1, 6));
+    let rows = &told[0]["matrix"]["rows"];
+    let first = &told[1]["curve"]["points"];
+    for (point, row) in [(0, 0), (2, 1)] {
+        for domain in 0..2 {
+            let got = first[point]["losses"][domain].as_f64().unwrap();
+            let expected = rows[row][domain].as_f64().unwrap();
+            assert!((got / expected - 1.0).abs() < 1e-5, "{got} {expected}");
+        }
+    }
+    let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+    assert_eq!(read("connectivity.csv").lines().count(), 1 + 6 * 3 * 2);
+    assert!(read("report.html").matches("<svg").count() == 3 && !out.join("cka.csv").exists());
+
+    // Nothing is computed twice, and the other part takes the same adapters.
+    assert!(events(&accepted(&study("connectivity", &out, line))).is_empty());
+    let told = events(&accepted(&study("cka", &out, &[])));
+    assert_eq!(told.len(), 1, "{told:?}");
+    let alike = told[0]["similarity"]["mean"].as_array().unwrap();
+    assert!(alike.len() == 2 && alike.iter().all(|one| one.as_f64().unwrap() < 1.0), "{told:?}");
+    assert_eq!(read("cka.csv").lines().count(), 1 + 2 * 2);
+    assert_eq!(read("report.html").matches("<svg").count(), 5);
+    let before = read("study.json");
+    for (more, said) in [
+        (&["--seed", "5"][..], "--seed was \"0\" and is \"5\""),
+        (&["--method", "er"], "--method was"),
+        (&["--eval-blocks", "2"], "the text is another"),
+    ] {
+        refused(&study("connectivity", &out, more), &["holds another study", said, "unchanged"]);
+    }
+    refused(&study("connectivity", &out, &["--points", "2"]), &["--points", "3 to 1001"]);
+    refused(&study("cka", &out, &["--blocks", "3"]), &["--blocks", "more than 3"]);
+    refused(&study("cka", &out, &["--method", "joint"]), &["--method", "domain after domain"]);
+    assert_eq!(read("study.json"), before);
+    fs::write(out.join("study.json"), "{}").unwrap();
+    refused(&study("cka", &out, &[]), &["is no study's", "unchanged"]);
+    fs::write(out.join("study.json"), before.replace("\"version\": 1", "\"version\": 9")).unwrap();
+    refused(&study("cka", &out, &[]), &["of version 9, expected 1"]);
+}
