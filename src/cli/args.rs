@@ -202,6 +202,10 @@ pub(crate) enum Study {
     Connectivity(Box<Connectivity>),
     /// Compare how each layer sees a domain's text when it was just learned, and at the end: linear CKA.
     Cka(Box<Cka>),
+    /// Learn the stream under every combination of some settings.
+    Sweep(Box<Sweep>),
+    /// Learn the stream without a reservoir and with ever larger ones: how little history is enough.
+    History(Box<History>),
 }
 
 /// What every part of the study has.
@@ -227,6 +231,32 @@ pub(crate) struct Connectivity {
     /// Points of a line, both ends among them.
     #[arg(long, default_value_t = 11)]
     pub points: usize,
+}
+
+/// `sapwood study sweep`
+#[derive(Debug, Args)]
+pub(crate) struct Sweep {
+    #[command(flatten)]
+    pub studied: Studied,
+    /// A setting and its values; given again, every value meets every other.
+    #[arg(long, required = true, value_name = "SETTING=VALUE,VALUE", action = clap::ArgAction::Append)]
+    pub vary: Vec<String>,
+    /// How many seeds, from --seed on.
+    #[arg(long, default_value_t = 1)]
+    pub seeds: u64,
+}
+
+/// `sapwood study history`
+#[derive(Debug, Args)]
+pub(crate) struct History {
+    #[command(flatten)]
+    pub studied: Studied,
+    /// Sizes of the reservoir in blocks; the gain is told in parts of the best one's.
+    #[arg(long, value_delimiter = ',', default_values_t = [4, 8, 16, 32, 64, 128, 256])]
+    pub blocks: Vec<u64>,
+    /// How many seeds, from --seed on.
+    #[arg(long, default_value_t = 1)]
+    pub seeds: u64,
 }
 
 /// `sapwood study cka`

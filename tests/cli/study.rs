@@ -69,3 +69,45 @@ fn a_study_goes_on_from_what_it_found_and_over_no_other() {
     fs::write(out.join("study.json"), before.replace("\"version\": 1", "\"version\": 9")).unwrap();
     refused(&study("cka", &out, &[]), &["of version 9, expected 1"]);
 }
+
+#[test]
+fn a_stream_is_learned_under_every_combination_and_once_each() {
+    let place = tempfile::tempdir().unwrap();
+    let out = place.path().join("study");
+    for (name, text) in
+        [("pump.jsonl", "the pump reports pressure "), ("door.jsonl", "a door is open ")]
+    {
+        fs::write(place.path().join(name), lines(text, 30)).unwrap();
+    }
+    let vary = ["--vary", "retain=0.1,0.9", "--vary", "replay-blocks=2,9"];
+    let swept = |told: &str| {
+        let told = events(told);
+        told.iter().filter(|event| event["event"] == "swept").cloned().collect::<Vec<_>>()
+    };
+    let first = swept(&accepted(&study("sweep", &out, &vary)));
+    assert_eq!(first.len(), 4);
+    assert_ne!(
+        first[0]["run"]["matrix"], first[3]["run"]["matrix"],
+        "settings change what is learned"
+    );
+    let more = swept(&accepted(&study(
+        "sweep",
+        &out,
+        &["--vary", "retain=0.9,0.99", "--vary", "replay-blocks=9"],
+    )));
+    assert_eq!(more.len(), 1, "one is there already");
+    assert_eq!(more[0]["run"]["choice"]["retain"], 0.99);
+    let told = swept(&accepted(&study("history", &out, &["--blocks", "2,40"])));
+    assert_eq!(told.len(), 3);
+    assert_eq!(told[0]["run"]["choice"]["replay-batch-size"], 0);
+    let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+    assert_eq!(read("sweep.csv").lines().count(), 1 + 4 + 1 + 3);
+    let page = read("report.html");
+    for part in ["How much history is enough", "<td>pump</td><td>retain</td>", "retain 0.99"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    refused(&study("sweep", &out, &["--vary", "model=x"]), &["--vary", "SETTING=VALUE"]);
+    refused(&study("sweep", &out, &["--vary", "retain=2"]), &["--retain", "nothing was started"]);
+    refused(&study("sweep", &out, &["--vary", "retain=0.5", "--seeds", "0"]), &["--seeds"]);
+    refused(&study("history", &out, &["--blocks", "0"]), &["--blocks", "above 0"]);
+}

@@ -2,6 +2,7 @@
 
 mod record;
 mod page;
+mod sweep;
 
 use super::args::{Cka, Connectivity, Studied, Study};
 use super::console::Console;
@@ -9,7 +10,7 @@ use super::stream::{bar, domains, engines};
 use anyhow::Context;
 use record::{Key, Record, Role, Similarity};
 use sapwood::adapter::Adapter;
-use sapwood::learner::{Domains, Engines, Stream, own_texts};
+use sapwood::learner::{Engines, Stream, own_texts};
 use sapwood::settings::{Reader, Settings};
 use sapwood::study::{Space, along, cka};
 use serde_json::json;
@@ -28,7 +29,10 @@ pub(crate) fn run(study: &Study, console: &Console) -> anyhow::Result<()> {
                 "--points: expected {POINTS_MIN} to {POINTS_MAX}, got {}; nothing was started",
                 args.points
             );
-            over(&args.studied, console, |bench| connectivity(args, bench, console))
+            over(&args.studied, console, |bench, prepared| {
+                learn(&args.studied, prepared, bench)?;
+                connectivity(args, bench, console)
+            })
         }
         Study::Cka(args) => {
             anyhow::ensure!(
@@ -36,7 +40,23 @@ pub(crate) fn run(study: &Study, console: &Console) -> anyhow::Result<()> {
                 "--blocks: expected more than 3, got {}; nothing was started",
                 args.blocks
             );
-            over(&args.studied, console, |bench| similarities(args, bench, console))
+            over(&args.studied, console, |bench, prepared| {
+                learn(&args.studied, prepared, bench)?;
+                similarities(args, bench, console)
+            })
+        }
+        Study::Sweep(args) => {
+            sweep::check(args)?;
+            check_seeds(args.seeds)?;
+            over(&args.studied, console, |bench, prepared| sweep::sweep(args, prepared, bench))
+        }
+        Study::History(args) => {
+            anyhow::ensure!(
+                !args.blocks.is_empty() && !args.blocks.contains(&0),
+                "--blocks: expected numbers above 0; nothing was started"
+            );
+            check_seeds(args.seeds)?;
+            over(&args.studied, console, |bench, prepared| sweep::history(args, prepared, bench))
         }
     }
 }
@@ -49,11 +69,23 @@ struct Bench<'a> {
     record: Record,
 }
 
-/// Loads everything, learns the stream where that was not done, and works with it.
+/// What a study was asked to do.
+struct Prepared<'a> {
+    settings: Settings,
+    has_own_texts: bool,
+    console: &'a Console,
+}
+
+fn check_seeds(seeds: u64) -> anyhow::Result<()> {
+    anyhow::ensure!(seeds > 0, "--seeds: expected at least 1, got 0; nothing was started");
+    Ok(())
+}
+
+/// Loads everything, works with it, and writes what was found.
 fn over(
     args: &Studied,
     console: &Console,
-    work: impl FnOnce(&mut Bench<'_>) -> anyhow::Result<()>,
+    work: impl FnOnce(&mut Bench<'_>, &Prepared<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let settings = super::settings(super::wishes(&args.learn, Reader::Stream)?)?;
     super::stream::check(args.met.eval_blocks, &settings)?;
@@ -75,22 +107,17 @@ fn over(
     super::html::check_place("--out", &record.at(page::REPORT))?;
     let stream = Stream::new(&engines, &domains, super::stream::HIDDEN_BYTES_MAX)?;
     let mut bench = Bench { engines: &engines, stream, names: &domains.names, record };
-    learn(args, &settings, &domains, &mut bench, console)?;
-    work(&mut bench)?;
+    let has_own_texts = !domains.own.is_empty();
+    work(&mut bench, &Prepared { settings, has_own_texts, console })?;
     page::write(&bench.record)?;
     console.line(&format!("written: {}", bench.record.at(page::REPORT).display()))?;
     Ok(())
 }
 
 /// Learns the stream and keeps what both learners were after each domain, unless that is there.
-fn learn(
-    args: &Studied,
-    settings: &Settings,
-    domains: &Domains,
-    bench: &mut Bench<'_>,
-    console: &Console,
-) -> anyhow::Result<()> {
-    let count = domains.names.len();
+fn learn(args: &Studied, prepared: &Prepared<'_>, bench: &mut Bench<'_>) -> anyhow::Result<()> {
+    let Prepared { settings, console, .. } = prepared;
+    let count = bench.names.len();
     if bench.record.found.matrix.is_some() {
         return Ok(console.line("the stream was learned before: its adapters are taken")?);
     }

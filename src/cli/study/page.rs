@@ -2,8 +2,10 @@
 
 use super::super::html::{self, Html, number};
 use super::super::picture::{curves, map};
-use super::record::{Found, Record, Similarity};
+use super::record::{Choice, Found, Record, Similarity, Swept};
+use sapwood::gate::Metrics;
 use sapwood::study::{Curve, Space};
+use serde_json::Value;
 
 /// The page.
 pub(super) const REPORT: &str = "report.html";
@@ -43,6 +45,29 @@ pub(super) fn write(record: &Record) -> anyhow::Result<()> {
         for (title, file, of) in KINDS {
             let svg = heat(title, found, of);
             record.write(file, &svg)?;
+            page.picture(&svg);
+        }
+    }
+    if !found.swept.is_empty() {
+        record.write("sweep.csv", &swept_csv(found)?)?;
+        page.heading("Under other settings");
+        page.paragraph(
+            "Bits per byte over all domains at the end (ACC), just learned (LA) and lost since (forgetting), \
+             and by how much general text rose; means over seeds.",
+        );
+        add(&mut page, 1, swept(found));
+        page.heading("What is best for each domain at the end");
+        add(&mut page, 2, recommended(found));
+        let (header, rows) = history(found);
+        if !rows.is_empty() {
+            page.heading("How much history is enough");
+            page.paragraph(
+                "The gain is what the reservoir saves over all domains at the end, beside none; its parts are \
+                 of the best one's.",
+            );
+            add(&mut page, 0, (header, rows));
+            let svg = history_curve(found);
+            record.write("history.svg", &svg)?;
             page.picture(&svg);
         }
     }
@@ -229,4 +254,162 @@ fn cka_csv(found: &Found) -> String {
         }
     }
     csv
+}
+
+/// A choice in words.
+pub(super) fn chosen(choice: &Choice) -> String {
+    let words: Vec<String> =
+        choice.iter().map(|(key, value)| format!("{key} {}", shown(value))).collect();
+    if words.is_empty() { "as it stands".to_owned() } else { words.join(", ") }
+}
+
+fn shown(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0), |(sum, count), value| (sum + value, count + 1));
+    sum / f64::from(count)
+}
+
+/// Every choice with its runs, in the order in which they came.
+fn by_choice(found: &Found) -> Vec<(&Choice, Vec<&Swept>)> {
+    let mut all: Vec<(&Choice, Vec<&Swept>)> = Vec::new();
+    for one in &found.swept {
+        match all.iter_mut().find(|(choice, _)| **choice == one.choice) {
+            Some((_, runs)) => runs.push(one),
+            None => all.push((&one.choice, vec![one])),
+        }
+    }
+    all
+}
+
+/// The mean of a metric over some runs.
+fn metric(runs: &[&Swept], of: impl Fn(&Metrics) -> f64) -> f64 {
+    mean(runs.iter().map(|run| run.matrix.metrics().map_or(f64::NAN, |metrics| of(&metrics))))
+}
+
+/// A row a choice.
+pub(super) fn swept(found: &Found) -> Table {
+    let header = words(["settings", "seeds", "ACC", "LA", "forgetting", "general %"]);
+    let row = |(choice, runs): (&Choice, Vec<&Swept>)| {
+        vec![
+            chosen(choice),
+            runs.len().to_string(),
+            number(metric(&runs, |one| one.acc), 4),
+            number(metric(&runs, |one| one.la), 4),
+            number(metric(&runs, |one| one.forgetting), 4),
+            number(metric(&runs, |one| one.general.unwrap_or(f64::NAN)), 2),
+        ]
+    };
+    (header, by_choice(found).into_iter().map(row).collect())
+}
+
+/// For each domain and each setting with several values: the mean at the end by value, the best first.
+pub(super) fn recommended(found: &Found) -> Table {
+    let header = words(["domain", "setting", "best", "others: loss above the best"]);
+    let names = found.swept.first().map_or(&[][..], |one| &one.matrix.domains);
+    let mut settings: Vec<&String> = found.swept.iter().flat_map(|one| one.choice.keys()).collect();
+    settings.sort_unstable();
+    settings.dedup();
+    let mut rows = Vec::new();
+    for (domain, name) in names.iter().enumerate() {
+        for setting in &settings {
+            let mut values: Vec<&Value> =
+                found.swept.iter().filter_map(|one| one.choice.get(*setting)).collect();
+            values.dedup();
+            let mut scored: Vec<(f64, &Value)> = Vec::new();
+            for value in values {
+                if scored.iter().any(|(_, other)| *other == value) {
+                    continue;
+                }
+                let runs = found.swept.iter().filter(|one| one.choice.get(*setting) == Some(value));
+                let last = runs.filter_map(|one| one.matrix.rows.last()?.get(domain).copied());
+                scored.push((mean(last), value));
+            }
+            scored.sort_by(|one, other| one.0.total_cmp(&other.0));
+            let [(best, value), others @ ..] = &scored[..] else { continue };
+            if others.is_empty() {
+                continue;
+            }
+            let others: Vec<String> = others
+                .iter()
+                .map(|(loss, value)| format!("{} +{}", shown(value), number(loss - best, 4)))
+                .collect();
+            rows.push(words([name, setting, &shown(value), &others.join(", ")]));
+        }
+    }
+    (header, rows)
+}
+
+/// Reservoirs by their blocks, 0 for none, with ACC: what was run for its history.
+fn remembered(found: &Found) -> Vec<(f64, f64)> {
+    let blocks = |choice: &Choice| match (choice.len(), choice.iter().next()?) {
+        (1, (key, value)) if key == "replay-blocks" => value.as_f64(),
+        (1, (key, value)) if key == "replay-batch-size" && value.as_f64() == Some(0.0) => Some(0.0),
+        _ => None,
+    };
+    let mut all: Vec<(f64, f64)> = by_choice(found)
+        .into_iter()
+        .filter_map(|(choice, runs)| Some((blocks(choice)?, metric(&runs, |one| one.acc))))
+        .collect();
+    all.sort_by(|one, other| one.0.total_cmp(&other.0));
+    all
+}
+
+/// The parts of the gain that are asked after, in percent.
+const PARTS: [f64; 3] = [50.0, 80.0, 95.0];
+
+/// A row a reservoir: what it gains, and of which parts of the best one's gain it is the least that has it.
+pub(super) fn history(found: &Found) -> Table {
+    let header = words(["blocks", "ACC", "gain", "of the best %", "least for"]);
+    let all = remembered(found);
+    let [(0.0, without), rest @ ..] = &all[..] else { return (header, Vec::new()) };
+    let gain = |acc: f64| without - acc;
+    let best = rest.iter().map(|(_, acc)| gain(*acc)).fold(0.0, f64::max);
+    let part = |acc: f64| 100.0 * gain(acc) / best;
+    let least =
+        |wanted: f64| rest.iter().find(|(_, acc)| part(*acc) >= wanted).map(|(blocks, _)| *blocks);
+    let row = |(blocks, acc): &(f64, f64)| {
+        let parts = PARTS.iter().filter(|wanted| least(**wanted) == Some(*blocks));
+        let parts: Vec<String> = parts.map(|wanted| format!("{wanted} %")).collect();
+        vec![
+            number(*blocks, 0),
+            number(*acc, 4),
+            number(gain(*acc), 4),
+            number(part(*acc), 1),
+            parts.join(", "),
+        ]
+    };
+    (header, all.iter().map(row).collect())
+}
+
+fn history_curve(found: &Found) -> String {
+    let points = remembered(found);
+    // Each size is about twice the one before: counted in doublings they stand apart.
+    let points = points.iter().map(|(blocks, acc)| [(blocks + 1.0).log2(), *acc]).collect();
+    curves(
+        "History that is kept, and what is left to lose",
+        "bits per byte",
+        "log2 (blocks + 1)",
+        &[("all domains at the end", points)],
+    )
+}
+
+fn swept_csv(found: &Found) -> anyhow::Result<String> {
+    let mut csv = "settings,seed,acc,la,forgetting,bwt,general\n".to_owned();
+    for one in &found.swept {
+        let metrics = one.matrix.metrics()?;
+        let general = metrics.general.map_or(String::new(), |rise| rise.to_string());
+        csv += &format!(
+            "{},{},{},{},{},{},{general}\n",
+            cell(&chosen(&one.choice)),
+            one.seed,
+            metrics.acc,
+            metrics.la,
+            metrics.forgetting,
+            metrics.bwt
+        );
+    }
+    Ok(csv)
 }

@@ -9,6 +9,8 @@ use sapwood::learner::Domains;
 use sapwood::settings::{Method, Settings};
 use sapwood::study::{Curve, Space};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -115,6 +117,17 @@ pub(super) struct Similarity {
     pub(super) blocks: usize,
 }
 
+/// Settings that were varied, each with its value.
+pub(super) type Choice = BTreeMap<String, Value>;
+
+/// A stream under other settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Swept {
+    pub(super) choice: Choice,
+    pub(super) seed: u64,
+    pub(super) matrix: Matrix,
+}
+
 /// Everything that was found.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Found {
@@ -124,6 +137,8 @@ pub(super) struct Found {
     pub(super) matrix: Option<Matrix>,
     pub(super) curves: Vec<Curve>,
     pub(super) similarities: Vec<Similarity>,
+    #[serde(default)]
+    pub(super) swept: Vec<Swept>,
 }
 
 /// A study's folder.
@@ -146,6 +161,7 @@ impl Record {
             matrix: None,
             curves: Vec::new(),
             similarities: Vec::new(),
+            swept: Vec::new(),
         };
         let found = match fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => fresh,
