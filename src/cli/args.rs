@@ -202,6 +202,8 @@ pub(crate) enum Study {
     Connectivity(Box<Connectivity>),
     /// Compare how each layer sees a domain's text when it was just learned, and at the end: linear CKA.
     Cka(Box<Cka>),
+    /// Score the plane through the slow adapters after the first, the middle and the last domain.
+    Plane(Box<Plane>),
     /// Learn the stream under every combination of some settings.
     Sweep(Box<Sweep>),
     /// Learn the stream without a reservoir and with ever larger ones: how little history is enough.
@@ -231,6 +233,16 @@ pub(crate) struct Connectivity {
     /// Points of a line, both ends among them.
     #[arg(long, default_value_t = 11)]
     pub points: usize,
+}
+
+/// `sapwood study plane`
+#[derive(Debug, Args)]
+pub(crate) struct Plane {
+    #[command(flatten)]
+    pub studied: Studied,
+    /// Points of each side of the grid.
+    #[arg(long, default_value_t = 9)]
+    pub side: usize,
 }
 
 /// `sapwood study sweep`

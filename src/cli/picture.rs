@@ -201,14 +201,10 @@ pub(super) fn map(title: &str, columns: &[String], rows: &[(String, Vec<f64>)]) 
         ));
         for (column, value) in values.iter().enumerate().filter(|(_, value)| value.is_finite()) {
             let x = left + width * column as f64;
-            // From white at 1 to a dark blue at 0.
-            let part = value.clamp(0.0, 1.0);
-            let [red, green, blue] = [(8.0, 247.0), (48.0, 251.0), (107.0, 255.0)]
-                .map(|(dark, light)| (dark + (light - dark) * part) as u8);
-            let ink = if part > 0.5 { "#222222" } else { "#ffffff" };
+            let (fill, ink) = shade(*value);
             svg.push(&format!(
                 "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" \
-                 fill=\"#{red:02x}{green:02x}{blue:02x}\"/>\
+                 fill=\"{fill}\"/>\
                  <text x=\"{:.1}\" y=\"{middle:.1}\" text-anchor=\"middle\" fill=\"{ink}\">{value:.3}</text>",
                 x + width / 2.0
             ));
@@ -223,6 +219,69 @@ pub(super) fn map(title: &str, columns: &[String], rows: &[(String, Vec<f64>)]) 
         ));
     }
     svg.finish()
+}
+
+/// Numbers at the points of a square grid, row by row from below, darker for more, and places with names
+/// among them.
+pub(super) fn ground(
+    title: &str,
+    side: usize,
+    points: &[([f64; 2], f64)],
+    marks: &[(&str, [f64; 2])],
+) -> String {
+    let mut svg = Svg::high(title, AREA[2], AREA[3] + 60.0);
+    let (Some((first, _)), Some((last, _))) = (points.first(), points.last()) else {
+        return svg.finish();
+    };
+    // A point stands in the middle of its field.
+    let half =
+        |axis: usize| (last[axis] - first[axis]) / (2.0 * side.saturating_sub(1).max(1) as f64);
+    let place = |axis: usize, ends: [f64; 2]| {
+        let (low, high) = (first[axis] - half(axis), last[axis] + half(axis));
+        move |value: f64| ends[0] + (ends[1] - ends[0]) * (value - low) / (high - low)
+    };
+    let (x, y) = (place(0, [AREA[0], AREA[2]]), place(1, HEIGHTS));
+    let values = points.iter().map(|(_, value)| *value).filter(|value| value.is_finite());
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+        (low.min(value), high.max(value))
+    });
+    for (at, value) in points.iter().filter(|(_, value)| value.is_finite()) {
+        let part = 1.0 - (value - low) / (high - low).max(f64::MIN_POSITIVE);
+        let (left, top) = (x(at[0] - half(0)), y(at[1] + half(1)));
+        let (width, height) = (x(at[0] + half(0)) - left, y(at[1] - half(1)) - top);
+        let (fill, ink) = shade(part);
+        svg.push(&format!(
+            "<rect x=\"{left:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" fill=\"{fill}\"/>"
+        ));
+        if side <= NUMBERED_MAX {
+            svg.push(&format!(
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"11\" fill=\"{ink}\">{value:.2}</text>",
+                left + width / 2.0,
+                top + height / 2.0 + 4.0
+            ));
+        }
+    }
+    for (index, (name, at)) in marks.iter().enumerate() {
+        let (colour, dash) = style(index + 1);
+        svg.push(&format!(
+            "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"7\" fill=\"{colour}\" stroke=\"#ffffff\" stroke-width=\"2\"/>",
+            x(at[0]),
+            y(at[1])
+        ));
+        svg.legend(index, name, colour, dash);
+    }
+    svg.finish()
+}
+
+/// Most points of a side that have their number written at them.
+const NUMBERED_MAX: usize = 15;
+
+/// The colour of a field, white for 1 and a dark blue for 0, and that of what is written on it.
+fn shade(part: f64) -> (String, &'static str) {
+    let part = part.clamp(0.0, 1.0);
+    let [red, green, blue] = [(8.0, 247.0), (48.0, 251.0), (107.0, 255.0)]
+        .map(|(dark, light)| (dark + (light - dark) * part) as u8);
+    (format!("#{red:02x}{green:02x}{blue:02x}"), if part > 0.5 { "#222222" } else { "#ffffff" })
 }
 
 /// The colour and the dashes of a line; no two of the first 21 look the same.

@@ -5,11 +5,13 @@
 
 mod path;
 mod curve;
+mod plane;
 mod cka;
 
 pub use cka::{Features, cka};
 pub use curve::{Curve, Point, along};
 pub use path::{Space, between};
+pub use plane::Plane;
 
 use crate::adapter::AdapterError;
 
@@ -24,6 +26,9 @@ pub enum StudyError {
         "the adapters have factors of other shapes: expected the same ranks, scales and layers of both"
     )]
     Shapes,
+    /// Three adapters that span no plane.
+    #[error("the three adapters lie on one line: expected three that span a plane")]
+    Line,
     /// Features that cannot be compared.
     #[error(
         "features of {first} and {second} rows: expected the same number, and more than {least}"

@@ -111,3 +111,23 @@ fn a_stream_is_learned_under_every_combination_and_once_each() {
     refused(&study("sweep", &out, &["--vary", "retain=0.5", "--seeds", "0"]), &["--seeds"]);
     refused(&study("history", &out, &["--blocks", "0"]), &["--blocks", "above 0"]);
 }
+
+#[test]
+fn a_plane_is_scored_once_and_needs_three_domains() {
+    let place = tempfile::tempdir().unwrap();
+    let out = place.path().join("study");
+    let texts = ["the pump reports pressure ", "a door is open ", "the little house is warm "];
+    for (name, text) in ["pump.jsonl", "door.jsonl", "house.jsonl"].iter().zip(texts) {
+        fs::write(place.path().join(name), lines(text, 30)).unwrap();
+    }
+    let house = place.path().join("house.jsonl").display().to_string();
+    let told = events(&accepted(&study("plane", &out, &["--side", "3", &house])));
+    let plane = &told[1]["plane"];
+    assert_eq!((told.len(), plane["points"].as_array().unwrap().len()), (2, 9));
+    let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+    assert_eq!(read("plane.csv").lines().count(), 1 + 9 * 3);
+    assert_eq!(read("plane.svg").matches("<circle").count(), 3);
+    assert!(events(&accepted(&study("plane", &out, &["--side", "3", &house]))).is_empty());
+    refused(&study("plane", &out, &["--side", "3"]), &["at least three domains"]);
+    refused(&study("plane", &out, &["--side", "2", &house]), &["--side", "3 to 101"]);
+}

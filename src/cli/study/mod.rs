@@ -4,21 +4,26 @@ mod record;
 mod page;
 mod sweep;
 
-use super::args::{Cka, Connectivity, Studied, Study};
+use super::args::{Cka, Connectivity, Plane as PlaneArgs, Studied, Study};
 use super::console::Console;
 use super::stream::{bar, domains, engines};
 use anyhow::Context;
-use record::{Key, Record, Role, Similarity};
+use record::{Key, Plane as Scored, Record, Role, Similarity};
 use sapwood::adapter::Adapter;
 use sapwood::learner::{Engines, Stream, own_texts};
 use sapwood::settings::{Reader, Settings};
-use sapwood::study::{Space, along, cka};
+use sapwood::study::{Plane, Space, along, cka};
 use serde_json::json;
 
 /// Fewest points of a line: both ends and one between them.
 const POINTS_MIN: usize = 3;
 /// Most of them.
 const POINTS_MAX: usize = 1_001;
+
+/// Most points of the side of a plane's grid.
+const SIDE_MAX: usize = 101;
+/// How far a plane's grid reaches beyond the three adapters, in parts of their extent.
+const BEYOND: f64 = 0.25;
 
 /// Runs one part of the study, over a stream that is learned once.
 pub(crate) fn run(study: &Study, console: &Console) -> anyhow::Result<()> {
@@ -43,6 +48,21 @@ pub(crate) fn run(study: &Study, console: &Console) -> anyhow::Result<()> {
             over(&args.studied, console, |bench, prepared| {
                 learn(&args.studied, prepared, bench)?;
                 similarities(args, bench, console)
+            })
+        }
+        Study::Plane(args) => {
+            anyhow::ensure!(
+                (POINTS_MIN..=SIDE_MAX).contains(&args.side),
+                "--side: expected {POINTS_MIN} to {SIDE_MAX}, got {}; nothing was started",
+                args.side
+            );
+            anyhow::ensure!(
+                args.studied.met.domains.len() > 2,
+                "expected at least three domains for a plane; nothing was started"
+            );
+            over(&args.studied, console, |bench, prepared| {
+                learn(&args.studied, prepared, bench)?;
+                plane(args, bench, console)
             })
         }
         Study::Sweep(args) => {
@@ -208,6 +228,37 @@ fn connectivity(
     bar.finish_and_clear();
     let (header, rows) = page::barriers(&bench.record.found);
     console.line(&page::text(&header, &rows))?;
+    Ok(())
+}
+
+/// Scores the plane through three of the stream's slow adapters.
+fn plane(args: &PlaneArgs, bench: &mut Bench<'_>, console: &Console) -> anyhow::Result<()> {
+    let (config, last) = (bench.engines.base.config(), bench.names.len() - 1);
+    let moments = [0, last / 2, last];
+    let [first, second, third] = moments.map(|at| bench.record.adapter(at, Role::Slow, config));
+    let adapters = [first?, second?, third?];
+    let plane = Plane::through([&adapters[0], &adapters[1], &adapters[2]])?;
+    let names = moments.map(|at| format!("after {}", moment(bench.names, at)));
+    let grid = plane.grid(args.side, BEYOND);
+    let mut scored = match bench.record.found.plane.take() {
+        Some(scored) if scored.side == args.side => scored,
+        _ => Scored { names, places: plane.places(), side: args.side, points: Vec::new() },
+    };
+    let done = scored.points.len();
+    console.line(&format!("scores {} adapters; {done} are there already", grid.len() - done))?;
+    let bar = bar((grid.len() - done) as u64, console, args.studied.method, 0);
+    for place in grid.into_iter().skip(done) {
+        let (losses, _) = bench.stream.scores(Some(&plane.at(place)))?;
+        scored.points.push((place, losses));
+        bench.record.found.plane = Some(scored.clone());
+        bench.record.save()?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if console.json() && done < scored.points.len() {
+        console.result(&json!({ "event": "plane", "plane": scored }), "")?;
+    }
+    bench.record.found.plane = Some(scored);
     Ok(())
 }
 

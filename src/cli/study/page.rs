@@ -1,8 +1,8 @@
 //! What a study found, as tables, CSV, pictures and one page.
 
 use super::super::html::{self, Html, number};
-use super::super::picture::{curves, map};
-use super::record::{Choice, Found, Record, Similarity, Swept};
+use super::super::picture::{curves, ground, map};
+use super::record::{Choice, Found, Plane, Record, Similarity, Swept};
 use sapwood::gate::Metrics;
 use sapwood::study::{Curve, Space};
 use serde_json::Value;
@@ -47,6 +47,17 @@ pub(super) fn write(record: &Record) -> anyhow::Result<()> {
             record.write(file, &svg)?;
             page.picture(&svg);
         }
+    }
+    if let Some(plane) = &found.plane {
+        record.write("plane.csv", &plane_csv(plane, found))?;
+        page.heading("The plane through three adapters");
+        page.paragraph(
+            "Bits per byte over all domains of the stream, between factors: distances are those of A and B. \
+             Darker is more.",
+        );
+        let svg = plane_map(plane);
+        record.write("plane.svg", &svg)?;
+        page.picture(&svg);
     }
     if !found.swept.is_empty() {
         record.write("sweep.csv", &swept_csv(found)?)?;
@@ -254,6 +265,28 @@ fn cka_csv(found: &Found) -> String {
         }
     }
     csv
+}
+
+fn plane_csv(plane: &Plane, found: &Found) -> String {
+    let names = found.matrix.as_ref().map_or(&[][..], |matrix| &matrix.domains);
+    let mut csv = "x,y,text,bits_per_byte\n".to_owned();
+    for ([x, y], losses) in &plane.points {
+        for (name, loss) in names.iter().zip(losses) {
+            csv += &format!("{x},{y},{},{loss}\n", cell(name));
+        }
+    }
+    csv
+}
+
+fn plane_map(plane: &Plane) -> String {
+    let points = plane.points.iter().map(|(place, losses)| (*place, mean(losses.iter().copied())));
+    let marks = plane.names.iter().map(String::as_str).zip(plane.places);
+    ground(
+        "All domains on the plane through three adapters",
+        plane.side,
+        &points.collect::<Vec<_>>(),
+        &marks.collect::<Vec<_>>(),
+    )
 }
 
 /// A choice in words.

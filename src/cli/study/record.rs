@@ -128,6 +128,20 @@ pub(super) struct Swept {
     pub(super) matrix: Matrix,
 }
 
+/// What was found on the plane through three adapters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Plane {
+    /// What the three are.
+    pub(super) names: [String; 3],
+    /// Where they lie, in the distance of factors.
+    pub(super) places: [[f64; 2]; 3],
+    /// Points of a side.
+    pub(super) side: usize,
+    /// Row by row from below: each place, and the loss of every domain there; what was not scored yet is
+    /// not there.
+    pub(super) points: Vec<([f64; 2], Vec<f64>)>,
+}
+
 /// Everything that was found.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Found {
@@ -139,6 +153,8 @@ pub(super) struct Found {
     pub(super) similarities: Vec<Similarity>,
     #[serde(default)]
     pub(super) swept: Vec<Swept>,
+    #[serde(default)]
+    pub(super) plane: Option<Plane>,
 }
 
 /// A study's folder.
@@ -162,6 +178,7 @@ impl Record {
             curves: Vec::new(),
             similarities: Vec::new(),
             swept: Vec::new(),
+            plane: None,
         };
         let found = match fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => fresh,
