@@ -26,7 +26,7 @@ const TLS: &[&str] = &["protocol/connections/src/tls.rs", "tools/fleet-server/sr
 const DOORS: [(&str, &[&str]); 14] = [
     ("tract_onnx", &["src/trunk"]),
     ("tract_linalg", &["src/trunk"]),
-    ("candle_core", &["src/head/candle/", "src/head/mod.rs"]),
+    ("candle_core", &["src/base/gguf/weights.rs", "src/head/candle/", "src/head/mod.rs"]),
     ("candle_metal_kernels", &["src/head/candle/backend.rs"]),
     ("ed25519_dalek", &["protocol/src/fleet/key.rs"]),
     ("rustls", TLS),

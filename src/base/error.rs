@@ -33,6 +33,42 @@ pub enum BaseError {
         /// What was expected and what was found.
         what: String,
     },
+    /// A GGUF file's header does not describe its bytes.
+    #[error("{} is not a whole GGUF file: at byte {at}, {what}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// First byte of what is wrong.
+        at: u64,
+        /// What was expected and what was found.
+        what: String,
+    },
+    /// A value of a GGUF file's metadata is none that we compute with.
+    #[error("{}: `{key}` must be {expected}, got {got}", path.display())]
+    GgufValue {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What it may be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+    /// A GGUF file holds another model than we compute.
+    #[error("{} holds no model that is computed here: {what}", path.display())]
+    GgufModel {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what was found.
+        what: String,
+    },
+    /// A GGUF file where a model folder is expected.
+    #[error("{0} is a GGUF file, expected a model folder; write one: sapwood export {0} MODEL_DIR", path.display())]
+    GgufAsFolder {
+        /// The file.
+        path: PathBuf,
+    },
     /// A checkpoint lacks a weight that its configuration asks for.
     #[error("{} has no tensor {tensor:?}, which config.json asks for", path.display())]
     MissingTensor {

@@ -1,6 +1,7 @@
-//! Export: a Hugging Face folder becomes a model folder with one ONNX file.
+//! Export: a Hugging Face folder or a GGUF file becomes a model folder with one ONNX file.
 //!
-//! - In: `config.json`, safetensors, `tokenizer.json` and its companions. Out: `model.onnx` with
+//! - In: `config.json`, safetensors, `tokenizer.json` and its companions; or a GGUF file, which says all
+//!   of that in its own words (`gguf`). Out: `model.onnx` with
 //!   the [canonical graph](super::canonical), its external data when the weights are many bytes,
 //!   and the small files beside it.
 //! - The folder is written under a temporary name beside its place and renamed at the end: a failed
@@ -12,7 +13,7 @@
 use super::canonical::{self, Canonical, Part, Precision, Slot};
 use super::hf::Checkpoint;
 use super::onnx::*;
-use super::{BaseError, Config};
+use super::{BaseError, Config, Weight};
 use half::f16;
 use prost::Message;
 use std::fs::{self, File};
@@ -64,29 +65,49 @@ pub struct ExportReport {
     pub files: Vec<String>,
 }
 
-/// Writes `model_dir` from the Hugging Face folder `hf_dir`.
+/// Writes `model_dir` from the Hugging Face folder or the GGUF file `source`.
 /// # Errors
-/// What reading the folder finds wrong; [`BaseError::Occupied`] when `model_dir` holds something;
+/// What reading the source finds wrong; [`BaseError::Occupied`] when `model_dir` holds something;
 /// [`BaseError::Write`]. Nothing is left behind and nothing that was there is changed.
 pub fn export(
-    hf_dir: &Path,
+    source: &Path,
     model_dir: &Path,
     options: ExportOptions,
 ) -> Result<ExportReport, BaseError> {
-    let config = super::read_config(hf_dir)?;
-    let checkpoint = Checkpoint::open(hf_dir, &config)?;
-    let partial = Partial::beside(model_dir)?;
-    let mut files = vec!["config.json", "tokenizer.json"];
-    files.extend(COMPANIONS.into_iter().filter(|file| hf_dir.join(file).exists()));
-    for file in &files {
-        let path = hf_dir.join(file);
+    #[cfg(feature = "engine")]
+    if source.is_file() {
+        let gguf = super::gguf::Gguf::open(source)?;
+        return write(model_dir, gguf.config(), gguf.files(), options, |name| gguf.weight(name));
+    }
+    let config = super::read_config(source)?;
+    let checkpoint = Checkpoint::open(source, &config)?;
+    let companions = COMPANIONS.into_iter().filter(|file| source.join(file).exists());
+    let mut files = Vec::new();
+    for file in ["config.json", "tokenizer.json"].into_iter().chain(companions) {
+        let path = source.join(file);
         let bytes = fs::read(&path).map_err(|source| BaseError::Read { path, source })?;
+        files.push((file, bytes));
+    }
+    write(model_dir, &config, &files, options, |name| checkpoint.weight(name))
+}
+
+/// Writes `model_dir` from its small files and a way to any weight.
+fn write(
+    model_dir: &Path,
+    config: &Config,
+    small: &[(&'static str, Vec<u8>)],
+    options: ExportOptions,
+    weight: impl Fn(&str) -> Result<Weight, BaseError>,
+) -> Result<ExportReport, BaseError> {
+    let partial = Partial::beside(model_dir)?;
+    for (file, bytes) in small {
         let mut copy = Sink::create(partial.path.join(file))?;
-        copy.write(&bytes)?;
+        copy.write(bytes)?;
         copy.finish()?;
     }
-    let plan = Plan::new(&config, options);
-    plan.write(&partial.path, &checkpoint)?;
+    let plan = Plan::new(config, options);
+    plan.write(&partial.path, weight)?;
+    let mut files: Vec<&str> = small.iter().map(|(file, _)| *file).collect();
     files.push("model.onnx");
     files.extend(plan.external.then_some(EXTERNAL));
     partial.publish(model_dir)?;
@@ -134,7 +155,11 @@ impl Plan {
     ///
     /// Protobuf wants the length of a message before its bytes. All lengths follow from the shapes,
     /// so the file is written front to back with one weight in memory.
-    fn write(&self, dir: &Path, checkpoint: &Checkpoint) -> Result<(), BaseError> {
+    fn write(
+        &self,
+        dir: &Path,
+        weight: impl Fn(&str) -> Result<Weight, BaseError>,
+    ) -> Result<(), BaseError> {
         let heads = self.heads();
         let fields = heads.iter().zip(&self.slots).map(|(head, slot)| self.field(head, slot).0);
         let graph_bytes = self.graph.len() as u64 + fields.sum::<u64>();
@@ -147,8 +172,7 @@ impl Plan {
             false => None,
         };
         for (head, slot) in heads.iter().zip(&self.slots) {
-            let values = checkpoint.weight(&slot.name)?.data;
-            let values = encode(slot, &values)?;
+            let values = encode(slot, &weight(&slot.name)?.data)?;
             file.write(&self.field(head, slot).1)?;
             file.write(head)?;
             match &mut data {

@@ -15,6 +15,7 @@ pub mod error;
 pub mod export;
 mod fields;
 pub mod foreign;
+pub mod gguf;
 pub mod hf;
 pub mod onnx;
 pub mod publish;
@@ -189,6 +190,9 @@ impl Base {
 
 /// The configuration of a Hugging Face folder or a model folder.
 pub fn read_config(dir: &Path) -> Result<Config, BaseError> {
+    if dir.is_file() && gguf::is_gguf(dir) {
+        return Err(BaseError::GgufAsFolder { path: dir.to_owned() });
+    }
     let path = dir.join("config.json");
     let config =
         std::fs::read_to_string(&path).map_err(|source| BaseError::Read { path, source })?;

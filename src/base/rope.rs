@@ -65,7 +65,7 @@ impl Rope {
     }
 
     /// Turns per position of each pair of channels, `[head_dim / 2]`.
-    fn frequencies(&self, head_dim: usize) -> Vec<f32> {
+    pub(super) fn frequencies(&self, head_dim: usize) -> Vec<f32> {
         let plain = (0..head_dim / 2).map(|pair| {
             let exponent = (2 * pair) as f32 / head_dim as f32;
             1.0 / f64::from(self.theta as f32).powf(f64::from(exponent)) as f32

@@ -1,4 +1,4 @@
-//! `sapwood export`: a Hugging Face folder becomes a model folder.
+//! `sapwood export`: a Hugging Face folder or a GGUF file becomes a model folder.
 
 use super::args::Export;
 use super::console::{Console, bytes};
@@ -13,7 +13,7 @@ pub(crate) fn run(args: &Export, console: &Console) -> anyhow::Result<()> {
         Precision::F16 => base::Precision::F16,
     };
     let options = ExportOptions { dtype, ..ExportOptions::default() };
-    let report = base::export(&args.hf_dir, &args.model_dir, options)?;
+    let report = base::export(&args.source, &args.model_dir, options)?;
     let value = json!({
         "event": "exported",
         "parameters": report.parameters,

@@ -16,6 +16,8 @@ struct Golden {
     ids: Array2<u32>,
     logits: Array3<f32>,
     hidden: Array4<f32>,
+    /// What llama.cpp said, where it was asked.
+    llama: Option<Array3<f32>>,
 }
 
 impl Golden {
@@ -40,6 +42,10 @@ impl Golden {
             ids: ids.into_dimensionality().unwrap(),
             logits: floats("logits").into_dimensionality().unwrap(),
             hidden: floats("hidden").into_dimensionality().unwrap(),
+            llama: file
+                .tensor("llama")
+                .is_ok()
+                .then(|| floats("llama").into_dimensionality().unwrap()),
         }
     }
 }
@@ -104,6 +110,32 @@ fn files_of_other_exporters_give_the_logits_of_transformers() {
     }
     assert!(hashes[..4].iter().all(|hash| *hash == hashes[0]), "four exports of one base");
     assert!(hashes[4..].iter().all(|hash| *hash != hashes[0]), "other weights");
+}
+
+/// Goal: a base exported from a GGUF file computes what transformers makes of the numbers that the package
+/// gguf widened, and what llama.cpp computes, as far as llama.cpp keeps f32.
+/// Oracle: `tools/golden/gguf_files.py`, which prints how far the two are from each other.
+#[test]
+fn a_base_of_a_gguf_file_gives_the_logits_of_transformers_and_llama_cpp() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/gguf");
+    for (name, near) in [
+        ("smollm2", 1e-4),
+        ("llama3", 1e-4),
+        ("llama_linear", 1e-4),
+        // llama.cpp rounds what goes into a product to f16, to bf16, and to 8 bits.
+        ("qwen2", 5e-3),
+        ("head_dim", 5e-2),
+        ("quantised", 5e-2),
+    ] {
+        let (folder, out) = (folder.join(name), TempDir::new().unwrap());
+        let model = out.path().join("model");
+        crate::base::export(&folder.join("model.gguf"), &model, ExportOptions::default()).unwrap();
+        let (base, golden) = (Base::open(&model).unwrap(), Golden::read(&folder));
+        follows(name, &base, &golden, 1e-4);
+        let logits = Whole::load(&base, 2).unwrap().logits(&golden.ids).unwrap();
+        let difference = relative_difference(&logits, &golden.llama.unwrap());
+        assert!(difference < near, "{name}, llama.cpp: off by {difference:e}");
+    }
 }
 
 #[test]
