@@ -16,6 +16,7 @@ pub mod config;
 pub mod cursor;
 pub mod fleet;
 pub mod frames;
+pub mod gguf;
 pub mod inbox;
 pub mod manifest;
 pub mod onnx;
@@ -32,7 +33,7 @@ pub type Seed = (&'static str, Vec<u8>);
 pub type Target = (&'static str, Check, fn() -> Vec<Seed>);
 
 /// Every way in.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     ("adapter", adapter::check, adapter::seeds),
     ("bodies", bodies::check, bodies::seeds),
     ("config", config::check, config::seeds),
@@ -42,6 +43,7 @@ pub const TARGETS: [Target; 14] = [
     ("fleet_statement", fleet::statement, fleet::statement_seeds),
     ("fleet_trust", fleet::trusted, fleet::trust_seeds),
     ("fleet_update", fleet::update, fleet::update_seeds),
+    ("gguf", gguf::check, gguf::seeds),
     ("inbox", inbox::check, inbox::seeds),
     ("manifest", manifest::check, manifest::seeds),
     ("onnx", onnx::check, onnx::seeds),
