@@ -1,8 +1,8 @@
 //! One line of JSON to one example, told apart by its keys; keys beyond those are passed over.
 
-use super::{Choice, Example, IntakeError, LineProblem, Message};
+use super::json::{Json, Object, field, string};
+use super::{Choice, Example, IntakeError, LineProblem, talk};
 use crate::settings::LINE_BYTES_MAX;
-use serde_json::{Map, Value};
 
 /// Every line of a JSON-lines text; blank lines count but mean nothing.
 ///
@@ -20,6 +20,8 @@ pub(super) fn each<T>(
 ) -> Result<Vec<T>, IntakeError> {
     let mut kept = Vec::new();
     for (index, line) in text.lines().enumerate() {
+        // Files that were joined have a mark each.
+        let line = line.trim_start_matches('\u{feff}');
         if line.trim().is_empty() {
             continue;
         }
@@ -34,44 +36,43 @@ fn example(line: &str) -> Result<Example, LineProblem> {
     if line.len() as u64 > LINE_BYTES_MAX {
         return Err(LineProblem::Long { bytes: line.len() });
     }
-    let object: Map<String, Value> = serde_json::from_str(line)?;
-    let has = |key: &str| object.contains_key(key);
+    example_of(&serde_json::from_str(line)?)
+}
+
+/// The example that an object is, told by its keys.
+pub(super) fn example_of(object: &Object) -> Result<Example, LineProblem> {
+    let has = |key: &str| object.has(key);
     if has("messages") {
-        return messages(&object);
+        return talk::messages(object).map(Example::Messages);
+    }
+    if has("conversations") {
+        return talk::conversations(object).map(Example::Messages);
     }
     if has("prompt") && has("choices") && has("answer") {
-        return choice(&object);
+        return choice(object);
     }
     if has("prompt") && has("completion") {
-        let (prompt, completion) = (string(&object, "prompt")?, string(&object, "completion")?);
+        let (prompt, completion) = (string(object, "prompt")?, string(object, "completion")?);
         return Ok(Example::Completion { prompt, completion });
     }
     if has("text") {
-        return Ok(Example::Text(string(&object, "text")?));
+        return Ok(Example::Text(string(object, "text")?));
     }
-    let mut found = object.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    if has("instruction") && has("output") {
+        return talk::instruction(object).map(Example::Messages);
+    }
+    let mut names: Vec<&str> = object.0.iter().map(|(key, _)| key.as_str()).collect();
+    names.sort_unstable();
+    let mut found = names.join(", ");
     if found.is_empty() {
         "none".clone_into(&mut found);
     }
     Err(LineProblem::Keys { found })
 }
 
-fn messages(object: &Map<String, Value>) -> Result<Example, LineProblem> {
-    let expected = "a list of objects with role and content, at least one";
-    let list = object.get("messages").and_then(Value::as_array).filter(|list| !list.is_empty());
-    let Some(list) = list else { return Err(field(object, "messages", expected)) };
-    let message = |value: &Value| {
-        let Some(turn) = value.as_object() else {
-            return Err(field(object, "messages", expected));
-        };
-        Ok(Message { role: string(turn, "role")?, content: string(turn, "content")? })
-    };
-    list.iter().map(message).collect::<Result<_, _>>().map(Example::Messages)
-}
-
-fn choice(object: &Map<String, Value>) -> Result<Example, LineProblem> {
+fn choice(object: &Object) -> Result<Example, LineProblem> {
     let expected = "a list of at least two strings, none empty";
-    let strings = object.get("choices").and_then(Value::as_array).and_then(|list| {
+    let strings = object.get("choices").and_then(Json::as_array).and_then(|list| {
         list.iter().map(|value| value.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
     });
     let Some(choices) =
@@ -80,9 +81,9 @@ fn choice(object: &Map<String, Value>) -> Result<Example, LineProblem> {
         return Err(field(object, "choices", expected));
     };
     let answer = match object.get("answer") {
-        Some(Value::String(text)) => choices.iter().position(|choice| choice == text),
-        Some(value) => value.as_u64().and_then(|index| usize::try_from(index).ok()),
-        None => None,
+        Some(Json::String(text)) => choices.iter().position(|choice| choice == text),
+        Some(Json::Number(number)) => number.as_u64().and_then(|at| usize::try_from(at).ok()),
+        _ => None,
     };
     let Some(answer) = answer.filter(|&answer| answer < choices.len()) else {
         return Err(field(object, "answer", "the index of a choice, from 0, or its text"));
@@ -90,23 +91,10 @@ fn choice(object: &Map<String, Value>) -> Result<Example, LineProblem> {
     Ok(Example::Choice(Choice { prompt: string(object, "prompt")?, choices, answer }))
 }
 
-fn string(object: &Map<String, Value>, key: &'static str) -> Result<String, LineProblem> {
-    match object.get(key) {
-        Some(Value::String(text)) => Ok(text.clone()),
-        _ => Err(field(object, key, "a string")),
-    }
-}
-
-fn field(object: &Map<String, Value>, key: &'static str, expected: &'static str) -> LineProblem {
-    let got = object.get(key).map_or_else(|| "nothing".to_owned(), ToString::to_string);
-    let short: String = got.chars().take(60).collect();
-    let got = if short.len() < got.len() { format!("{short}...") } else { short };
-    LineProblem::Field { key, expected, got }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::intake::{Talk, Turn};
 
     fn refusal(text: &str) -> String {
         examples(text, "a.jsonl").map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
@@ -123,8 +111,8 @@ mod tests {
         let got = examples(text, "a.jsonl")?;
         assert_eq!(got[0], Example::Text("a".into()));
         assert_eq!(got[1], Example::Completion { prompt: "b".into(), completion: "c".into() });
-        let turn = Message { role: "user".into(), content: "d".into() };
-        assert_eq!(got[2], Example::Messages(vec![turn]));
+        let turns = vec![Turn::plain("user", "d")];
+        assert_eq!(got[2], Example::Messages(Talk { turns, ..Talk::default() }));
         for (index, right) in [(3, 1), (4, 0)] {
             assert!(matches!(&got[index], Example::Choice(choice) if choice.answer == right));
         }

@@ -1,24 +1,37 @@
 //! Intake: files and lines of any origin become [`Example`]s, split into train, valid and test.
 //!
-//! A text file is one document; a JSON-lines file gives one example a line, told apart by its keys.
-//! - In: a folder with `train.*`, `valid.*` and `test.*` (`.jsonl`, `.txt` or `.md`), any other folder of
-//!   text files, one file, or a reader. Out: a [`Dataset`].
+//! A text file is one document; of JSON lines a line is an example, of a JSON array an item, of a table
+//! (`.csv`, `.tsv`) a row, told apart by their keys.
+//! - In: a folder with `train.*`, `valid.*` and `test.*`, any other folder of text files, one file, or a
+//!   reader. Out: a [`Dataset`].
 //! - Never here: tokens, network, writing. Files are only read.
 //! - Invariant: the same files give the same examples in the same order, and the same hash. No text is
 //!   lost: what is held out and what is learned add up to what was read.
 
-mod files;
+mod json;
+mod talk;
+
 mod lines;
 mod sample;
+
+mod bytes;
+mod formats;
+
+mod files;
 mod split;
 
 use crate::settings::{FILE_BYTES_MAX, FILES_MAX, FOLDER_DEPTH_MAX, LINE_BYTES_MAX};
+use files::Parts;
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
-pub use files::{open, read};
+pub use files::{open, open_whole, read, read_whole};
+pub use formats::Kind;
+pub use json::{Json, Object};
 pub use lines::examples as lines;
 pub use sample::{Sample, samples};
+pub use talk::{Talk, Turn};
 
 /// One thing to learn from or to be judged by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,12 +46,12 @@ pub enum Example {
         completion: String,
     },
     /// A conversation, for the model's chat template.
-    Messages(Vec<Message>),
+    Messages(Talk),
     /// A prompt with several endings; the right one is learned, all are scored by `eval`.
     Choice(Choice),
 }
 
-/// One turn of a conversation.
+/// One turn of a conversation that has nothing but text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// `system`, `user`, `assistant`, or what the chat template knows.
@@ -70,7 +83,7 @@ pub enum HeldOut {
         /// Their UTF-8 bytes.
         bytes: usize,
     },
-    /// There was only one example, or none, and it does not divide.
+    /// There was only one example, or none, and it does not divide; or nothing was to be held out.
     None,
 }
 
@@ -87,8 +100,45 @@ pub struct Dataset {
     pub held_out: HeldOut,
     /// What of a folder was passed over.
     pub skipped: Vec<Skipped>,
+    /// What was read.
+    pub sources: Vec<Source>,
     /// BLAKE3 of all examples in order: a job resumes on the data it began with.
     pub hash: [u8; 32],
+}
+
+/// What a file is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// To learn from.
+    Train,
+    /// Held out.
+    Valid,
+    /// Held out for the final word.
+    Test,
+}
+
+impl Part {
+    /// As it is named in reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Valid => "valid",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// A file that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// What it is for.
+    pub part: Part,
+    /// What it holds.
+    pub kind: Kind,
+    /// How many examples.
+    pub examples: usize,
 }
 
 /// A file or folder that was passed over.
@@ -152,6 +202,43 @@ pub enum IntakeError {
         /// The other.
         second: String,
     },
+    /// A file of columns.
+    #[error(
+        "data {name}: {ending} is not read: expected text, JSON lines, a JSON array or a table; pandas' \
+         read_{ending} and to_json(orient=\"records\", lines=True) write JSON lines"
+    )]
+    Foreign {
+        /// Path of it.
+        name: String,
+        /// Its ending.
+        ending: String,
+    },
+    /// Not an array.
+    #[error("data {name} is no JSON array of objects, no object and no JSON lines: {source}")]
+    Array {
+        /// Path of it.
+        name: String,
+        /// Where it breaks.
+        source: serde_json::Error,
+    },
+    /// A broken item of an array.
+    #[error("data {name}, item {item}: {problem}")]
+    Item {
+        /// Path of the file.
+        name: String,
+        /// Number of the item, from 1.
+        item: usize,
+        /// What is wrong with it.
+        problem: LineProblem,
+    },
+    /// Not a table.
+    #[error("data {name} is no table: {source}")]
+    Table {
+        /// Path of it.
+        name: String,
+        /// Where it breaks.
+        source: csv::Error,
+    },
     /// A broken line of a JSON-lines file.
     #[error("data {name}, line {line}: {problem}")]
     Line {
@@ -172,7 +259,8 @@ pub enum LineProblem {
     Json(#[from] serde_json::Error),
     /// JSON, but not of a known kind.
     #[error(
-        "expected keys text; prompt, completion; prompt, choices, answer; or messages; got {found}"
+        "expected keys text; prompt, completion; prompt, choices, answer; messages; conversations; or \
+         instruction, output; got {found}"
     )]
     Keys {
         /// The keys there are.
@@ -203,16 +291,13 @@ fn in_line(error: &serde_json::Error) -> String {
 
 impl Example {
     /// Its strings in a fixed order: what is hashed, and what counts as its size.
-    fn parts(&self) -> Vec<&str> {
+    fn parts(&self) -> Vec<Cow<'_, str>> {
         match self {
-            Self::Text(text) => vec![text],
-            Self::Completion { prompt, completion } => vec![prompt, completion],
-            Self::Messages(messages) => messages
-                .iter()
-                .flat_map(|message| [message.role.as_str(), message.content.as_str()])
-                .collect(),
+            Self::Text(text) => vec![text.into()],
+            Self::Completion { prompt, completion } => vec![prompt.into(), completion.into()],
+            Self::Messages(talk) => talk.parts(),
             Self::Choice(choice) => {
-                std::iter::once(&choice.prompt).chain(&choice.choices).map(String::as_str).collect()
+                std::iter::once(&choice.prompt).chain(&choice.choices).map(Cow::from).collect()
             }
         }
     }
@@ -250,26 +335,37 @@ impl Example {
 impl Dataset {
     /// What came from elsewhere than files: its end is held out.
     pub fn of_examples(examples: Vec<Example>) -> Self {
-        Self::of(examples, None, Vec::new(), Vec::new())
+        Self::of(Parts { train: examples, ..Parts::default() })
     }
 
     /// Splits where no `valid` is given, and hashes.
-    fn of(
-        mut train: Vec<Example>,
-        valid: Option<Vec<Example>>,
-        test: Vec<Example>,
-        skipped: Vec<Skipped>,
-    ) -> Self {
-        let (valid, held_out) = match valid {
-            Some(valid) => (valid, HeldOut::Given),
-            None => split::hold_out(&mut train),
+    fn of(mut parts: Parts) -> Self {
+        let held_out = match parts.valid.is_some() {
+            true => HeldOut::Given,
+            false => {
+                let (valid, held_out) = split::hold_out(&mut parts.train);
+                parts.valid = Some(valid);
+                held_out
+            }
         };
+        Self::hashed(parts, held_out)
+    }
+
+    /// As it was read, and hashed.
+    fn whole(parts: Parts) -> Self {
+        let held_out = if parts.valid.is_some() { HeldOut::Given } else { HeldOut::None };
+        Self::hashed(parts, held_out)
+    }
+
+    fn hashed(parts: Parts, held_out: HeldOut) -> Self {
+        let Parts { train, valid, test, skipped, sources } = parts;
+        let valid = valid.unwrap_or_default();
         let mut hasher = blake3::Hasher::new();
         for examples in [&train, &valid, &test] {
             hasher.update(&(examples.len() as u64).to_le_bytes());
             examples.iter().for_each(|example| example.hash(&mut hasher));
         }
         let hash = *hasher.finalize().as_bytes();
-        Self { train, valid, test, held_out, skipped, hash }
+        Self { train, valid, test, held_out, skipped, sources, hash }
     }
 }

@@ -8,8 +8,9 @@
 
 use super::{Coded, Example, TokeniseError, Tokeniser};
 use crate::block::Block;
-use crate::intake::{Choice, Message};
+use crate::intake::{Choice, Talk};
 use std::fmt;
+use std::ops::Range;
 
 /// The blocks of some examples and what became of the rest.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +38,7 @@ pub struct Report {
     pub tokens_dropped: usize,
     /// Examples without a label, left out.
     pub examples_unlabelled: usize,
-    /// Turns of the assistant that the chat template hides, not learned.
+    /// Turns of the assistant that the chat template leaves out, not learned.
     pub turns_lost: usize,
 }
 
@@ -97,7 +98,7 @@ impl fmt::Display for Warning {
             }
             Self::TurnsLost { turns } => write!(
                 to,
-                "the chat template rewrites earlier turns: {turns} of the assistant are not learned"
+                "the chat template leaves turns out: {turns} of the assistant are not learned"
             ),
         }
     }
@@ -122,6 +123,15 @@ impl Report {
         }
         warnings
     }
+}
+
+/// A piece of an example as a job sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Its text, special tokens by their names.
+    pub text: String,
+    /// Whether its tokens are labels.
+    pub is_learned: bool,
 }
 
 /// A sample before it is a block: tokens, whether each is a label, and the bytes it stands for.
@@ -176,7 +186,7 @@ impl Tokeniser {
     ) -> Result<Blocks, TokeniseError> {
         self.check_room(tokens_max)?;
         let mut made = Blocks::default();
-        for example in examples {
+        for (index, example) in examples.iter().enumerate() {
             match example {
                 Example::Text(text) => self.document(text, tokens_max, domain, &mut made)?,
                 Example::Completion { prompt, completion } => {
@@ -188,8 +198,14 @@ impl Tokeniser {
                     let sample = self.completion(prompt, answer, mask_prompt)?;
                     made.cut(sample, tokens_max, domain);
                 }
-                Example::Messages(messages) => {
-                    let (sample, lost) = self.conversation(messages, mask_prompt)?;
+                Example::Messages(talk) => {
+                    let made_of = self.conversation(talk, mask_prompt);
+                    let (sample, lost) = made_of.map_err(|source| match source {
+                        TokeniseError::NoTemplate => source,
+                        source => {
+                            TokeniseError::Example { number: index + 1, source: source.into() }
+                        }
+                    })?;
                     made.report.turns_lost += lost;
                     made.cut(sample, tokens_max, domain);
                 }
@@ -207,6 +223,43 @@ impl Tokeniser {
             return Err(TokeniseError::NothingTrainable { examples: examples.len(), hint });
         }
         Ok(made)
+    }
+
+    /// An example as its first block has it, in pieces of what is learned and what is not.
+    ///
+    /// # Errors
+    /// As [`Tokeniser::blocks`], but that an example without a label is shown.
+    pub fn pieces(
+        &self,
+        example: &Example,
+        tokens_max: usize,
+        mask_prompt: bool,
+    ) -> Result<Vec<Piece>, TokeniseError> {
+        let made = match self.blocks(std::slice::from_ref(example), tokens_max, mask_prompt, 0) {
+            Err(TokeniseError::NothingTrainable { .. }) => {
+                let made = self.blocks(std::slice::from_ref(example), tokens_max, false, 0)?;
+                let blocks = made.blocks.into_iter();
+                let silent =
+                    blocks.map(|block| Block { learn: vec![false; block.learn.len()], ..block });
+                Blocks { blocks: silent.collect(), ..Blocks::default() }
+            }
+            made => made?,
+        };
+        let Some(block) = made.blocks.first() else { return Ok(Vec::new()) };
+        let decode = |ids: &[u32]| self.tokenizer.decode(ids, false).map_err(TokeniseError::Text);
+        let (mut pieces, mut from, mut before) = (Vec::new(), 0, String::new());
+        for run in block.learn.chunk_by(|one, next| one == next) {
+            let to = from + run.len();
+            // A decoder may write a token otherwise where a text begins: a piece is what it adds.
+            let through = decode(&block.tokens[..to])?;
+            let text = match through.strip_prefix(before.as_str()) {
+                Some(text) => text.to_owned(),
+                None => decode(&block.tokens[from..to])?,
+            };
+            pieces.push(Piece { text, is_learned: run.first().is_some_and(|learn| *learn) });
+            (from, before) = (to, through);
+        }
+        Ok(pieces)
     }
 
     /// One block for each choice; only the choice itself is a label. Too long a prompt loses its start.
@@ -291,20 +344,24 @@ impl Tokeniser {
 
     fn conversation(
         &self,
-        messages: &[Message],
+        talk: &Talk,
         mask_prompt: bool,
     ) -> Result<(Sample, usize), TokeniseError> {
         let chat = self.chat.as_ref().ok_or(TokeniseError::NoTemplate)?;
-        let rendered = chat.answers(messages)?;
+        let rendered = chat.answers(talk, mask_prompt)?;
         let coded = self.code(&rendered.text)?;
         let mut sample = Sample::default();
         let mut start = 0;
         for (at, (&id, &end)) in coded.ids.iter().zip(&coded.ends).enumerate() {
-            let said = rendered.answers.iter().any(|span| start < span.end && end > span.start);
-            sample.push(id, !mask_prompt || said, coded.bytes(at));
+            let is_in = |span: &Range<usize>| start < span.end && end > span.start;
+            let is_learned = match mask_prompt {
+                true => rendered.answers.iter().any(is_in),
+                false => !rendered.silent.iter().any(is_in),
+            };
+            sample.push(id, is_learned, coded.bytes(at));
             start = end;
         }
-        Ok((sample, if mask_prompt { rendered.lost } else { 0 }))
+        Ok((sample, rendered.lost))
     }
 }
 

@@ -12,14 +12,14 @@ mod blocks;
 mod chat;
 mod stream;
 
-use crate::intake::{Example, Message};
+use crate::intake::{Example, Message, Talk};
 use crate::settings::SEGMENT_BYTES_MAX;
 use chat::Chat;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::{error, fs, io};
 
-pub use blocks::{Blocks, Report, Warning};
+pub use blocks::{Blocks, Piece, Report, Warning};
 pub use stream::TextStream;
 
 /// Why text cannot become blocks.
@@ -62,13 +62,54 @@ pub enum TokeniseError {
     Text(#[source] Box<dyn error::Error + Send + Sync>),
     /// Conversations, but no template for them.
     #[error(
-        "the data has messages, but the model folder has no chat template: expected chat_template \
+        "the data has conversations, but the model folder has no chat template: expected chat_template \
          in tokenizer_config.json, or chat_template.jinja"
     )]
     NoTemplate,
     /// The chat template cannot be read or refuses the conversation.
     #[error("chat template: {0}")]
     Template(#[from] minijinja::Error),
+    /// The chat template has no word for something of the conversation.
+    #[error(
+        "chat template: it does not read {what}, which the conversation has: expected a template that does, \
+         or data without it"
+    )]
+    Unread {
+        /// What would be left out.
+        what: &'static str,
+    },
+    /// What a turn says cannot be told from what stands around it.
+    #[error(
+        "chat template: turn {turn}, of role {role}, cannot be told from what stands around it in the \
+         rendered text, so that what is learned of it would be a guess: expected a template that marks it with \
+         {{% generation %}}, or data without --mask-prompt, weight and train"
+    )]
+    Hidden {
+        /// Number of the turn, from 1.
+        turn: usize,
+        /// Whose it is.
+        role: String,
+    },
+    /// A conversation with characters that mark places.
+    #[error(
+        "chat template: the conversation holds one of U+FDD0 to U+FDD4, which stand for no character and \
+         here for the borders of turns"
+    )]
+    Reserved,
+    /// A template that does something with the text in `generation`.
+    #[error(
+        "chat template: what it marks with {{% generation %}} is changed after it was marked, so that its \
+         place is not known"
+    )]
+    Marked,
+    /// An example that cannot become a block.
+    #[error("example {number}: {source}")]
+    Example {
+        /// Number of it, from 1.
+        number: usize,
+        /// Why.
+        source: Box<TokeniseError>,
+    },
     /// A block with no room for text.
     #[error("a block of {tokens} tokens has no room: expected at least {least}")]
     Room {
@@ -172,7 +213,16 @@ impl Tokeniser {
     /// [`TokeniseError::NoTemplate`] without a chat template, [`TokeniseError::Template`] when it refuses.
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, TokeniseError> {
         let chat = self.chat.as_ref().ok_or(TokeniseError::NoTemplate)?;
-        Ok(self.code(&chat.render(messages, true)?)?.ids)
+        Ok(self.code(&chat.render(&Talk::from(messages), true)?)?.ids)
+    }
+
+    /// Looks whether a conversation can be written as text to learn.
+    ///
+    /// # Errors
+    /// As [`Tokeniser::blocks`] for it, without a mask.
+    pub fn check_talk(&self, talk: &Talk) -> Result<(), TokeniseError> {
+        let chat = self.chat.as_ref().ok_or(TokeniseError::NoTemplate)?;
+        chat.answers(talk, false).map(|_| ())
     }
 
     /// Ids as text, special tokens left out.

@@ -170,8 +170,9 @@ fn a_masked_prompt_is_not_learned_and_the_end_is() {
 #[test]
 fn only_the_turns_of_the_assistant_are_learned_under_a_mask() {
     let turn = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
-    let talk = vec![turn("user", "ab"), turn("assistant", "cd"), turn("user", "e")];
-    let talk = [Example::Messages([talk, vec![turn("assistant", "fg")]].concat())];
+    let talk =
+        [turn("user", "ab"), turn("assistant", "cd"), turn("user", "e"), turn("assistant", "fg")];
+    let talk = [Example::Messages(Talk::from(&talk[..]))];
     let [tokeniser, _] = both();
     let masked = tokeniser.blocks(&talk, 100, true, 0).unwrap();
     assert_eq!(learned(&tokeniser, &masked.blocks[0]), "cd</s>fg</s>");
@@ -245,7 +246,8 @@ fn a_tokenizer_of_another_model_is_refused_with_both_sizes() {
 #[test]
 fn broken_folders_are_refused_by_file_and_messages_need_a_template() {
     let model = folder(&llama(), "</s>", None);
-    let talk = [Example::Messages(vec![Message { role: "user".into(), content: "a".into() }])];
+    let turn = Message { role: "user".into(), content: "a".into() };
+    let talk = [Example::Messages(Talk::from(&[turn][..]))];
     let plain = Tokeniser::open(model.path(), VOCAB).unwrap();
     assert!(matches!(plain.blocks(&talk, 8, false, 0), Err(TokeniseError::NoTemplate)));
     assert!(matches!(plain.blocks(&talk, 1, false, 0), Err(TokeniseError::Room { .. })));
@@ -331,7 +333,7 @@ fn ids_and_chats_are_those_of_transformers() {
         let messages: Vec<Message> = list.iter().map(message).collect();
         let prompt = conversation["add_generation_prompt"].as_bool().unwrap();
         let chat = tokeniser.chat.as_ref().unwrap();
-        let rendered = chat.render(&messages, prompt).unwrap();
+        let rendered = chat.render(&Talk::from(&messages[..]), prompt).unwrap();
         assert_eq!(rendered, text(conversation, "rendered"));
         assert_eq!(tokeniser.code(&rendered).unwrap().ids, ids(conversation), "{conversation}");
     }

@@ -208,8 +208,8 @@ impl Handle {
     /// Refuses what no job could tokenise: it would stand in the way of all that came with it.
     fn check(&self, samples: &[&Sample]) -> Result<(), InboxError> {
         for (index, sample) in samples.iter().enumerate() {
-            if let Example::Messages(messages) = sample.example() {
-                let checked = self.served.tokeniser.encode_chat(messages);
+            if let Example::Messages(talk) = sample.example() {
+                let checked = self.served.tokeniser.check_talk(talk);
                 checked.map_err(|source| InboxError::Sample {
                     number: index + 1,
                     source: Box::new(source),
