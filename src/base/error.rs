@@ -147,6 +147,23 @@ pub enum BaseError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A token without a row in the embedding.
+    #[error(
+        "{}: token {token:?} has id {id}, but the model has ids below {vocab}: expected a tokenizer of this \
+         model; a token that was added to it, such as one to pad with, needs its row in the embedding \
+         (resize_token_embeddings), or has to be taken out of tokenizer.json",
+        path.display()
+    )]
+    Token {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// The token with the highest id.
+        token: String,
+        /// Its id.
+        id: u64,
+        /// Vocabulary size of the model.
+        vocab: usize,
+    },
     /// A file is bigger than its format allows or than we accept.
     #[error("{} has {got} bytes, expected at most {limit}; a bigger model keeps its weights in external data: {EXPORT_HINT}", path.display())]
     TooBig {

@@ -13,7 +13,7 @@
 use super::canonical::{self, Canonical, Part, Precision, Slot};
 use super::hf::Checkpoint;
 use super::onnx::*;
-use super::{BaseError, Config, Weight};
+use super::{BaseError, Config, Weight, tokens};
 use half::f16;
 use prost::Message;
 use std::fs::{self, File};
@@ -99,6 +99,9 @@ fn write(
     options: ExportOptions,
     weight: impl Fn(&str) -> Result<Weight, BaseError>,
 ) -> Result<ExportReport, BaseError> {
+    for (file, bytes) in small.iter().filter(|(file, _)| *file == "tokenizer.json") {
+        tokens::check(Path::new(file), bytes, config.vocab)?;
+    }
     let partial = Partial::beside(model_dir)?;
     for (file, bytes) in small {
         let mut copy = Sink::create(partial.path.join(file))?;
@@ -288,10 +291,13 @@ impl Sink {
 /// The folder under its temporary name; removed unless it is published.
 pub(super) struct Partial {
     pub(super) path: PathBuf,
+    /// Folders above it that were made for it, the outermost first.
+    parents: Vec<PathBuf>,
 }
 
 impl Partial {
-    /// A new folder in the same parent, so that the rename stays on one file system.
+    /// A new folder in the same parent, which is made where it is missing, so that the rename stays on one
+    /// file system.
     pub(super) fn beside(model_dir: &Path) -> Result<Self, BaseError> {
         let occupied = || BaseError::Occupied { path: model_dir.to_owned() };
         let name = model_dir.file_name().ok_or_else(occupied)?.to_string_lossy();
@@ -301,9 +307,18 @@ impl Partial {
             _ => return Err(occupied()),
         }
         let path = model_dir.with_file_name(format!(".{name}.{}.partial", std::process::id()));
-        match fs::create_dir(&path) {
-            Ok(()) => Ok(Self { path }),
-            Err(source) => Err(BaseError::Write { path, source }),
+        // What is made by then goes again when anything fails.
+        let mut partial = Self { path, parents: Vec::new() };
+        let missing = |parent: &&Path| !parent.as_os_str().is_empty() && !parent.exists();
+        let parents: Vec<&Path> = model_dir.ancestors().skip(1).take_while(missing).collect();
+        for parent in parents.into_iter().rev() {
+            let failed = |source| BaseError::Write { path: parent.to_owned(), source };
+            fs::create_dir(parent).map_err(failed)?;
+            partial.parents.push(parent.to_owned());
+        }
+        match fs::create_dir(&partial.path) {
+            Ok(()) => Ok(partial),
+            Err(source) => Err(BaseError::Write { path: partial.path.clone(), source }),
         }
     }
 
@@ -322,5 +337,9 @@ impl Drop for Partial {
     fn drop(&mut self) {
         // After a rename there is nothing left to remove, and a failed export has its own error.
         let _gone = fs::remove_dir_all(&self.path);
+        // Only empty ones can be removed this way.
+        for parent in self.parents.iter().rev() {
+            let _gone = fs::remove_dir(parent);
+        }
     }
 }

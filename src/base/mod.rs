@@ -21,6 +21,7 @@ pub mod onnx;
 pub mod publish;
 mod rope;
 mod stamp;
+mod tokens;
 
 pub use canonical::Precision;
 pub use config::{Config, Family};
