@@ -31,6 +31,8 @@ const LOCK_TRIES: usize = 10;
 const LOCK_WAIT: Duration = Duration::from_millis(100);
 /// The state folder when nobody names one.
 const STATE: &str = "sapwood-state";
+/// Most passes over the data that one may ask for.
+const EPOCHS_MAX: f64 = 10_000.0;
 /// What lies in an adapter's folder, and may be replaced by another.
 const ADAPTER_FILES: [&str; 3] = [CONFIG_FILE, TENSORS_FILE, META_FILE];
 /// What lies in a state folder before anything was kept in it.
@@ -43,6 +45,7 @@ pub(crate) fn run(args: &Adapt, console: &mut Console) -> anyhow::Result<()> {
     let wishes = super::wishes(&args.learn, Reader::Adapt)?;
     let settings = Settings::default().merge(wishes.clone().together()?);
     settings.check()?;
+    check_epochs(args.epochs)?;
     host::bind_threads(settings.threads, console)?;
     let model = chosen::model(settings.model.as_ref())?;
     let data = settings.data.as_deref().context("--data is missing: a folder, a file, or `-`")?;
@@ -68,7 +71,7 @@ fn learn(
     let adapter_path = settings.adapter_path.as_deref();
     let base = Base::open(model)?;
     let config = base.config().clone();
-    let plan = Plan::new(&config, state, wishes, settings.resume)?;
+    let plan = Plan::new(&config, state, wishes, settings.resume)?.passes(args.epochs);
     config.check_length(plan.settings().max_seq_length)?;
     let tokeniser = Tokeniser::open(model, config.vocab)?;
     for warning in tokeniser.warnings() {
@@ -110,6 +113,16 @@ fn learn(
         }
     }
     Ok(())
+}
+
+/// Passes over the data are some.
+fn check_epochs(epochs: Option<f64>) -> anyhow::Result<()> {
+    match epochs {
+        Some(epochs) if !(epochs > 0.0 && epochs <= EPOCHS_MAX) => {
+            anyhow::bail!("--epochs: expected more than 0 and at most {EPOCHS_MAX}, got {epochs}")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses to start where a job was interrupted and nobody said what becomes of it.
@@ -237,27 +250,24 @@ pub(crate) fn material(
     console: &Console,
 ) -> anyhow::Result<Material> {
     chosen::tell_skipped(dataset, console)?;
-    let blocks = |examples: &[intake::Example]| -> anyhow::Result<Vec<Block>> {
-        match examples {
-            [] => Ok(Vec::new()),
-            _ => chosen::blocks(tokeniser, examples, settings, 0, |text| console.warn(text)),
+    let blocks = |examples: &[intake::Example], part: &str| -> anyhow::Result<Vec<Block>> {
+        if examples.is_empty() {
+            return Ok(Vec::new());
         }
+        let warn = |text: &str| console.warn(&format!("{part}: {text}"));
+        Ok(chosen::part(tokeniser, examples, settings, part, warn)?.blocks)
     };
-    let held_out = if dataset.valid.is_empty() { &dataset.test } else { &dataset.valid };
-    anyhow::ensure!(
-        !held_out.is_empty(),
-        "{name} has one example only: the gate needs text that is held out (a valid.jsonl, or more examples)"
-    );
+    let (held_out, words) = chosen::held_out(dataset, &name)?;
     let general = match general {
         Some(path) => {
             let data = chosen::data(path)?;
-            blocks(&[data.train, data.valid, data.test].concat())?
+            blocks(&[data.train, data.valid, data.test].concat(), "general text")?
         }
         None => Vec::new(),
     };
     Ok(Material {
-        train: blocks(&dataset.train)?,
-        valid: blocks(held_out)?,
+        train: blocks(&dataset.train, "train")?,
+        valid: blocks(held_out, words)?,
         hash: dataset.hash,
         general,
         start: tokeniser.opening(),

@@ -4,9 +4,9 @@
 //! - Never here: any work.
 
 use super::flags::{Adapting, Flags, Streaming};
-use super::names::{Layout, Precision, SplitName, methods};
+use super::names::{Layout, Precision, SplitName, head_weights, methods};
 use clap::{Args, Parser, Subcommand};
-use sapwood::settings::{Device, Method};
+use sapwood::settings::{Device, HeadWeights, Method};
 use std::path::PathBuf;
 
 /// A language model that keeps learning on the device it runs on, without forgetting.
@@ -40,6 +40,9 @@ pub(crate) enum Action {
     Export(Export),
     /// Write an adapter in the layout of llama.cpp, mlx-lm or PEFT.
     Convert(Convert),
+    /// Look at data before it is learned.
+    #[command(subcommand)]
+    Data(Data),
     /// Look into the replay reservoir of a state folder.
     #[command(subcommand)]
     Replay(Replay),
@@ -83,6 +86,9 @@ pub(crate) struct Adapt {
     /// Name of the domain in reports; by default the data's file or folder name.
     #[arg(long)]
     pub domain: Option<String>,
+    /// Passes over the data, in place of --iters: steps enough to learn each block so often.
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["iters", "resume"])]
+    pub epochs: Option<f64>,
     /// Give a job up that was interrupted; --resume goes on with it.
     #[arg(long, conflicts_with = "resume")]
     pub discard: bool,
@@ -128,6 +134,9 @@ pub(crate) struct Eval {
     /// Score answers only, not prompts.
     #[arg(long)]
     pub mask_prompt: bool,
+    /// How the frozen linear weights are kept on the CPU, as `sapwood adapt` has it.
+    #[arg(long, value_parser = head_weights(), default_value = "auto")]
+    pub head_weights: HeadWeights,
 }
 
 /// `sapwood generate`
@@ -141,6 +150,9 @@ pub(crate) struct Generate {
     /// Put the prompt into the model's chat template.
     #[arg(long)]
     pub chat: bool,
+    /// What the system says first, in the model's chat template.
+    #[arg(long, requires = "chat")]
+    pub system: Option<String>,
     /// Most tokens to write.
     #[arg(long, default_value_t = 100)]
     pub max_tokens: usize,
@@ -309,6 +321,34 @@ pub(crate) struct Convert {
     /// How numbers are stored, for gguf.
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub dtype: Precision,
+}
+
+/// `sapwood data`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Data {
+    /// Say what a job would read and learn, show the first examples with what counts, and refuse what a
+    /// job would refuse.
+    Check(DataCheck),
+}
+
+/// `sapwood data check`
+#[derive(Debug, Args)]
+pub(crate) struct DataCheck {
+    /// Model folder: its tokenizer and its chat template.
+    #[arg(long)]
+    pub model: Option<PathBuf>,
+    /// The data: a folder, a file, or `-`.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Learn answers only, not prompts.
+    #[arg(long)]
+    pub mask_prompt: bool,
+    /// Most tokens T of a block; by default as a job has it.
+    #[arg(long)]
+    pub max_seq_length: Option<usize>,
+    /// Examples to show.
+    #[arg(long, default_value_t = 3)]
+    pub show: usize,
 }
 
 /// `sapwood replay`

@@ -13,7 +13,7 @@ use sapwood::learner::Engines;
 use sapwood::ports::Disk;
 use sapwood::settings::{MatmulPrecision, Settings};
 use sapwood::state::State;
-use sapwood::tokenise::Tokeniser;
+use sapwood::tokenise::{Blocks, Tokeniser};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,9 +24,42 @@ const TOLD_MAX: usize = 5;
 
 /// The model folder, which every command needs.
 pub(crate) fn model(given: Option<&PathBuf>) -> anyhow::Result<&Path> {
-    given
+    let model = given
         .map(PathBuf::as_path)
-        .context("--model is missing: the folder of a model (see `sapwood export`)")
+        .context("--model is missing: the folder of a model (see `sapwood export`)")?;
+    match foreign_model(model) {
+        None => Ok(model),
+        Some(what) => anyhow::bail!(
+            "--model {}: {what}, expected a model folder: `sapwood export SOURCE MODEL_DIR` makes one; \
+             nothing was started",
+            model.display()
+        ),
+    }
+}
+
+/// What a model is that somebody has, and that is no model folder.
+fn foreign_model(model: &Path) -> Option<&'static str> {
+    let is_gguf = model.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
+    if is_gguf {
+        return Some("it is a GGUF file");
+    }
+    if model.is_dir() {
+        let has = |name: &str| model.join(name).exists();
+        let is_hf = has("config.json") && !has("model.onnx");
+        let stored = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"];
+        return (is_hf && stored.iter().any(|name| has(name)))
+            .then_some("it is a Hugging Face folder");
+    }
+    // ORG/NAME, as the hub has it; a path that is missing is told as one.
+    let text = model.to_str()?;
+    let hub = text.strip_prefix("hf:").unwrap_or(text);
+    let is_name = |part: &str| {
+        let is_letter = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+        !part.is_empty() && !part.starts_with('.') && part.chars().all(is_letter)
+    };
+    let is_hub = hub.split('/').count() == 2 && hub.split('/').all(is_name);
+    let is_absent = !model.exists() && model.parent().is_none_or(|parent| !parent.exists());
+    (is_hub && is_absent).then_some("it is no folder here and reads as a name of the hub")
 }
 
 /// Data from a path, or from standard input when it is `-`.
@@ -37,12 +70,36 @@ pub(crate) fn data(path: &Path) -> anyhow::Result<Dataset> {
     })
 }
 
+/// The same with nothing held out that has no file of its own.
+pub(crate) fn whole(path: &Path) -> anyhow::Result<Dataset> {
+    Ok(match path.as_os_str() == "-" {
+        true => intake::read_whole(io::stdin().lock(), "standard input")?,
+        false => intake::open_whole(path)?,
+    })
+}
+
+/// What a job is judged by, and what that is called; refused where there is none.
+pub(crate) fn held_out<'d>(
+    data: &'d Dataset,
+    name: &str,
+) -> anyhow::Result<(&'d [intake::Example], &'static str)> {
+    let part = match (&data.valid[..], &data.test[..]) {
+        ([], test) => (test, "test"),
+        (valid, _) if data.held_out == intake::HeldOut::Given => (valid, "valid"),
+        (valid, _) => (valid, "the held-out end of the data"),
+    };
+    anyhow::ensure!(
+        !part.0.is_empty(),
+        "{name} has one example only: the gate needs text that is held out (a valid.jsonl, or more examples)"
+    );
+    Ok(part)
+}
+
 /// What is scored of data that nobody learns from: its test text, else its own validation text, else all.
 pub(crate) fn to_score(data: Dataset) -> Vec<intake::Example> {
     match (&data.test[..], &data.valid[..]) {
         ([], []) => data.train,
-        ([], _) if data.held_out == intake::HeldOut::Given => data.valid,
-        ([], valid) => [&data.train[..], valid].concat(),
+        ([], _) => data.valid,
         (test, _) => test.to_vec(),
     }
 }
@@ -163,6 +220,22 @@ pub(crate) fn blocks(
         warn(&warning.to_string())?;
     }
     Ok(made.blocks)
+}
+
+/// The same of a part of the data, whose name an error says.
+pub(crate) fn part(
+    tokeniser: &Tokeniser,
+    examples: &[intake::Example],
+    settings: &Settings,
+    name: &str,
+    mut warn: impl FnMut(&str) -> io::Result<()>,
+) -> anyhow::Result<Blocks> {
+    let made = tokeniser.blocks(examples, settings.max_seq_length, settings.mask_prompt, 0);
+    let made = made.with_context(|| name.to_owned())?;
+    for warning in made.report.warnings() {
+        warn(&warning.to_string())?;
+    }
+    Ok(made)
 }
 
 /// The tokenizer of a loaded model.

@@ -25,12 +25,14 @@ pub(crate) struct Console {
     json: bool,
     bar: Option<ProgressBar>,
     since: Instant,
+    /// Steps that were done at `since`.
+    steps: u64,
 }
 
 impl Console {
     /// A console for people, or with `json` for programs.
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, bar: None, since: Instant::now() }
+        Self { json, bar: None, since: Instant::now(), steps: 0 }
     }
 
     /// Whether a program reads.
@@ -82,8 +84,9 @@ impl Console {
                 self.begin(*step, *iters);
                 Ok(())
             }
-            Event::Step { step, tokens, .. } => {
+            Event::Step { step, iters, tokens, .. } => {
                 let seconds = self.since.elapsed().as_secs_f64();
+                let done = step.saturating_sub(std::mem::replace(&mut self.steps, *step));
                 self.since = Instant::now();
                 let text = progress(event, *tokens as f64 / seconds.max(1e-9));
                 match &self.bar {
@@ -92,7 +95,11 @@ impl Console {
                         bar.set_message(text);
                         Ok(())
                     }
-                    None => writeln!(io::stderr(), "{text}"),
+                    None => {
+                        let seconds = seconds / done.max(1) as f64;
+                        let left = left(seconds * iters.saturating_sub(*step) as f64);
+                        writeln!(io::stderr(), "{text} · {left} left")
+                    }
                 }
             }
             Event::Scores { step: 0, scores } if scores.iter().all(|s| s.text != Text::New) => {
@@ -134,6 +141,7 @@ impl Console {
 
     fn begin(&mut self, step: u64, iters: u64) {
         self.since = Instant::now();
+        self.steps = step;
         if !io::stderr().is_terminal() {
             return;
         }
@@ -156,6 +164,16 @@ impl Console {
 impl Drop for Console {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Seconds as a person reads them, as a bar shows them.
+fn left(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds.div_ceil(60)),
+        _ => format!("{}h {}m", seconds / 3_600, seconds % 3_600 / 60),
     }
 }
 

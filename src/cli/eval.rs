@@ -16,6 +16,7 @@ pub(crate) fn run(args: &Eval, console: &Console) -> anyhow::Result<()> {
     let model = chosen::model(args.choice.model.as_ref())?;
     let settings = sapwood::settings::Settings {
         mask_prompt: args.mask_prompt,
+        head_weights: args.head_weights,
         ..chosen::settings(&args.choice, args.max_seq_length)?
     };
     host::bind_threads(settings.threads, console)?;
@@ -24,7 +25,7 @@ pub(crate) fn run(args: &Eval, console: &Console) -> anyhow::Result<()> {
     let tokeniser = chosen::tokeniser(model, &engines)?;
     let adapter = chosen::adapter(&args.choice, &engines.base, console)?;
     if let Some(path) = &args.data {
-        let data = chosen::data(path)?;
+        let data = chosen::whole(path)?;
         chosen::tell_skipped(&data, console)?;
         let examples = chosen::to_score(data);
         let blocks =

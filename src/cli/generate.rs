@@ -20,8 +20,15 @@ pub(crate) fn run(args: &Generate, console: &Console) -> anyhow::Result<()> {
     let tokeniser = Tokeniser::open(model, base.config().vocab)?;
     let adapter = chosen::adapter(&args.choice, &base, console)?;
     let prompt = match args.chat {
-        true => tokeniser
-            .encode_chat(&[Message { role: "user".into(), content: args.prompt.clone() }])?,
+        true => {
+            let turn = |role: &str, content: &String| Message {
+                role: role.to_owned(),
+                content: content.clone(),
+            };
+            let system = args.system.iter().map(|system| turn("system", system));
+            let turns: Vec<Message> = system.chain([turn("user", &args.prompt)]).collect();
+            tokeniser.encode_chat(&turns)?
+        }
         false => tokeniser.encode(&args.prompt)?,
     };
     let place = Backend::open(args.choice.device)?;

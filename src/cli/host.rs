@@ -40,3 +40,9 @@ pub(crate) fn resident_bytes() -> Option<u64> {
 pub(crate) fn available_bytes() -> Option<u64> {
     proc_field("/proc/meminfo", "MemAvailable:")
 }
+
+/// Whether standard output is a terminal that may show colours.
+#[expect(clippy::disallowed_methods, reason = "NO_COLOR is a wish of the terminal's user")]
+pub(crate) fn shows_colours() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stdout()) && std::env::var_os("NO_COLOR").is_none()
+}

@@ -9,6 +9,7 @@ mod adapt;
 mod adapter;
 mod chosen;
 mod convert;
+mod data;
 mod doctor;
 mod eval;
 mod export;
@@ -47,6 +48,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Action::Study(study) => study::run(&study, &console),
         Action::Export(args) => export::run(&args, &console),
         Action::Convert(args) => convert::run(&args, &console),
+        Action::Data(action) => data::run(&action, &console),
         Action::Replay(action) => state::replay(&action, &console),
         Action::Adapter(action) => adapter::run(&action, &mut console),
         Action::Rollback(args) => state::rollback(&args, &console),

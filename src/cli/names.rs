@@ -5,7 +5,7 @@
 use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use sapwood::gate::Split;
-use sapwood::settings::Method;
+use sapwood::settings::{HeadWeights, Method};
 
 /// How exported weights are stored.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -42,6 +42,14 @@ pub(crate) fn methods() -> impl TypedValueParser<Value = Method> {
         PossibleValue::new(method.word()).help(method.about().trim_end_matches('.'))
     };
     PossibleValuesParser::new(Method::ALL.iter().map(word)).try_map(|word| word.parse::<Method>())
+}
+
+/// [`HeadWeights`] on the command line.
+pub(crate) fn head_weights() -> impl TypedValueParser<Value = HeadWeights> {
+    let words = HeadWeights::WORDS.iter();
+    let words =
+        words.map(|(word, about)| PossibleValue::new(*word).help(about.trim_end_matches('.')));
+    PossibleValuesParser::new(words).try_map(|word| serde_json::from_value(word.into()))
 }
 
 /// [`Split`] on the command line.

@@ -168,7 +168,7 @@ pub(super) fn domains(
         domains.push(chosen::name(path), train, scored, train_max, args.eval_blocks);
     }
     if let Some(path) = &args.general {
-        let general = cut(path, &chosen::to_score(chosen::data(path)?), "general text")?;
+        let general = cut(path, &chosen::to_score(chosen::whole(path)?), "general text")?;
         anyhow::ensure!(!general.is_empty(), "{} gives no block to score", path.display());
         domains.general = Domains::choose(general, args.eval_blocks);
     }

@@ -50,6 +50,7 @@ pub struct Plan {
     config: Config,
     said: Overrides,
     settings: Settings,
+    passes: Option<f64>,
 }
 
 impl Plan {
@@ -92,7 +93,13 @@ impl Plan {
                 serves(&held, &wanted, settings.fresh_blocks())?;
             }
         }
-        Ok(Self { config: config.clone(), said, settings })
+        Ok(Self { config: config.clone(), said, settings, passes: None })
+    }
+
+    /// The same with so many passes over the data in place of a number of steps.
+    pub fn passes(mut self, passes: Option<f64>) -> Self {
+        self.passes = passes;
+        self
     }
 
     /// The settings as far as they are known.
@@ -102,13 +109,15 @@ impl Plan {
 
     /// Steps, and what the average keeps at each, for `blocks` of `tokens` in all, where nobody said it.
     pub fn fit(self, blocks: usize, tokens: usize, threads: usize) -> Settings {
-        let Self { config, said, settings } = self;
+        let Self { config, said, settings, passes } = self;
         let fresh = f64::from(settings.fresh_blocks().max(1));
         let by_data = (EPOCHS * blocks as f64 / fresh).ceil() as u64;
         let length = tokens as f64 / blocks.max(1) as f64;
         let by_work = WORK_MAX * threads as f64 / work(&settings, &config, length);
         let most = STEPS_MAX.min(by_work as u64).max(STEPS_MIN);
-        let iters = said.iters.unwrap_or_else(|| by_data.clamp(STEPS_MIN, most));
+        let by_passes =
+            passes.map(|passes| (passes * blocks as f64 / fresh).ceil().max(1.0) as u64);
+        let iters = by_passes.or(said.iters).unwrap_or_else(|| by_data.clamp(STEPS_MIN, most));
         let retain = said.retain.unwrap_or_else(|| retain_of(&settings, iters));
         Settings { iters, retain, ..settings }
     }
@@ -310,6 +319,14 @@ mod tests {
         // 1,600 tokens a step through 28 and 28 million weights three times, and the rest once.
         let (one, two) = (iters(&larger()?, 100_000, 2)?, iters(&larger()?, 100_000, 4)?);
         assert!(STEPS_MIN < two && two < STEPS_MAX && one <= two, "{one} {two}");
+        let passes = |passes, blocks| -> Result<u64, LearnError> {
+            let plan = planned(&larger()?, Overrides::default())?.passes(Some(passes));
+            let fresh = f64::from(plan.settings().fresh_blocks());
+            let settings = plan.fit(blocks, blocks * 200, 1);
+            assert_eq!(settings.iters, (passes * blocks as f64 / fresh).ceil() as u64);
+            Ok(settings.iters)
+        };
+        assert!(passes(3.0, 100_000)? > STEPS_MAX && passes(0.5, 10)? >= 1);
         let wished = Overrides { iters: Some(7), ..Overrides::default() };
         assert_eq!(planned(&larger()?, wished)?.fit(1_000, 9_000, 1).iters, 7);
         Ok(())

@@ -11,6 +11,7 @@ mod gguf;
 mod install;
 mod journey;
 mod model;
+mod preview;
 mod state;
 mod stream;
 mod study;
