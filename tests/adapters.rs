@@ -7,8 +7,10 @@ mod common;
 use common::{Golden, Surprise, Within, assert_close, exported, golden};
 use ndarray::Array2;
 use sapwood::adapter::Adapter;
+use sapwood::adapter::fuse::Fused;
 use sapwood::adapter::peft::{self, Files, Meta, Role};
-use sapwood::base::Base;
+use sapwood::base::export::small_files;
+use sapwood::base::{self, Base, ExportOptions, Number, Precision, Source, shards};
 use sapwood::head::{Backend, Head, Keep};
 use sapwood::trunk::{Trunk, Whole};
 use std::fs;
@@ -39,6 +41,42 @@ fn adapters_of_peft_give_the_logits_of_peft() -> Result<(), Surprise> {
             let logits = head.logits(Some(&read(name, &base)?), &hidden)?;
             let got: Vec<f32> = logits.iter().copied().collect();
             assert_close(name, &got, &expected.f32("logits")?, &F32);
+        }
+    }
+    Ok(())
+}
+
+/// Goal: an adapter folded into its base gives the logits of both, in either folder. Oracle: PEFT's logits of
+/// the two; and the same sums of weights, which a type of 16 bits rounds once.
+#[test]
+fn a_fused_base_gives_the_logits_of_base_and_adapter() -> Result<(), Surprise> {
+    let (place, bare) = exported("step/base")?;
+    let small = small_files(&place.path().join("model"), &[])?;
+    let half = Within { relative: 2e-3, because: "weights of 11 significant bits" };
+    let narrow = Within { relative: 1.5e-2, because: "weights of 8 significant bits" };
+    for name in READABLE {
+        let adapter = read(name, &bare)?;
+        let fused = Fused { base: &bare, adapter: &adapter };
+        let weights = (bare.config(), &fused as &dyn Source);
+        let expected = Golden::load(&format!("peft/{name}/expected"))?;
+        let shape = expected.shape("input_ids")?;
+        let ids = expected.i64("input_ids")?.iter().map(|&id| id as u32).collect();
+        let ids = Array2::from_shape_vec((shape[0], shape[1]), ids)?;
+        for (number, within) in [(Number::F32, &F32), (Number::F16, &half), (Number::Bf16, &narrow)]
+        {
+            let out = tempfile::tempdir()?;
+            let (hf, again) = (out.path().join("hf"), out.path().join("again"));
+            shards::write(&hf, weights, &small, number, 20_000)?;
+            base::export(&hf, &again, ExportOptions::default())?;
+            let fused = Base::open(&again)?;
+            let logits: Vec<f32> = Whole::load(&fused, 1)?.logits(&ids)?.iter().copied().collect();
+            assert_close(name, &logits, &expected.f32("logits")?, within);
+            let own = out.path().join("own");
+            let dtype = if number == Number::F32 { Precision::F32 } else { Precision::F16 };
+            let options = ExportOptions { dtype, ..ExportOptions::default() };
+            base::export::write(&own, weights, &small, options)?;
+            let same = number != Number::Bf16;
+            assert_eq!(Base::open(&own)?.hash() == fused.hash(), same, "{name} {number:?}");
         }
     }
     Ok(())

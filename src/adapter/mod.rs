@@ -8,6 +8,7 @@
 //! Source: LoRA, arXiv 2106.09685.
 
 pub mod compare;
+pub mod fuse;
 pub mod gguf;
 pub mod mlx;
 pub mod peft;

@@ -12,9 +12,9 @@
 
 use super::canonical::{self, Canonical, Part, Precision, Slot};
 use super::hf::Checkpoint;
+use super::number::Number;
 use super::onnx::*;
-use super::{BaseError, Config, Weight, tokens};
-use half::f16;
+use super::{BaseError, Config, Source, tokens};
 use prost::Message;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -59,7 +59,7 @@ pub struct ExportReport {
     pub tensors: usize,
     /// Bytes of the weights as stored.
     pub weight_bytes: u64,
-    /// Whether they lie in `model.onnx.data`.
+    /// Whether they lie in `model.onnx.data`, or in several files.
     pub external: bool,
     /// Names of the files in the model folder.
     pub files: Vec<String>,
@@ -77,39 +77,47 @@ pub fn export(
     #[cfg(feature = "engine")]
     if source.is_file() {
         let gguf = super::gguf::Gguf::open(source)?;
-        return write(model_dir, gguf.config(), gguf.files(), options, |name| gguf.weight(name));
+        return write(model_dir, (gguf.config(), &gguf), gguf.files(), options);
     }
     let config = super::read_config(source)?;
     let checkpoint = Checkpoint::open(source, &config)?;
-    let companions = COMPANIONS.into_iter().filter(|file| source.join(file).exists());
-    let mut files = Vec::new();
-    for file in ["config.json", "tokenizer.json"].into_iter().chain(companions) {
-        let path = source.join(file);
-        let bytes = fs::read(&path).map_err(|source| BaseError::Read { path, source })?;
-        files.push((file, bytes));
-    }
-    write(model_dir, &config, &files, options, |name| checkpoint.weight(name))
+    write(model_dir, (&config, &checkpoint), &small_files(source, &[])?, options)
 }
 
-/// Writes `model_dir` from its small files and a way to any weight.
-fn write(
+/// What a folder has beside its weights: configuration, tokenizer and its companions, and of `more` what is
+/// there; name and bytes of each.
+/// # Errors
+/// [`BaseError::Read`].
+pub fn small_files(
+    dir: &Path,
+    more: &[&'static str],
+) -> Result<Vec<(&'static str, Vec<u8>)>, BaseError> {
+    let others = COMPANIONS.into_iter().chain(more.iter().copied());
+    let others = others.filter(|file| dir.join(file).exists());
+    let read = |file| {
+        let path = dir.join(file);
+        let bytes = fs::read(&path).map_err(|source| BaseError::Read { path, source })?;
+        Ok((file, bytes))
+    };
+    ["config.json", "tokenizer.json"].into_iter().chain(others).map(read).collect()
+}
+
+/// Writes `model_dir` from its small files and whatever has the weights.
+/// # Errors
+/// As [`export()`].
+pub fn write(
     model_dir: &Path,
-    config: &Config,
+    (config, source): (&Config, &dyn Source),
     small: &[(&'static str, Vec<u8>)],
     options: ExportOptions,
-    weight: impl Fn(&str) -> Result<Weight, BaseError>,
 ) -> Result<ExportReport, BaseError> {
     for (file, bytes) in small.iter().filter(|(file, _)| *file == "tokenizer.json") {
         tokens::check(Path::new(file), bytes, config.vocab)?;
     }
     let partial = Partial::beside(model_dir)?;
-    for (file, bytes) in small {
-        let mut copy = Sink::create(partial.path.join(file))?;
-        copy.write(bytes)?;
-        copy.finish()?;
-    }
+    small.iter().try_for_each(|(file, bytes)| whole(&partial.path.join(file), bytes))?;
     let plan = Plan::new(config, options);
-    plan.write(&partial.path, weight)?;
+    plan.write(&partial.path, source)?;
     let mut files: Vec<&str> = small.iter().map(|(file, _)| *file).collect();
     files.push("model.onnx");
     files.extend(plan.external.then_some(EXTERNAL));
@@ -123,12 +131,25 @@ fn write(
     })
 }
 
+/// Writes a small file.
+pub(super) fn whole(path: &Path, bytes: &[u8]) -> Result<(), BaseError> {
+    let mut file = Sink::create(path.to_owned())?;
+    file.write(bytes)?;
+    file.finish()
+}
+
+impl From<Precision> for Number {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::F16 => Self::F16,
+        }
+    }
+}
+
 /// Bytes of a weight as stored.
 fn bytes(slot: &Slot) -> u64 {
-    let size = match slot.precision {
-        Precision::F32 => 4,
-        Precision::F16 => 2,
-    };
+    let size = Number::from(slot.precision).bytes();
     slot.shape.iter().fold(size, |product, &width| product * width as u64)
 }
 
@@ -158,11 +179,7 @@ impl Plan {
     ///
     /// Protobuf wants the length of a message before its bytes. All lengths follow from the shapes,
     /// so the file is written front to back with one weight in memory.
-    fn write(
-        &self,
-        dir: &Path,
-        weight: impl Fn(&str) -> Result<Weight, BaseError>,
-    ) -> Result<(), BaseError> {
+    fn write(&self, dir: &Path, source: &dyn Source) -> Result<(), BaseError> {
         let heads = self.heads();
         let fields = heads.iter().zip(&self.slots).map(|(head, slot)| self.field(head, slot).0);
         let graph_bytes = self.graph.len() as u64 + fields.sum::<u64>();
@@ -175,7 +192,9 @@ impl Plan {
             false => None,
         };
         for (head, slot) in heads.iter().zip(&self.slots) {
-            let values = encode(slot, &weight(&slot.name)?.data)?;
+            let mut values = Vec::with_capacity(bytes(slot) as usize);
+            let weight = source.weight(&slot.name)?.data;
+            Number::from(slot.precision).encode(&slot.name, &weight, &mut values)?;
             file.write(&self.field(head, slot).1)?;
             file.write(head)?;
             match &mut data {
@@ -238,23 +257,6 @@ fn tag(field: u32, length: u64) -> Vec<u8> {
     prost::encoding::encode_key(field, prost::encoding::WireType::LengthDelimited, &mut bytes);
     prost::encoding::encode_varint(length, &mut bytes);
     bytes
-}
-
-/// A weight's values as stored, little endian.
-fn encode(slot: &Slot, values: &[f32]) -> Result<Vec<u8>, BaseError> {
-    if slot.precision == Precision::F32 {
-        return Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect());
-    }
-    let mut bytes = Vec::with_capacity(values.len() * 2);
-    for &value in values {
-        let half = f16::from_f32(value);
-        if half.is_infinite() {
-            let (tensor, hint) = (slot.name.clone(), "; export with f32 weights");
-            return Err(BaseError::Range { tensor, value, target: "f16", hint });
-        }
-        bytes.extend(half.to_le_bytes());
-    }
-    Ok(bytes)
 }
 
 /// A file being written, that knows its name when something fails.

@@ -8,7 +8,7 @@
 //!
 //! Source: the safetensors format, <https://github.com/huggingface/safetensors>.
 
-use super::{BaseError, Config, Weight};
+use super::{BaseError, Config, Source, Weight};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::Deserialize;
@@ -97,22 +97,34 @@ impl Checkpoint {
             let (tensor, target) = (name.into(), "a model");
             return Err(BaseError::Range { tensor, value, target, hint: "" });
         }
-        match place.shape[..] {
-            [rows, columns] if name != EMBEDDING => {
-                Ok(Weight { shape: vec![columns, rows], data: transpose(&data, rows, columns) })
-            }
-            _ => Ok(Weight { shape: place.shape.clone(), data }),
-        }
+        Ok(turned(name, Weight { shape: place.shape.clone(), data }))
+    }
+}
+
+impl Source for Checkpoint {
+    fn weight(&self, name: &str) -> Result<Weight, BaseError> {
+        self.weight(name)
     }
 }
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 
 /// The shape Hugging Face gives a weight that has `ours`: linear weights lie `[out, in]` there.
-fn theirs(name: &str, ours: &[usize]) -> Vec<usize> {
+pub(super) fn theirs(name: &str, ours: &[usize]) -> Vec<usize> {
     match ours {
         [rows, columns] if name != EMBEDDING => vec![*columns, *rows],
         _ => ours.to_vec(),
+    }
+}
+
+/// A weight from Hugging Face's layout to ours, or back.
+pub(super) fn turned(name: &str, weight: Weight) -> Weight {
+    match weight.shape[..] {
+        [rows, columns] if name != EMBEDDING => {
+            let data = transpose(&weight.data, rows, columns);
+            Weight { shape: vec![columns, rows], data }
+        }
+        _ => weight,
     }
 }
 

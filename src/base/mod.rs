@@ -17,9 +17,11 @@ mod fields;
 pub mod foreign;
 pub mod gguf;
 pub mod hf;
+mod number;
 pub mod onnx;
 pub mod publish;
 mod rope;
+pub mod shards;
 mod stamp;
 mod tokens;
 
@@ -27,6 +29,7 @@ pub use canonical::Precision;
 pub use config::{Config, Family};
 pub use error::BaseError;
 pub use export::{ExportOptions, ExportReport, export};
+pub use number::Number;
 pub use rope::{Rope, RopeScaling};
 
 use foreign::{Dims, WeightMap};
@@ -44,6 +47,15 @@ pub struct Weight {
     pub shape: Vec<usize>,
     /// The elements, row-major.
     pub data: Vec<f32>,
+}
+
+/// What holds all weights of a base.
+pub trait Source {
+    /// One weight by its Hugging Face name, in our layout.
+    /// # Errors
+    /// [`BaseError::NoWeight`] or [`BaseError::MissingTensor`] for an unknown name, else what is wrong
+    /// with the file.
+    fn weight(&self, name: &str) -> Result<Weight, BaseError>;
 }
 
 /// The narrowest numbers that all of a weight survive in.
@@ -113,7 +125,7 @@ impl Base {
             (base.narrowest, base.hash) = (stamp.narrowest.clone(), hash);
             return Ok(base);
         }
-        (base.hash, base.narrowest) = base.read_all()?;
+        (base.hash, base.narrowest) = read_all(&base.config, &base)?;
         if let Some(bytes) = &base.bytes {
             Stamp::new(bytes, base.hash, base.narrowest.clone()).write(&base.dir);
         }
@@ -164,29 +176,46 @@ impl Base {
     pub fn narrowest(&self, name: &str) -> Narrowest {
         self.narrowest.get(name).copied().unwrap_or(Narrowest::F32)
     }
+}
 
-    /// The hash, and how narrow each weight may be.
-    fn read_all(&self) -> Result<([u8; 32], BTreeMap<String, Narrowest>), BaseError> {
-        let mut narrowest = BTreeMap::new();
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(self.config.identity().as_bytes());
-        for (name, shape) in &self.shapes {
-            let weight = self.weight(name)?;
-            if let Some(&value) = weight.data.iter().find(|value| !value.is_finite()) {
-                let (tensor, target) = (name.clone(), "a model");
-                return Err(BaseError::Range { tensor, value, target, hint: "" });
-            }
-            narrowest.insert(name.clone(), Narrowest::of(&weight.data));
-            hasher.update(format!("{name} {shape:?}\n").as_bytes());
-            let mut bytes = Vec::with_capacity(4 * 4096);
-            for values in weight.data.chunks(4096) {
-                bytes.clear();
-                bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-                hasher.update(&bytes);
-            }
-        }
-        Ok((hasher.finalize().into(), narrowest))
+impl Source for Base {
+    fn weight(&self, name: &str) -> Result<Weight, BaseError> {
+        self.weight(name)
     }
+}
+
+/// BLAKE3 over what a base computes with, [`Base::hash`], of weights that lie anywhere; all are read.
+/// # Errors
+/// What is wrong with a weight.
+pub fn hash(config: &Config, source: &dyn Source) -> Result<[u8; 32], BaseError> {
+    Ok(read_all(config, source)?.0)
+}
+
+/// The hash, and how narrow each weight may be.
+fn read_all(
+    config: &Config,
+    source: &dyn Source,
+) -> Result<([u8; 32], BTreeMap<String, Narrowest>), BaseError> {
+    let mut narrowest = BTreeMap::new();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(config.identity().as_bytes());
+    let shapes: BTreeMap<_, _> = config.weights().into_iter().collect();
+    for (name, shape) in shapes {
+        let weight = source.weight(&name)?;
+        if let Some(&value) = weight.data.iter().find(|value| !value.is_finite()) {
+            let (tensor, target) = (name, "a model");
+            return Err(BaseError::Range { tensor, value, target, hint: "" });
+        }
+        hasher.update(format!("{name} {shape:?}\n").as_bytes());
+        narrowest.insert(name, Narrowest::of(&weight.data));
+        let mut bytes = Vec::with_capacity(4 * 4096);
+        for values in weight.data.chunks(4096) {
+            bytes.clear();
+            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            hasher.update(&bytes);
+        }
+    }
+    Ok((hasher.finalize().into(), narrowest))
 }
 
 /// The configuration of a Hugging Face folder or a model folder.

@@ -84,6 +84,35 @@ fn an_exported_weight_equals_the_checkpoints() {
     }
 }
 
+/// Goal: what is written for transformers is read back as it was, in one file and in shards, in each type.
+#[test]
+fn a_checkpoint_that_is_written_holds_the_weights_of_the_one_that_was_read() {
+    for (family, number, most, files) in [
+        ("smollm2", Number::F32, u64::MAX, 1),
+        ("qwen2", Number::F32, 20_000, 8),
+        ("llama2_bf16", Number::Bf16, 10_000, 10),
+        ("llama2_f16", Number::F16, 1, 30),
+    ] {
+        let (hf, out) = (checkpoint(family), TempDir::new().unwrap());
+        let out = out.path().join("again");
+        let config = read_config(hf.path()).unwrap();
+        let source = hf::Checkpoint::open(hf.path(), &config).unwrap();
+        let small = export::small_files(hf.path(), &[]).unwrap();
+        let report = shards::write(&out, (&config, &source), &small, number, most).unwrap();
+        let of_weights = |name: &&String| name.ends_with(".safetensors");
+        assert_eq!(report.files.iter().filter(of_weights).count(), files, "{family}");
+        assert_eq!(read_config(&out).unwrap(), config);
+        let again = hf::Checkpoint::open(&out, &config).unwrap();
+        for (name, _) in config.weights() {
+            assert_eq!(again.weight(&name).unwrap(), source.weight(&name).unwrap(), "{name}");
+        }
+        assert_eq!(hash(&config, &again).unwrap(), hash(&config, &source).unwrap());
+        let sizes = report.files.iter().filter(of_weights).map(|name| out.join(name));
+        let bytes: u64 = sizes.map(|path| fs::metadata(path).unwrap().len()).sum();
+        assert!(bytes > report.weight_bytes && bytes < report.weight_bytes + 10_000);
+    }
+}
+
 #[test]
 fn linear_weights_are_turned_and_a_tied_output_layer_is_the_embedding_turned() {
     let (out, _) = exported("smollm2", ExportOptions::default());

@@ -4,7 +4,7 @@
 //! - Never here: any work.
 
 use super::flags::{Adapting, Flags, Streaming};
-use super::names::{Layout, Precision, SplitName, head_weights, methods};
+use super::names::{FolderKind, Layout, NumberName, Precision, SplitName, head_weights, methods};
 use clap::{Args, Parser, Subcommand};
 use sapwood::settings::{Device, HeadWeights, Method};
 use std::path::PathBuf;
@@ -43,6 +43,8 @@ pub(crate) enum Action {
     /// Look at data before it is learned.
     #[command(subcommand)]
     Data(Data),
+    /// Fold an adapter into its base: a model of its own, as a Hugging Face folder or a model folder.
+    Fuse(Fuse),
     /// Look into the replay reservoir of a state folder.
     #[command(subcommand)]
     Replay(Replay),
@@ -349,6 +351,25 @@ pub(crate) struct DataCheck {
     /// Examples to show.
     #[arg(long, default_value_t = 3)]
     pub show: usize,
+}
+
+/// `sapwood fuse`
+#[derive(Debug, Args)]
+pub(crate) struct Fuse {
+    /// The base: a model folder, or a Hugging Face folder.
+    #[arg(long)]
+    pub model: PathBuf,
+    /// Adapter folder of PEFT or mlx-lm, or a state folder for its committed slow adapter.
+    #[arg(long, alias = "adapter")]
+    pub adapter_path: PathBuf,
+    /// Folder to write; must not exist or be empty.
+    pub out: PathBuf,
+    /// Which kind of folder.
+    #[arg(long, value_enum, default_value_t = FolderKind::Hf)]
+    pub format: FolderKind,
+    /// How weights are stored; bf16 in a Hugging Face folder only.
+    #[arg(long, value_enum, default_value_t = NumberName::F32)]
+    pub dtype: NumberName,
 }
 
 /// `sapwood replay`

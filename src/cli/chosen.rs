@@ -192,6 +192,14 @@ pub(crate) fn committed(folder: &Path, console: &Console) -> anyhow::Result<Opti
     Ok(Some(folder.join("adapters").join(current.number.to_string())))
 }
 
+/// The adapter folder that `path` is, or that the committed slow adapter of this state folder has.
+pub(crate) fn adapter_place(path: &Path, console: &Console) -> anyhow::Result<PathBuf> {
+    if path.join(peft::CONFIG_FILE).is_file() {
+        return Ok(path.to_owned());
+    }
+    committed(path, console)?.with_context(|| format!("{} stands on the bare base", path.display()))
+}
+
 /// Settings of a command that does not learn: everything in the head, blocks of `tokens`, and the highest
 /// precision, so that a score is the same on every machine.
 pub(crate) fn settings(choice: &Choice, tokens: usize) -> anyhow::Result<Settings> {

@@ -4,7 +4,6 @@ use super::args::Convert;
 use super::console::Console;
 use super::names::{Layout, Precision};
 use super::{adapter, chosen};
-use anyhow::Context;
 use sapwood::adapter::{gguf, mlx, peft};
 use sapwood::base::{self, publish};
 use serde_json::json;
@@ -16,11 +15,7 @@ pub(crate) fn run(args: &Convert, console: &Console) -> anyhow::Result<()> {
         args.to == Layout::Gguf || matches!(args.dtype, Precision::F32),
         "--dtype f16 is for --to gguf; the other layouts are written in f32"
     );
-    let place = match args.adapter.join(peft::CONFIG_FILE).is_file() {
-        true => args.adapter.clone(),
-        false => chosen::committed(&args.adapter, console)?
-            .with_context(|| format!("{} stands on the bare base", args.adapter.display()))?,
-    };
+    let place = chosen::adapter_place(&args.adapter, console)?;
     let config = adapter::config(&place, args.model.as_deref())?;
     let (adapter, meta) = chosen::adapter_at(&place, &config, None)?;
     let base_name = adapter::base_name(&place, args.model.as_deref()).unwrap_or_default();

@@ -14,6 +14,7 @@ mod doctor;
 mod eval;
 mod export;
 mod flags;
+mod fuse;
 mod generate;
 mod host;
 mod html;
@@ -49,6 +50,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Action::Export(args) => export::run(&args, &console),
         Action::Convert(args) => convert::run(&args, &console),
         Action::Data(action) => data::run(&action, &console),
+        Action::Fuse(args) => fuse::run(&args, &console),
         Action::Replay(action) => state::replay(&action, &console),
         Action::Adapter(action) => adapter::run(&action, &mut console),
         Action::Rollback(args) => state::rollback(&args, &console),

@@ -4,6 +4,7 @@
 
 use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use sapwood::base::Number;
 use sapwood::gate::Split;
 use sapwood::settings::{HeadWeights, Method};
 
@@ -12,6 +13,43 @@ use sapwood::settings::{HeadWeights, Method};
 pub(crate) enum Precision {
     F32,
     F16,
+}
+
+/// How the weights of a fused model are stored.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum NumberName {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<NumberName> for Number {
+    fn from(name: NumberName) -> Self {
+        match name {
+            NumberName::F32 => Self::F32,
+            NumberName::F16 => Self::F16,
+            NumberName::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+/// Which kind of folder a fused model becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FolderKind {
+    /// A Hugging Face folder: config.json, safetensors, tokenizer.
+    Hf,
+    /// A model folder, with an ONNX file.
+    Sapwood,
+}
+
+impl FolderKind {
+    /// As it is named on the command line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Hf => "hf",
+            Self::Sapwood => "sapwood",
+        }
+    }
 }
 
 /// Whose layout an adapter is written in.

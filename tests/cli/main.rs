@@ -7,6 +7,7 @@ mod convert;
 mod data;
 mod fixture;
 mod flags;
+mod fuse;
 mod gguf;
 mod install;
 mod journey;

@@ -35,7 +35,11 @@ pub fn check(bytes: &[u8]) {
     tokenizer(&files);
     for (name, shape) in config.weights() {
         let tensor = &header.tensors[&tensors[&name]];
-        assert_eq!(tensor.shape.iter().product::<usize>(), shape.iter().product::<usize>(), "{name}");
+        assert_eq!(
+            tensor.shape.iter().product::<usize>(),
+            shape.iter().product::<usize>(),
+            "{name}"
+        );
     }
     let text = |file: &str| {
         let found = files.iter().find(|(name, _)| *name == file).unwrap();

@@ -4,7 +4,7 @@
 //! - llama.cpp turns neighbours of a head where Hugging Face turns its two halves, so the rows of q and k
 //!   of `llama` lie in another order there: halves by turns.
 
-use super::super::{BaseError, Family, Weight};
+use super::super::{BaseError, Family, Source, Weight};
 use super::Gguf;
 use super::encoding::Encoding;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
@@ -15,6 +15,12 @@ use std::io::{Read, Seek, SeekFrom};
 
 /// Rows that are widened at once: their columns are written side by side.
 const ROWS: usize = 32;
+
+impl Source for Gguf {
+    fn weight(&self, name: &str) -> Result<Weight, BaseError> {
+        self.weight(name)
+    }
+}
 
 impl Gguf {
     /// One weight by its Hugging Face name.
