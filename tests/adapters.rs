@@ -51,7 +51,7 @@ fn adapters_of_peft_give_the_logits_of_peft() -> Result<(), Surprise> {
 #[test]
 fn a_fused_base_gives_the_logits_of_base_and_adapter() -> Result<(), Surprise> {
     let (place, bare) = exported("step/base")?;
-    let small = small_files(&place.path().join("model"), &[])?;
+    let small = small_files(&place.path().join("model"), false, &[])?;
     let half = Within { relative: 2e-3, because: "weights of 11 significant bits" };
     let narrow = Within { relative: 1.5e-2, because: "weights of 8 significant bits" };
     for name in READABLE {

@@ -69,6 +69,12 @@ pub enum BaseError {
         /// The file.
         path: PathBuf,
     },
+    /// A checkpoint's weights are in PyTorch's own files.
+    #[error("{} is a pickle, which can run code and is not read; write the folder anew as safetensors, in Python: transformers.AutoModelForCausalLM.from_pretrained(HF_DIR).save_pretrained(NEW_DIR), the tokenizer likewise", path.display())]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+    },
     /// A checkpoint lacks a weight that its configuration asks for.
     #[error("{} has no tensor {tensor:?}, which config.json asks for", path.display())]
     MissingTensor {

@@ -16,6 +16,7 @@ use super::number::Number;
 use super::onnx::*;
 use super::{BaseError, Config, Source, tokens};
 use prost::Message;
+use serde_json::{Map, Value};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -79,17 +80,19 @@ pub fn export(
         let gguf = super::gguf::Gguf::open(source)?;
         return write(model_dir, (gguf.config(), &gguf), gguf.files(), options);
     }
-    let config = super::read_config(source)?;
-    let checkpoint = Checkpoint::open(source, &config)?;
-    write(model_dir, (&config, &checkpoint), &small_files(source, &[])?, options)
+    let (config, checkpoint) = Checkpoint::with_config(source)?;
+    let small = small_files(source, config.tied, &[])?;
+    write(model_dir, (&config, &checkpoint), &small, options)
 }
 
 /// What a folder has beside its weights: configuration, tokenizer and its companions, and of `more` what is
-/// there; name and bytes of each.
+/// there; name and bytes of each. The configuration says that the output layer is the embedding where it is
+/// `tied`, and only there.
 /// # Errors
-/// [`BaseError::Read`].
+/// [`BaseError::Read`], and what is wrong with `config.json`.
 pub fn small_files(
     dir: &Path,
+    tied: bool,
     more: &[&'static str],
 ) -> Result<Vec<(&'static str, Vec<u8>)>, BaseError> {
     let others = COMPANIONS.into_iter().chain(more.iter().copied());
@@ -99,7 +102,28 @@ pub fn small_files(
         let bytes = fs::read(&path).map_err(|source| BaseError::Read { path, source })?;
         Ok((file, bytes))
     };
-    ["config.json", "tokenizer.json"].into_iter().chain(others).map(read).collect()
+    let mut files = ["config.json", "tokenizer.json"]
+        .into_iter()
+        .chain(others)
+        .map(read)
+        .collect::<Result<Vec<_>, BaseError>>()?;
+    if tied != super::read_config(dir)?.tied {
+        let mut about = json_object(&files[0].1)?;
+        about.insert("tie_word_embeddings".to_owned(), tied.into());
+        files[0].1 = pretty(&about.into());
+    }
+    Ok(files)
+}
+
+/// A `config.json`.
+pub(super) fn json_object(bytes: &[u8]) -> Result<Map<String, Value>, BaseError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| BaseError::ConfigJson { file: "config.json", what: error.to_string() })
+}
+
+/// JSON for people.
+pub(super) fn pretty(value: &Value) -> Vec<u8> {
+    format!("{value:#}\n").into_bytes()
 }
 
 /// Writes `model_dir` from its small files and whatever has the weights.

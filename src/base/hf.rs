@@ -2,12 +2,14 @@
 //!
 //! - In: a folder and its [`Config`]. Out: any weight as f32 in our layout: linear weights
 //!   `[in, out]`, the embedding `[V, D]`, the output layer `[D, V]` even when tied.
+//! - Of a tied output layer either name may be stored; where both are and differ, it is not tied.
 //! - A tensor is read by its range when it is asked for; only headers are held.
 //! - Invariant: after [`Checkpoint::open`], every weight of the config is there with its shape,
 //!   nothing else is, and every range lies inside its file.
 //!
 //! Source: the safetensors format, <https://github.com/huggingface/safetensors>.
 
+use super::foreign::{EMBEDDING, OUTPUT};
 use super::{BaseError, Config, Source, Weight};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorInfo};
@@ -18,6 +20,8 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
+/// Numbers that are compared at a time.
+const SOME: usize = 1 << 16;
 /// Longest header accepted, as the reference implementation does.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
 
@@ -25,6 +29,7 @@ const HEADER_BYTES_MAX: u64 = 100_000_000;
 pub struct Checkpoint {
     dir: PathBuf,
     tensors: BTreeMap<String, Place>,
+    /// Whether embedding and output layer are one, of which either may be stored.
     tied: bool,
 }
 
@@ -44,14 +49,50 @@ impl Checkpoint {
     pub fn open(dir: &Path, config: &Config) -> Result<Self, BaseError> {
         let single = dir.join("model.safetensors");
         let index = dir.join("model.safetensors.index.json");
-        let tensors = if single.exists() || !index.exists() {
-            read_header(&single)?
-        } else {
-            read_shards(dir, &index)?
+        let tensors = match (single.exists(), index.exists()) {
+            (false, true) => read_shards(dir, &index)?,
+            (false, false) => {
+                refuse_pickles(dir)?;
+                read_header(&single)?
+            }
+            _ => read_header(&single)?,
         };
-        let checkpoint = Self { dir: dir.to_owned(), tensors, tied: config.tied };
+        let mut checkpoint = Self { dir: dir.to_owned(), tensors, tied: config.tied };
         checkpoint.check(config)?;
+        checkpoint.tied = config.tied && !checkpoint.has_own_output()?;
         Ok(checkpoint)
+    }
+
+    /// Reads a folder's configuration too. It says that the output layer is the embedding only where that is
+    /// so: one that is stored and differs stays what it is, as in transformers 5.
+    /// # Errors
+    /// As [`Checkpoint::open`], and what is wrong with `config.json`.
+    pub fn with_config(dir: &Path) -> Result<(Config, Self), BaseError> {
+        let mut config = super::read_config(dir)?;
+        let checkpoint = Self::open(dir, &config)?;
+        config.tied = checkpoint.tied;
+        Ok((config, checkpoint))
+    }
+
+    /// Whether an output layer is stored that is not the embedding.
+    fn has_own_output(&self) -> Result<bool, BaseError> {
+        let (Some(embedding), Some(output)) =
+            (self.tensors.get(EMBEDDING), self.tensors.get(OUTPUT))
+        else {
+            return Ok(false);
+        };
+        let read = |place: &Place, from, count| {
+            let path = || place.path.clone();
+            place.read(from, count).map_err(|source| BaseError::Read { path: path(), source })
+        };
+        let all = embedding.count();
+        for from in (0..all).step_by(SOME) {
+            let count = SOME.min(all - from);
+            if read(embedding, from, count)? != read(output, from, count)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Every weight of the config with its shape, and nothing that it does not name.
@@ -59,13 +100,21 @@ impl Checkpoint {
         let weights: BTreeMap<_, _> = config.weights().into_iter().collect();
         for (name, ours) in &weights {
             let expected = theirs(name, ours);
-            let found = self.place(name)?;
-            if found.shape != expected {
-                let got = found.shape.clone();
-                return Err(BaseError::Shape { tensor: name.clone(), expected, got });
+            // Of a tied output layer both places may be there.
+            let stored = self.tensors.get(name).map_or_else(|| self.place(name), Ok)?;
+            for found in [stored, self.place(name)?] {
+                if found.shape != expected {
+                    let got = found.shape.clone();
+                    return Err(BaseError::Shape { tensor: name.clone(), expected, got });
+                }
+                if !matches!(found.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+                    let what =
+                        format!("tensor {name:?} is {}, expected F32, F16 or BF16", found.dtype);
+                    return Err(BaseError::Safetensors { path: found.path.clone(), what });
+                }
             }
         }
-        // Old checkpoints keep the rotary frequencies, which follow from the config.
+        // Old checkpoints keep the rotary frequencies, in any type; they follow from the config.
         let known =
             |name: &str| weights.contains_key(name) || name.ends_with("rotary_emb.inv_freq");
         match self.tensors.iter().find(|(name, _)| !known(name)) {
@@ -78,7 +127,12 @@ impl Checkpoint {
     }
 
     fn place(&self, name: &str) -> Result<&Place, BaseError> {
-        let source = if self.tied && name == "lm_head.weight" { EMBEDDING } else { name };
+        let is_there = |name: &str| self.tensors.contains_key(name);
+        let source = match name {
+            OUTPUT if self.tied && is_there(EMBEDDING) => EMBEDDING,
+            EMBEDDING if self.tied && !is_there(EMBEDDING) && is_there(OUTPUT) => OUTPUT,
+            _ => name,
+        };
         self.tensors.get(source).ok_or_else(|| BaseError::MissingTensor {
             tensor: source.into(),
             path: self.dir.clone(),
@@ -91,8 +145,9 @@ impl Checkpoint {
     /// infinite or not a number.
     pub fn weight(&self, name: &str) -> Result<Weight, BaseError> {
         let place = self.place(name)?;
-        let data =
-            place.read().map_err(|source| BaseError::Read { path: place.path.clone(), source })?;
+        let data = place
+            .read(0, place.count())
+            .map_err(|source| BaseError::Read { path: place.path.clone(), source })?;
         if let Some(&value) = data.iter().find(|value| !value.is_finite()) {
             let (tensor, target) = (name.into(), "a model");
             return Err(BaseError::Range { tensor, value, target, hint: "" });
@@ -107,7 +162,12 @@ impl Source for Checkpoint {
     }
 }
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
+/// Refuses a folder whose weights are pickled, with the way out.
+fn refuse_pickles(dir: &Path) -> Result<(), BaseError> {
+    let names = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+    let pickle = names.map(|name| dir.join(name)).into_iter().find(|path| path.exists());
+    pickle.map_or(Ok(()), |path| Err(BaseError::Pickle { path }))
+}
 
 /// The shape Hugging Face gives a weight that has `ours`: linear weights lie `[out, in]` there.
 pub(super) fn theirs(name: &str, ours: &[usize]) -> Vec<usize> {
@@ -145,10 +205,17 @@ fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 }
 
 impl Place {
-    fn read(&self) -> std::io::Result<Vec<f32>> {
+    /// How many numbers.
+    fn count(&self) -> usize {
+        self.bytes * 8 / self.dtype.bitsize()
+    }
+
+    /// Some of its numbers.
+    fn read(&self, from: usize, count: usize) -> std::io::Result<Vec<f32>> {
+        let width = self.dtype.bitsize() / 8;
         let mut file = File::open(&self.path)?;
-        file.seek(SeekFrom::Start(self.offset))?;
-        let mut bytes = vec![0; self.bytes];
+        file.seek(SeekFrom::Start(self.offset + (from * width) as u64))?;
+        let mut bytes = vec![0; count * width];
         file.read_exact(&mut bytes)?;
         let (pairs, _) = bytes.as_chunks::<2>();
         Ok(match self.dtype {
@@ -223,20 +290,16 @@ fn read_header(path: &Path) -> Result<BTreeMap<String, Place>, BaseError> {
     Ok(infos.into_iter().map(|(name, info)| (name, place(info))).collect())
 }
 
-/// The tensors must be of a type we widen, as long as their shape says, and fill the file without
-/// gap or overlap.
+/// The tensors must be as long as their shape says, and fill the file without gap or overlap.
 fn check_offsets(infos: &BTreeMap<String, TensorInfo>, data_bytes: u64) -> Result<(), String> {
     let mut order: Vec<_> = infos.iter().collect();
     order.sort_by_key(|(_, info)| info.data_offsets);
     let mut end = 0;
     for (name, info) in order {
-        let size = match info.dtype {
-            Dtype::F32 => 4usize,
-            Dtype::F16 | Dtype::BF16 => 2,
-            other => return Err(format!("tensor {name:?} is {other}, expected F32, F16 or BF16")),
-        };
         let (from, to) = info.data_offsets;
-        let bytes = info.shape.iter().try_fold(size, |product, &width| product.checked_mul(width));
+        let bits = info.dtype.bitsize();
+        let bits = info.shape.iter().try_fold(bits, |product, &width| product.checked_mul(width));
+        let bytes = bits.filter(|bits| bits.is_multiple_of(8)).map(|bits| bits / 8);
         if from != end || to < from {
             return Err(format!(
                 "tensor {name:?} lies at {from}..{to}, expected to begin at {end}"

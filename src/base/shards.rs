@@ -9,7 +9,7 @@
 //! Source: the safetensors format, <https://github.com/huggingface/safetensors>; the index as
 //! transformers' `save_pretrained` writes it.
 
-use super::export::{Partial, Sink, whole};
+use super::export::{Partial, Sink, json_object, pretty, whole};
 use super::hf::{theirs, turned};
 use super::number::Number;
 use super::{BaseError, Config, ExportReport, Source};
@@ -138,14 +138,9 @@ fn write_shard(
 
 /// The configuration with the type that the numbers have here.
 fn config_json(bytes: &[u8], number: Number) -> Result<Vec<u8>, BaseError> {
-    let mut about: Map<String, Value> = serde_json::from_slice(bytes)
-        .map_err(|error| BaseError::ConfigJson { file: "config.json", what: error.to_string() })?;
+    let mut about = json_object(bytes)?;
     // transformers 4 reads the one, 5 reads and writes the other.
     let field = if about.contains_key("torch_dtype") { "torch_dtype" } else { "dtype" };
     about.insert(field.to_owned(), number.torch().into());
     Ok(pretty(&about.into()))
-}
-
-fn pretty(value: &Value) -> Vec<u8> {
-    format!("{value:#}\n").into_bytes()
 }

@@ -97,7 +97,7 @@ fn a_checkpoint_that_is_written_holds_the_weights_of_the_one_that_was_read() {
         let out = out.path().join("again");
         let config = read_config(hf.path()).unwrap();
         let source = hf::Checkpoint::open(hf.path(), &config).unwrap();
-        let small = export::small_files(hf.path(), &[]).unwrap();
+        let small = export::small_files(hf.path(), config.tied, &[]).unwrap();
         let report = shards::write(&out, (&config, &source), &small, number, most).unwrap();
         let of_weights = |name: &&String| name.ends_with(".safetensors");
         assert_eq!(report.files.iter().filter(of_weights).count(), files, "{family}");
@@ -123,6 +123,96 @@ fn linear_weights_are_turned_and_a_tied_output_layer_is_the_embedding_turned() {
     assert_eq!((&embedding.shape[..], &output.shape[..]), (&[v, d][..], &[d, v][..]));
     assert_eq!(embedding.data[5 * d + 3], output.data[3 * v + 5]);
     assert_ne!(embedding.data[3 * d + 5], output.data[3 * v + 5]);
+}
+
+/// Type, shape and bytes of tensors by their names.
+type Tensors = BTreeMap<String, (safetensors::Dtype, Vec<usize>, Vec<u8>)>;
+
+/// The tensors of a checkpoint in one file, to be changed and written again.
+fn rewrite(dir: &Path, change: impl FnOnce(&mut Tensors)) {
+    let path = dir.join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let held = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let own = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
+        (name, (view.dtype(), view.shape().to_vec(), view.data().to_vec()))
+    };
+    let mut tensors: Tensors = held.tensors().into_iter().map(own).collect();
+    change(&mut tensors);
+    let views = tensors.iter().map(|(name, (dtype, shape, data))| {
+        (name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap())
+    });
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// Goal: what is stored of a tied output layer is read as transformers 5 reads it. Oracle: its loader, which
+/// keeps two that differ, ties two that are equal, and takes the output layer where the embedding is missing.
+#[test]
+fn a_tied_output_layer_that_is_stored_is_kept_where_it_differs() {
+    let plain = open(&exported("smollm2", ExportOptions::default()).0);
+    let export_of = |hf: &TempDir| {
+        let out = TempDir::new().unwrap();
+        let report =
+            export(hf.path(), &out.path().join("model"), ExportOptions::default()).unwrap();
+        (open(&out), report.parameters, out)
+    };
+    let hf = checkpoint("smollm2");
+    rewrite(hf.path(), |tensors| {
+        let embedding = tensors["model.embed_tokens.weight"].clone();
+        tensors.insert("lm_head.weight".into(), embedding);
+    });
+    let (base, parameters, _) = export_of(&hf);
+    assert!(base.config().tied && base.hash() == plain.hash());
+    rewrite(hf.path(), |tensors| {
+        tensors.remove("model.embed_tokens.weight").unwrap();
+    });
+    let (base, same, _) = export_of(&hf);
+    assert!(base.hash() == plain.hash() && same == parameters);
+    let hf = checkpoint("smollm2");
+    rewrite(hf.path(), |tensors| {
+        let (dtype, shape, mut data) = tensors["model.embed_tokens.weight"].clone();
+        *data.last_mut().unwrap() ^= 0x80;
+        tensors.insert("lm_head.weight".into(), (dtype, shape, data));
+    });
+    let (base, more, out) = export_of(&hf);
+    let Config { hidden: d, vocab: v, tied, .. } = *base.config();
+    assert!(!tied && more == parameters + (d * v) as u64 && base.hash() != plain.hash());
+    let text = fs::read_to_string(out.path().join("model/config.json")).unwrap();
+    assert!(text.contains("\"tie_word_embeddings\": false"), "{text}");
+    let [output, embedding] = ["lm_head.weight", "model.embed_tokens.weight"]
+        .map(|name| *base.weight(name).unwrap().data.last().unwrap());
+    assert_eq!(output, -embedding);
+}
+
+#[test]
+fn a_position_buffer_of_any_type_is_passed_over_and_a_weight_of_such_a_type_is_not() {
+    let hf = checkpoint("llama2");
+    rewrite(hf.path(), |tensors| {
+        for (layer, dtype, bytes) in
+            [(0, safetensors::Dtype::F64, 8), (1, safetensors::Dtype::I64, 8)]
+        {
+            let name = format!("model.layers.{layer}.self_attn.rotary_emb.inv_freq");
+            tensors.insert(name, (dtype, vec![4], vec![0; 4 * bytes]));
+        }
+    });
+    export(hf.path(), &hf.path().join("model"), ExportOptions::default()).unwrap();
+    let hf = checkpoint("llama2");
+    rewrite(hf.path(), |tensors| {
+        let norm = tensors.get_mut("model.norm.weight").unwrap();
+        *norm = (safetensors::Dtype::F64, norm.1.clone(), [&norm.2[..], &norm.2[..]].concat());
+    });
+    let error = refusal(&hf, ExportOptions::default());
+    assert!(error.contains("\"model.norm.weight\" is F64, expected F32"), "{error}");
+}
+
+#[test]
+fn pickled_weights_are_refused_with_the_way_out() {
+    for name in ["pytorch_model.bin", "pytorch_model.bin.index.json"] {
+        let hf = checkpoint("llama2");
+        fs::rename(hf.path().join("model.safetensors"), hf.path().join(name)).unwrap();
+        let error = refusal(&hf, ExportOptions::default());
+        assert!(error.contains(name) && error.contains("save_pretrained"), "{error}");
+        assert_eq!(error.lines().count(), 1);
+    }
 }
 
 #[test]

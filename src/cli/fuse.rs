@@ -82,10 +82,10 @@ fn open(place: &Path) -> anyhow::Result<Opened> {
             let (config, hash) = (base.config().clone(), base.hash());
             (config, Box::new(base), hash)
         } else {
-            let config = base::read_config(place)?;
-            let checkpoint = Checkpoint::open(place, &config)?;
+            let (config, checkpoint) = Checkpoint::with_config(place)?;
             let hash = base::hash(&config, &checkpoint)?;
             (config, Box::new(checkpoint), hash)
         };
-    Ok(Opened { config, source, small: small_files(place, &TOKENIZERS)?, hash })
+    let small = small_files(place, config.tied, &TOKENIZERS)?;
+    Ok(Opened { config, source, small, hash })
 }

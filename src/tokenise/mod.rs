@@ -1,7 +1,7 @@
 //! Tokenise: text to token ids and back, examples to blocks; the only door to the tokenizers crate.
 //!
-//! - In: the `tokenizer.json`, `tokenizer_config.json` and chat template of a model folder; [`Example`]s.
-//!   Out: [`Block`]s of at most T tokens that know for how many bytes of text their labels stand.
+//! - In: the `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json` and chat template of a
+//!   model folder; [`Example`]s. Out: [`Block`]s of at most T tokens that know for how many bytes of text their labels stand.
 //! - Never here: weights, chance, clocks. `strftime_now` of chat templates is a fixed day, so that the
 //!   same data gives the same tokens in every job.
 //! - Invariant: every id is below the vocabulary size that the tokeniser was opened with.
@@ -163,6 +163,7 @@ impl Tokeniser {
             return Err(TokeniseError::Vocabulary { highest, vocab });
         }
         let config = json(&model_dir.join("tokenizer_config.json"))?.unwrap_or_default();
+        let config = with_special_tokens(config, json(&model_dir.join("special_tokens_map.json"))?);
         let chat = Chat::open(&model_dir.join("chat_template.jinja"), &config)?;
         let eos = eos(model_dir, &tokenizer, &config)?;
         let sample = tokenizer.encode("a", true).map_err(TokeniseError::Text)?;
@@ -303,6 +304,23 @@ fn eos(
         }
     }
     Ok(None)
+}
+
+/// A tokenizer's configuration, and what only the map of older folders says of its special tokens.
+fn with_special_tokens(mut config: Value, map: Option<Value>) -> Value {
+    let Some(Value::Object(map)) = map else { return config };
+    if config.is_null() {
+        config = Value::Object(serde_json::Map::new());
+    }
+    if let Some(config) = config.as_object_mut() {
+        for (name, token) in map {
+            let own = config.entry(name).or_insert(Value::Null);
+            if own.is_null() {
+                *own = token;
+            }
+        }
+    }
+    config
 }
 
 /// A JSON file; none when it is not there.

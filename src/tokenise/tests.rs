@@ -340,3 +340,25 @@ fn ids_and_chats_are_those_of_transformers() {
     assert!(strings.len() > 3 && conversations.len() > 3);
     assert_eq!(u64::from(tokeniser.eos().unwrap()), golden["eos"].as_u64().unwrap());
 }
+
+/// Goal: tokens that only `special_tokens_map.json` names are known, and those of `tokenizer_config.json` win.
+#[test]
+fn special_tokens_may_stand_in_a_map_of_their_own() {
+    let model = folder(&byte_level(), "", Some("{{ bos_token }}{{ eos_token }}"));
+    let map = r#"{"eos_token": {"content": "<|end|>", "lstrip": false}, "bos_token": "B"}"#;
+    fs::write(model.path().join("special_tokens_map.json"), map).unwrap();
+    let config = model.path().join("tokenizer_config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    let opened = || Tokeniser::open(model.path(), VOCAB).unwrap();
+    fs::write(&config, text.replace("\"eos_token\":\"\"", "\"eos_token\":null")).unwrap();
+    let tokeniser = opened();
+    let said = |tokeniser: &Tokeniser| tokeniser.encode_chat(&[]).unwrap();
+    assert_eq!(said(&tokeniser), tokeniser.encode("B<|end|>").unwrap());
+    assert_eq!(tokeniser.eos(), tokeniser.encode("<|end|>").unwrap().first().copied());
+    fs::write(&config, text.replace("\"eos_token\":\"\"", "\"eos_token\":\"a\"")).unwrap();
+    let tokeniser = opened();
+    assert_eq!(said(&tokeniser), tokeniser.encode("Ba").unwrap());
+    fs::write(model.path().join("special_tokens_map.json"), "{").unwrap();
+    let refusal = Tokeniser::open(model.path(), VOCAB).err().unwrap().to_string();
+    assert!(refusal.contains("special_tokens_map.json is not JSON"), "{refusal}");
+}
