@@ -112,6 +112,9 @@ impl Base {
         let config = read_config(dir)?;
         let file = OnnxFile::open(&dir.join("model.onnx"))?;
         let map = foreign::map(&file, &Dims::from(&config))?;
+        if !map.is_own() {
+            foreign::positions::check(&file, &config)?;
+        }
         let shapes: BTreeMap<_, _> = config.weights().into_iter().collect();
         if let Some(name) = map.places().keys().find(|name| !shapes.contains_key(*name)) {
             let what = format!("the graph uses {name:?}, which the model of config.json has not");

@@ -77,6 +77,11 @@ impl<'a> Graph<'a> {
         self.constants.get(name).copied()
     }
 
+    /// The node that writes a tensor.
+    pub(super) fn producer(&self, name: &str) -> Option<&'a NodeProto> {
+        self.producers.get(name).copied()
+    }
+
     pub(super) fn is_output(&self, name: &str) -> bool {
         self.outputs.contains(name)
     }

@@ -5,7 +5,9 @@
 //! - A file of our own export is read by name. Any other is walked along its residual stream, from
 //!   the token embedding to the logits, and each weight is known by its place in that walk; names
 //!   play no part, for exporters rename and transpose weights.
-//! - Never here: running the graph; head counts, RoPE and the rest of the configuration.
+//! - What the graph says of RoPE and of the width of a head is held against the configuration
+//!   (`positions`).
+//! - Never here: running the graph.
 //! - Invariant: a graph is mapped whole or refused. Every linear layer of the graph has a place, no
 //!   node hangs off the residual stream unexplained, and every shape is the configuration's.
 
@@ -13,6 +15,7 @@ mod attention;
 mod graph;
 mod linear;
 mod operators;
+pub(super) mod positions;
 mod read;
 mod walk;
 

@@ -4,6 +4,7 @@
 
 mod decoder;
 mod golden;
+mod positions;
 
 use super::*;
 use crate::base::onnx::{
