@@ -85,7 +85,19 @@ fn a_fused_base_gives_the_logits_of_base_and_adapter() -> Result<(), Surprise> {
 /// Goal: the head's own layers know every family. Oracle: `tools/golden/families.py`.
 #[test]
 fn every_family_in_the_head_gives_the_logits_of_transformers() -> Result<(), Surprise> {
-    let families = ["llama2", "llama3", "llama_linear", "mistral", "qwen2", "smollm2", "head_dim"];
+    let families = [
+        "llama2",
+        "llama3",
+        "llama_biased",
+        "llama_linear",
+        "mistral",
+        "phi3",
+        "qwen2",
+        "qwen3",
+        "smollm2",
+        "smollm2_own_head",
+        "head_dim",
+    ];
     for family in families {
         let (_place, base) = exported(&format!("families/{family}"))?;
         let expected = Golden::load(&format!("families/{family}/expected"))?;

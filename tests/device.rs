@@ -34,7 +34,8 @@ const LEARNED: Within = Within {
     because: "AdamW divides by the gradient's size, so where that is small its error is not",
 };
 /// Every way from embedding to head that the exporter's fixtures know: biases, GQA ratios, widths.
-const FAMILIES: [&str; 5] = ["llama2", "llama3", "qwen2", "smollm2", "head_dim"];
+const FAMILIES: [&str; 7] =
+    ["llama2", "llama3", "llama_biased", "qwen2", "qwen3", "smollm2", "head_dim"];
 /// Longest sequence of these tests.
 const TOKENS_MAX: usize = 24;
 

@@ -89,7 +89,19 @@ fn greedy(
 /// Goal: token by token is the same as all at once, in every family, wherever the tap lies.
 #[test]
 fn every_family_gives_the_logits_of_transformers_token_by_token() -> Result<(), Surprise> {
-    let families = ["llama2", "llama3", "llama_linear", "mistral", "qwen2", "smollm2", "head_dim"];
+    let families = [
+        "llama2",
+        "llama3",
+        "llama_biased",
+        "llama_linear",
+        "mistral",
+        "phi3",
+        "qwen2",
+        "qwen3",
+        "smollm2",
+        "smollm2_own_head",
+        "head_dim",
+    ];
     for family in families {
         let (_place, base) = exported(&format!("families/{family}"))?;
         let expected = Golden::load(&format!("families/{family}/expected"))?;

@@ -97,20 +97,32 @@ fn objective(gamma: f32, layers: EmbeddingLayers) -> Objective {
 
 #[test]
 fn lora_gradients_of_every_target_equal_those_of_torch() -> Result<(), Surprise> {
-    let (_place, base) = exported("step/base")?;
-    let golden = Golden::load("step/gradients")?;
+    for name in ["step", "families/qwen3", "families/llama_biased"] {
+        lora_gradients(name)?;
+    }
+    Ok(())
+}
+
+/// The gradients of one base: `name` has them, and the base itself or in `base`.
+fn lora_gradients(name: &str) -> Result<(), Surprise> {
+    let place = if name == "step" { "step/base" } else { name };
+    let (_place, base) = exported(place)?;
+    let golden = Golden::load(&format!("{name}/gradients"))?;
     let fast = adapter(&golden, &spec(&base), "parameter")?;
     let expected = adapter(&golden, &spec(&base), "gradient")?;
     let owned = Owned::load(&golden, "", 0)?;
-    for engine in ENGINES {
-        let head = engine.load(&base, 1, 12)?;
+    let lean = Keep { activations: Activations::Recompute, ..Keep::default() };
+    let lean = Head::load(&base, 1, &Backend::cpu(), 12, lean)?;
+    let [by_hand, by_candle] = ENGINES.map(|engine| engine.load(&base, 1, 12));
+    for (engine, head) in [("by hand", by_hand?), ("again", lean), ("candle", by_candle?)] {
         let group = Group { blocks: &owned.blocks(), hidden: &owned.hidden };
         let objective = objective(0.0, EmbeddingLayers::Last);
         let Gradient { losses, values: gradient, .. } =
             head.gradient(&fast, &group, None, &objective)?;
         assert_close("loss", &[losses.total], &golden.f32("loss")?, &F32);
         for module in &expected.spec.modules {
-            let what = format!("{engine:?} layer {} {}", module.layer, module.target.module());
+            let target = module.target.module();
+            let what = format!("{name} {engine} layer {} {target}", module.layer);
             for range in [module.a.clone(), module.b.clone()] {
                 assert_close(&what, &gradient[range.clone()], &expected.values[range], &F32);
             }

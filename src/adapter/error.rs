@@ -9,6 +9,11 @@ pub enum AdapterError {
     /// `adapter_config.json` is not JSON, or a known field has another type.
     #[error("adapter_config.json is not the configuration of a PEFT adapter: {0}")]
     Config(serde_json::Error),
+    /// An adapter of linear layers that are parts of wider ones elsewhere.
+    #[error(
+        "phi3 has q, k and v as one layer in other programs, and gate and up as another: this adapter's layers have no names there; `sapwood fuse` writes base and adapter as one model"
+    )]
+    Packed,
     /// A setting of PEFT that this program does not compute.
     #[error("adapter_config.json: `{field}` is {got}, expected {expected}")]
     Unsupported {

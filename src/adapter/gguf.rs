@@ -34,6 +34,7 @@ pub fn write(
     if expected != got {
         return Err(AdapterError::Length { expected, got });
     }
+    super::has_names_elsewhere(config)?;
     let alpha = alpha(adapter)?;
     let mut tensors = Vec::new();
     for module in &adapter.spec.modules {
@@ -89,7 +90,8 @@ fn alpha(adapter: &Adapter) -> Result<f32, AdapterError> {
 fn b(adapter: &Adapter, module: &Module, config: &Config, alpha: f32) -> Vec<f32> {
     let (rank, head) = (module.rank, config.head_dim);
     let factor = module.scale * rank as f32 / alpha;
-    let turned = matches!(module.target, Target::Q | Target::K) && config.family != Family::Qwen2;
+    let turned = matches!(module.target, Target::Q | Target::K)
+        && matches!(config.family, Family::Llama | Family::Mistral);
     let row = |at: usize| match turned {
         true => at / head * head + at % 2 * (head / 2) + at % head / 2,
         false => at,
@@ -104,6 +106,8 @@ fn architecture(family: Family) -> &'static str {
     match family {
         Family::Llama | Family::Mistral => "llama",
         Family::Qwen2 => "qwen2",
+        Family::Qwen3 => "qwen3",
+        Family::Phi3 => "phi3",
     }
 }
 
@@ -171,11 +175,13 @@ mod tests {
         Adapter { spec, values }
     }
 
-    /// Goal: B of k in llama.cpp's order for llama and as it is for qwen2, B of v scaled to the file's alpha.
+    /// Goal: B of k in llama.cpp's order for llama and as it is for qwen2 and qwen3, B of v scaled to the file's alpha.
     /// Oracle: halves of a head taken by turns; `tools/golden/check_gguf_adapter.py` asks llama.cpp itself.
     #[test]
     fn b_is_ordered_and_scaled_as_the_architecture_wants() {
-        for (family, order) in [("llama", [0, 3, 1, 4, 2, 5]), ("qwen2", [0, 1, 2, 3, 4, 5])] {
+        let plain = [0, 1, 2, 3, 4, 5];
+        let families = [("llama", [0, 3, 1, 4, 2, 5]), ("qwen2", plain), ("qwen3", plain)];
+        for (family, order) in families {
             let config = config(family);
             let adapter = adapter(&config);
             let file = write(&adapter, &config, Precision::F32).unwrap();
@@ -189,6 +195,13 @@ mod tests {
             assert!(holds(&k) && holds(&v), "{family}");
             assert!(file.windows(family.len()).any(|bytes| bytes == family.as_bytes()));
         }
+    }
+
+    #[test]
+    fn a_family_that_llama_cpp_packs_is_refused_by_name() {
+        let config = config("phi3");
+        let error = write(&adapter(&config), &config, Precision::F32).unwrap_err().to_string();
+        assert!(error.contains("phi3") && error.contains("sapwood fuse"), "{error}");
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub fn write(
     if expected != got {
         return Err(AdapterError::Length { expected, got });
     }
+    super::has_names_elsewhere(config)?;
     let first = modules.first().ok_or(AdapterError::Empty)?;
     let scale = if first.scale == 0.0 { 1.0 } else { first.scale };
     let rank = modules.iter().map(|module| module.rank).max().unwrap_or(1);

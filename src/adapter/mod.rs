@@ -20,7 +20,7 @@ mod error;
 
 pub use error::AdapterError;
 
-use crate::base::Config;
+use crate::base::{Config, Family};
 use rand_chacha::ChaCha8Rng;
 use rand_core::Rng;
 use std::ops::Range;
@@ -72,6 +72,15 @@ impl Target {
         Self::ALL.into_iter().find(|target| target.name() == name)
     }
 
+    /// Whether the linear layer has a bias in this base.
+    pub fn is_biased(self, config: &Config) -> bool {
+        match self {
+            Self::Q | Self::K | Self::V => config.qkv_bias,
+            Self::O => config.o_bias,
+            Self::Gate | Self::Up | Self::Down => config.mlp_bias,
+        }
+    }
+
     /// `(fan_in, fan_out)` of the linear layer in this base.
     pub fn fans(self, config: &Config) -> (usize, usize) {
         let (d, q, kv) =
@@ -84,6 +93,16 @@ impl Target {
             Self::Down => (config.ffn, d),
         }
     }
+}
+
+/// Whether the linear layers that an adapter changes are layers of their own in other programs too.
+/// # Errors
+/// [`AdapterError::Packed`] for Phi-3, whose q, k and v are one layer there, and gate and up another.
+pub fn has_names_elsewhere(config: &Config) -> Result<(), AdapterError> {
+    if config.family != Family::Phi3 {
+        return Ok(());
+    }
+    Err(AdapterError::Packed)
 }
 
 /// One adapted linear layer and where its factors lie in the flat vector.

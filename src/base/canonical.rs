@@ -12,7 +12,7 @@
 //!   gathered first. Norms, biases and tables stay f32.
 //! - Never here: the weights' values, files.
 //!
-//! Source: `LlamaForCausalLM` of transformers 5; ONNX operators, opset 17.
+//! Source: `LlamaForCausalLM` and `Qwen3ForCausalLM` of transformers 5; ONNX operators, opset 17.
 
 use super::Config;
 use super::foreign::{FORMAT, FORMAT_KEY};
@@ -201,6 +201,17 @@ impl Builder<'_> {
         precision
     }
 
+    /// `x` times a linear weight `[in, out]`, and its bias.
+    fn biased(&mut self, x: &str, module: &str, shape: [usize; 2], has_bias: bool) -> String {
+        let flat = self.linear(x, module, shape);
+        if !has_bias {
+            return flat;
+        }
+        let bias = format!("{module}.bias");
+        self.slot(&bias, &shape[1..]);
+        self.op("Add", &[&flat, &bias], &format!("{module}.biased"))
+    }
+
     /// `x` times a linear weight `[in, out]`.
     fn linear(&mut self, x: &str, module: &str, shape: [usize; 2]) -> String {
         let weight = format!("{module}.weight");
@@ -279,18 +290,19 @@ impl Builder<'_> {
     /// From `model.layers.{layer}` to `model.layers.{layer + 1}`.
     fn layer(&mut self, layer: usize) {
         let name = format!("model.layers.{layer}");
-        let normed = self.norm(&name, &format!("{name}.input_layernorm"));
+        let hidden = self.config.hidden;
+        let normed = self.norm(&name, &format!("{name}.input_layernorm"), hidden);
         let attended = self.attention(&normed, &format!("{name}.self_attn"));
         let middle = self.op("Add", &[&name, &attended], &format!("{name}.middle"));
-        let normed = self.norm(&middle, &format!("{name}.post_attention_layernorm"));
+        let normed = self.norm(&middle, &format!("{name}.post_attention_layernorm"), hidden);
         let changed = self.mlp(&normed, &format!("{name}.mlp"));
         self.op("Add", &[&middle, &changed], &format!("model.layers.{}", layer + 1));
     }
 
-    /// RMSNorm: `x / sqrt(mean(x^2) + eps) * weight`.
-    fn norm(&mut self, x: &str, module: &str) -> String {
+    /// RMSNorm over the last axis: `x / sqrt(mean(x^2) + eps) * weight`.
+    fn norm(&mut self, x: &str, module: &str, width: usize) -> String {
         let weight = format!("{module}.weight");
-        self.slot(&weight, &[self.config.hidden]);
+        self.slot(&weight, &[width]);
         let at = |step: &str| format!("{module}.{step}");
         let squared = self.op("Mul", &[x, x], &at("squared"));
         let over = vec![integers("axes", &[-1]), integer("keepdims", 1)];
@@ -304,9 +316,10 @@ impl Builder<'_> {
     /// Grouped-query attention with a causal mask; `[B, T, D]` in and out.
     fn attention(&mut self, x: &str, module: &str) -> String {
         let at = |step: &str| format!("{module}.{step}");
-        let query = self.heads(x, &at("q_proj"), self.config.heads, "shape.query");
-        let key = self.heads(x, &at("k_proj"), self.config.kv_heads, "shape.key");
-        let value = self.heads(x, &at("v_proj"), self.config.kv_heads, "shape.key");
+        let Config { heads, kv_heads, qk_norm, .. } = *self.config;
+        let query = self.heads(x, &at("q"), (heads, "shape.query"), qk_norm);
+        let key = self.heads(x, &at("k"), (kv_heads, "shape.key"), qk_norm);
+        let value = self.heads(x, &at("v"), (kv_heads, "shape.key"), false);
         let query = self.rotate(&query);
         let key = self.rotate(&key);
         let query = self.op("Reshape", &[&query, "shape.grouped"], &at("query"));
@@ -325,19 +338,26 @@ impl Builder<'_> {
         let mixed = self.op_with("Transpose", &[&mixed], &at("mixed.turned"), order);
         let joined = self.op("Reshape", &[&mixed, "shape.joined"], &at("joined"));
         let width = self.config.heads * self.config.head_dim;
-        self.linear(&joined, &at("o_proj"), [width, self.config.hidden])
+        let fans = [width, self.config.hidden];
+        self.biased(&joined, &at("o_proj"), fans, self.config.o_bias)
     }
 
-    /// One projection, split into heads: `[B, heads, T, head_dim]`.
-    fn heads(&mut self, x: &str, module: &str, heads: usize, shape: &str) -> String {
+    /// The projection of q, k or v, split into heads: `[B, heads, T, head_dim]`.
+    fn heads(
+        &mut self,
+        x: &str,
+        name: &str,
+        (heads, shape): (usize, &str),
+        is_normed: bool,
+    ) -> String {
+        let module = &format!("{name}_proj");
         let width = heads * self.config.head_dim;
-        let mut flat = self.linear(x, module, [self.config.hidden, width]);
-        if self.config.qkv_bias {
-            let bias = format!("{module}.bias");
-            self.slot(&bias, &[width]);
-            flat = self.op("Add", &[&flat, &bias], &format!("{module}.biased"));
+        let fans = [self.config.hidden, width];
+        let flat = self.biased(x, module, fans, self.config.qkv_bias);
+        let mut split = self.op("Reshape", &[&flat, shape], &format!("{module}.split"));
+        if is_normed {
+            split = self.norm(&split, &format!("{name}_norm"), self.config.head_dim);
         }
-        let split = self.op("Reshape", &[&flat, shape], &format!("{module}.split"));
         let order = vec![integers("perm", &[0, 2, 1, 3])];
         self.op_with("Transpose", &[&split], &format!("{module}.heads"), order)
     }
@@ -359,18 +379,18 @@ impl Builder<'_> {
     /// SwiGLU: `down(silu(gate(x)) * up(x))`.
     fn mlp(&mut self, x: &str, module: &str) -> String {
         let at = |step: &str| format!("{module}.{step}");
-        let (d, ffn) = (self.config.hidden, self.config.ffn);
-        let gate = self.linear(x, &at("gate_proj"), [d, ffn]);
-        let up = self.linear(x, &at("up_proj"), [d, ffn]);
+        let Config { hidden: d, ffn, mlp_bias, .. } = *self.config;
+        let gate = self.biased(x, &at("gate_proj"), [d, ffn], mlp_bias);
+        let up = self.biased(x, &at("up_proj"), [d, ffn], mlp_bias);
         let sigmoid = self.op("Sigmoid", &[&gate], &at("sigmoid"));
         let silu = self.op("Mul", &[&gate, &sigmoid], &at("silu"));
         let gated = self.op("Mul", &[&silu, &up], &at("gated"));
-        self.linear(&gated, &at("down_proj"), [ffn, d])
+        self.biased(&gated, &at("down_proj"), [ffn, d], mlp_bias)
     }
 
     /// The final norm and the output layer; returns the name of the logits.
     fn head(&mut self, x: &str) -> String {
-        let normed = self.norm(x, "model.norm");
+        let normed = self.norm(x, "model.norm", self.config.hidden);
         let logits = self.linear(&normed, "lm_head", [self.config.hidden, self.config.vocab]);
         self.op("Identity", &[&logits], "logits")
     }

@@ -8,9 +8,10 @@
 //! - Never here: files.
 //! - Invariant: every size is in `1..=SIZE_MAX`, `kv_heads` divides `heads`, `head_dim` is even.
 //!
-//! Source: transformers 5, `LlamaConfig`, `MistralConfig`, `Qwen2Config`.
+//! Source: transformers 5, `LlamaConfig`, `MistralConfig`, `Qwen2Config`, `Qwen3Config`, `Phi3Config`.
 
 use super::BaseError;
+use super::family::{self, Defaults, Family};
 use super::fields::Fields;
 use super::rope::Rope;
 
@@ -22,17 +23,6 @@ pub const HEAD_MAX: usize = 1 << 12;
 pub const LAYERS_MAX: usize = 4096;
 /// Most positions that a RoPE table is made for, whatever context the model claims.
 pub use sapwood_protocol::limits::POSITIONS_MAX;
-
-/// The kind of decoder, which decides its defaults and where it has biases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// Llama 2 and 3, SmolLM2, TinyLlama.
-    Llama,
-    /// Mistral: a sliding window may bound attention.
-    Mistral,
-    /// Qwen2 and Qwen2.5: biases on q, k and v.
-    Qwen2,
-}
 
 /// The shape of a Llama-family decoder and how it ends a text.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +51,12 @@ pub struct Config {
     pub tied: bool,
     /// Whether q, k and v have a bias.
     pub qkv_bias: bool,
+    /// Whether each head of q and k goes through a norm before it is rotated.
+    pub qk_norm: bool,
+    /// Whether the attention's output has one.
+    pub o_bias: bool,
+    /// Whether the three layers of the MLP have one.
+    pub mlp_bias: bool,
     /// Longest sequence the model was made for, in tokens.
     pub context: usize,
     /// Attention reaches back this many tokens; none when it reaches all of them.
@@ -71,69 +67,38 @@ pub struct Config {
     pub eos: Vec<u32>,
 }
 
-/// What transformers assumes of a family when `config.json` is silent.
-struct Defaults {
-    family: Family,
-    ffn: usize,
-    vocab: usize,
-    kv_heads: Option<usize>,
-    context: usize,
-    bos: Option<u32>,
-    eos: Option<u32>,
-}
-
-const LLAMA: Defaults = Defaults {
-    family: Family::Llama,
-    ffn: 11008,
-    vocab: 32000,
-    kv_heads: None,
-    context: 2048,
-    bos: Some(1),
-    eos: Some(2),
-};
-const MISTRAL: Defaults = Defaults {
-    family: Family::Mistral,
-    ffn: 14336,
-    kv_heads: Some(8),
-    context: 4096 * 32,
-    ..LLAMA
-};
-const QWEN2: Defaults = Defaults {
-    family: Family::Qwen2,
-    ffn: 22016,
-    vocab: 151_936,
-    kv_heads: Some(32),
-    context: 32768,
-    bos: None,
-    eos: None,
-};
-
 impl Config {
     /// Reads the text of `config.json`, and of `generation_config.json` for the end of a text.
     /// # Errors
     /// [`BaseError::Config`] names the field, what was expected and what it holds.
     pub fn parse(config_json: &str, generation_config: Option<&str>) -> Result<Self, BaseError> {
         let fields = Fields::parse("config.json", config_json)?;
-        let defaults = defaults(&fields)?;
-        refuse_other_arithmetic(&fields, defaults.family)?;
-        let hidden = fields.size("hidden_size", 4096)?;
+        let defaults = family::defaults(&fields)?;
+        refuse_other_arithmetic(&fields)?;
+        let hidden = fields.size("hidden_size", defaults.hidden)?;
         let heads = fields.size("num_attention_heads", 32)?;
         // A `null` means one key head per query head; only a missing key means the family's number.
         let kv_default = defaults.kv_heads.filter(|_| !fields.has("num_key_value_heads"));
+        let head_dim = defaults.head_dim.filter(|_| !fields.has("head_dim"));
         let context = fields.size("max_position_embeddings", defaults.context)?;
+        let attention_bias = matches!(defaults.family, Family::Llama | Family::Qwen3)
+            && fields.flag("attention_bias", false)?;
         let mut config = Self {
             family: defaults.family,
             hidden,
             layers: fields.size("num_hidden_layers", 32)?,
             heads,
             kv_heads: fields.size("num_key_value_heads", kv_default.unwrap_or(heads))?,
-            head_dim: fields.size("head_dim", (hidden / heads).max(1))?,
+            head_dim: fields.size("head_dim", head_dim.unwrap_or((hidden / heads).max(1)))?,
             ffn: fields.size("intermediate_size", defaults.ffn)?,
             vocab: fields.size("vocab_size", defaults.vocab)?,
-            norm_eps: fields.positive("rms_norm_eps", 1e-6)? as f32,
+            norm_eps: fields.positive("rms_norm_eps", defaults.norm_eps)? as f32,
             rope: Rope::parse(&fields, context)?,
             tied: fields.flag("tie_word_embeddings", false)?,
-            qkv_bias: defaults.family == Family::Qwen2,
+            qkv_bias: defaults.family == Family::Qwen2 || attention_bias,
+            qk_norm: defaults.family == Family::Qwen3,
+            o_bias: attention_bias,
+            mlp_bias: defaults.family == Family::Llama && fields.flag("mlp_bias", false)?,
             context,
             sliding_window: sliding_window(&fields, defaults.family)?,
             bos: None,
@@ -265,51 +230,31 @@ impl Config {
             if self.qkv_bias {
                 push(&format!("self_attn.{name}_proj.bias"), &[width]);
             }
+            if self.qk_norm && name != "v" {
+                push(&format!("self_attn.{name}_norm.weight"), &[self.head_dim]);
+            }
         }
         push("self_attn.o_proj.weight", &[q, d]);
+        if self.o_bias {
+            push("self_attn.o_proj.bias", &[d]);
+        }
         push("post_attention_layernorm.weight", &[d]);
-        push("mlp.gate_proj.weight", &[d, self.ffn]);
-        push("mlp.up_proj.weight", &[d, self.ffn]);
-        push("mlp.down_proj.weight", &[self.ffn, d]);
+        for (name, fans) in
+            [("gate", [d, self.ffn]), ("up", [d, self.ffn]), ("down", [self.ffn, d])]
+        {
+            push(&format!("mlp.{name}_proj.weight"), &fans);
+            if self.mlp_bias {
+                push(&format!("mlp.{name}_proj.bias"), &fans[1..]);
+            }
+        }
         weights
     }
 }
 
-/// The family by `model_type`, else by the first of `architectures`.
-fn defaults(fields: &Fields) -> Result<Defaults, BaseError> {
-    let architecture = fields.first_text("architectures")?;
-    if architecture.as_ref().is_some_and(|name| !name.ends_with("ForCausalLM")) {
-        return Err(fields.wrong("architectures", "a ...ForCausalLM"));
-    }
-    if !fields.has("model_type") && architecture.is_none() {
-        return Err(fields.wrong("model_type", "\"llama\", \"mistral\" or \"qwen2\""));
-    }
-    let family = match fields.text("model_type")? {
-        Some(name) => name,
-        None => architecture.unwrap_or_default().replace("ForCausalLM", "").to_lowercase(),
-    };
-    match family.as_str() {
-        "llama" => Ok(LLAMA),
-        "mistral" => Ok(MISTRAL),
-        "qwen2" => Ok(QWEN2),
-        _ if fields.has("model_type") => {
-            Err(fields.wrong("model_type", "\"llama\", \"mistral\" or \"qwen2\""))
-        }
-        _ => Err(fields.wrong("architectures", "LlamaForCausalLM or its Mistral or Qwen2 kin")),
-    }
-}
-
 /// Fields that would make the forward pass another one than ours.
-fn refuse_other_arithmetic(fields: &Fields, family: Family) -> Result<(), BaseError> {
+fn refuse_other_arithmetic(fields: &Fields) -> Result<(), BaseError> {
     if fields.text("hidden_act")?.is_some_and(|name| name != "silu") {
         return Err(fields.wrong("hidden_act", "\"silu\""));
-    }
-    if family == Family::Llama {
-        for field in ["attention_bias", "mlp_bias"] {
-            if fields.flag(field, false)? {
-                return Err(fields.wrong(field, "false (biases are read for qwen2 only)"));
-            }
-        }
     }
     if fields.has("quantization_config") && !fields.is_null("quantization_config") {
         return Err(fields.wrong("quantization_config", "none: f32, f16 or bf16 weights"));
@@ -322,11 +267,12 @@ fn sliding_window(fields: &Fields, family: Family) -> Result<Option<usize>, Base
     let used = match family {
         Family::Llama => false,
         Family::Mistral => !fields.is_null("sliding_window"),
-        Family::Qwen2 => {
+        Family::Phi3 => fields.has("sliding_window") && !fields.is_null("sliding_window"),
+        Family::Qwen2 | Family::Qwen3 => {
             fields.flag("use_sliding_window", false)? && !fields.is_null("sliding_window")
         }
     };
-    // transformers assumes this window when the key is missing, in both families.
+    // transformers assumes this window when the key is missing, of Mistral and Qwen.
     used.then(|| fields.size("sliding_window", 4096)).transpose()
 }
 
@@ -367,6 +313,26 @@ mod tests {
             Config::parse(r#"{"architectures": ["Qwen2ForCausalLM"], "sliding_window": 8}"#, None)
                 .unwrap();
         assert_eq!((qwen.qkv_bias, qwen.sliding_window, qwen.kv_heads), (true, None, 32));
+    }
+
+    #[test]
+    fn qwen3_and_phi3_have_defaults_of_their_own() {
+        let qwen =
+            Config::parse(r#"{"model_type": "qwen3", "attention_bias": true}"#, None).unwrap();
+        assert_eq!((qwen.head_dim, qwen.qk_norm, qwen.kv_heads), (128, true, 32));
+        assert_eq!((qwen.qkv_bias, qwen.o_bias, qwen.mlp_bias), (true, true, false));
+        let json = r#"{"model_type": "qwen3", "head_dim": null, "hidden_size": 64,
+            "num_attention_heads": 2, "num_key_value_heads": 1}"#;
+        assert_eq!(Config::parse(json, None).unwrap().head_dim, 32);
+        let phi = Config::parse(r#"{"model_type": "phi3"}"#, None).unwrap();
+        assert_eq!((phi.hidden, phi.ffn, phi.vocab, phi.head_dim), (3072, 8192, 32064, 96));
+        assert_eq!((phi.norm_eps, phi.sliding_window, phi.eos), (1e-5, None, vec![32000]));
+        // What Microsoft states of Phi-3-mini.
+        assert_eq!(phi.parameters(), 3_821_079_552);
+        let long = r#"{"model_type": "phi3", "rope_scaling": {"type": "longrope"}}"#;
+        assert!(refusal(long).contains("longrope"), "{}", refusal(long));
+        let part = r#"{"model_type": "phi3", "partial_rotary_factor": 0.75}"#;
+        assert!(refusal(part).contains("partial_rotary_factor"), "{}", refusal(part));
     }
 
     #[test]
@@ -411,7 +377,7 @@ mod tests {
         for (json, words) in [
             (r#"{"model_type": "gemma"}"#, "`model_type` must be"),
             (r#"{"model_type": "llama", "hidden_act": "gelu"}"#, "`hidden_act` must be \"silu\""),
-            (r#"{"model_type": "llama", "attention_bias": true}"#, "`attention_bias`"),
+            (r#"{"model_type": "llama", "attention_bias": 1}"#, "`attention_bias`"),
             (r#"{"model_type": "llama", "hidden_size": -4}"#, "`hidden_size` must be a whole"),
             (r#"{"model_type": "llama", "hidden_size": 1e400}"#, "not a JSON object"),
             (r#"{"model_type": "llama", "num_key_value_heads": 5}"#, "`num_key_value_heads`"),

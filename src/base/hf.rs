@@ -2,7 +2,8 @@
 //!
 //! - In: a folder and its [`Config`]. Out: any weight as f32 in our layout: linear weights
 //!   `[in, out]`, the embedding `[V, D]`, the output layer `[D, V]` even when tied.
-//! - Of a tied output layer either name may be stored; where both are and differ, it is not tied.
+//! - Of a tied output layer either name may be stored; where both are and differ, it is not tied. What
+//!   Phi-3 packs is given as its parts.
 //! - A tensor is read by its range when it is asked for; only headers are held.
 //! - Invariant: after [`Checkpoint::open`], every weight of the config is there with its shape,
 //!   nothing else is, and every range lies inside its file.
@@ -10,7 +11,7 @@
 //! Source: the safetensors format, <https://github.com/huggingface/safetensors>.
 
 use super::foreign::{EMBEDDING, OUTPUT};
-use super::{BaseError, Config, Source, Weight};
+use super::{BaseError, Config, Family, Source, Weight};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::Deserialize;
@@ -20,6 +21,11 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
+/// Linear layers that a Phi-3 checkpoint keeps as one, row after row.
+pub(super) const PACKED: [(&str, &[&str]); 2] = [
+    ("self_attn.qkv_proj", &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+    ("mlp.gate_up_proj", &["mlp.gate_proj", "mlp.up_proj"]),
+];
 /// Numbers that are compared at a time.
 const SOME: usize = 1 << 16;
 /// Longest header accepted, as the reference implementation does.
@@ -49,7 +55,7 @@ impl Checkpoint {
     pub fn open(dir: &Path, config: &Config) -> Result<Self, BaseError> {
         let single = dir.join("model.safetensors");
         let index = dir.join("model.safetensors.index.json");
-        let tensors = match (single.exists(), index.exists()) {
+        let mut tensors = match (single.exists(), index.exists()) {
             (false, true) => read_shards(dir, &index)?,
             (false, false) => {
                 refuse_pickles(dir)?;
@@ -57,6 +63,9 @@ impl Checkpoint {
             }
             _ => read_header(&single)?,
         };
+        if config.family == Family::Phi3 {
+            unpack(&mut tensors, config)?;
+        }
         let mut checkpoint = Self { dir: dir.to_owned(), tensors, tied: config.tied };
         checkpoint.check(config)?;
         checkpoint.tied = config.tied && !checkpoint.has_own_output()?;
@@ -160,6 +169,37 @@ impl Source for Checkpoint {
     fn weight(&self, name: &str) -> Result<Weight, BaseError> {
         self.weight(name)
     }
+}
+
+/// Gives each part of a packed linear layer a place of its own.
+fn unpack(tensors: &mut BTreeMap<String, Place>, config: &Config) -> Result<(), BaseError> {
+    let shapes: BTreeMap<_, _> = config.weights().into_iter().collect();
+    for layer in 0..config.layers {
+        for (packed, parts) in PACKED {
+            let at = |module: &str| format!("model.layers.{layer}.{module}.weight");
+            let Some(place) = tensors.remove(&at(packed)) else { continue };
+            let fans = |part: &&str| shapes.get(&at(part)).map(|ours| theirs(&at(part), ours));
+            let fans: Vec<_> = parts.iter().filter_map(fans).collect();
+            let rows: usize = fans.iter().map(|fans| fans[0]).sum();
+            let expected = vec![rows, fans.first().map_or(0, |fans| fans[1])];
+            if place.shape != expected {
+                let got = place.shape;
+                return Err(BaseError::Shape { tensor: at(packed), expected, got });
+            }
+            let mut offset = place.offset;
+            for (part, shape) in parts.iter().zip(fans) {
+                let bytes = place.bytes / rows * shape[0];
+                let (path, dtype) = (place.path.clone(), place.dtype);
+                let part = (at(part), Place { path, offset, bytes, dtype, shape });
+                if let Some(twice) = tensors.insert(part.0.clone(), part.1) {
+                    let (first, second) = (twice.path, place.path);
+                    return Err(BaseError::DuplicateTensor { tensor: part.0, first, second });
+                }
+                offset += bytes as u64;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a folder whose weights are pickled, with the way out.

@@ -1,8 +1,8 @@
 //! The base: a frozen Llama-family model folder, read into a configuration and plain weights.
 //!
 //! - In: a folder with `model.onnx`, `config.json` and perhaps `generation_config.json`, from our
-//!   own [export](export::export()) or from another exporter. Out: [`Config`], any [`Weight`], and
-//!   a hash by which an adapter knows its base.
+//!   own [export](export::export()) or from another exporter; or a Hugging Face folder. Out: [`Config`],
+//!   any [`Weight`], and a hash by which an adapter knows its base.
 //! - Weights are read when asked for, one at a time, in one layout whatever file they come from:
 //!   linear weights `[in, out]`, the embedding `[V, D]`, the output layer `[D, V]` even when tied.
 //! - Never here: running the graph.
@@ -13,6 +13,7 @@ pub mod canonical;
 pub mod config;
 pub mod error;
 pub mod export;
+mod family;
 mod fields;
 pub mod foreign;
 pub mod gguf;
@@ -26,9 +27,10 @@ mod stamp;
 mod tokens;
 
 pub use canonical::Precision;
-pub use config::{Config, Family};
+pub use config::Config;
 pub use error::BaseError;
 pub use export::{ExportOptions, ExportReport, export};
+pub use family::Family;
 pub use number::Number;
 pub use rope::{Rope, RopeScaling};
 

@@ -2,7 +2,7 @@
 //!
 //! - In: weights in our layout, the small files of the folder that they come from. Out: the folder that
 //!   transformers, mlx-lm and llama.cpp's converter read: linear weights `[out, in]`, a tied output layer
-//!   left out, the type of the numbers in `config.json`.
+//!   left out, Phi-3's packed as it has them, the type of the numbers in `config.json`.
 //! - The folder appears whole or not at all, and one weight at a time is in memory.
 //! - Never here: where the weights come from.
 //!
@@ -10,9 +10,9 @@
 //! transformers' `save_pretrained` writes it.
 
 use super::export::{Partial, Sink, json_object, pretty, whole};
-use super::hf::{theirs, turned};
+use super::hf::{PACKED, theirs, turned};
 use super::number::Number;
-use super::{BaseError, Config, ExportReport, Source};
+use super::{BaseError, Config, ExportReport, Family, Source};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -24,11 +24,13 @@ pub const TOKENIZERS: [&str; 4] =
 /// Numbers that are encoded at a time.
 const SOME: usize = 1 << 16;
 
-/// One weight in a shard.
+/// One tensor in a shard.
 struct Entry {
     name: String,
     shape: Vec<usize>,
     bytes: u64,
+    /// The weights whose rows it holds, one after the other.
+    weights: Vec<String>,
 }
 
 /// Writes `out` from its small files and whatever has the weights, in shards of at most `shard_bytes_max`, or
@@ -83,22 +85,51 @@ pub fn write(
 fn shards(config: &Config, number: Number, shard_bytes_max: u64) -> Vec<Vec<Entry>> {
     let mut shards = vec![Vec::new()];
     let mut filled = 0;
-    for (name, ours) in config.weights() {
-        if config.tied && name == super::foreign::OUTPUT {
-            continue;
-        }
-        let shape = theirs(&name, &ours);
-        let bytes = shape.iter().fold(number.bytes(), |product, &width| product * width as u64);
-        if filled > 0 && filled + bytes > shard_bytes_max {
+    for entry in entries(config, number) {
+        if filled > 0 && filled + entry.bytes > shard_bytes_max {
             shards.push(Vec::new());
             filled = 0;
         }
-        filled += bytes;
+        filled += entry.bytes;
         if let Some(shard) = shards.last_mut() {
-            shard.push(Entry { name, shape, bytes });
+            shard.push(entry);
         }
     }
     shards
+}
+
+/// The tensors in the order of the decoder.
+fn entries(config: &Config, number: Number) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = Vec::new();
+    for (weight, ours) in config.weights() {
+        if config.tied && weight == super::foreign::OUTPUT {
+            continue;
+        }
+        let shape = theirs(&weight, &ours);
+        let bytes = shape.iter().fold(number.bytes(), |product, &width| product * width as u64);
+        let name = match config.family {
+            Family::Phi3 => packed(&weight),
+            _ => weight.clone(),
+        };
+        match entries.last_mut().filter(|last| last.name == name) {
+            Some(last) => {
+                last.shape[0] += shape[0];
+                last.bytes += bytes;
+                last.weights.push(weight);
+            }
+            None => entries.push(Entry { name, shape, bytes, weights: vec![weight] }),
+        }
+    }
+    entries
+}
+
+/// The tensor of a Phi-3 checkpoint that a weight lies in.
+fn packed(weight: &str) -> String {
+    let inside = |(packed, parts): (&str, &[&str])| {
+        let part = parts.iter().find(|part| weight.ends_with(&format!(".{part}.weight")))?;
+        Some(weight.replace(part, packed))
+    };
+    PACKED.into_iter().find_map(inside).unwrap_or_else(|| weight.to_owned())
 }
 
 fn write_shard(
@@ -109,7 +140,7 @@ fn write_shard(
 ) -> Result<(), BaseError> {
     let mut header = Map::from_iter([("__metadata__".to_owned(), json!({ "format": "pt" }))]);
     let mut end = 0;
-    for Entry { name, shape, bytes } in shard {
+    for Entry { name, shape, bytes, .. } in shard {
         let offsets = [end, end + bytes];
         end += bytes;
         let about = json!({
@@ -126,7 +157,7 @@ fn write_shard(
     file.write(&(header.len() as u64).to_le_bytes())?;
     file.write(&header)?;
     let mut bytes = Vec::new();
-    for Entry { name, .. } in shard {
+    for name in shard.iter().flat_map(|entry| &entry.weights) {
         for values in turned(name, source.weight(name)?).data.chunks(SOME) {
             bytes.clear();
             number.encode(name, values, &mut bytes)?;

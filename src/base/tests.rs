@@ -8,18 +8,22 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 /// Every golden checkpoint: `tools/golden/families.py`, transformers 5.
-pub(crate) const FAMILIES: [&str; 11] = [
+pub(crate) const FAMILIES: [&str; 15] = [
     "head_dim",
     "llama2",
     "llama2_bf16",
     "llama2_f16",
     "llama2_sharded",
     "llama3",
+    "llama_biased",
     "llama_linear",
     "mistral",
     "mistral_no_window",
+    "phi3",
     "qwen2",
+    "qwen3",
     "smollm2",
+    "smollm2_own_head",
 ];
 
 /// The committed folder of a golden checkpoint.
@@ -89,6 +93,8 @@ fn an_exported_weight_equals_the_checkpoints() {
 fn a_checkpoint_that_is_written_holds_the_weights_of_the_one_that_was_read() {
     for (family, number, most, files) in [
         ("smollm2", Number::F32, u64::MAX, 1),
+        ("qwen3", Number::F32, u64::MAX, 1),
+        ("phi3", Number::F32, 1, 21),
         ("qwen2", Number::F32, 20_000, 8),
         ("llama2_bf16", Number::Bf16, 10_000, 10),
         ("llama2_f16", Number::F16, 1, 30),

@@ -4,7 +4,7 @@ use super::args::Convert;
 use super::console::Console;
 use super::names::{Layout, Precision};
 use super::{adapter, chosen};
-use sapwood::adapter::{gguf, mlx, peft};
+use sapwood::adapter::{gguf, has_names_elsewhere, mlx, peft};
 use sapwood::base::{self, publish};
 use serde_json::json;
 use std::path::Path;
@@ -30,6 +30,7 @@ pub(crate) fn run(args: &Convert, console: &Console) -> anyhow::Result<()> {
         }
         Layout::Mlx => publish::folder(out, &mlx::write(&adapter, &config, &base_name)?)?,
         Layout::Peft => {
+            has_names_elsewhere(&config)?;
             publish::folder(out, &peft::write_with(&adapter, meta.as_ref(), &base_name)?)?
         }
     }

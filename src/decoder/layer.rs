@@ -8,6 +8,7 @@
 use super::Turns;
 use super::attention::{self, Sequences, Shape, Turn};
 use super::cache::Past;
+use super::head_norm;
 use super::kernels;
 use super::lora::{Lora, places};
 use super::tape::{Saved, Tape};
@@ -87,6 +88,14 @@ impl Layer<'_> {
         kernels::rms_norm(x, &weights.input_norm, eps, &mut normed, &mut inverse_attention);
         let mut qkv = pool.take(rows * self.shape.qkv());
         self.project(Part::Qkv, &normed, (&mut qkv, Into::Replace, single), &mut narrow);
+        let mut raw = Vec::new();
+        if let Some(norms) = &weights.head_norms {
+            if keep {
+                raw = pool.take(rows * (self.shape.q() + self.shape.kv()));
+                head_norm::raw(&self.shape, &qkv, &mut raw);
+            }
+            norms.forward(&self.shape, eps, &mut qkv);
+        }
         let mut attended = pool.take(rows * self.shape.q());
         let mut lse = Vec::new();
         match context {
@@ -124,6 +133,7 @@ impl Layer<'_> {
         Saved {
             x: saved_x,
             inverse_attention,
+            raw,
             qkv,
             lse,
             attended,
@@ -166,6 +176,7 @@ impl Layer<'_> {
         let Saved {
             x,
             inverse_attention,
+            raw,
             qkv,
             lse,
             attended,
@@ -201,6 +212,9 @@ impl Layer<'_> {
         attention::attention_backward(shape, saved, &dattended, &mut dqkv, wants_keys);
         self.pool.give([qkv, attended, dattended, lse]);
         attention::rope(&mut dqkv, shape, (self.turns, 0), Turn::Back);
+        if let Some(norms) = &self.weights.head_norms {
+            norms.backward(&self.shape, self.weights.eps, &raw, &mut dqkv);
+        }
 
         let adapted = self.adapts(Part::Qkv.targets());
         let gain = &self.weights.input_norm;
@@ -211,7 +225,7 @@ impl Layer<'_> {
         if below {
             kernels::rms_norm_backward(&dnormed, &x, gain, &inverse_attention, &mut dy);
         }
-        self.pool.give([x, normed, dnormed, dqkv, inverse_attention]);
+        self.pool.give([x, normed, dnormed, dqkv, raw, inverse_attention]);
         self.pool.give(narrow);
         dy
     }

@@ -14,6 +14,8 @@ pub(crate) struct Saved {
     pub(super) x: Vec<f32>,
     /// 1 / rms before attention, `[N]`.
     pub(super) inverse_attention: Vec<f32>,
+    /// Queries and keys before their norms, `[N, q + kv]`; nothing where the base has none.
+    pub(super) raw: Vec<f32>,
     /// Rotated queries and keys, and values, `[N, qkv]`.
     pub(super) qkv: Vec<f32>,
     /// Log-sum-exp of each row of scores, `[N, heads]`.
@@ -33,15 +35,16 @@ pub(crate) struct Saved {
 impl Saved {
     /// Gives every buffer back.
     pub(super) fn give(self, pool: &Pool) {
-        let Self { x, inverse_attention, qkv, lse, attended, middle, inverse_mlp, gate_up, narrow } =
-            self;
-        pool.give([x, inverse_attention, qkv, lse, attended, middle, inverse_mlp, gate_up]);
+        let Self { x, inverse_attention, raw, qkv, lse, attended, middle, .. } = self;
+        let Self { inverse_mlp, gate_up, narrow, .. } = self;
+        pool.give([x, inverse_attention, raw, qkv, lse, attended, middle, inverse_mlp, gate_up]);
         pool.give(narrow);
     }
 
     /// The buffers that hold a whole row of activations.
-    fn large(&mut self) -> [&mut Vec<f32>; 5] {
-        [&mut self.x, &mut self.qkv, &mut self.attended, &mut self.middle, &mut self.gate_up]
+    fn large(&mut self) -> [&mut Vec<f32>; 6] {
+        let Self { x, raw, qkv, attended, middle, gate_up, .. } = self;
+        [x, raw, qkv, attended, middle, gate_up]
     }
 }
 
@@ -50,7 +53,7 @@ pub(crate) enum Tape {
     /// All of it.
     Whole(Box<Saved>),
     /// What is large in bf16, and how long each of these is.
-    Halved(Box<Saved>, [usize; 5]),
+    Halved(Box<Saved>, [usize; 6]),
     /// The input, from which the layer runs again.
     Input(Vec<f32>),
 }

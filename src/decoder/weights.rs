@@ -1,11 +1,12 @@
 //! The frozen weights of a decoder layer as they lie in memory.
 //!
-//! - In: a base, and how to keep and multiply its numbers. Out: two gains and four matrices.
+//! - In: a base, and how to keep and multiply its numbers. Out: the gains of its norms and four matrices.
 //! - Linear layers with one input lie side by side as one matrix, so that a layer is four products.
 //! - Weights are read, narrowed and let go of one matrix at a time: loading takes about the memory
 //!   of what was loaded.
 //! - Never here: adapters, what a layer computes, other devices than the CPU.
 
+use super::head_norm::HeadNorms;
 use crate::adapter::Target;
 use crate::base::{Base, BaseError};
 use crate::products::{Form, Frozen};
@@ -64,7 +65,9 @@ pub(crate) struct Weights {
     pub(crate) input_norm: Vec<f32>,
     /// Gain of the norm before the MLP, `[D]`.
     pub(crate) post_norm: Vec<f32>,
-    /// Epsilon of both.
+    /// Gains of the norms of queries and keys, if the base has them.
+    pub(crate) head_norms: Option<HeadNorms>,
+    /// Epsilon of all.
     pub(crate) eps: f32,
     /// In the order of [`Part`].
     projections: [Projection; 4],
@@ -79,6 +82,7 @@ impl Weights {
         Ok(Self {
             input_norm: base.weight(&format!("{prefix}.input_layernorm.weight"))?.data,
             post_norm: base.weight(&format!("{prefix}.post_attention_layernorm.weight"))?.data,
+            head_norms: HeadNorms::load(base, &prefix)?,
             eps: base.config().norm_eps,
             projections: [qkv?, o?, gate_up?, down?],
         })
@@ -90,6 +94,7 @@ impl Weights {
         Self {
             input_norm: self.input_norm.clone(),
             post_norm: self.post_norm.clone(),
+            head_norms: self.head_norms.clone(),
             eps: self.eps,
             projections: self.projections.clone().map(at),
         }
@@ -106,6 +111,19 @@ impl Weights {
     }
 }
 
+impl HeadNorms {
+    fn load(base: &Base, prefix: &str) -> Result<Option<Self>, BaseError> {
+        if !base.config().qk_norm {
+            return Ok(None);
+        }
+        let gain = |name: &str| {
+            let weight = base.weight(&format!("{prefix}.self_attn.{name}_norm.weight"));
+            weight.map(|weight| weight.data)
+        };
+        Ok(Some(Self { query: gain("q")?, key: gain("k")? }))
+    }
+}
+
 impl Projection {
     fn load(base: &Base, prefix: &str, part: Part, form: Form) -> Result<Self, BaseError> {
         let config = base.config();
@@ -113,7 +131,8 @@ impl Projection {
         let fan_in = part.targets().first().map_or(0, |target| target.fans(config).0);
         let fan_out: usize = fans.map(|(_, fan_out)| fan_out).sum();
         let mut numbers = vec![0f32; fan_in * fan_out];
-        let mut bias = (part == Part::Qkv && config.qkv_bias).then(|| vec![0f32; fan_out]);
+        let is_biased = part.targets().iter().any(|target| target.is_biased(config));
+        let mut bias = is_biased.then(|| vec![0f32; fan_out]);
         let (mut targets, mut first) = (Vec::new(), 0);
         for &target in part.targets() {
             let name = format!("{prefix}.{}", target.module());

@@ -201,6 +201,7 @@ struct Sizes {
     vocab: u64,
     learning: u64,
     is_medium: bool,
+    is_qk_normed: bool,
     /// Tokens of the longest block, and of a text of the base's own.
     t: u64,
     own_tokens: u64,
@@ -218,6 +219,7 @@ impl Sizes {
             vocab: wide(config.vocab),
             learning: wide(settings.layers_of(config.layers).unwrap_or(config.layers)),
             is_medium: precision == MatmulPrecision::Medium,
+            is_qk_normed: config.qk_norm,
             t,
             own_tokens: t.min(wide(anchor::TOKENS_MAX)),
         }
@@ -229,7 +231,9 @@ impl Sizes {
         let is_anchored = settings.own_texts() > 0 && settings.anchor_weight > 0.0;
         let anchored = if is_anchored { self.own_tokens } else { 0 };
         let rows = t * wide(settings.batch_size + settings.replay_batch_size) + anchored;
-        let kept = rows * (2 * d + 2 * q + 2 * kv + 2 * f + 2 + heads);
+        // Queries and keys before their norms.
+        let raw = if self.is_qk_normed { q + kv } else { 0 };
+        let kept = rows * (2 * d + 2 * q + 2 * kv + raw + 2 * f + 2 + heads);
         let tape = match settings.activations {
             Activations::F32 => NUMBER * (learning * kept + rows * thin.all),
             Activations::Bf16 => NUMBER * (learning * kept / 2 + kept + rows * thin.all),

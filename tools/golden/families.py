@@ -1,6 +1,7 @@
 """Logits and residual stream of one tiny random model per supported config family.
 
-Oracle: transformers' LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM (requirements.txt), f32, CPU.
+Oracle: transformers' LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM
+(requirements.txt), f32, CPU.
 Command: python tools/golden/all.py --out tests/golden --only families
 """
 
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Phi3Config, Phi3ForCausalLM, Qwen2Config,
+    Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM,
+)
 
-from common import assert_same, load, observe, random_ids, randomise, write_json, write_tensors
+from common import assert_same, generator, load, observe, random_ids, randomise, write_json, write_tensors
 
 VOCABULARY = 96
 TINY = dict(vocab_size=VOCABULARY, num_hidden_layers=3, max_position_embeddings=128, bos_token_id=1)
@@ -50,6 +54,16 @@ FAMILIES = {
     "smollm2": (LlamaConfig, LlamaForCausalLM, 12, 4, dict(
         hidden_size=48, intermediate_size=64, num_attention_heads=6, num_key_value_heads=2, eos_token_id=2,
         rms_norm_eps=1e-5, tie_word_embeddings=True, rope_parameters=rope(100_000.0))),
+    "llama_biased": (LlamaConfig, LlamaForCausalLM, 12, 5, dict(
+        hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2, eos_token_id=2,
+        rms_norm_eps=1e-5, attention_bias=True, mlp_bias=True, tie_word_embeddings=False, rope_parameters=rope(10_000.0))),
+    # Heads that are wider together than the stream, as Qwen3 has them.
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, 12, 5, dict(
+        hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2, head_dim=16, eos_token_id=2,
+        rms_norm_eps=1e-6, use_sliding_window=False, tie_word_embeddings=True, rope_parameters=rope(1_000_000.0))),
+    "phi3": (Phi3Config, Phi3ForCausalLM, 12, 4, dict(
+        hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2, eos_token_id=2, pad_token_id=0,
+        rms_norm_eps=1e-5, sliding_window=None, tie_word_embeddings=False, rope_parameters=rope(10_000.0))),
     "head_dim": (MistralConfig, MistralForCausalLM, 12, 5, dict(
         hidden_size=40, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2, head_dim=16, eos_token_id=2,
         rms_norm_eps=1e-5, sliding_window=None, tie_word_embeddings=False, rope_parameters=rope(1_000_000.0))),
@@ -141,6 +155,20 @@ def write_sharded(folder: Path, source: Path) -> None:
     (folder / "expected.safetensors").write_bytes((source / "expected.safetensors").read_bytes())
 
 
+def write_own_head(folder: Path, source: Path) -> None:
+    """smollm2 with an output layer of its own beside a config that says tied: transformers keeps both."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = load_file(source / "model.safetensors")
+    embedding = weights["model.embed_tokens.weight"]
+    weights["lm_head.weight"] = 0.2 * torch.randn(embedding.shape, generator=generator(folder.name))
+    write_tensors(folder / "model.safetensors", weights)
+    (folder / "config.json").write_bytes((source / "config.json").read_bytes())
+    expected = load_file(source / "expected.safetensors")
+    logits = write_expected(folder, 12)["logits"]
+    if (logits - expected["logits"]).abs().max() < 1:
+        raise SystemExit("smollm2_own_head: the stored output layer is not used")
+
+
 def write(out: Path) -> None:
     families = out / "families"
     for name, case in FAMILIES.items():
@@ -150,3 +178,5 @@ def write(out: Path) -> None:
             write_narrow(families / "llama2_f16", model, torch.float16)
             randomise(model.float(), name)
             write_narrow(families / "llama2_bf16", model, torch.bfloat16)
+        if name == "smollm2":
+            write_own_head(families / "smollm2_own_head", families / name)

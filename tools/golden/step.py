@@ -157,13 +157,13 @@ def prefixed(prefix: str, tensors: dict) -> dict:
     return {f"{prefix}.{name}": value.detach().clone() for name, value in tensors.items()}
 
 
-def write_gradients(folder: Path) -> None:
-    learner, batch = Learner(folder / "base", "step fast"), make_batch("step gradients", FRESH)
+def write_gradients(base: Path, file: Path) -> None:
+    learner, batch = Learner(base, "step fast"), make_batch("step gradients", FRESH)
     logits, layers = learner.run(batch)
     loss = cross_entropy(logits, batch["labels"])
     found = gradients(learner, loss)
     tensors = batch | {"loss": loss, "logits": logits, "hidden_tap": layers[LAYERS[0] - 1]}
-    write_tensors(folder / "gradients.safetensors", tensors | prefixed("parameter", learner.factors) | prefixed("gradient", found))
+    write_tensors(file, tensors | prefixed("parameter", learner.factors) | prefixed("gradient", found))
 
 
 def divergence(fast: Learner, batch: dict) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -414,7 +414,10 @@ def write_adamw(folder: Path) -> None:
 def write(out: Path) -> None:
     folder = out / "step"
     write_base(folder / "base")
-    write_gradients(folder)
+    write_gradients(folder / "base", folder / "gradients.safetensors")
+    # What families add to a layer: norms of the heads, biases everywhere.
+    for name in ["qwen3", "llama_biased"]:
+        write_gradients(out / "families" / name, out / "families" / name / "gradients.safetensors")
     anchor = write_anchor(folder)
     common = {"rank": RANK, "alpha": ALPHA, "targets": TARGETS, "layers": LAYERS, "tap": LAYERS[0], "formulas": FORMULAS}
     common |= {"gamma": GAMMA, "clip_norm": CLIP, "retain": RETAIN, "betas": ADAMW["betas"], "eps": ADAMW["eps"]}

@@ -105,6 +105,9 @@ impl Dims {
                 "mlp.down_proj.weight" => vec![ffn, d],
                 "self_attn.q_proj.bias" => vec![q],
                 "self_attn.k_proj.bias" | "self_attn.v_proj.bias" => vec![kv],
+                "self_attn.o_proj.bias" | "mlp.down_proj.bias" => vec![d],
+                "self_attn.q_norm.weight" | "self_attn.k_norm.weight" => vec![self.head_dim],
+                "mlp.gate_proj.bias" | "mlp.up_proj.bias" => vec![ffn],
                 _ => return None,
             });
         }

@@ -67,14 +67,15 @@ impl<'a> Walker<'_, 'a> {
         self.places.insert(name, place);
     }
 
-    /// Notes the place of a linear layer that has no bias, and gives its output.
+    /// Notes the places of a linear layer's weight and bias, and gives its output.
     pub(super) fn place_linear(
         &mut self,
         name: String,
         linear: &Linear<'a>,
     ) -> Result<&'a str, BaseError> {
-        if linear.bias.is_some() {
-            return Err(odd(format!("{name} has a bias; only q, k and v may have one")));
+        if let Some(bias) = linear.bias {
+            let name = name.replace(".weight", ".bias");
+            self.place(name, Location::plain(bias, Layout::AsRead));
         }
         self.place(name, linear.weight.clone());
         Ok(linear.output)

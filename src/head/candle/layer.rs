@@ -149,8 +149,13 @@ impl Layer<'_> {
         let split = |x: Tensor, heads: usize| {
             x.reshape((b, t, heads, head_dim))?.transpose(1, 2)?.contiguous()
         };
-        let q = self.rotate(&split(self.linear(Target::Q, normed)?, heads)?, first)?;
-        let k = self.rotate(&split(self.linear(Target::K, normed)?, kv_heads)?, first)?;
+        let mut q = split(self.linear(Target::Q, normed)?, heads)?;
+        let mut k = split(self.linear(Target::K, normed)?, kv_heads)?;
+        if let Some([of_q, of_k]) = &self.weights.head_norms {
+            let eps = self.config.norm_eps;
+            (q, k) = (rms_norm(&q, of_q, eps)?, rms_norm(&k, of_k, eps)?);
+        }
+        let (q, k) = (self.rotate(&q, first)?, self.rotate(&k, first)?);
         let v = split(self.linear(Target::V, normed)?, kv_heads)?;
         let (k, v) = match cache {
             Some(cache) => cache.extend(k, v)?,

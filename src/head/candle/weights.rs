@@ -17,6 +17,8 @@ pub(super) struct LinearWeight {
 pub(super) struct Weights {
     /// Gains of the norms before attention and before the MLP, `[D]` each.
     pub(super) norms: [Tensor; 2],
+    /// Gains of the norms of queries and keys, `[head_dim]` each, if the base has them.
+    pub(super) head_norms: Option<[Tensor; 2]>,
     /// In the order of [`Target::ALL`].
     linears: [LinearWeight; 7],
 }
@@ -30,6 +32,10 @@ impl Weights {
             Target::ALL.map(|target| LinearWeight::load(base, &prefix, target, device));
         Ok(Self {
             norms: [norm("input_layernorm")?, norm("post_attention_layernorm")?],
+            head_norms: match base.config().qk_norm {
+                true => Some([norm("self_attn.q_norm")?, norm("self_attn.k_norm")?]),
+                false => None,
+            },
             linears: [q?, k?, v?, o?, gate?, up?, down?],
         })
     }
@@ -43,8 +49,7 @@ impl Weights {
 impl LinearWeight {
     fn load(base: &Base, prefix: &str, target: Target, device: &Device) -> Result<Self, HeadError> {
         let name = format!("{prefix}.{}", target.module());
-        let biased = base.config().qkv_bias && matches!(target, Target::Q | Target::K | Target::V);
-        let bias = match biased {
+        let bias = match target.is_biased(base.config()) {
             true => Some(tensor(base, &format!("{name}.bias"), device)?),
             false => None,
         };

@@ -40,7 +40,7 @@ fn every_weight_is_found_in_every_style_without_its_name() {
     for style in styles {
         let file = file(model(style));
         let map = map(&file, &DIMS).unwrap();
-        let biases = if style.bias { 3 * DIMS.layers } else { 0 };
+        let biases = if style.bias { 7 * DIMS.layers } else { 0 };
         assert_eq!(map.places().len(), 3 + 9 * DIMS.layers + biases, "{style:?}");
         assert_eq!(map.is_tied(), style.tied, "{style:?}");
         for name in map.places().keys() {
