@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(Config::parse(json, None).unwrap().head_dim, 32);
         let phi = Config::parse(r#"{"model_type": "phi3"}"#, None).unwrap();
         assert_eq!((phi.hidden, phi.ffn, phi.vocab, phi.head_dim), (3072, 8192, 32064, 96));
-        assert_eq!((phi.norm_eps, phi.sliding_window, phi.eos), (1e-5, None, vec![32000]));
+        assert_eq!((phi.norm_eps, phi.sliding_window, phi.eos.clone()), (1e-5, None, vec![32000]));
         // What Microsoft states of Phi-3-mini.
         assert_eq!(phi.parameters(), 3_821_079_552);
         let long = r#"{"model_type": "phi3", "rope_scaling": {"type": "longrope"}}"#;
