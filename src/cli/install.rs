@@ -38,7 +38,7 @@ fn install(
 ) -> anyhow::Result<()> {
     let named = args.global.display();
     let header = wire::header(bytes).with_context(|| named.to_string())?;
-    let base = Base::open(&args.model)?;
+    let base = Base::open(chosen::model(Some(&args.model))?)?;
     let sequence = args.sequence.unwrap_or(state.taken(None) + 1);
     let offered =
         Offered::read(bytes, base.hash(), (None, sequence)).with_context(|| named.to_string())?;

@@ -64,7 +64,7 @@ pub(crate) fn settings(wishes: Overrides) -> anyhow::Result<Settings> {
     let settings = Settings::default().merge(wishes.clone());
     settings.check()?;
     match &settings.model {
-        Some(model) => Ok(for_base(&read_config(model)?, wishes)?),
+        Some(model) => Ok(for_base(&read_config(chosen::model(Some(model))?)?, wishes)?),
         None => Ok(settings),
     }
 }

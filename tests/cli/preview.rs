@@ -83,6 +83,9 @@ fn a_model_that_is_none_is_named_with_the_way_out() {
         let names = [what, "sapwood export"];
         refused(&["eval", "--model", model, "--data", &text], &names);
         refused(&["generate", "--model", model, "-p", "the"], &names);
+        refused(&["doctor", "--model", model], &names);
+        refused(&["stream", "--model", model, &text], &names);
+        refused(&["adapt", "--model", model, "--data", &text], &names);
     }
     let line = refused(&["eval", "--model", "no-such-model", "--data", &text], &["no-such-model"]);
     assert!(!line.contains("hub"), "{line}");
