@@ -11,6 +11,7 @@ pub mod base; //      model folder            -> Config, weights; export from Hu
 pub mod block; //     one tokenised, masked sample
 #[cfg(feature = "engine")]
 pub mod tokenise; //  Example                 -> Block [T]            tokenizers
+pub mod constrain; // JSON schema, token bytes -> the tokens that may follow       llguidance
 pub mod adapter; //   LoRA factors as plain numbers; PEFT folders
 #[cfg(feature = "engine")]
 pub mod products; //  rows x frozen matrix    -> rows                 AVX-512, AVX2, NEON, gemm

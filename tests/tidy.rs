@@ -23,7 +23,7 @@ const DEVICE: &str = "firmware-host/src/";
 const TLS: &[&str] = &["protocol/connections/src/tls.rs", "tools/fleet-server/src/serve/"];
 
 /// What only some places may name, and those places (beginnings of paths).
-const DOORS: [(&str, &[&str]); 14] = [
+const DOORS: [(&str, &[&str]); 15] = [
     ("tract_onnx", &["src/trunk"]),
     ("tract_linalg", &["src/trunk"]),
     ("candle_core", &["src/base/gguf/weights.rs", "src/head/candle/", "src/head/mod.rs"]),
@@ -34,6 +34,7 @@ const DOORS: [(&str, &[&str]); 14] = [
     ("rusqlite", &["tools/fleet-server/src/store/sqlite.rs", "tools/fleet-server/tests/"]),
     ("tokio_postgres", &["tools/fleet-server/src/store/postgres/"]),
     ("tokenizers", &["src/tokenise"]),
+    ("llguidance", &["src/constrain/tokens.rs"]),
     ("rkyv", &["src/reservoir/", "src/state/"]),
     ("prost", &["src/base/", "src/trunk", "fuzz/"]),
     ("clap", &["src/cli/", "src/main.rs", "firmware-host/", "tools/"]),

@@ -10,6 +10,7 @@
 
 mod blocks;
 mod chat;
+mod spelling;
 mod stream;
 
 use crate::intake::{Example, Message, Talk};
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::{error, fs, io};
 
 pub use blocks::{Blocks, Piece, Report, Warning};
+pub use spelling::Spelling;
 pub use stream::TextStream;
 
 /// Why text cannot become blocks.
@@ -110,6 +112,14 @@ pub enum TokeniseError {
         /// Why.
         source: Box<TokeniseError>,
     },
+    /// A decoder of which nobody here knows what bytes a token stands for.
+    #[error(
+        "tokenizer: expected a decoder of bytes, got `{decoder}`: what its tokens stand for is unknown"
+    )]
+    Decoder {
+        /// Its kind.
+        decoder: String,
+    },
     /// A block with no room for text.
     #[error("a block of {tokens} tokens has no room: expected at least {least}")]
     Room {
@@ -177,6 +187,14 @@ impl Tokeniser {
             warnings.push(Warning::NoEnd);
         }
         Ok(Self { tokenizer, prefix, eos, chat, warnings })
+    }
+
+    /// What each token stands for, by id.
+    ///
+    /// # Errors
+    /// [`TokeniseError::Decoder`] for one whose tokens are no bytes of the text.
+    pub fn spellings(&self) -> Result<Vec<Spelling>, TokeniseError> {
+        spelling::of(&self.tokenizer)
     }
 
     /// What is odd about the model folder, though it works.

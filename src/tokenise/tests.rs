@@ -362,3 +362,22 @@ fn special_tokens_may_stand_in_a_map_of_their_own() {
     let refusal = Tokeniser::open(model.path(), VOCAB).err().unwrap().to_string();
     assert!(refusal.contains("special_tokens_map.json is not JSON"), "{refusal}");
 }
+
+/// Goal: a token's bytes are its part of the text. Oracle: the text itself, cut at any byte.
+#[test]
+fn the_spellings_of_a_text_are_its_bytes() {
+    for tokeniser in both() {
+        let spellings = tokeniser.spellings().unwrap();
+        let ids = tokeniser.encode(&text(3)).unwrap();
+        let bytes: Vec<u8> = ids
+            .iter()
+            .flat_map(|&id| match &spellings[id as usize] {
+                Spelling::Text(bytes) => bytes.clone(),
+                Spelling::Special(_) | Spelling::None => Vec::new(),
+            })
+            .collect();
+        let got = String::from_utf8(bytes).unwrap();
+        assert_eq!(got.trim_start(), text(3));
+        assert!(spellings.iter().any(|one| matches!(one, Spelling::Special(_))));
+    }
+}

@@ -1,0 +1,170 @@
+//! The tokens that may follow, by the library's parser over our own token bytes.
+
+use super::Schema;
+use crate::tokenise::Spelling;
+use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::toktrie::{
+    ApproximateTokEnv, InferenceCapabilities, SimpleVob, TokEnv, TokRxInfo, TokTrie,
+};
+use llguidance::{JsonCompileOptions, Matcher, ParserFactory};
+use std::sync::Arc;
+
+/// Bytes of a token that the library's tree takes; a longer one is never drawn.
+const TOKEN_BYTES_MAX: usize = 512;
+/// Between the tokens of JSON: a blank, or a line end with what is indented. Without a bound a model
+/// that is unsure writes blanks until its tokens run out.
+const BLANKS: &str = r"\x20|\x0A\x20{0,32}";
+/// What is looked up of strings in one step for all tokens: most of them are allowed there.
+const STRINGS: [&str; 3] =
+    [r#"[^"\\\x00-\x1F\x7F]{1,10}"#, r#"[^"\\\x00-\x1F\x7F]{1,30}"#, r#"[^"\\\x00-\x1F\x7F]+"#];
+
+/// Why tokens cannot be constrained.
+#[derive(Debug, thiserror::Error)]
+pub enum ConstrainError {
+    /// A tokenizer or an end token that the library does not take.
+    #[error("answers of this model cannot be held to a schema: {problem}")]
+    Tokens {
+        /// What the library said.
+        problem: String,
+    },
+    /// A schema that asks for more than is compiled, or that nothing fits.
+    #[error("the schema cannot be held to: {problem}")]
+    Schema {
+        /// What the library said.
+        problem: String,
+    },
+    /// A text that came to a place where the work of one token has no end.
+    #[error("the schema is too complex to go on from here: {problem}")]
+    Text {
+        /// What the library said.
+        problem: String,
+    },
+}
+
+/// What the library may spend: some 20 ms and 40 MB on a schema, some 20 ms on a token.
+fn limits() -> ParserLimits {
+    ParserLimits {
+        max_items_in_row: 1_000,
+        initial_lexer_fuel: 1_000_000,
+        step_lexer_fuel: 200_000,
+        step_max_items: 50_000,
+        max_lexer_states: 20_000,
+        max_grammar_size: 100_000,
+        precompute_large_lexemes: false,
+        verbose_errors: false,
+    }
+}
+
+/// All that is known of a tokenizer; constraints of any number of texts are made of it.
+pub struct Constrainer {
+    factory: ParserFactory,
+}
+
+impl Constrainer {
+    /// - `spellings`: what each token stands for, at most `vocab` of them. `ends`: the end tokens.
+    ///
+    /// # Errors
+    /// [`ConstrainError::Tokens`].
+    pub fn new(spellings: &[Spelling], vocab: usize, ends: &[u32]) -> Result<Self, ConstrainError> {
+        let failed = |problem: &str| ConstrainError::Tokens { problem: problem.to_owned() };
+        let size = u32::try_from(vocab).map_err(|_| failed("its vocabulary is too large"))?;
+        let first = *ends.first().ok_or_else(|| failed("it has no end token"))?;
+        if ends.iter().any(|&end| end >= size) {
+            return Err(failed("an end token is beyond its vocabulary"));
+        }
+        let mut words: Vec<Vec<u8>> = spellings.iter().map(bytes).collect();
+        words.resize(vocab, Vec::new());
+        let trie = TokTrie::from(&TokRxInfo::new(size, first), &words).with_eos_tokens(ends);
+        let tokens: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let strings = STRINGS.map(str::to_owned);
+        let made = ParserFactory::new(&tokens, InferenceCapabilities::default(), &strings);
+        let mut factory = made.map_err(|error| failed(&first_line(&error)))?;
+        factory.quiet();
+        *factory.limits_mut() = limits();
+        Ok(Self { factory })
+    }
+
+    /// The constraint of a text that is to fit a schema.
+    ///
+    /// # Errors
+    /// [`ConstrainError::Schema`].
+    pub fn schema(&self, schema: &Schema) -> Result<Constraint, ConstrainError> {
+        let mut schema = schema.value().clone();
+        if schema.is_boolean() {
+            schema = serde_json::json!({ "allOf": [schema] });
+        }
+        let options = JsonCompileOptions {
+            whitespace_pattern: Some(BLANKS.to_owned()),
+            ..Default::default()
+        };
+        options.apply_to(&mut schema);
+        let failed = |problem| ConstrainError::Schema { problem };
+        let parser = self.factory.create_parser(TopLevelGrammar::from_json_schema(schema));
+        let parser = parser.map_err(|error| failed(first_line(&error)))?;
+        let matcher = Matcher::new(Ok(parser));
+        match matcher.get_error() {
+            Some(problem) => Err(failed(problem)),
+            None => Ok(Constraint { matcher }),
+        }
+    }
+}
+
+/// The bytes by which the library knows a token; those of special ones begin with its marker.
+fn bytes(spelling: &Spelling) -> Vec<u8> {
+    match spelling {
+        Spelling::Text(text) if text.len() <= TOKEN_BYTES_MAX => text.clone(),
+        Spelling::Special(name) if name.len() < TOKEN_BYTES_MAX => {
+            [&[TokTrie::SPECIAL_TOKEN_MARKER], name.as_bytes()].concat()
+        }
+        Spelling::Text(_) | Spelling::Special(_) | Spelling::None => Vec::new(),
+    }
+}
+
+fn first_line(error: &impl ToString) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().chars().take(300).collect()
+}
+
+/// Where a text stands in what it is to fit.
+#[derive(Clone)]
+pub struct Constraint {
+    matcher: Matcher,
+}
+
+impl Constraint {
+    /// Leaves of `logits` `[V]` those of tokens with which the text still can become one that fits.
+    ///
+    /// # Errors
+    /// [`ConstrainError::Text`].
+    pub fn mask(&mut self, logits: &mut [f32]) -> Result<(), ConstrainError> {
+        let allowed: SimpleVob =
+            self.matcher.compute_mask_or_eos().map_err(|error| failed(&error))?;
+        if allowed.is_zero() {
+            return Err(ConstrainError::Text { problem: "no token of this model fits".to_owned() });
+        }
+        for (id, logit) in logits.iter_mut().enumerate() {
+            // Weights that lie beyond the vocabulary are none of a token.
+            if id >= allowed.len() || !allowed.get(id) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in the next token of the text, one that was allowed.
+    ///
+    /// # Errors
+    /// [`ConstrainError::Text`].
+    pub fn take(&mut self, id: u32) -> Result<(), ConstrainError> {
+        self.matcher.consume_token(id).map_err(|error| failed(&error))
+    }
+
+    /// Whether the text fits and nothing can follow.
+    pub fn is_over(&self) -> bool {
+        self.matcher.is_stopped()
+    }
+}
+
+fn failed(error: &impl ToString) -> ConstrainError {
+    ConstrainError::Text { problem: first_line(error) }
+}
