@@ -7,17 +7,25 @@
 
 mod sampling;
 mod prompts;
+mod scores;
+mod shaping;
 
 pub use prompts::{Prompts, Read};
 pub use sampling::Sampling;
+pub use scores::{Score, scores};
+pub use shaping::Shaping;
 
 use crate::adapter::Adapter;
 use crate::base::Base;
+use crate::constrain::{ConstrainError, Constraint};
 use crate::head::{Backend, Below, Decoder, Head, HeadError, Keep, Session};
 use crate::trunk::{Trunk, TrunkError};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use rayon::prelude::*;
+use shaping::Shaper;
+use std::borrow::Cow;
+use std::ops::ControlFlow;
 
 /// What can go wrong while generating.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +47,9 @@ pub enum GenerateError {
         /// Most tokens of prompt and answer.
         context: usize,
     },
+    /// A text that cannot go on within its constraint.
+    #[error(transparent)]
+    Constrain(#[from] ConstrainError),
     /// A choice of sampling that has no meaning.
     #[error("--{key}: expected {expected}, got {got}")]
     Sampling {
@@ -133,6 +144,31 @@ impl<'a> Generator<'a> {
         Ok(tokens_max.min(context - prompt.len()))
     }
 
+    /// Reads a text as if it wrote it: `each` is told every token after the first, with the logits `[V]`
+    /// that it would have been drawn from, until it breaks off.
+    ///
+    /// # Errors
+    /// As [`Generator::start`]; a text may fill the context.
+    pub fn follow(
+        &self,
+        text: &[u32],
+        adapter: Option<&'a Adapter>,
+        each: &mut dyn FnMut(u32, &[f32]) -> ControlFlow<()>,
+    ) -> Result<(), GenerateError> {
+        let (tokens, context) = (text.len(), self.context());
+        if tokens > context {
+            return Err(GenerateError::Prompt { tokens, context });
+        }
+        let mut session = self.decoder.session(adapter, tokens)?;
+        for (id, next) in text.iter().zip(text.iter().skip(1)) {
+            self.decoder.extend(&mut session, &self.trunk.embedded(&[*id])?)?;
+            if each(*next, &self.decoder.logits(&session)?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Starts a text of at most `tokens_max` tokens after `prompt` `[T]`, and reads the prompt.
     ///
     /// It runs on the threads in force; memory for its keys and values is taken here.
@@ -178,7 +214,21 @@ impl<'a> Generator<'a> {
         let chance = ChaCha8Rng::seed_from_u64(sampling.seed);
         let end = (left == 0).then_some(End::Length);
         let (generator, last, ids) = (*self, None, prompt.to_vec());
-        Ok(Text { generator, session, ids, shared, logits, last, sampling, chance, left, end })
+        let (shaper, constraint) = (None, None);
+        Ok(Text {
+            generator,
+            session,
+            ids,
+            shared,
+            logits,
+            last,
+            sampling,
+            shaper,
+            constraint,
+            chance,
+            left,
+            end,
+        })
     }
 }
 
@@ -260,6 +310,8 @@ pub struct Text<'a> {
     /// The token that was given last, which the layers have not seen yet.
     last: Option<u32>,
     sampling: Sampling,
+    shaper: Option<Shaper>,
+    constraint: Option<Constraint>,
     chance: ChaCha8Rng,
     /// Tokens that may follow.
     left: usize,
@@ -267,10 +319,25 @@ pub struct Text<'a> {
 }
 
 impl Text<'_> {
+    /// The same text, whose logits are `shaping`'s before a token is drawn from them.
+    ///
+    /// - `prompt`: what it goes on from.
+    #[must_use]
+    pub fn shaped(self, shaping: &Shaping, prompt: &[u32]) -> Self {
+        Self { shaper: shaping.begin(prompt), ..self }
+    }
+
+    /// The same text, of which only what a constraint allows is drawn. It ends by itself when it fits
+    /// and nothing can follow; cut short, it is the beginning of one that fits.
+    #[must_use]
+    pub fn constrained(self, constraint: Constraint) -> Self {
+        Self { constraint: Some(constraint), ..self }
+    }
+
     /// The next token, or none when the text has ended.
     ///
     /// # Errors
-    /// [`GenerateError::Head`] when a device fails.
+    /// [`GenerateError::Head`] when a device fails; [`GenerateError::Constrain`] where no token fits.
     pub fn next_token(&mut self) -> Result<Option<u32>, GenerateError> {
         if self.end.is_some() {
             return Ok(None);
@@ -281,14 +348,28 @@ impl Text<'_> {
             self.ids.push(id);
             self.logits = decoder.logits(&self.session)?;
         }
-        let id = self.sampling.draw(&self.logits, &mut self.chance);
+        let mut logits = match &self.shaper {
+            Some(shaper) => Cow::Owned(shaper.shaped(&self.logits)),
+            None => Cow::Borrowed(&self.logits),
+        };
+        if let Some(constraint) = &mut self.constraint {
+            constraint.mask(logits.to_mut())?;
+        }
+        let id = self.sampling.draw(&logits, &mut self.chance);
         if self.generator.decoder.config().eos.contains(&id) {
             self.end = Some(End::Token);
             return Ok(None);
         }
+        if let Some(shaper) = &mut self.shaper {
+            shaper.take(id);
+        }
         self.left -= 1;
         self.last = Some(id);
         self.end = (self.left == 0).then_some(End::Length);
+        if let Some(constraint) = &mut self.constraint {
+            constraint.take(id)?;
+            self.end = if constraint.is_over() { Some(End::Token) } else { self.end };
+        }
         Ok(Some(id))
     }
 
@@ -312,7 +393,7 @@ impl Text<'_> {
         self.end
     }
 
-    /// The logits `[V]` that the last token was drawn from, or at first those after the prompt.
+    /// The logits `[V]` of the last token before they were shaped, or at first those after the prompt.
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }

@@ -351,8 +351,9 @@ fn abreast_as_alone(
 
 /// Some end before the others, and these go on as if they had always been alone.
 fn written_as_alone(name: &str, generator: &Generator<'_>) -> Result<(), Surprise> {
-    let samplings: Vec<_> =
-        (0..40).map(|seed| Sampling { temperature: 1.0, top_p: 1.0, seed }).collect();
+    let samplings: Vec<_> = (0..40)
+        .map(|seed| Sampling { temperature: 1.0, top_p: 1.0, seed, ..Sampling::default() })
+        .collect();
     let mut written = Vec::new();
     for some in samplings.chunks(generator.abreast(40)) {
         let mut texts = generator.several(&[1, 2], 6, None, some)?;

@@ -19,7 +19,7 @@ use std::path::Path;
 use std::thread;
 
 const F32: Within = Within { relative: 1e-4, because: "f32 sums in another order" };
-const GREEDY: Sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
+const GREEDY: Sampling = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0 };
 
 /// Trunk and head of the CPU's own kernels.
 fn halves(base: &Base, tap: usize, weights: HeadWeights) -> Result<(Trunk, Head), Surprise> {
@@ -205,7 +205,7 @@ fn texts_written_in_turns_are_those_written_alone() -> Result<(), Surprise> {
     let (trunk, head) = halves(&base, 4, HeadWeights::Auto)?;
     let generator = Generator::new(&trunk, None, &head);
     let (adapter, other) = (adapter(base.config(), 4), &prompt[..5]);
-    let sampling = Sampling { temperature: 0.8, top_p: 0.9, seed: 3 };
+    let sampling = Sampling { temperature: 0.8, top_p: 0.9, seed: 3, ..Sampling::default() };
     let start = |which: bool| match which {
         true => generator.start(&prompt, 24, None, sampling),
         false => generator.start(other, 24, Some(&adapter), sampling),
@@ -241,7 +241,7 @@ fn a_text_is_the_same_on_any_number_of_threads() -> Result<(), Surprise> {
     let generator = Generator::new(&trunk, None, &head);
     let adapter = adapter(base.config(), 2);
     let long: Vec<u32> = prompt.iter().cycle().take(150).copied().collect();
-    let sampling = Sampling { temperature: 1.0, top_p: 0.95, seed: 9 };
+    let sampling = Sampling { temperature: 1.0, top_p: 0.95, seed: 9, ..Sampling::default() };
     let write = |threads: usize| -> Result<Vec<u32>, Surprise> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
         let written = pool.install(|| -> Result<Vec<u32>, GenerateError> {
@@ -270,7 +270,7 @@ fn a_text_tells_why_it_ended() -> Result<(), Surprise> {
     assert_eq!(context, base.config().context);
     let write = |prompt: &[u32], tokens_max| -> Result<(usize, Option<End>), GenerateError> {
         // Hot enough that any token may come, the end token too.
-        let sampling = Sampling { temperature: 100.0, top_p: 1.0, seed: 1 };
+        let sampling = Sampling { temperature: 100.0, top_p: 1.0, seed: 1, ..Sampling::default() };
         let mut text = generator.start(prompt, tokens_max, None, sampling)?;
         let mut count = 0;
         while text.next_token()?.is_some() {

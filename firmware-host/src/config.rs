@@ -8,6 +8,7 @@ mod path;
 pub mod relations;
 mod window;
 mod fleet;
+mod origin;
 mod check;
 #[cfg(test)]
 mod tests;
@@ -145,6 +146,8 @@ pub struct Serve {
     pub socket: Option<PathBuf>,
     /// File that holds the token which TCP clients must send.
     pub token_file: Option<PathBuf>,
+    /// Origins of web pages that may ask, beside this server's own; none is the rule.
+    pub origins: Vec<String>,
     /// Most bytes of a request's body.
     pub body_bytes_max: usize,
     /// Most tokens of a prompt and its completion together.
@@ -182,6 +185,7 @@ impl Default for Serve {
             listen: SocketAddr::from(([127, 0, 0, 1], 8321)),
             socket: None,
             token_file: None,
+            origins: Vec::new(),
             body_bytes_max: 4 << 20,
             tokens_max: 512,
             concurrency: 2,

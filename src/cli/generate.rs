@@ -35,7 +35,12 @@ pub(crate) fn run(args: &Generate, console: &Console) -> anyhow::Result<()> {
     place.notice().map_or(Ok(()), |notice| console.warn(notice))?;
     let (trunk, head) = generate::load(&base, &place)?;
     let generator = Generator::new(&trunk, None, &head);
-    let sampling = Sampling { temperature: args.temp, top_p: args.top_p, seed: args.seed };
+    let sampling = Sampling {
+        temperature: args.temp,
+        top_p: args.top_p,
+        seed: args.seed,
+        ..Sampling::default()
+    };
     let mut text = generator.start(&prompt, args.max_tokens, adapter.as_ref(), sampling)?;
     let (mut stream, mut written, mut count) = (tokeniser.stream(&prompt)?, String::new(), 0);
     while let Some(id) = text.next_token()? {

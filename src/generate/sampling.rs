@@ -1,9 +1,11 @@
-//! How the next token is chosen: temperature, nucleus, a draw.
+//! How the next token is chosen: temperature, the likeliest few, a draw.
 //!
 //! - In: the logits of every token, chance. Out: a token.
-//! - Never here: the layers that the logits come from.
+//! - In the order of transformers: the temperature, then top-k, then the nucleus of what is left, then
+//!   min-p.
+//! - Never here: the layers that the logits come from; what a text has said before (`shaping`).
 //!
-//! Source of nucleus sampling: arXiv 1904.09751.
+//! Source of nucleus sampling: arXiv 1904.09751; of min-p: arXiv 2407.01082.
 
 use super::GenerateError;
 use crate::decoder::kernels::maximum;
@@ -23,17 +25,28 @@ const FACTORS: [f64; 14] = factors();
 pub struct Sampling {
     /// Divides the logits; 0 takes the likeliest token.
     pub temperature: f32,
+    /// Only so many of the likeliest tokens are drawn; 0 is all.
+    pub top_k: usize,
     /// Only the likeliest tokens that together reach this probability are drawn; 1 is all.
     pub top_p: f32,
+    /// Only tokens of at least this part of the likeliest one's probability are drawn; 0 is all.
+    pub min_p: f32,
     /// Seed of the draws.
     pub seed: u64,
+}
+
+impl Default for Sampling {
+    /// What the model says, as it says it.
+    fn default() -> Self {
+        Self { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0 }
+    }
 }
 
 impl Sampling {
     /// # Errors
     /// [`GenerateError::Sampling`] for a value out of range, NaN included.
     pub fn check(&self) -> Result<(), GenerateError> {
-        let (temperature, top_p) = (self.temperature, self.top_p);
+        let Self { temperature, top_p, min_p, .. } = *self;
         if !(0.0..=100.0).contains(&temperature) {
             let (key, expected) = ("temp", "0 to 100");
             return Err(GenerateError::Sampling { key, expected, got: temperature });
@@ -41,6 +54,10 @@ impl Sampling {
         if !(top_p > 0.0 && top_p <= 1.0) {
             let (key, expected) = ("top-p", "above 0, at most 1");
             return Err(GenerateError::Sampling { key, expected, got: top_p });
+        }
+        if !(0.0..=1.0).contains(&min_p) {
+            let (key, expected) = ("min-p", "0 to 1");
+            return Err(GenerateError::Sampling { key, expected, got: min_p });
         }
         Ok(())
     }
@@ -57,8 +74,9 @@ impl Sampling {
                 // 53 bits fill an f64's mantissa exactly.
                 let place = (chance.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
                 let odds = Odds::new(logits, best, temperature);
-                if self.top_p < 1.0 {
-                    odds.of_nucleus(self.top_p, place)
+                if self.top_p < 1.0 || self.top_k > 0 || self.min_p > 0.0 {
+                    let likely = odds.likely(self.top_k, self.top_p, self.min_p);
+                    drawn_of(&likely, place)
                 } else {
                     odds.of_all(place)
                 }
@@ -118,25 +136,45 @@ impl<'a> Odds<'a> {
         None
     }
 
-    /// The same of the likeliest tokens that together weigh `top_p` of all.
-    fn of_nucleus(&self, top_p: f32, place: f64) -> Option<usize> {
+    /// The tokens that may be drawn with their weights, the likeliest first.
+    ///
+    /// Every bound cuts the same order short: the first `top_k`, those that reach `top_p` of these, and
+    /// of them those that weigh `min_p` of the likeliest, whose weight is 1.
+    fn likely(&self, top_k: usize, top_p: f32, min_p: f32) -> Vec<(f64, usize)> {
+        let (top_p, min_p) = (f64::from(top_p), f64::from(min_p));
+        let is_first = |a: &(f64, usize), b: &(f64, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
         // If every token weighed less than this, all of them together would be outside: sorting a
         // vocabulary costs as much as a small layer, and most of it is not looked at.
-        let outside = (1.0 - f64::from(top_p)) * self.total / self.logits.len() as f64;
+        let outside = (1.0 - top_p) * self.total / self.logits.len() as f64;
+        // What top-k leaves is known only when all are compared.
+        let least = if top_k == 0 { outside.max(min_p) } else { 0.0 };
         let mut likely = Vec::new();
         for (index, some) in self.logits.chunks(SOME).enumerate() {
             let weights = self.weights(some).into_iter().take(some.len()).zip(index * SOME..);
-            likely.extend(weights.filter(|(weight, _)| *weight >= outside));
+            likely.extend(weights.filter(|(weight, _)| *weight >= least));
         }
-        likely.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let mut total = self.total;
+        if (1..likely.len()).contains(&top_k) {
+            likely.select_nth_unstable_by(top_k - 1, is_first);
+            likely.truncate(top_k);
+            total = likely.iter().map(|(weight, _)| weight).sum();
+        }
+        likely.sort_unstable_by(is_first);
         let (mut nucleus, mut count) = (0.0, 0);
-        while count < likely.len() && nucleus < f64::from(top_p) * self.total {
+        while count < likely.len() && nucleus < top_p * total && likely[count].0 >= min_p {
             nucleus += likely[count].0;
             count += 1;
         }
-        let found = at(&mut (place * nucleus), likely[..count].iter().map(|(weight, _)| *weight))?;
-        Some(likely[found].1)
+        likely.truncate(count);
+        likely
     }
+}
+
+/// The token at a `place` of some, from 0 to 1; none where they weigh nothing that is a number.
+fn drawn_of(likely: &[(f64, usize)], place: f64) -> Option<usize> {
+    let total: f64 = likely.iter().map(|(weight, _)| weight).sum();
+    let found = at(&mut (place * total), likely.iter().map(|(weight, _)| *weight))?;
+    Some(likely[found].1)
 }
 
 /// The first of some weights that reaches beyond `left`, from which they are taken.
@@ -186,6 +224,16 @@ fn exp(x: f64) -> f64 {
     if x < -708.0 { 0.0 } else { p * power }
 }
 
+/// What may be drawn, with its probability; the likeliest first.
+#[cfg(test)]
+pub(super) fn probabilities(sampling: Sampling, logits: &[f32]) -> Vec<(usize, f64)> {
+    let best = maximum(logits);
+    let odds = Odds::new(logits, best, sampling.temperature);
+    let likely = odds.likely(sampling.top_k, sampling.top_p, sampling.min_p);
+    let total: f64 = likely.iter().map(|(weight, _)| weight).sum();
+    likely.into_iter().map(|(weight, id)| (id, weight / total)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,7 +241,7 @@ mod tests {
 
     fn drawn(temperature: f32, top_p: f32) -> [u32; 3] {
         let logits = [1.0f32, 3.0, 2.0].map(|p| p.ln());
-        let sampling = Sampling { temperature, top_p, seed: 1 };
+        let sampling = Sampling { temperature, top_p, seed: 1, ..Sampling::default() };
         let mut chance = ChaCha8Rng::seed_from_u64(1);
         let mut counts = [0; 3];
         for _ in 0..6_000 {
@@ -224,10 +272,12 @@ mod tests {
 
     #[test]
     fn sampling_without_meaning_is_refused() {
-        let check = |temperature, top_p| Sampling { temperature, top_p, seed: 0 }.check();
+        let check =
+            |temperature, top_p| Sampling { temperature, top_p, ..Sampling::default() }.check();
         assert!(check(f32::NAN, 1.0).is_err() && check(-1.0, 1.0).is_err());
         assert!(check(1.0, 0.0).is_err() && check(1.0, f32::NAN).is_err());
         assert!(check(0.0, 1.0).is_ok());
+        assert!(Sampling { min_p: f32::NAN, ..Sampling::default() }.check().is_err());
     }
 
     /// The same draw with the library's exponential, every token in a list of its own.
@@ -271,7 +321,7 @@ mod tests {
             }
             let temperature = [1.0, 0.3, 2.5][round % 3];
             let top_p = [1.0, 0.9, 0.5, 1e-3, 0.999][round / 6 % 5];
-            let sampling = Sampling { temperature, top_p, seed: 0 };
+            let sampling = Sampling { temperature, top_p, ..Sampling::default() };
             let mut twin = chance.clone();
             let expected = plain(sampling, &logits, &mut twin);
             assert_eq!(sampling.draw(&logits, &mut chance), expected, "round {round}");
@@ -293,7 +343,7 @@ mod tests {
     #[test]
     fn logits_that_are_no_numbers_draw_a_token_of_the_vocabulary() {
         for (logits, top_p) in [([f32::NAN; 3], 1.0), ([f32::NEG_INFINITY; 3], 0.5)] {
-            let sampling = Sampling { temperature: 1.0, top_p, seed: 0 };
+            let sampling = Sampling { top_p, ..Sampling::default() };
             assert_eq!(sampling.draw(&logits, &mut ChaCha8Rng::seed_from_u64(1)), 0);
         }
     }

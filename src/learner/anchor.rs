@@ -111,7 +111,7 @@ fn write(
     let mut seeds = 0..*count as u64 * TRIES;
     while blocks.len() < *count && !seeds.is_empty() {
         // Drawn from what the base thinks likely, in the order of their numbers.
-        let sampling = |seed| Sampling { temperature: 1.0, top_p: 1.0, seed };
+        let sampling = |seed| Sampling { seed, ..Sampling::default() };
         let some = generator.abreast(count - blocks.len());
         let samplings: Vec<_> = seeds.by_ref().take(some).map(sampling).collect();
         let mut texts = generator.several(start, more, None, &samplings)?;

@@ -8,13 +8,15 @@ use firmware_host::config::Serve;
 use firmware_host::constraints::ConstraintState;
 use firmware_host::paused::OrderError;
 use firmware_host::probe::Readings;
-use firmware_host::serve::{Device, Draw, Given, Model, ModelError, ServeError, Server, start};
+use firmware_host::serve::{
+    Device, Draw, Given, Model, ModelError, ServeError, Server, Token, start,
+};
 use firmware_host::status::{
     Board, Change, Ending, InboxStatus, JobKind, JobReport, Phase, ReservoirStatus, ServingStatus,
     StepPoint,
 };
 use firmware_host::supervise::Supervisor;
-use firmware_host::wire::{Prompt, Which};
+use firmware_host::wire::{How, Prompt, Scored, Which};
 use sapwood::inbox::{Aside, InboxError, Receipt};
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -43,16 +45,29 @@ impl Model for Mute {
         1
     }
 
+    fn admits(&self, _how: &How) -> Result<(), ModelError> {
+        Ok(())
+    }
+
     fn read(&self, _prompt: &Prompt) -> Result<Given, ModelError> {
         Err(ModelError::Prompt("this device has no model".into()))
+    }
+
+    fn follow(
+        &self,
+        _ids: &[u32],
+        _likeliest: usize,
+        _each: &mut dyn FnMut(Scored) -> ControlFlow<()>,
+    ) -> Result<(), ModelError> {
+        Ok(())
     }
 
     fn write(
         &self,
         _ids: &[u32],
         _tokens: usize,
-        _draw: Draw,
-        _each: &mut dyn FnMut(&str) -> ControlFlow<()>,
+        _draw: Draw<'_>,
+        _each: &mut dyn FnMut(Token<'_>) -> ControlFlow<()>,
     ) -> Result<String, ModelError> {
         Ok(String::new())
     }

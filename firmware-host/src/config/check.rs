@@ -4,6 +4,7 @@
 
 use super::{
     Budget, Config, ConfigError, Constraints, Fleet, Intake, JOBS_PER_DAY_MAX, Job, Probes, Serve,
+    origin,
 };
 use sapwood_protocol::limits::{INBOX_BATCH_BYTES_MAX, INBOX_BYTES_MAX, INBOX_SAMPLES_MAX};
 use std::fmt::Display;
@@ -71,6 +72,7 @@ impl Intake {
 impl Serve {
     fn check(&self) -> Result<(), ConfigError> {
         let bytes_max = usize::try_from(INBOX_BATCH_BYTES_MAX).unwrap_or(usize::MAX);
+        origin::check(&self.origins)?;
         within("serve.body-bytes-max", self.body_bytes_max, 1_024..=bytes_max)?;
         within("serve.tokens-max", self.tokens_max, 1..=1 << 20)?;
         within("serve.concurrency", self.concurrency, 1..=64)?;

@@ -3,10 +3,12 @@
 //! - A commit swaps the adapter at once; a text that is being written keeps the one it began with.
 
 use sapwood::adapter::Adapter;
+use sapwood::constrain::Constrainer;
 use sapwood::learner::Engines;
 use sapwood::state::{Global, Since};
-use sapwood::tokenise::Tokeniser;
-use std::sync::{Arc, PoisonError, RwLock};
+use sapwood::tokenise::{Spelling, TokeniseError, Tokeniser};
+use std::error::Error;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// What is in use at one moment.
 #[derive(Debug, Default)]
@@ -28,12 +30,41 @@ pub struct Served {
     /// The base's tokenizer.
     pub tokeniser: Tokeniser,
     current: RwLock<Arc<Current>>,
+    constrainer: OnceLock<Constrainer>,
+    spellings: OnceLock<Vec<Spelling>>,
 }
 
 impl Served {
     /// The base with what is in use.
     pub fn new(engines: Engines, tokeniser: Tokeniser, current: Current) -> Self {
-        Self { engines, tokeniser, current: RwLock::new(Arc::new(current)) }
+        let current = RwLock::new(Arc::new(current));
+        let (constrainer, spellings) = (OnceLock::new(), OnceLock::new());
+        Self { engines, tokeniser, current, constrainer, spellings }
+    }
+
+    /// What each token stands for; looked up when it is asked for first.
+    ///
+    /// # Errors
+    /// [`TokeniseError::Decoder`].
+    pub fn spellings(&self) -> Result<&[Spelling], TokeniseError> {
+        if let Some(made) = self.spellings.get() {
+            return Ok(made);
+        }
+        let made = self.tokeniser.spellings()?;
+        Ok(self.spellings.get_or_init(|| made))
+    }
+
+    /// What holds texts to a schema; made when the first is asked for.
+    ///
+    /// # Errors
+    /// Those of a tokenizer whose tokens are no bytes of a text.
+    pub fn constrainer(&self) -> Result<&Constrainer, Box<dyn Error + Send + Sync>> {
+        if let Some(made) = self.constrainer.get() {
+            return Ok(made);
+        }
+        let config = self.engines.base.config();
+        let made = Constrainer::new(self.spellings()?, config.vocab, &config.eos)?;
+        Ok(self.constrainer.get_or_init(|| made))
     }
 
     /// What is in use now; it stays whole for as long as the caller holds it.

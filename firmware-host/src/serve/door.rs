@@ -1,11 +1,13 @@
 //! Who may come in over TCP: whoever has the token; without one, programs of this machine.
 //!
 //! - A web page that somebody looks at must not teach the model. A browser sends the page's origin
-//!   with what it posts, and the name it looked up as `Host`: both must be this machine's own.
+//!   with what it posts, and the name it looked up as `Host`: both must be this machine's own, or the
+//!   origin one that the operator names.
 //! - What tells nothing needs no token: `routes` says which paths that are.
 //! - The Unix socket has no door but the mode of its file.
 
 use super::ServeError;
+use super::origins::Origins;
 use super::refusal::Refusal;
 use crate::config::{self, Serve};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
@@ -24,8 +26,8 @@ const TOKEN_FILE_BYTES_MAX: usize = 4096;
 pub(super) enum Door {
     /// Whoever has the token with this hash.
     Token(blake3::Hash),
-    /// Programs of this machine.
-    Loopback,
+    /// Programs of this machine, and pages of these origins.
+    Loopback(Origins),
 }
 
 impl Door {
@@ -38,7 +40,7 @@ impl Door {
         match config.token_file.as_deref() {
             Some(path) => token(path).map(|token| Self::Token(blake3::hash(token.as_bytes()))),
             None if config.is_open() => Err(ServeError::Open { listen: config.listen }),
-            None => Ok(Self::Loopback),
+            None => Ok(Self::Loopback(Origins::new(&config.origins))),
         }
     }
 
@@ -55,7 +57,7 @@ impl Door {
         match self {
             Self::Token(_) if is_open => Ok(()),
             Self::Token(hash) => check_token(hash, headers),
-            Self::Loopback => check_loopback(uri, headers),
+            Self::Loopback(origins) => check_loopback(origins, uri, headers),
         }
     }
 }
@@ -76,7 +78,7 @@ fn unauthorised(message: &str) -> Refusal {
     Refusal::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
 }
 
-fn check_loopback(uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_loopback(origins: &Origins, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     let forbidden = |message: &str| Refusal::new(StatusCode::FORBIDDEN, "forbidden", message);
     let host = one(headers, header::HOST).unwrap_or_default();
     let here = is_loopback(host) && uri.authority().is_none_or(|name| is_loopback(name.as_str()));
@@ -87,8 +89,10 @@ fn check_loopback(uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     }
     match (headers.contains_key(header::ORIGIN), one(headers, header::ORIGIN)) {
         (false, _) => Ok(()),
-        (true, Some(origin)) if own(origin, host) => Ok(()),
-        (true, _) => Err(forbidden("a web page from elsewhere asks: expected one of this server")),
+        (true, Some(origin)) if own(origin, host) || origins.has(origin) => Ok(()),
+        (true, _) => Err(forbidden(
+            "a web page from elsewhere asks: expected one of this server, or of serve.origins",
+        )),
     }
 }
 
@@ -173,7 +177,9 @@ mod tests {
 
     #[test]
     fn without_a_token_only_this_machine_is_answered() {
-        let status = |host: &str| answered(&Door::Loopback, "/v1/status", &[("host", host)]);
+        let status = |host: &str| {
+            answered(&Door::Loopback(Origins::default()), "/v1/status", &[("host", host)])
+        };
         for host in ["localhost", "LocalHost:8321", "127.0.0.1:8321", "127.9.9.9", "[::1]:8321"] {
             assert_eq!(status(host), 200, "{host}");
         }
@@ -189,10 +195,14 @@ mod tests {
         ] {
             assert_eq!(status(host), 403, "{host}");
         }
-        assert_eq!(answered(&Door::Loopback, OPEN, &[]), 403);
+        assert_eq!(answered(&Door::Loopback(Origins::default()), OPEN, &[]), 403);
         let twice = [("host", "localhost"), ("host", "evil.example")];
-        assert_eq!(answered(&Door::Loopback, "/", &twice), 403);
-        let absolute = answered(&Door::Loopback, "http://evil.example/", &[("host", "localhost")]);
+        assert_eq!(answered(&Door::Loopback(Origins::default()), "/", &twice), 403);
+        let absolute = answered(
+            &Door::Loopback(Origins::default()),
+            "http://evil.example/",
+            &[("host", "localhost")],
+        );
         assert_eq!(absolute, 403);
     }
 
@@ -200,12 +210,25 @@ mod tests {
     fn without_a_token_no_page_from_elsewhere_may_ask() {
         let status = |origin: &str| {
             let headers = [("host", "localhost:8321"), ("origin", origin)];
-            answered(&Door::Loopback, "/v1/samples", &headers)
+            answered(&Door::Loopback(Origins::default()), "/v1/samples", &headers)
         };
         assert_eq!(status("http://localhost:8321"), 200);
         for origin in ["null", "http://evil.example", "http://localhost:9", "localhost:8321", ""] {
             assert_eq!(status(origin), 403, "{origin}");
         }
+    }
+
+    #[test]
+    fn a_page_that_the_operator_names_may_ask_by_a_name_of_this_machine() {
+        let door = Door::Loopback(Origins::new(&["https://app.example".to_owned()]));
+        let status = |host: &str, origin: &str| {
+            answered(&door, "/v1/status", &[("host", host), ("origin", origin)])
+        };
+        assert_eq!(status("localhost:8321", "https://app.example"), 200);
+        for origin in ["http://app.example", "https://app.example.evil", "https://app.example/"] {
+            assert_eq!(status("localhost:8321", origin), 403, "{origin}");
+        }
+        assert_eq!(status("evil.example", "https://app.example"), 403);
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! A device of memory for the tests: a parrot that says its prompt again, an inbox that counts.
 
-use super::{Device, Draw, Given, Model, ModelError};
+use super::{Device, Draw, Given, Model, ModelError, Token};
 use crate::clock::Clock;
 use crate::paused::OrderError;
 use crate::status::Board;
-use crate::wire::{Prompt, Which};
+use crate::wire::{How, Likely, Prompt, Scored, Which};
 use sapwood::inbox::{Aside, InboxError, Receipt};
 use sapwood::intake;
 use sapwood::ports::StorageError;
@@ -38,6 +38,16 @@ impl Model for Parrot {
         1_000
     }
 
+    fn admits(&self, how: &How) -> Result<(), ModelError> {
+        match how.pushes.last() {
+            Some((id, _)) if *id > u32::from(char::MAX) => {
+                let (param, expected) = ("logit_bias", "a character".to_owned());
+                Err(ModelError::Wish { param, expected, got: id.to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn read(&self, prompt: &Prompt) -> Result<Given, ModelError> {
         let text = match prompt {
             Prompt::Text(text) if text.contains("unreadable") => {
@@ -50,12 +60,27 @@ impl Model for Parrot {
         Ok(Given { ids: text.chars().map(u32::from).collect(), text })
     }
 
+    fn follow(
+        &self,
+        ids: &[u32],
+        likeliest: usize,
+        each: &mut dyn FnMut(Scored) -> ControlFlow<()>,
+    ) -> Result<(), ModelError> {
+        let letters = ids.iter().copied().filter_map(char::from_u32).enumerate();
+        for (at, letter) in letters {
+            if each(scored(letter, likeliest, (at > 0).then_some(-2.0))).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn write(
         &self,
         ids: &[u32],
         tokens: usize,
-        _draw: Draw,
-        each: &mut dyn FnMut(&str) -> ControlFlow<()>,
+        draw: Draw<'_>,
+        each: &mut dyn FnMut(Token<'_>) -> ControlFlow<()>,
     ) -> Result<String, ModelError> {
         for letter in ids.iter().copied().filter_map(char::from_u32).take(tokens) {
             if letter == '!' {
@@ -64,12 +89,20 @@ impl Model for Parrot {
             if let Some(gate) = &self.gate {
                 let _ = gate.lock().map(|gate| gate.recv());
             }
-            if each(&letter.to_string()).is_break() {
+            let scored = draw.likeliest.map(|count| scored(letter, count, Some(-1.0)));
+            if each(Token { text: &letter.to_string(), scored }).is_break() {
                 break;
             }
         }
         Ok(String::new())
     }
+}
+
+/// A letter that is as likely as is said, and so are as many others.
+fn scored(letter: char, likeliest: usize, log: Option<f32>) -> Scored {
+    let token = Likely { bytes: letter.to_string().into_bytes(), log };
+    let likeliest = vec![token.clone(); likeliest];
+    Scored { token, likeliest, offset: 0 }
 }
 
 /// A device with a parrot.

@@ -7,6 +7,7 @@
 //! - Invariant: whatever a client sends or leaves out, memory and threads stay within `[serve]`.
 
 mod chance;
+mod origins;
 mod refusal;
 mod turns;
 mod peer;
@@ -32,7 +33,7 @@ use crate::paused::OrderError;
 use crate::status::Board;
 use crate::supervise::Supervisor;
 use crate::sync::Fleet;
-use crate::wire::{Prompt, Which};
+use crate::wire::{How, Prompt, Scored, Which};
 use axum::serve::ListenerExt;
 use door::Door;
 use sapwood::inbox::{Aside, InboxError, Receipt};
@@ -106,11 +107,26 @@ pub trait Model: Send + Sync {
     fn generation(&self) -> Option<u64>;
     /// Most tokens of a prompt and its text.
     fn context(&self) -> usize;
+    /// Whether its texts can be written as a request says.
+    ///
+    /// # Errors
+    /// [`ModelError::Wish`] names what cannot be, [`ModelError::Form`] says why a form is none.
+    fn admits(&self, how: &How) -> Result<(), ModelError>;
     /// Reads a prompt.
     ///
     /// # Errors
     /// [`ModelError::Prompt`] when it cannot be read.
     fn read(&self, prompt: &Prompt) -> Result<Given, ModelError>;
+    /// Tells of every token of a text how likely it was after those before it, until `each` breaks off.
+    ///
+    /// # Errors
+    /// [`ModelError`] when it fails on the way.
+    fn follow(
+        &self,
+        ids: &[u32],
+        likeliest: usize,
+        each: &mut dyn FnMut(Scored) -> ControlFlow<()>,
+    ) -> Result<(), ModelError>;
     /// Writes on after `ids` until the text ends, has `tokens` tokens, or `each` breaks off. `each` is
     /// called once a token, with the text of the characters that it completes. Returns what is left of
     /// whole characters.
@@ -121,9 +137,18 @@ pub trait Model: Send + Sync {
         &self,
         ids: &[u32],
         tokens: usize,
-        draw: Draw,
-        each: &mut dyn FnMut(&str) -> ControlFlow<()>,
+        draw: Draw<'_>,
+        each: &mut dyn FnMut(Token<'_>) -> ControlFlow<()>,
     ) -> Result<String, ModelError>;
+}
+
+/// A token that was written.
+#[derive(Debug, PartialEq)]
+pub struct Token<'a> {
+    /// The characters that it completes.
+    pub text: &'a str,
+    /// How likely it was, where that was asked for; its offset is the caller's to say.
+    pub scored: Option<Scored>,
 }
 
 /// A prompt that was read.
@@ -135,15 +160,15 @@ pub struct Given {
     pub text: String,
 }
 
-/// How tokens are drawn.
+/// How the tokens of one text are drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Draw {
-    /// Divides the logits; 0 takes the likeliest token.
-    pub temperature: f32,
-    /// Only the likeliest tokens that together reach this probability are drawn.
-    pub top_p: f32,
+pub struct Draw<'a> {
+    /// What the request says of it, but for its seed.
+    pub how: &'a How,
     /// Seed of the draws.
     pub seed: u64,
+    /// Of how many of the likeliest tokens it is told how likely they were; nothing told when none.
+    pub likeliest: Option<usize>,
 }
 
 /// Why a model does not write.
@@ -152,6 +177,19 @@ pub enum ModelError {
     /// The prompt is at fault.
     #[error("the prompt cannot be read: {0}")]
     Prompt(#[source] Box<dyn error::Error + Send + Sync>),
+    /// A field that this model cannot follow.
+    #[error("{param}: expected {expected}, got {got}")]
+    Wish {
+        /// The field.
+        param: &'static str,
+        /// What it may be.
+        expected: String,
+        /// What it was.
+        got: String,
+    },
+    /// A form that its texts cannot be held to.
+    #[error("response_format: {0}")]
+    Form(#[source] Box<dyn error::Error + Send + Sync>),
     /// The model is.
     #[error("the model failed: {0}")]
     Failed(#[source] Box<dyn error::Error + Send + Sync>),

@@ -3,6 +3,7 @@
 use super::ModelError;
 use crate::paused::OrderError;
 use crate::wire::{self, WireError};
+use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sapwood::inbox::InboxError;
@@ -49,14 +50,13 @@ impl Refusal {
         &self.message
     }
 
-    /// A prompt and its text that do not fit.
-    pub(super) fn context(room: usize, prompt: usize, text: usize) -> Self {
+    /// A prompt that leaves no room for a text.
+    pub(super) fn context(room: usize, prompt: usize) -> Self {
         let message = format!(
-            "the prompt has {prompt} tokens and {text} are to follow: expected at most {room} \
-             together"
+            "the prompt has {prompt} tokens: expected fewer than {room}, which it has together with \
+             its text"
         );
         Self::new(StatusCode::BAD_REQUEST, "context_length_exceeded", message)
-            .with_param(Some("max_tokens"))
     }
 
     /// Every turn is taken, and every place in the queue.
@@ -130,9 +130,17 @@ impl From<WireError> for Refusal {
                 (StatusCode::BAD_REQUEST, "invalid_body")
             }
             WireError::Field { .. } => (StatusCode::BAD_REQUEST, "invalid_value"),
+            WireError::Schema { .. } => (StatusCode::BAD_REQUEST, "invalid_schema"),
             WireError::Unsupported { .. } => (StatusCode::BAD_REQUEST, "unsupported_parameter"),
         };
         Self::new(status, code, error.to_string()).with_param(error.param())
+    }
+}
+
+impl From<PathRejection> for Refusal {
+    fn from(error: PathRejection) -> Self {
+        let message = format!("a part of the path is not what is expected there: {error}");
+        Self::new(StatusCode::BAD_REQUEST, "invalid_path", message)
     }
 }
 
@@ -152,9 +160,16 @@ impl From<ModelError> for Refusal {
     fn from(error: ModelError) -> Self {
         let (status, code) = match error {
             ModelError::Prompt(_) => (StatusCode::BAD_REQUEST, "invalid_prompt"),
+            ModelError::Wish { .. } => (StatusCode::BAD_REQUEST, "invalid_value"),
+            ModelError::Form(_) => (StatusCode::BAD_REQUEST, "invalid_schema"),
             ModelError::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "model_failed"),
         };
-        Self::new(status, code, error.to_string())
+        let param = match error {
+            ModelError::Wish { param, .. } => Some(param),
+            ModelError::Form(_) => Some("response_format"),
+            ModelError::Prompt(_) | ModelError::Failed(_) => None,
+        };
+        Self::new(status, code, error.to_string()).with_param(param)
     }
 }
 

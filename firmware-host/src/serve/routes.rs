@@ -3,14 +3,16 @@
 //! - Never here: the limits that hold for all of them (`shared`), who has the token (`door`).
 
 use super::door::Door;
+use super::origins::Origins;
 use super::refusal::Refusal;
 use super::shared::Shared;
 use super::{Device, fleet, text};
 use crate::paused::OrderError;
 use crate::status::{Phase, Status};
 use crate::wire::{self, Which};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{MatchedPath, Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
@@ -59,12 +61,14 @@ impl Route {
 }
 
 /// Every route; a path stands once. The time of its answers is counted under the path by itself.
-static ROUTES: [Route; 20] = [
+static ROUTES: [Route; 21] = [
     // The status page, empty: it asks for the status.
     route("/", || get(page)).open(),
     // What the device says of itself.
     route("/healthz", || get(async || "ok\n")).open().health(),
     route("/readyz", || get(ready)).health(),
+    // The same as llama.cpp's clients ask it; to whom that is all that is told.
+    route("/health", || get(health)).open().health(),
     route("/metrics", || get(numbers)).health(),
     route("/v1/status", || get(status)),
     // JSON lines, answered once they are durable.
@@ -91,12 +95,14 @@ static ROUTES: [Route; 20] = [
 
 /// The route of a path without parts that vary.
 pub(super) fn at(path: &str) -> Option<&'static Route> {
-    ROUTES.iter().find(|route| route.path == path)
+    let plain = path.trim_end_matches('/');
+    ROUTES.iter().find(|route| route.path == path || route.path == plain)
 }
 
 /// All routes, for whoever can reach the socket.
 pub(super) fn open(shared: &Arc<Shared>) -> Router {
-    routes(shared, true).layer(middleware::from_fn_with_state(shared.clone(), watched))
+    let watched = middleware::from_fn_with_state(shared.clone(), watched);
+    slashed(routes(shared, true).layer(watched))
 }
 
 /// The routes behind a door; what is the owner's is not there.
@@ -112,8 +118,11 @@ pub(super) fn guarded(shared: &Arc<Shared>, door: Door) -> Router {
             }
         }
     };
+    let origins = Origins::new(&shared.config.origins);
+    let cross = move |request: Request, next: Next| origins.clone().cross(request, next);
     let watched = middleware::from_fn_with_state(shared.clone(), watched);
-    routes(shared, false).layer(middleware::from_fn(guard)).layer(watched)
+    let routes = routes(shared, false).layer(middleware::from_fn(guard));
+    slashed(routes.layer(middleware::from_fn(cross)).layer(watched))
 }
 
 fn routes(shared: &Arc<Shared>, is_owner: bool) -> Router {
@@ -128,6 +137,30 @@ fn routes(shared: &Arc<Shared>, is_owner: bool) -> Router {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
         })
         .with_state(shared.clone())
+}
+
+/// The same routes for paths with slashes at their end, which some clients put there.
+fn slashed(routes: Router) -> Router {
+    let strip = async |mut request: Request, next: Next| {
+        if let Some(uri) = without_slash(request.uri()) {
+            *request.uri_mut() = uri;
+        }
+        next.run(request).await
+    };
+    // A layer around routes runs when the route is chosen already: they become one service below it.
+    Router::new().fallback_service(routes).layer(middleware::from_fn(strip))
+}
+
+/// The same address without slashes at the end of its path; none where there is none to go.
+fn without_slash(uri: &Uri) -> Option<Uri> {
+    let path = uri.path().trim_end_matches('/');
+    if path.is_empty() || path.len() == uri.path().len() {
+        return None;
+    }
+    let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = format!("{path}{query}").parse().ok();
+    Uri::from_parts(parts).ok()
 }
 
 /// Times every answer, and says what holds for all of them.
@@ -170,6 +203,15 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, Refusa
         (Phase::Stopping, None) => Err(Refusal::stopping()),
         (Phase::Waiting | Phase::Learning | Phase::Paused, None) => Ok("ready\n"),
     }
+}
+
+async fn health(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
+    let not = |_| {
+        let message = "not ready: /readyz says why";
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message)
+    };
+    ready(State(shared)).await.map_err(not)?;
+    Ok(Json(json!({ "status": "ok" })).into_response())
 }
 
 async fn numbers(
@@ -216,16 +258,18 @@ async fn aside(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
 
 async fn retry_aside(
     State(shared): State<Arc<Shared>>,
-    Path(number): Path<u64>,
+    number: Result<Path<u64>, PathRejection>,
 ) -> Result<Response, Refusal> {
+    let Path(number) = number?;
     let found = at_inbox(&shared, move |device| device.retry_aside(number)).await?;
     mended(number, "waits", found)
 }
 
 async fn drop_aside(
     State(shared): State<Arc<Shared>>,
-    Path(number): Path<u64>,
+    number: Result<Path<u64>, PathRejection>,
 ) -> Result<Response, Refusal> {
+    let Path(number) = number?;
     let found = at_inbox(&shared, move |device| device.drop_aside(number)).await?;
     mended(number, "dropped", found)
 }
@@ -304,8 +348,9 @@ async fn models(State(shared): State<Arc<Shared>>) -> Response {
 
 async fn model(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
+    let Path(id) = id?;
     Ok(Json(wire::model(Which::named(&id)?, shared.created)).into_response())
 }
 
@@ -346,8 +391,8 @@ mod tests {
             let chosen = ROUTES.iter().filter(|route| is(route)).map(|route| route.path);
             chosen.collect::<Vec<_>>()
         };
-        assert_eq!(paths(|route| route.is_open), ["/", "/healthz"]);
-        assert_eq!(paths(|route| route.is_health), ["/healthz", "/readyz", "/metrics"]);
+        assert_eq!(paths(|route| route.is_open), ["/", "/healthz", "/health"]);
+        assert_eq!(paths(|route| route.is_health), ["/healthz", "/readyz", "/health", "/metrics"]);
         assert!(paths(|route| route.is_owner_s).iter().all(|path| path.starts_with("/v1/fleet/")));
         assert_eq!(paths(|route| route.is_owner_s).len(), 4);
         let twice = |one: &&Route| ROUTES.iter().filter(|other| other.path == one.path).count() > 1;

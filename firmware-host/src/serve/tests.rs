@@ -23,6 +23,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tower::ServiceExt;
 
+mod clients;
 mod fleet;
 mod halves;
 mod numbers;
@@ -171,7 +172,8 @@ async fn what_is_wrong_with_a_request_for_text_is_answered_as_openai_does() {
         (json!({"prompt": "a", "tools": [1]}), 400, "unsupported_parameter"),
         (json!({"prompt": "a", "temperature": 9}), 400, "invalid_value"),
         (json!({"prompt": "unreadable"}), 400, "invalid_prompt"),
-        (json!({"prompt": "a".repeat(60)}), 400, "context_length_exceeded"),
+        (json!({"prompt": "a".repeat(64)}), 400, "context_length_exceeded"),
+        (json!({"prompt": "a", "logit_bias": {"2000000": 1}}), 400, "invalid_value"),
         (json!({"prompt": "ab!"}), 500, "model_failed"),
     ] {
         for stream in [false, true] {

@@ -5,18 +5,19 @@
 //! - `seconds-max` counts from the request's arrival: without a turn by then it is refused; a text
 //!   that is being written ends there, with `length`.
 
+use super::Model;
 use super::refusal::Refusal;
 use super::shared::Shared;
 use super::writing::{self, Going, Note};
-use super::{Draw, Model};
 use crate::status::Board;
-use crate::wire::{self, Answer, Ask, Kind, Meta, Sending};
+use crate::wire::{self, Answer, Ask, Kind, Meta, Scored, Sending};
 use axum::Json;
 use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use std::convert::Infallible;
+use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -116,9 +117,8 @@ impl Writer {
         }
     }
 
-    fn draw(&self) -> Draw {
-        let seed = self.ask.seed.unwrap_or_else(|| self.shared.chance.seed());
-        Draw { temperature: self.ask.temperature, top_p: self.ask.top_p, seed }
+    fn seed(&self) -> u64 {
+        self.ask.how.seed.unwrap_or_else(|| self.shared.chance.seed())
     }
 
     /// Asked after each token.
@@ -136,15 +136,18 @@ impl Writer {
     fn whole(&self, model: &dyn Model) -> Result<Value, Refusal> {
         let starts = writing::read(model, &self.ask, self.shared.config.tokens_max)?;
         let mut answers = Vec::new();
-        let mut text = String::new();
+        let (mut text, mut scored) = (String::new(), Vec::new());
         let mut tell = |note: Note<'_>| match note {
+            Note::Token(_, one) => scored.push(one.clone()),
             Note::Piece(_, piece) => text.push_str(piece),
             Note::End(_, finish) => {
-                answers.push(Answer { text: std::mem::take(&mut text), finish })
+                let (text, scored) = (take(&mut text), take(&mut scored));
+                let scored = self.ask.likeliest.map(|_| scored);
+                answers.push(Answer { text, scored, finish });
             }
         };
         let going = &mut || self.going();
-        let usage = writing::write(model, &self.ask, &starts, self.draw(), going, &mut tell)?;
+        let usage = writing::write(model, &self.ask, &starts, self.seed(), going, &mut tell)?;
         Ok(wire::whole(&self.meta(model, false), &answers, usage))
     }
 
@@ -164,15 +167,24 @@ impl Writer {
         let send = |body: &Value| {
             let _ = self.frames.send(Ok(wire::event(body)));
         };
-        if let Some(opening) = wire::opening(&meta) {
-            send(&opening);
-        }
+        (0..self.ask.each)
+            .filter_map(|index| wire::opening(&meta, index))
+            .for_each(|one| send(&one));
+        // Tokens that have completed no character yet go with the piece that they belong to.
+        let mut waiting = Vec::new();
+        let told = |waiting: &mut Vec<Scored>| self.ask.likeliest.map(|_| take(waiting));
         let mut tell = |note: Note<'_>| match note {
-            Note::Piece(index, piece) => send(&wire::piece(&meta, index, piece)),
-            Note::End(index, finish) => send(&wire::end(&meta, index, finish)),
+            Note::Token(_, one) => waiting.push(one.clone()),
+            Note::Piece(index, piece) => {
+                send(&wire::piece(&meta, index, piece, told(&mut waiting).as_deref()));
+            }
+            Note::End(index, finish) => {
+                let rest = told(&mut waiting).filter(|rest| !rest.is_empty());
+                send(&wire::end(&meta, index, rest.as_deref(), finish));
+            }
         };
         let going = &mut || self.going();
-        match writing::write(model, &self.ask, &starts, self.draw(), going, &mut tell) {
+        match writing::write(model, &self.ask, &starts, self.seed(), going, &mut tell) {
             Ok(usage) if counts => send(&wire::totals(&meta, usage)),
             Ok(_) => {}
             Err(refusal) => send(&refusal.body()),

@@ -7,8 +7,8 @@
 
 use super::refusal::Refusal;
 use super::stops::Stops;
-use super::{Draw, Given, Model};
-use crate::wire::{Ask, Finish, Usage};
+use super::{Draw, Given, Model, Token};
+use crate::wire::{Ask, Finish, Scored, Usage};
 use std::ops::ControlFlow;
 
 /// Whether a text goes on.
@@ -23,8 +23,10 @@ pub(super) enum Going {
 }
 
 /// What is told of a text while it is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Note<'a> {
+    /// Text `.0` has the token `.1`, before the characters that it completes.
+    Token(usize, &'a Scored),
     /// Text `.0` goes on with `.1`.
     Piece(usize, &'a str),
     /// Text `.0` has ended.
@@ -42,22 +44,25 @@ pub(super) struct Start {
 /// - `tokens_max`: most tokens of a prompt and its text, beside the model's own limit.
 ///
 /// # Errors
-/// A [`Refusal`] when a prompt cannot be read, or has no room for what is asked.
+/// A [`Refusal`] when a prompt cannot be read, leaves no room for a text, or the model cannot write as
+/// is asked.
 pub(super) fn read(model: &dyn Model, ask: &Ask, tokens_max: usize) -> Result<Vec<Start>, Refusal> {
     let room = tokens_max.min(model.context());
     let one = |prompt| {
         let given = model.read(prompt)?;
         let left = room.saturating_sub(given.ids.len());
-        let tokens = ask.tokens_max.unwrap_or_else(|| left.max(1));
-        if tokens > left {
-            return Err(Refusal::context(room, given.ids.len(), tokens));
+        // Of more than there is room for, what there is room for is written; `length` says so.
+        let tokens = ask.tokens_max.unwrap_or(left).min(left);
+        if given.ids.len() > room || (left == 0 && ask.tokens_max != Some(0)) {
+            return Err(Refusal::context(room, given.ids.len()));
         }
         Ok(Start { given, tokens })
     };
+    model.admits(&ask.how)?;
     ask.prompts.iter().map(one).collect()
 }
 
-/// Writes the texts, one after the other.
+/// Writes the texts, one after the other: all of the first prompt, then those of the next.
 ///
 /// - `going`: asked after each token. `tell`: hears all of it, in order.
 ///
@@ -67,25 +72,69 @@ pub(super) fn write(
     model: &dyn Model,
     ask: &Ask,
     starts: &[Start],
-    draw: Draw,
+    seed: u64,
     going: &mut dyn FnMut() -> Going,
     tell: &mut dyn FnMut(Note<'_>),
 ) -> Result<Usage, Refusal> {
     let prompt = starts.iter().map(|start| start.given.ids.len()).sum();
     let mut usage = Usage { prompt, written: 0 };
-    for (index, start) in starts.iter().enumerate() {
+    let texts = starts.iter().flat_map(|start| std::iter::repeat_n(start, ask.each));
+    for (index, start) in texts.enumerate() {
         // Equal prompts of one request shall not give equal texts.
-        let draw = Draw { seed: draw.seed.wrapping_add(index as u64), ..draw };
-        let shown = if ask.echo { start.given.text.as_str() } else { "" };
-        if !shown.is_empty() {
-            tell(Note::Piece(index, shown));
+        let seed = seed.wrapping_add(index as u64);
+        let draw = Draw { how: &ask.how, seed, likeliest: ask.likeliest };
+        let mut telling = Telling { index, characters: 0, tell: &mut *tell };
+        if ask.echo {
+            prompted(model, start, ask.likeliest, going, &mut telling)?;
         }
-        let mut piece = |text: &str| tell(Note::Piece(index, text));
-        let (written, finish) = text(model, ask, start, draw, going, &mut piece)?;
+        let (written, finish) = text(model, ask, start, draw, going, &mut telling)?;
         usage.written += written;
         tell(Note::End(index, finish));
     }
     Ok(usage)
+}
+
+/// What is told of one text.
+struct Telling<'a> {
+    index: usize,
+    /// Characters that have begun so far, counted where tokens are told.
+    characters: usize,
+    tell: &'a mut dyn FnMut(Note<'_>),
+}
+
+impl Telling<'_> {
+    fn token(&mut self, mut scored: Scored) {
+        scored.offset = self.characters;
+        // A byte that begins none goes on with the character of the token before.
+        let begins = |byte: &&u8| **byte & 0xc0 != 0x80;
+        self.characters += scored.token.bytes.iter().filter(begins).count();
+        (self.tell)(Note::Token(self.index, &scored));
+    }
+
+    fn piece(&mut self, text: &str) {
+        if !text.is_empty() {
+            (self.tell)(Note::Piece(self.index, text));
+        }
+    }
+}
+
+/// The prompt at the beginning of its answer.
+fn prompted(
+    model: &dyn Model,
+    start: &Start,
+    likeliest: Option<usize>,
+    going: &mut dyn FnMut() -> Going,
+    telling: &mut Telling<'_>,
+) -> Result<(), Refusal> {
+    if let Some(likeliest) = likeliest {
+        let mut each = |scored: Scored| {
+            telling.token(scored);
+            if going() == Going::On { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        model.follow(&start.given.ids, likeliest, &mut each)?;
+    }
+    telling.piece(&start.given.text);
+    Ok(())
 }
 
 /// One text: how many tokens it took and why it ended.
@@ -93,20 +142,20 @@ fn text(
     model: &dyn Model,
     ask: &Ask,
     start: &Start,
-    draw: Draw,
+    draw: Draw<'_>,
     going: &mut dyn FnMut() -> Going,
-    show: &mut dyn FnMut(&str),
+    telling: &mut Telling<'_>,
 ) -> Result<(usize, Finish), Refusal> {
     let (mut stops, mut count, mut finish) = (Stops::new(&ask.stops), 0, Finish::Stop);
     if start.tokens == 0 {
         return Ok((0, Finish::Length));
     }
-    let mut each = |piece: &str| {
+    let mut each = |token: Token<'_>| {
         count += 1;
-        let shown = stops.push(piece);
-        if !shown.is_empty() {
-            show(&shown);
+        if let Some(scored) = token.scored {
+            telling.token(scored);
         }
+        telling.piece(&stops.push(token.text));
         let going = going();
         if stops.found() || going == Going::Gone {
             return ControlFlow::Break(());
@@ -122,11 +171,8 @@ fn text(
     if stops.found() {
         finish = Finish::Stop;
     }
-    for rest in [shown, stops.rest()] {
-        if !rest.is_empty() {
-            show(&rest);
-        }
-    }
+    telling.piece(&shown);
+    telling.piece(&stops.rest());
     Ok((count, finish))
 }
 
@@ -138,17 +184,16 @@ mod tests {
     use crate::wire;
     use serde_json::{Value, json};
 
-    const DRAW: Draw = Draw { temperature: 0.0, top_p: 1.0, seed: 1 };
-
     fn written(body: &Value, going: &mut dyn FnMut() -> Going) -> (String, Usage, Vec<Finish>) {
         let ask = wire::completion(body.to_string().as_bytes()).unwrap();
         let (model, mut text, mut ends) = (Parrot::default(), String::new(), Vec::new());
         let starts = read(&model, &ask, 64).unwrap();
         let mut tell = |note: Note<'_>| match note {
+            Note::Token(..) => {}
             Note::Piece(_, piece) => text.push_str(piece),
             Note::End(_, finish) => ends.push(finish),
         };
-        let usage = write(&model, &ask, &starts, DRAW, going, &mut tell).unwrap();
+        let usage = write(&model, &ask, &starts, 1, going, &mut tell).unwrap();
         (text, usage, ends)
     }
 
@@ -197,15 +242,57 @@ mod tests {
         assert_eq!(usage, Usage { prompt: 4, written: 4 });
     }
 
+    /// The parrot gives every letter of a prompt -2 but the first, and of a text -1.
     #[test]
-    fn a_prompt_without_room_is_refused_with_the_numbers() {
-        let body = json!({"prompt": "abcd", "max_tokens": 61}).to_string();
-        let ask = wire::completion(body.as_bytes()).unwrap();
-        let refusal = read(&Parrot::default(), &ask, 64).err().unwrap();
-        let message = refusal.message();
-        assert!(
-            message.contains("64") && message.contains('4') && message.contains("61"),
-            "{message}"
-        );
+    fn tokens_are_told_with_where_they_begin_those_of_an_echo_first() {
+        let told = |body: Value| {
+            let ask = wire::completion(body.to_string().as_bytes()).unwrap();
+            let starts = read(&Parrot::default(), &ask, 64).unwrap();
+            let mut all = Vec::new();
+            let mut tell = |note: Note<'_>| {
+                if let Note::Token(_, scored) = note {
+                    all.push((scored.token.log, scored.likeliest.len(), scored.offset));
+                }
+            };
+            write(&Parrot::default(), &ask, &starts, 1, &mut || Going::On, &mut tell).unwrap();
+            all
+        };
+        let (first, next, text) = (None, Some(-2.0), Some(-1.0));
+        let body = json!({"prompt": "aé", "echo": true, "logprobs": 2, "max_tokens": 1});
+        assert_eq!(told(body), [(first, 2, 0), (next, 2, 1), (text, 2, 2)]);
+        let body = json!({"prompt": "ab", "echo": true, "logprobs": 1, "max_tokens": 0});
+        assert_eq!(told(body), [(first, 1, 0), (next, 1, 1)]);
+        assert_eq!(told(json!({"prompt": "ab", "logprobs": 0})), [(text, 0, 0), (text, 0, 1)]);
+        assert!(told(json!({"prompt": "ab", "echo": true})).is_empty());
+    }
+
+    #[test]
+    fn each_prompt_has_as_many_texts_as_asked_for_and_its_tokens_count_once() {
+        let body = json!({"prompt": ["ab", "c"], "n": 3});
+        let (text, usage, ends) = written(&body, &mut || Going::On);
+        assert_eq!((text.as_str(), ends.len()), ("abababccc", 6));
+        assert_eq!(usage, Usage { prompt: 3, written: 9 });
+    }
+
+    #[test]
+    fn more_tokens_than_there_is_room_for_are_cut_and_told_as_length() {
+        let prompt = "a".repeat(40);
+        let body = json!({"prompt": prompt, "max_tokens": 10_000});
+        let (_, usage, ends) = written(&body, &mut || Going::On);
+        assert_eq!((usage, ends), (Usage { prompt: 40, written: 24 }, vec![Finish::Length]));
+    }
+
+    #[test]
+    fn a_prompt_that_leaves_no_room_is_refused_with_the_numbers() {
+        let read = |length: usize, tokens: usize| {
+            let body = json!({"prompt": "a".repeat(length), "max_tokens": tokens}).to_string();
+            read(&Parrot::default(), &wire::completion(body.as_bytes()).unwrap(), 64)
+        };
+        assert!(read(63, 1).is_ok() && read(64, 0).is_ok());
+        for (length, tokens) in [(64, 1), (65, 0)] {
+            let message = read(length, tokens).err().unwrap().message().to_owned();
+            let length = length.to_string();
+            assert!(message.contains("64") && message.contains(&length), "{message}");
+        }
     }
 }

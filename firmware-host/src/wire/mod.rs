@@ -8,19 +8,32 @@
 //!
 //! Source of the shapes: OpenAI's API reference, completions and chat completions.
 
+mod fields;
+mod form;
+mod how;
+mod turns;
 mod ask;
 mod reply;
+#[cfg(test)]
+mod tests;
 
-pub use ask::{chat, completion, lines};
+pub use ask::{chat, completion};
 pub use reply::{
-    Answer, DONE, Finish, Meta, Usage, end, event, model, models, opening, piece, refusal, totals,
-    whole,
+    Answer, DONE, Finish, Likely, Meta, Scored, Usage, end, event, model, models, opening, piece,
+    refusal, totals, whole,
 };
 
+use sapwood::constrain::{Schema, SchemaError};
 use sapwood::intake::Message;
 
 /// Prompts of one request.
-pub const PROMPTS_MAX: usize = 16;
+pub const PROMPTS_MAX: usize = 64;
+/// Texts of one request, of all its prompts.
+pub const TEXTS_MAX: usize = 64;
+/// Likeliest tokens that are told beside each token.
+pub const LIKELIEST_MAX: usize = 20;
+/// Tokens whose logits one request may push.
+pub const PUSHES_MAX: usize = 1024;
 /// Strings that may end a text.
 pub const STOPS_MAX: usize = 4;
 /// Bytes of one of them.
@@ -61,6 +74,14 @@ pub enum WireError {
         /// What it was, shortened.
         got: String,
     },
+    /// A schema that an answer cannot be held to.
+    #[error("{param}: {source}")]
+    Schema {
+        /// The field.
+        param: &'static str,
+        /// What is wrong with it.
+        source: SchemaError,
+    },
     /// A model that is not here.
     #[error("the model {got} does not exist: expected `sapwood` (in use) or `base` (not adapted)")]
     Model {
@@ -75,6 +96,7 @@ impl WireError {
         match self {
             Self::Utf8 { .. } | Self::Json { .. } => None,
             Self::Field { param, .. } | Self::Unsupported { param, .. } => Some(param),
+            Self::Schema { param, .. } => Some(param),
             Self::Model { .. } => Some("model"),
         }
     }
@@ -143,6 +165,31 @@ pub enum Sending {
     },
 }
 
+/// How the tokens of a text are chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct How {
+    /// 0 to 2; 0 takes the likeliest token.
+    pub temperature: f32,
+    /// Only so many of the likeliest tokens are drawn; 0 is all.
+    pub top_k: usize,
+    /// Above 0, at most 1: only the likeliest tokens that together reach it are drawn.
+    pub top_p: f32,
+    /// 0 to 1: only tokens of at least this part of the likeliest one's probability are drawn.
+    pub min_p: f32,
+    /// -2 to 2: taken from a logit for each time that the text has the token.
+    pub frequency: f32,
+    /// -2 to 2: taken from a logit where the text has the token.
+    pub presence: f32,
+    /// Above 0: divides a logit, or multiplies it below 0, where prompt or text have the token.
+    pub repetition: f32,
+    /// -100 to 100: added to the logits of these tokens; at most [`PUSHES_MAX`], each id once, in order.
+    pub pushes: Vec<(u32, f32)>,
+    /// Seed of the draws; any when none.
+    pub seed: Option<u64>,
+    /// What its text fits, as JSON; any text when none.
+    pub form: Option<Schema>,
+}
+
 /// A request for text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ask {
@@ -152,20 +199,32 @@ pub struct Ask {
     pub which: Which,
     /// What to go on from; one text each, at most [`PROMPTS_MAX`].
     pub prompts: Vec<Prompt>,
-    /// Most tokens of each text; what there is room for when none.
+    /// Texts after each prompt, at least one; at most [`TEXTS_MAX`] in all.
+    pub each: usize,
+    /// Most tokens of each text; what there is room for when none, or when there is less.
     pub tokens_max: Option<usize>,
-    /// 0 to 2.
-    pub temperature: f32,
-    /// Above 0, at most 1.
-    pub top_p: f32,
-    /// Seed of the draws; any when none.
-    pub seed: Option<u64>,
+    /// How its tokens are chosen.
+    pub how: How,
     /// Strings that end a text and are not part of it.
     pub stops: Vec<String>,
     /// Whether the answer begins with the prompt.
     pub echo: bool,
+    /// Of how many of the likeliest tokens it is told how likely they were, beside each token; nothing
+    /// of the kind when none.
+    pub likeliest: Option<usize>,
     /// How the answer is sent.
     pub sending: Sending,
+}
+
+/// Samples as JSON lines: the text of a body.
+///
+/// # Errors
+/// [`WireError::Utf8`] with the line.
+pub fn lines(body: &[u8]) -> Result<&str, WireError> {
+    std::str::from_utf8(body).map_err(|error| {
+        let before = body.get(..error.valid_up_to()).unwrap_or_default();
+        WireError::Utf8 { line: 1 + before.iter().filter(|&&byte| byte == b'\n').count() }
+    })
 }
 
 /// A value for a message: at most 60 characters of it.

@@ -41,11 +41,75 @@ pub struct Meta {
     pub counts: bool,
 }
 
+/// What a token stands for, and how likely it was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Likely {
+    /// Its bytes; of a mark that is no text its name.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability; none for the first token of a prompt, which follows nothing.
+    pub log: Option<f32>,
+}
+
+impl Likely {
+    fn name(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+
+    fn json(&self) -> Value {
+        json!({ "token": self.name(), "logprob": self.log, "bytes": self.bytes })
+    }
+}
+
+/// A token of an answer, and the likeliest ones in its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scored {
+    /// The token.
+    pub token: Likely,
+    /// The likeliest, the likeliest first; as many as were asked for.
+    pub likeliest: Vec<Likely>,
+    /// Characters of the text that began before it.
+    pub offset: usize,
+}
+
+/// Tokens as the interface of `kind` tells them.
+fn told(kind: Kind, scored: &[Scored]) -> Value {
+    match kind {
+        Kind::Chat => {
+            let one = |one: &Scored| {
+                let mut token = one.token.json();
+                token["top_logprobs"] = one.likeliest.iter().map(Likely::json).collect();
+                token
+            };
+            json!({ "content": scored.iter().map(one).collect::<Vec<_>>(), "refusal": null })
+        }
+        Kind::Completion => {
+            let of = |one: fn(&Scored) -> Value| scored.iter().map(one).collect::<Vec<_>>();
+            json!({
+                "tokens": of(|one| one.token.name().into()),
+                "token_logprobs": of(|one| json!(one.token.log)),
+                "top_logprobs": of(|one| match one.token.log {
+                    Some(_) => named(&one.likeliest),
+                    None => Value::Null,
+                }),
+                "text_offset": of(|one| one.offset.into()),
+            })
+        }
+    }
+}
+
+/// By name; of two tokens of one name the likelier.
+fn named(likeliest: &[Likely]) -> Value {
+    let all = likeliest.iter().rev().map(|one| (one.name(), json!(one.log)));
+    Value::Object(all.collect())
+}
+
 /// One text of an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// What was written.
     pub text: String,
+    /// Its tokens, where they were asked for.
+    pub scored: Option<Vec<Scored>>,
     /// Why it ends.
     pub finish: Finish,
 }
@@ -99,15 +163,22 @@ impl Meta {
         body
     }
 
-    fn choice(&self, index: usize, text: &str, finish: Option<Finish>) -> Value {
+    fn choice(
+        &self,
+        index: usize,
+        text: &str,
+        scored: Option<&[Scored]>,
+        finish: Option<Finish>,
+    ) -> Value {
         let finish = finish.map(Finish::name);
+        let told = scored.map(|scored| told(self.kind, scored));
         match self.kind {
             Kind::Completion => {
-                json!({ "index": index, "text": text, "logprobs": null, "finish_reason": finish })
+                json!({ "index": index, "text": text, "logprobs": told, "finish_reason": finish })
             }
             Kind::Chat => {
                 let delta = if text.is_empty() { json!({}) } else { json!({ "content": text }) };
-                json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": finish })
+                json!({ "index": index, "delta": delta, "logprobs": told, "finish_reason": finish })
             }
         }
     }
@@ -116,11 +187,13 @@ impl Meta {
 /// The whole answer.
 pub fn whole(meta: &Meta, answers: &[Answer], usage: Usage) -> Value {
     let choice = |(index, answer): (usize, &Answer)| match meta.kind {
-        Kind::Completion => meta.choice(index, &answer.text, Some(answer.finish)),
+        Kind::Completion => {
+            meta.choice(index, &answer.text, answer.scored.as_deref(), Some(answer.finish))
+        }
         Kind::Chat => json!({
             "index": index,
             "message": { "role": "assistant", "content": answer.text, "refusal": null },
-            "logprobs": null,
+            "logprobs": answer.scored.as_ref().map(|scored| told(meta.kind, scored)),
             "finish_reason": answer.finish.name(),
         }),
     };
@@ -133,21 +206,21 @@ pub fn whole(meta: &Meta, answers: &[Answer], usage: Usage) -> Value {
     body
 }
 
-/// The first event of a conversation's answer: who speaks. A completion has none.
-pub fn opening(meta: &Meta) -> Option<Value> {
+/// The first event of text `index` of a conversation: who speaks. A completion has none.
+pub fn opening(meta: &Meta, index: usize) -> Option<Value> {
     let delta = json!({ "role": "assistant", "content": "", "refusal": null });
-    let choice = json!({ "index": 0, "delta": delta, "logprobs": null, "finish_reason": null });
+    let choice = json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": null });
     (meta.kind == Kind::Chat).then(|| meta.part(&[choice], Value::Null))
 }
 
-/// An event with a piece of text `index`.
-pub fn piece(meta: &Meta, index: usize, text: &str) -> Value {
-    meta.part(&[meta.choice(index, text, None)], Value::Null)
+/// An event with a piece of text `index`, and its tokens where they were asked for.
+pub fn piece(meta: &Meta, index: usize, text: &str, scored: Option<&[Scored]>) -> Value {
+    meta.part(&[meta.choice(index, text, scored, None)], Value::Null)
 }
 
-/// The event that ends text `index`.
-pub fn end(meta: &Meta, index: usize, finish: Finish) -> Value {
-    meta.part(&[meta.choice(index, "", Some(finish))], Value::Null)
+/// The event that ends text `index`, with tokens that completed no piece of it.
+pub fn end(meta: &Meta, index: usize, scored: Option<&[Scored]>, finish: Finish) -> Value {
+    meta.part(&[meta.choice(index, "", scored, Some(finish))], Value::Null)
 }
 
 /// The event that counts the tokens.
@@ -188,7 +261,7 @@ mod tests {
 
     #[test]
     fn an_answer_names_model_and_generation_and_counts_tokens() {
-        let answers = [Answer { text: "a".into(), finish: Finish::Length }];
+        let answers = [Answer { text: "a".into(), scored: None, finish: Finish::Length }];
         let usage = Usage { prompt: 2, written: 1 };
         let body = whole(&meta(Kind::Completion, false), &answers, usage);
         assert_eq!(body["object"], "text_completion");
@@ -206,19 +279,42 @@ mod tests {
     #[test]
     fn a_conversation_streams_its_role_first_and_its_end_without_text() {
         let meta = meta(Kind::Chat, true);
-        let first = opening(&meta).unwrap_or_default();
+        let first = opening(&meta, 0).unwrap_or_default();
         assert_eq!(first["choices"][0]["delta"]["role"], "assistant");
         assert!(first["usage"].is_null() && first.get("usage").is_some());
-        assert_eq!(piece(&meta, 0, "b")["choices"][0]["delta"], json!({"content": "b"}));
-        assert_eq!(end(&meta, 0, Finish::Stop)["choices"][0]["delta"], json!({}));
+        assert_eq!(piece(&meta, 0, "b", None)["choices"][0]["delta"], json!({"content": "b"}));
+        assert_eq!(end(&meta, 0, None, Finish::Stop)["choices"][0]["delta"], json!({}));
         let usage = totals(&meta, Usage { prompt: 1, written: 1 });
         assert_eq!((&usage["choices"], &usage["usage"]["prompt_tokens"]), (&json!([]), &json!(1)));
     }
 
     #[test]
+    fn tokens_are_told_as_each_interface_has_them() {
+        let likely = |bytes: &[u8], log: f32| Likely { bytes: bytes.to_vec(), log: Some(log) };
+        let token = likely(b"\xc3", -0.5);
+        let likeliest = vec![likely(b"a", -0.25), token.clone(), likely(b"a", -4.0)];
+        let scored = Scored { token, likeliest, offset: 3 };
+        let first = Likely { bytes: b"x".to_vec(), log: None };
+        let first = Scored { token: first, likeliest: Vec::new(), offset: 0 };
+        let text = told(Kind::Completion, &[first, scored.clone()]);
+        let expected = json!({
+            "tokens": ["x", "\u{fffd}"], "token_logprobs": [null, -0.5],
+            "top_logprobs": [null, {"a": -0.25, "\u{fffd}": -0.5}], "text_offset": [0, 3],
+        });
+        assert_eq!(text, expected);
+        let talk = told(Kind::Chat, &[scored]);
+        let token = &talk["content"][0];
+        assert_eq!((&token["logprob"], &token["bytes"]), (&json!(-0.5), &json!([0xc3])));
+        assert_eq!(
+            token["top_logprobs"][0],
+            json!({"token": "a", "logprob": -0.25, "bytes": [97]})
+        );
+    }
+
+    #[test]
     fn an_event_is_one_line_whatever_the_text() {
         let text = "a\n\ndata: [DONE]\n\n";
-        let event = event(&piece(&meta(Kind::Completion, false), 0, text));
+        let event = event(&piece(&meta(Kind::Completion, false), 0, text, None));
         assert_eq!(event.lines().count(), 2);
         assert!(event.ends_with("}\n\n"));
     }

@@ -5,8 +5,8 @@
 
 use crate::Seed;
 use firmware_host::wire::{
-    Answer, Ask, Finish, Kind, Meta, PROMPTS_MAX, Prompt, STOP_BYTES_MAX, STOPS_MAX, Sending,
-    Usage, WireError, chat, completion, event, lines, piece, refusal, whole,
+    Answer, Ask, Finish, Kind, Meta, PROMPTS_MAX, PUSHES_MAX, Prompt, STOP_BYTES_MAX, STOPS_MAX,
+    Sending, TEXTS_MAX, Usage, WireError, chat, completion, event, lines, piece, refusal, whole,
 };
 use sapwood::intake::Message;
 use serde_json::{Value, json};
@@ -32,7 +32,13 @@ pub fn check(bytes: &[u8]) {
 
 fn in_range(ask: &Ask, kind: Kind) {
     assert_eq!(ask.kind, kind);
-    assert!((0.0..=2.0).contains(&ask.temperature) && ask.top_p > 0.0 && ask.top_p <= 1.0);
+    let how = &ask.how;
+    assert!((0.0..=2.0).contains(&how.temperature) && how.top_p > 0.0 && how.top_p <= 1.0);
+    assert!((0.0..=1.0).contains(&how.min_p) && how.repetition > 0.0 && how.repetition <= 10.0);
+    assert!([how.frequency, how.presence].iter().all(|one| (-2.0..=2.0).contains(one)));
+    assert!(how.pushes.len() <= PUSHES_MAX && how.pushes.is_sorted_by(|a, b| a.0 < b.0));
+    assert!(how.pushes.iter().all(|(_, push)| (-100.0..=100.0).contains(push)));
+    assert!((1..=TEXTS_MAX).contains(&(ask.each * ask.prompts.len())));
     assert!((1..=PROMPTS_MAX).contains(&ask.prompts.len()) && ask.stops.len() <= STOPS_MAX);
     assert!(ask.stops.iter().all(|stop| (1..=STOP_BYTES_MAX).contains(&stop.len())));
     let one = |prompt: &Prompt| match prompt {
@@ -55,9 +61,20 @@ fn written(ask: &Ask) -> Value {
     let mut body = json!({
         "model": ask.which.id(),
         "max_tokens": ask.tokens_max,
-        "temperature": ask.temperature,
-        "top_p": ask.top_p,
-        "seed": ask.seed,
+        "n": ask.each,
+        "temperature": ask.how.temperature,
+        "top_k": ask.how.top_k,
+        "top_p": ask.how.top_p,
+        "min_p": ask.how.min_p,
+        "frequency_penalty": ask.how.frequency,
+        "presence_penalty": ask.how.presence,
+        "repetition_penalty": ask.how.repetition,
+        "logit_bias": ask.how.pushes.iter().map(|(id, push)| (id.to_string(), json!(push)))
+            .collect::<serde_json::Map<_, _>>(),
+        "seed": ask.how.seed,
+        "response_format": ask.how.form.as_ref().map(|form| {
+            json!({ "type": "json_object", "schema": form.value() })
+        }),
         "stop": ask.stops,
         "stream": ask.sending != Sending::Whole,
     });
@@ -65,10 +82,15 @@ fn written(ask: &Ask) -> Value {
         body["stream_options"] = json!({ "include_usage": usage });
     }
     match ask.kind {
-        Kind::Chat => body["messages"] = ask.prompts.iter().map(prompt).next().unwrap_or_default(),
+        Kind::Chat => {
+            body["messages"] = ask.prompts.iter().map(prompt).next().unwrap_or_default();
+            body["logprobs"] = json!(ask.likeliest.is_some());
+            body["top_logprobs"] = json!(ask.likeliest.unwrap_or(0));
+        }
         Kind::Completion => {
             body["prompt"] = ask.prompts.iter().map(prompt).collect();
             body["echo"] = json!(ask.echo);
+            body["logprobs"] = json!(ask.likeliest);
         }
     }
     body
@@ -87,8 +109,8 @@ fn answered(text: &str) {
     for kind in [Kind::Completion, Kind::Chat] {
         let (id, which, generation) = ("x".to_owned(), firmware_host::wire::Which::InUse, Some(1));
         let meta = Meta { kind, id, created: 1, which, generation, counts: true };
-        let answers = [Answer { text: text.to_owned(), finish: Finish::Stop }];
-        for body in [piece(&meta, 0, text), whole(&meta, &answers, Usage::default())] {
+        let answers = [Answer { text: text.to_owned(), scored: None, finish: Finish::Stop }];
+        for body in [piece(&meta, 0, text, None), whole(&meta, &answers, Usage::default())] {
             let event = event(&body);
             let line = event.strip_prefix("data: ").and_then(|line| line.strip_suffix("\n\n"));
             let line = line.unwrap();
@@ -101,12 +123,17 @@ fn answered(text: &str) {
 /// Requests with every field.
 pub fn seeds() -> Vec<Seed> {
     let completion = r#"{"model":"base","prompt":["a",[1,2]],"max_tokens":4,"temperature":0.5,
-        "top_p":0.9,"seed":-7,"stop":["\n","END"],"echo":true,"stream":true,"n":1,"user":"u",
+        "top_p":0.9,"seed":-7,"stop":["\n","END"],"echo":true,"logprobs":3,"stream":true,"n":2,"user":"u",
+        "top_k":40,"min_p":0.05,"frequency_penalty":0.5,"presence_penalty":-0.5,
+        "repetition_penalty":1.1,"logit_bias":{"5":-100,"7":2.5},"cache_prompt":true,
         "stream_options":{"include_usage":true}}"#;
-    let chat = r#"{"messages":[{"role":"developer","content":"s"},{"role":"user","name":"n",
+    let chat = r##"{"messages":[{"role":"developer","content":"s"},{"role":"user","name":"n",
         "content":[{"type":"text","text":"a"},{"type":"text","text":"\u00e9"}]}],
-        "max_completion_tokens":9,"response_format":{"type":"text"},"tools":[],"stop":null}"#;
-    let refused = r#"{"prompt":"a","logit_bias":{"5":1},"suffix":"x"}"#;
+        "max_completion_tokens":9,"logprobs":true,"top_logprobs":2,"response_format":{"type":"json_schema","json_schema":
+        {"name":"n","strict":true,"schema":{"type":"object","properties":{"a":{"enum":[1,"b",null]},
+        "b":{"type":"array","items":{"$ref":"#/$defs/c"},"maxItems":3}},"required":["a"],
+        "additionalProperties":false,"$defs":{"c":{"type":"string","pattern":"^[a-z]+$"}}}}},"tools":[],"stop":null}"##;
+    let refused = r#"{"prompt":"a","mirostat":2,"suffix":"x"}"#;
     vec![
         ("completion", completion.into()),
         ("chat", chat.into()),
