@@ -8,8 +8,8 @@
 //!   many threads run, where `products` holds that of a product.
 //! - Never here: embedding, lm_head, losses, candle, tract.
 //!
-//! Sources: RMSNorm arXiv 1910.07467, of heads arXiv 2010.04245; RoPE arXiv 2104.09864; SwiGLU arXiv 2002.05202; GQA arXiv
-//! 2305.13245; the way back through attention is FlashAttention's, arXiv 2205.14135.
+//! Sources: RMSNorm arXiv 1910.07467, of heads arXiv 2010.04245; RoPE arXiv 2104.09864; SwiGLU arXiv
+//! 2002.05202; GQA arXiv 2305.13245; the way back through attention is FlashAttention's, arXiv 2205.14135.
 
 pub(crate) mod attention;
 mod cache;

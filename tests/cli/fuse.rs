@@ -61,7 +61,7 @@ fn what_cannot_be_fused_is_refused_and_leaves_nothing_behind() {
     // Another base of the same shape.
     let other = held.place.path().join("other").display().to_string();
     sapwood_tiny::write(other.as_ref(), 8, sapwood_tiny::VOCAB).unwrap();
-    refused(&ask(&other, &state, &[]), &["another base"]);
+    refused(&ask(&other, &state, &[]), &["was made for base"]);
     // An adapter of the output layer, as PEFT writes it.
     let place = fixture().text("adapter");
     let text = fs::read_to_string(format!("{place}/adapter_config.json")).unwrap();
