@@ -75,7 +75,8 @@ fn a_fused_base_gives_the_logits_of_base_and_adapter() -> Result<(), Surprise> {
             let dtype = if number == Number::F32 { Precision::F32 } else { Precision::F16 };
             let options = ExportOptions { dtype, ..ExportOptions::default() };
             base::export::write(&own, weights, &small, options)?;
-            let same = number != Number::Bf16;
+            // A model folder in 16 bits keeps its vectors in 32.
+            let same = number == Number::F32;
             assert_eq!(Base::open(&own)?.hash() == fused.hash(), same, "{name} {number:?}");
         }
     }

@@ -6,7 +6,7 @@ use std::fs;
 
 /// Bits per byte over the fixture's text.
 fn bits(model: &str, more: &[&str]) -> f64 {
-    let data = fixture().text("door.jsonl");
+    let data = fixture().text("pump.jsonl");
     let ask = ["--json", "eval", "--model", model, "--data", &data, "--max-seq-length", "32"];
     let said = accepted(&[&ask[..], more].concat());
     let value: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();

@@ -107,8 +107,18 @@ fn a_tokenizer_that_does_not_match_the_vocabulary_is_refused() {
     let held = fixture().learned();
     let (hf, model) = (held.place.path().join("hf"), held.place.path().join("model"));
     tiny::write(&hf, 7, 96).unwrap();
-    sapwood::base::export(&hf, &model, sapwood::base::ExportOptions::default()).unwrap();
-    of(&held, &model, &["tokenizer does not match the model", "below 96", "got 299"]);
+    refused(
+        &["export", &hf.display().to_string(), &model.display().to_string()],
+        &["tokenizer.json", "299", "below 96"],
+    );
+    copy(&fixture().at("model"), &model);
+    let text = fs::read_to_string(model.join("tokenizer.json")).unwrap();
+    let mut more: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut token = more["added_tokens"][0].clone();
+    (token["id"], token["content"]) = (tiny::VOCAB.into(), "<more>".into());
+    more["added_tokens"].as_array_mut().unwrap().push(token);
+    fs::write(model.join("tokenizer.json"), more.to_string()).unwrap();
+    of(&held, &model, &["tokenizer does not match the model", "below 300", "got 300"]);
     fs::write(model.join("tokenizer.json"), "{\"version\":\"1.0\"}").unwrap();
     of(&held, &model, &["tokenizer.json is not a tokenizer"]);
 }
