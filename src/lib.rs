@@ -7,7 +7,7 @@ pub mod ports; //     the doors to the world: disk, chance
 pub mod settings; //  what a user may choose, and every limit
 pub mod intake; //    files, lines            -> Example
 pub mod inbox; //     acknowledged Examples that no job has learned yet
-pub mod base; //      model folder            -> Config, weights; export from Hugging Face
+pub mod base; //      model folder            -> Config, weights; export from Hugging Face, GGUF
 pub mod block; //     one tokenised, masked sample
 #[cfg(feature = "engine")]
 pub mod tokenise; //  Example                 -> Block [T]            tokenizers
