@@ -153,5 +153,5 @@ fn divisors(path: &Path, tensor: &Tensor) -> Result<Vec<f32>, BaseError> {
     Ok(bytes.as_chunks::<4>().0.iter().map(|&four| f32::from_le_bytes(four)).collect())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "engine"))]
 mod tests;

@@ -92,7 +92,7 @@ fn a_lying_gguf_header_is_refused_with_its_place_and_reason() {
         (with(&whole, offset, &33u64.to_le_bytes()), "at 33, expected a multiple of 32"),
         (with(&whole, offset, &(1u64 << 40).to_le_bytes()), "it is cut off"),
         (with(&whole, offset, &(u64::MAX - 31).to_le_bytes()), "it is cut off"),
-        (with(&whole, offset, &whole[first..first + 8].to_vec()), "share bytes"),
+        (with(&whole, offset, &whole[first..first + 8]), "share bytes"),
         (
             with(&whole, tensor - 19, b"blk.0.attn_v.weight"),
             "\"blk.0.attn_v.weight\" a second time",
