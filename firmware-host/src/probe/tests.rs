@@ -340,7 +340,8 @@ fn every_reading_is_told_by_its_name_and_a_gauge_has_its_value() {
     let device = Device::of(LAPTOP);
     let readings = device.read();
     let shown = serde_json::to_value(&readings).unwrap();
-    let fields: Vec<&str> = shown.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut fields: Vec<&str> = shown.as_object().unwrap().keys().map(String::as_str).collect();
+    fields.sort_unstable();
     let mut told: Vec<String> =
         device.probes(|_| {}).describe().into_iter().map(|one| one.name).collect();
     told.truncate(fields.len());
