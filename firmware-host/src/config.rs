@@ -160,6 +160,8 @@ pub struct Serve {
     pub connections_max: usize,
     /// Seconds that one request may take.
     pub seconds_max: f64,
+    /// Most bytes of what the layers keep of earlier texts.
+    pub prompt_cache_bytes: u64,
 }
 
 impl Serve {
@@ -192,6 +194,7 @@ impl Default for Serve {
             queue: 16,
             connections_max: 64,
             seconds_max: 120.0,
+            prompt_cache_bytes: 64 << 20,
         }
     }
 }

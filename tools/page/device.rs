@@ -9,7 +9,7 @@ use firmware_host::constraints::ConstraintState;
 use firmware_host::paused::OrderError;
 use firmware_host::probe::Readings;
 use firmware_host::serve::{
-    Device, Draw, Given, Model, ModelError, ServeError, Server, Token, start,
+    Device, Draw, Given, Model, ModelError, ServeError, Server, Token, Written, start,
 };
 use firmware_host::status::{
     Board, Change, Ending, InboxStatus, JobKind, JobReport, Phase, ReservoirStatus, ServingStatus,
@@ -68,8 +68,8 @@ impl Model for Mute {
         _tokens: usize,
         _draw: Draw<'_>,
         _each: &mut dyn FnMut(Token<'_>) -> ControlFlow<()>,
-    ) -> Result<String, ModelError> {
-        Ok(String::new())
+    ) -> Result<Written, ModelError> {
+        Ok(Written::default())
     }
 }
 

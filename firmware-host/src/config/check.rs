@@ -75,6 +75,7 @@ impl Serve {
         origin::check(&self.origins)?;
         within("serve.body-bytes-max", self.body_bytes_max, 1_024..=bytes_max)?;
         within("serve.tokens-max", self.tokens_max, 1..=1 << 20)?;
+        within("serve.prompt-cache-bytes", self.prompt_cache_bytes, 0..=1 << 40)?;
         within("serve.concurrency", self.concurrency, 1..=64)?;
         within("serve.queue", self.queue, 0..=4_096)?;
         within("serve.connections-max", self.connections_max, 1..=4_096)?;

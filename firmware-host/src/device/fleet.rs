@@ -41,7 +41,7 @@ pub(super) fn view(facts: Facts, state: &State) -> View {
 
 /// The own ranks of what is in use, for a cohort; none while nothing was learned since the install.
 fn own_part(current: &Current, base: Hash, cohort: CohortId) -> Result<Option<Part>, String> {
-    let Current { generation, adapter, global, since } = current;
+    let Current { generation, adapter, global, since, .. } = current;
     let adapter = adapter.as_ref().filter(|_| since.steps > 0);
     let (Some(adapter), &Some(generation)) = (adapter, generation) else { return Ok(None) };
     let still = global.map_or(0, |global| global.ranks as usize);

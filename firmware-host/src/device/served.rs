@@ -4,6 +4,7 @@
 
 use sapwood::adapter::Adapter;
 use sapwood::constrain::Constrainer;
+use sapwood::generate::Prompts;
 use sapwood::learner::Engines;
 use sapwood::state::{Global, Since};
 use sapwood::tokenise::{Spelling, TokeniseError, Tokeniser};
@@ -21,6 +22,8 @@ pub struct Current {
     pub global: Option<Global>,
     /// What was learned since that was installed.
     pub since: Since,
+    /// Whose the texts are that it writes: another number for each that comes into use, 0 for the bare base.
+    pub whose: u64,
 }
 
 /// The resident base and what is in use on top of it.
@@ -29,17 +32,25 @@ pub struct Served {
     pub engines: Engines,
     /// The base's tokenizer.
     pub tokeniser: Tokeniser,
+    /// What earlier texts were, for prompts that begin alike.
+    pub prompts: Prompts,
     current: RwLock<Arc<Current>>,
     constrainer: OnceLock<Constrainer>,
     spellings: OnceLock<Vec<Spelling>>,
 }
 
 impl Served {
-    /// The base with what is in use.
-    pub fn new(engines: Engines, tokeniser: Tokeniser, current: Current) -> Self {
-        let current = RwLock::new(Arc::new(current));
+    /// The base with what is in use; keys and values of earlier texts are kept up to so many bytes.
+    pub fn new(
+        engines: Engines,
+        tokeniser: Tokeniser,
+        current: Current,
+        prompt_cache_bytes: u64,
+    ) -> Self {
+        let current = RwLock::new(Arc::new(Current { whose: 1, ..current }));
         let (constrainer, spellings) = (OnceLock::new(), OnceLock::new());
-        Self { engines, tokeniser, current, constrainer, spellings }
+        let prompts = Prompts::new(prompt_cache_bytes);
+        Self { engines, tokeniser, prompts, current, constrainer, spellings }
     }
 
     /// What each token stands for; looked up when it is asked for first.
@@ -72,8 +83,19 @@ impl Served {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From now on another generation is in use.
+    /// From now on another generation is in use; nothing is kept of what the one before has written.
     pub fn swap(&self, current: Current) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(current);
+        let whose = {
+            let mut place = self.current.write().unwrap_or_else(PoisonError::into_inner);
+            let whose = place.whose + 1;
+            *place = Arc::new(Current { whose, ..current });
+            whose
+        };
+        self.prompts.retain(|owner| owner == 0 || owner == whose);
+    }
+
+    /// Whether `whose` texts are those of the bare base or of what is in use.
+    pub fn is_in_use(&self, whose: u64) -> bool {
+        whose == 0 || self.current.read().unwrap_or_else(PoisonError::into_inner).whose == whose
     }
 }

@@ -61,7 +61,8 @@ impl Tools {
         let tokeniser = Tokeniser::open(model, engines.base.config().vocab)?;
         let general = general(&config, &tokeniser)?;
         let pool = threads::pool(&config.learn)?;
-        let served = Arc::new(Served::new(engines, tokeniser, Current::default()));
+        let bytes = config.serve.prompt_cache_bytes;
+        let served = Arc::new(Served::new(engines, tokeniser, Current::default(), bytes));
         Ok(Self { config, served, pool, general })
     }
 
@@ -149,7 +150,7 @@ impl Tools {
                 let adapter = Some(Adapter { spec, values: record.slow });
                 let (generation, global, since) =
                     (Some(generation.number), record.global, record.since);
-                Current { generation, adapter, global, since }
+                Current { generation, adapter, global, since, ..Current::default() }
             }
             _ => Current::default(),
         };

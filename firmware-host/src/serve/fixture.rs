@@ -1,6 +1,6 @@
 //! A device of memory for the tests: a parrot that says its prompt again, an inbox that counts.
 
-use super::{Device, Draw, Given, Model, ModelError, Token};
+use super::{Device, Draw, Given, Model, ModelError, Token, Written};
 use crate::clock::Clock;
 use crate::paused::OrderError;
 use crate::status::Board;
@@ -81,7 +81,7 @@ impl Model for Parrot {
         tokens: usize,
         draw: Draw<'_>,
         each: &mut dyn FnMut(Token<'_>) -> ControlFlow<()>,
-    ) -> Result<String, ModelError> {
+    ) -> Result<Written, ModelError> {
         for letter in ids.iter().copied().filter_map(char::from_u32).take(tokens) {
             if letter == '!' {
                 return Err(ModelError::Failed("it flew away".into()));
@@ -94,7 +94,7 @@ impl Model for Parrot {
                 break;
             }
         }
-        Ok(String::new())
+        Ok(Written::default())
     }
 }
 

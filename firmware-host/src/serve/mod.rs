@@ -128,8 +128,7 @@ pub trait Model: Send + Sync {
         each: &mut dyn FnMut(Scored) -> ControlFlow<()>,
     ) -> Result<(), ModelError>;
     /// Writes on after `ids` until the text ends, has `tokens` tokens, or `each` breaks off. `each` is
-    /// called once a token, with the text of the characters that it completes. Returns what is left of
-    /// whole characters.
+    /// called once a token, with the text of the characters that it completes.
     ///
     /// # Errors
     /// [`ModelError`] when it fails on the way.
@@ -139,7 +138,16 @@ pub trait Model: Send + Sync {
         tokens: usize,
         draw: Draw<'_>,
         each: &mut dyn FnMut(Token<'_>) -> ControlFlow<()>,
-    ) -> Result<String, ModelError>;
+    ) -> Result<Written, ModelError>;
+}
+
+/// What is told of a text when it has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// What is left of whole characters.
+    pub rest: String,
+    /// Tokens of the prompt that were known from earlier texts.
+    pub cached: usize,
 }
 
 /// A token that was written.

@@ -2,7 +2,7 @@
 //!
 //! - A text runs with the weights that learn, beside a job; it keeps the adapter that it began with.
 
-use super::{Device, Draw, Given, Model, ModelError, Token};
+use super::{Device, Draw, Given, Model, ModelError, Token, Written};
 use crate::device::{Current, Handle, Order, Served};
 use crate::paused::OrderError;
 use crate::status::Board;
@@ -187,7 +187,7 @@ impl Model for Snapshot {
         tokens: usize,
         draw: Draw<'_>,
         each: &mut dyn FnMut(Token<'_>) -> ControlFlow<()>,
-    ) -> Result<String, ModelError> {
+    ) -> Result<Written, ModelError> {
         let Draw { how, seed, likeliest } = draw;
         let How { temperature, top_k, top_p, min_p, .. } = *how;
         let sampling = Sampling { temperature, top_k, top_p, min_p, seed };
@@ -199,8 +199,12 @@ impl Model for Snapshot {
         };
         let generator = self.served.engines.generator();
         let adapter = self.current.adapter.as_ref();
-        let text = generator.start(ids, tokens, adapter, sampling).map_err(failed)?;
-        let mut text = text.shaped(&shaping, ids);
+        let (served, whose) = (&self.served, self.current.whose);
+        let read = how.caches.then(|| served.prompts.find(whose, ids)).flatten();
+        let text = generator.start_after(read.as_deref(), ids, tokens, adapter, sampling);
+        // It may go for another's sake while this text is written.
+        drop(read);
+        let mut text = text.map_err(failed)?.shaped(&shaping, ids);
         if let Some(constraint) = self.constraint(how)? {
             text = text.constrained(constraint);
         }
@@ -213,9 +217,13 @@ impl Model for Snapshot {
                 break;
             }
         }
+        if how.caches && served.is_in_use(whose) {
+            served.prompts.keep(whose, &text);
+        }
         let rest = stream.finish().map_err(undecoded)?.unwrap_or_default();
         // What stands for the bytes of a character that was not finished.
-        Ok(rest.trim_end_matches(char::REPLACEMENT_CHARACTER).to_owned())
+        let rest = rest.trim_end_matches(char::REPLACEMENT_CHARACTER).to_owned();
+        Ok(Written { rest, cached: text.shared() })
     }
 }
 
@@ -249,7 +257,7 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/base");
         let engines = Engines::load(&folder, &Settings::default()).unwrap();
         let tokeniser = Tokeniser::open(&folder, engines.base.config().vocab).unwrap();
-        let served = Arc::new(Served::new(engines, tokeniser, Current::default()));
+        let served = Arc::new(Served::new(engines, tokeniser, Current::default(), 1 << 20));
         Snapshot { current: served.current(), served, form: OnceLock::new() }
     }
 
@@ -266,7 +274,7 @@ mod tests {
             pieces.push(token.text.to_owned());
             ControlFlow::Continue(())
         };
-        let tail = model.write(&given.ids, tokens, draw, &mut each).unwrap();
+        let tail = model.write(&given.ids, tokens, draw, &mut each).unwrap().rest;
         (pieces, tail)
     }
 
@@ -295,6 +303,50 @@ mod tests {
         let next = Snapshot { current, served, form: OnceLock::new() };
         assert_eq!(next.generation(), Some(9));
         assert_ne!(written(&next, "The temperature of the", 12, 0).0, alone);
+    }
+
+    /// A prompt is read once: a second turn goes on from the first, unless it is told not to, and nothing is
+    /// kept of an adapter that has gone.
+    #[test]
+    fn what_earlier_texts_read_is_not_read_again() {
+        let model = base();
+        let first = model.read(&Prompt::Text("The temperature of the".into())).unwrap().ids;
+        let write = |model: &Snapshot, ids: &[u32], caches: bool| {
+            let how = how(&json!({"prompt": "a", "temperature": 0, "cache_prompt": caches}));
+            let (mut pieces, draw) = (Vec::new(), Draw { how: &how, seed: 0, likeliest: None });
+            let mut each = |token: Token<'_>| {
+                pieces.push(token.text.to_owned());
+                ControlFlow::Continue(())
+            };
+            let cached = model.write(ids, 6, draw, &mut each).unwrap().cached;
+            (pieces, cached)
+        };
+        let (alone, cached) = write(&model, &first, true);
+        assert_eq!(cached, 0);
+        let said = format!("The temperature of the{} and", alone.concat());
+        let second = model.read(&Prompt::Text(said)).unwrap().ids;
+        let (unread, cached) = write(&model, &second, false);
+        assert_eq!(cached, 0);
+        let (again, cached) = write(&model, &second, true);
+        assert!(cached >= first.len() && cached < second.len(), "{cached} of {}", second.len());
+        assert_eq!((again, write(&model, &first, true)), (unread, (alone, first.len() - 1)));
+
+        // What is in use is another one now; what was under way keeps nothing for it.
+        model.served.swap(Current { generation: Some(2), ..Current::default() });
+        assert_eq!(model.served.prompts.bytes(), 0);
+        write(&model, &first, true);
+        assert_eq!(model.served.prompts.bytes(), 0);
+        let (current, served) = (model.served.current(), model.served.clone());
+        let next = Snapshot { current, served, form: OnceLock::new() };
+        assert_eq!(write(&next, &first, true).1, 0);
+        let current = Arc::new(Current::default());
+        let bare = Snapshot { current, served: model.served.clone(), form: OnceLock::new() };
+        assert_eq!(
+            (write(&bare, &first, true).1, write(&next, &first, true).1),
+            (0, first.len() - 1)
+        );
+        model.served.swap(Current::default());
+        assert_eq!(write(&bare, &first, true).1, first.len() - 1, "the base stays");
     }
 
     /// What is told of a text as it is written, and what of the same text when it is read.
@@ -355,7 +407,7 @@ mod tests {
                     text.push_str(token.text);
                     ControlFlow::Continue(())
                 };
-                let rest = model.write(&ids, tokens, draw, &mut each).unwrap();
+                let rest = model.write(&ids, tokens, draw, &mut each).unwrap().rest;
                 text + &rest
             };
             let whole = written(200);

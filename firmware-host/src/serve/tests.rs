@@ -153,7 +153,8 @@ async fn a_completion_counts_its_tokens_and_names_its_generation() {
     assert_eq!((status, &body["choices"][0]["text"]), (200, &json!("abc")));
     assert_eq!(
         body["usage"],
-        json!({"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6})
+        json!({"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6,
+            "prompt_tokens_details": {"cached_tokens": 0}})
     );
     assert_eq!(body["system_fingerprint"], "generation-7");
     let base = json!({"prompt": "abc", "model": "base"});

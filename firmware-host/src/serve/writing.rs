@@ -7,7 +7,7 @@
 
 use super::refusal::Refusal;
 use super::stops::Stops;
-use super::{Draw, Given, Model, Token};
+use super::{Draw, Given, Model, Token, Written};
 use crate::wire::{Ask, Finish, Scored, Usage};
 use std::ops::ControlFlow;
 
@@ -77,7 +77,7 @@ pub(super) fn write(
     tell: &mut dyn FnMut(Note<'_>),
 ) -> Result<Usage, Refusal> {
     let prompt = starts.iter().map(|start| start.given.ids.len()).sum();
-    let mut usage = Usage { prompt, written: 0 };
+    let mut usage = Usage { prompt, ..Usage::default() };
     let texts = starts.iter().flat_map(|start| std::iter::repeat_n(start, ask.each));
     for (index, start) in texts.enumerate() {
         // Equal prompts of one request shall not give equal texts.
@@ -87,8 +87,10 @@ pub(super) fn write(
         if ask.echo {
             prompted(model, start, ask.likeliest, going, &mut telling)?;
         }
-        let (written, finish) = text(model, ask, start, draw, going, &mut telling)?;
+        let (written, cached, finish) = text(model, ask, start, draw, going, &mut telling)?;
         usage.written += written;
+        // A prompt of several texts is counted once.
+        usage.cached += if index % ask.each == 0 { cached } else { 0 };
         tell(Note::End(index, finish));
     }
     Ok(usage)
@@ -137,7 +139,7 @@ fn prompted(
     Ok(())
 }
 
-/// One text: how many tokens it took and why it ended.
+/// One text: how many tokens it took, how many of its prompt were known, and why it ended.
 fn text(
     model: &dyn Model,
     ask: &Ask,
@@ -145,10 +147,10 @@ fn text(
     draw: Draw<'_>,
     going: &mut dyn FnMut() -> Going,
     telling: &mut Telling<'_>,
-) -> Result<(usize, Finish), Refusal> {
+) -> Result<(usize, usize, Finish), Refusal> {
     let (mut stops, mut count, mut finish) = (Stops::new(&ask.stops), 0, Finish::Stop);
     if start.tokens == 0 {
-        return Ok((0, Finish::Length));
+        return Ok((0, 0, Finish::Length));
     }
     let mut each = |token: Token<'_>| {
         count += 1;
@@ -166,14 +168,14 @@ fn text(
         }
         ControlFlow::Continue(())
     };
-    let tail = model.write(&start.given.ids, start.tokens, draw, &mut each)?;
-    let shown = stops.push(&tail);
+    let Written { rest, cached } = model.write(&start.given.ids, start.tokens, draw, &mut each)?;
+    let shown = stops.push(&rest);
     if stops.found() {
         finish = Finish::Stop;
     }
     telling.piece(&shown);
     telling.piece(&stops.rest());
-    Ok((count, finish))
+    Ok((count, cached, finish))
 }
 
 #[cfg(test)]
@@ -203,7 +205,7 @@ mod tests {
         let on = &mut || Going::On;
         let (text, usage, ends) = written(&json!({"prompt": "abcd"}), on);
         assert_eq!((text.as_str(), ends), ("abcd", vec![Finish::Stop]));
-        assert_eq!(usage, Usage { prompt: 4, written: 4 });
+        assert_eq!(usage, Usage { prompt: 4, written: 4, cached: 0 });
         let (text, usage, ends) = written(&json!({"prompt": "abcd", "max_tokens": 3}), on);
         assert_eq!((text.as_str(), ends, usage.written), ("abc", vec![Finish::Length], 3));
         let (text, usage, ends) = written(&json!({"prompt": "abcd", "stop": "bc"}), on);
@@ -239,7 +241,7 @@ mod tests {
     fn several_prompts_are_written_in_order() {
         let (text, usage, ends) = written(&json!({"prompt": ["ab", "cd"]}), &mut || Going::On);
         assert_eq!((text.as_str(), ends.len()), ("abcd", 2));
-        assert_eq!(usage, Usage { prompt: 4, written: 4 });
+        assert_eq!(usage, Usage { prompt: 4, written: 4, cached: 0 });
     }
 
     /// The parrot gives every letter of a prompt -2 but the first, and of a text -1.
@@ -271,7 +273,7 @@ mod tests {
         let body = json!({"prompt": ["ab", "c"], "n": 3});
         let (text, usage, ends) = written(&body, &mut || Going::On);
         assert_eq!((text.as_str(), ends.len()), ("abababccc", 6));
-        assert_eq!(usage, Usage { prompt: 3, written: 9 });
+        assert_eq!(usage, Usage { prompt: 3, written: 9, cached: 0 });
     }
 
     #[test]
@@ -279,7 +281,10 @@ mod tests {
         let prompt = "a".repeat(40);
         let body = json!({"prompt": prompt, "max_tokens": 10_000});
         let (_, usage, ends) = written(&body, &mut || Going::On);
-        assert_eq!((usage, ends), (Usage { prompt: 40, written: 24 }, vec![Finish::Length]));
+        assert_eq!(
+            (usage, ends),
+            (Usage { prompt: 40, written: 24, cached: 0 }, vec![Finish::Length])
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
 use serde_json::Value;
 
 /// Fields that describe the caller, or how the server is to work, and leave the answer as it is.
-const HARMLESS: [&str; 9] = [
+const HARMLESS: [&str; 8] = [
     "user",
     "metadata",
     "store",
@@ -17,7 +17,6 @@ const HARMLESS: [&str; 9] = [
     "prompt_cache_key",
     "prompt_cache_retention",
     "parallel_tool_calls",
-    "cache_prompt",
 ];
 const SHARED: [&str; 7] = ["model", "stop", "stream", "stream_options", "n", "best_of", "logprobs"];
 

@@ -5,7 +5,7 @@ use super::{How, PUSHES_MAX, WireError, form};
 use serde_json::Value;
 
 /// The fields that this file reads.
-pub(super) const FIELDS: [&str; 10] = [
+pub(super) const FIELDS: [&str; 11] = [
     "temperature",
     "top_p",
     "top_k",
@@ -16,6 +16,7 @@ pub(super) const FIELDS: [&str; 10] = [
     "logit_bias",
     "seed",
     "response_format",
+    "cache_prompt",
 ];
 
 /// How the tokens of a request's texts are chosen.
@@ -47,6 +48,7 @@ pub(super) fn how(fields: &Fields) -> Result<How, WireError> {
         pushes: pushes(fields)?,
         seed: seed(fields)?,
         form: form::form(fields)?,
+        caches: fields.get("cache_prompt").is_none() || fields.flag("cache_prompt")?,
     })
 }
 

@@ -188,6 +188,8 @@ pub struct How {
     pub seed: Option<u64>,
     /// What its text fits, as JSON; any text when none.
     pub form: Option<Schema>,
+    /// Whether what is known of earlier texts that began alike is taken, and this one kept for others.
+    pub caches: bool,
 }
 
 /// A request for text.

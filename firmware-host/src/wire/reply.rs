@@ -121,6 +121,8 @@ pub struct Usage {
     pub prompt: usize,
     /// Of all texts written, those of a string that ended one included.
     pub written: usize,
+    /// Tokens of prompts that were known from earlier texts.
+    pub cached: usize,
 }
 
 impl Usage {
@@ -129,6 +131,7 @@ impl Usage {
             "prompt_tokens": self.prompt,
             "completion_tokens": self.written,
             "total_tokens": self.prompt.saturating_add(self.written),
+            "prompt_tokens_details": { "cached_tokens": self.cached },
         })
     }
 }
@@ -262,7 +265,7 @@ mod tests {
     #[test]
     fn an_answer_names_model_and_generation_and_counts_tokens() {
         let answers = [Answer { text: "a".into(), scored: None, finish: Finish::Length }];
-        let usage = Usage { prompt: 2, written: 1 };
+        let usage = Usage { prompt: 2, written: 1, cached: 0 };
         let body = whole(&meta(Kind::Completion, false), &answers, usage);
         assert_eq!(body["object"], "text_completion");
         assert_eq!(body["choices"][0]["text"], "a");
@@ -284,7 +287,7 @@ mod tests {
         assert!(first["usage"].is_null() && first.get("usage").is_some());
         assert_eq!(piece(&meta, 0, "b", None)["choices"][0]["delta"], json!({"content": "b"}));
         assert_eq!(end(&meta, 0, None, Finish::Stop)["choices"][0]["delta"], json!({}));
-        let usage = totals(&meta, Usage { prompt: 1, written: 1 });
+        let usage = totals(&meta, Usage { prompt: 1, written: 1, cached: 0 });
         assert_eq!((&usage["choices"], &usage["usage"]["prompt_tokens"]), (&json!([]), &json!(1)));
     }
 

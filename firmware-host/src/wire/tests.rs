@@ -16,6 +16,7 @@ const PLAIN: How = How {
     pushes: Vec::new(),
     seed: None,
     form: None,
+    caches: true,
 };
 
 fn asked(value: &Value) -> Result<Ask, WireError> {
@@ -208,6 +209,7 @@ fn tokens_are_chosen_as_openai_llama_cpp_and_vllm_name_it() {
         pushes: vec![(5, 1.0), (70, -100.0)],
         seed: Some(3),
         form: None,
+        caches: true,
     };
     assert_eq!(how(body).unwrap(), expected);
     for all in [json!(0), json!(-1), Value::Null] {
