@@ -27,7 +27,7 @@ enum Kind {
 /// The spellings of a tokenizer by id.
 pub(super) fn of(tokenizer: &Tokenizer) -> Result<Vec<Spelling>, TokeniseError> {
     let kind = kind(tokenizer)?;
-    let vocab = tokenizer.get_vocab(true);
+    let vocab: BTreeMap<String, u32> = tokenizer.get_vocab(true).into_iter().collect();
     let count = vocab.values().max().map_or(0, |highest| *highest as usize + 1);
     let added = tokenizer.get_added_tokens_decoder();
     let mut spellings = vec![Spelling::None; count];

@@ -63,11 +63,11 @@ pub(in crate::base) fn check(file: &OnnxFile, config: &Config) -> Result<(), Bas
         }
     }
     if frequencies.is_empty() && tables.is_empty() {
-        return Err(odd("its RoPE frequencies or tables cannot be found".into()));
+        return Err(odd("its RoPE frequencies or tables cannot be found"));
     }
     let constant = |name| {
         let tensor = graph.constant(name);
-        tensor.ok_or_else(|| odd(format!("its RoPE constant {name:?} is gone")))
+        tensor.ok_or_else(|| odd(&format!("its RoPE constant {name:?} is gone")))
     };
     for name in frequencies {
         let tensor = constant(name)?;
@@ -114,7 +114,10 @@ fn unscaled<'a>(graph: &Graph<'a>, node: &'a NodeProto) -> Result<(), BaseError>
         let factor = graph.other(at.node, at.tensor).and_then(|other| graph.scalar(other));
         if let Some(factor) = factor.filter(|&factor| at.node.op_type == "Mul" && factor != 1.0) {
             let op = &node.op_type;
-            return Err(odd(format!("{op} {:?} is multiplied by {factor}, expected 1", node.name)));
+            return Err(odd(&format!(
+                "{op} {:?} is multiplied by {factor}, expected 1",
+                node.name
+            )));
         }
     }
     Ok(())
@@ -144,7 +147,7 @@ fn compare(got: &[f32], config: &Config, within: f32) -> Result<(), BaseError> {
     if got.len() != half {
         let (width, heads) = (2 * got.len(), config.heads);
         let head_dim = config.head_dim;
-        return Err(odd(format!(
+        return Err(odd(&format!(
             "its RoPE turns heads of {width} channels, config.json has {heads} heads of {head_dim}"
         )));
     }
@@ -159,7 +162,7 @@ fn compare(got: &[f32], config: &Config, within: f32) -> Result<(), BaseError> {
     let off = |at: usize| (f64::from(got[at]) - plain(at)).abs();
     let fits = |at: usize| off(at) < 10.0 * f64::from(within) * plain(at) + f64::from(SMALLEST);
     let Config { rope, .. } = config;
-    Err(odd(match (0..half).all(fits) {
+    Err(odd(&match (0..half).all(fits) {
         true => format!(
             "its RoPE has a rope_theta of {}, config.json says {} (scaling: {:?})",
             rounded(theta),
@@ -190,7 +193,7 @@ fn compare_tables(
     let width = shape(cosine)?.last().copied().unwrap_or(0);
     if width != half && width != config.head_dim {
         let (heads, head_dim) = (config.heads, config.head_dim);
-        return Err(odd(format!(
+        return Err(odd(&format!(
             "its RoPE tables are {width} wide, expected {half} or {head_dim} by config.json's \
              {heads} heads of {head_dim}"
         )));
@@ -211,9 +214,9 @@ fn compare_tables(
     let row = width..(width + half).min(rows * width);
     let got: Vec<f32> = row.map(|at| sines[at].atan2(cosines[at])).collect();
     compare(&got, config, if within > 5e-3 { 2e-2 } else { 1e-3 })?;
-    Err(odd("its RoPE tables are not those of config.json's rope_theta and scaling".into()))
+    Err(odd("its RoPE tables are not those of config.json's rope_theta and scaling"))
 }
 
-fn odd(what: String) -> BaseError {
+fn odd(what: &str) -> BaseError {
     BaseError::Structure { what: format!("the graph and config.json differ: {what}") }
 }
