@@ -3,7 +3,7 @@
 //! - In: a schema from a stranger, the bytes that each token stands for. Out: for every place of a text
 //!   the tokens with which it can still become an answer that fits.
 //! - A schema is walked by ours first ([`Schema`]): its size, depth and every keyword are known before
-//!   the library sees it. What the library spends on it, and on each token, is bounded by [`limits`].
+//!   the library sees it. What the library spends on it, and on each token, is bounded by limits.
 //! - Never here: logits and draws; what a text means.
 //! - Invariant: a text that has ended by itself fits its schema. One that was cut short is the beginning
 //!   of such a text.
