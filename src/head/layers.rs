@@ -19,10 +19,7 @@ impl Head {
         adapter: Option<&Adapter>,
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), HeadError> {
-        let tokens = group.hidden.dim().1;
-        adapter.map_or(Ok(()), |adapter| self.check(adapter))?;
-        self.check_length(tokens)?;
-        if group.blocks.is_empty() || tokens == 0 {
+        if !self.has_rows(group, adapter)? {
             return Ok(());
         }
         match &self.engine {
@@ -30,5 +27,17 @@ impl Head {
             Engine::Candle(candle) => candle.each_layer(group, adapter, each)?,
         }
         Ok(())
+    }
+
+    /// Whether a group, which fits the head as its adapter does, has a row at all.
+    pub(super) fn has_rows(
+        &self,
+        group: &Group<'_>,
+        adapter: Option<&Adapter>,
+    ) -> Result<bool, HeadError> {
+        let tokens = group.hidden.dim().1;
+        adapter.map_or(Ok(()), |adapter| self.check(adapter))?;
+        self.check_length(tokens)?;
+        Ok(!group.blocks.is_empty() && tokens > 0)
     }
 }

@@ -10,8 +10,8 @@
 //! Source: I-LoRA, arXiv 2402.18865.
 
 mod objective;
-mod seen;
 mod layers;
+mod seen;
 mod cpu;
 mod candle;
 mod texts;

@@ -112,10 +112,7 @@ impl Head {
         adapter: Option<&Adapter>,
         seen: &mut Seen,
     ) -> Result<(), HeadError> {
-        let tokens = group.hidden.dim().1;
-        adapter.map_or(Ok(()), |adapter| self.check(adapter))?;
-        self.check_length(tokens)?;
-        if group.blocks.is_empty() || tokens == 0 {
+        if !self.has_rows(group, adapter)? {
             return Ok(());
         }
         match &self.engine {
