@@ -64,6 +64,11 @@ fn a_study_goes_on_from_what_it_found_and_over_no_other() {
     refused(&study("cka", &out, &["--blocks", "3"]), &["--blocks", "more than 3"]);
     refused(&study("cka", &out, &["--method", "joint"]), &["--method", "domain after domain"]);
     assert_eq!(read("study.json"), before);
+    let other = place.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("cka.csv"), "mine").unwrap();
+    refused(&study("cka", &other, &[]), &["--out", "holds cka.csv and no study", "unchanged"]);
+    assert_eq!(fs::read_dir(&other).unwrap().count(), 1);
     fs::write(out.join("study.json"), "{}").unwrap();
     refused(&study("cka", &out, &[]), &["is no study's", "unchanged"]);
     fs::write(out.join("study.json"), before.replace("\"version\": 1", "\"version\": 9")).unwrap();

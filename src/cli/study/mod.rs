@@ -250,8 +250,11 @@ fn plane(args: &PlaneArgs, bench: &mut Bench<'_>, console: &Console) -> anyhow::
     for place in grid.into_iter().skip(done) {
         let (losses, _) = bench.stream.scores(Some(&plane.at(place)))?;
         scored.points.push((place, losses));
-        bench.record.found.plane = Some(scored.clone());
-        bench.record.save()?;
+        // Row by row: the record is written whole each time.
+        if scored.points.len() % args.side == 0 {
+            bench.record.found.plane = Some(scored.clone());
+            bench.record.save()?;
+        }
         bar.inc(1);
     }
     bar.finish_and_clear();

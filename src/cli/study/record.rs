@@ -157,6 +157,22 @@ pub(super) struct Found {
     pub(super) plane: Option<Plane>,
 }
 
+/// Refuses a folder of other things, whose files might have the names of ours.
+fn check_free(folder: &Path) -> anyhow::Result<()> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries {
+        let name = entry.with_context(|| format!("cannot read {}", folder.display()))?.file_name();
+        // What a study that was cut off while it learned has left.
+        anyhow::ensure!(
+            name == ADAPTERS,
+            "--out: {} holds {} and no study: expected one, or a folder that is new or empty; it is unchanged",
+            folder.display(),
+            name.to_string_lossy()
+        );
+    }
+    Ok(())
+}
+
 /// A study's folder.
 pub(super) struct Record {
     folder: PathBuf,
@@ -181,7 +197,10 @@ impl Record {
             plane: None,
         };
         let found = match fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => fresh,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                check_free(folder)?;
+                fresh
+            }
             bytes => {
                 let bytes = bytes.with_context(|| format!("cannot read {shown}"))?;
                 let found: Found = serde_json::from_slice(&bytes)
