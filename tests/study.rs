@@ -1,6 +1,6 @@
-//! The study against numpy, between engines, and against the scores of the stream that it is made of.
+//! The study against numpy and scipy, between engines, and against the scores of the stream that it is made of.
 //!
-//! Oracle: `tools/golden/study.py` (numpy, f64).
+//! Oracle: `tools/golden/study.py` (numpy and scipy, f64).
 
 #[expect(dead_code, reason = "the bases of the oracle are for other tests")]
 mod common;
@@ -13,7 +13,7 @@ use sapwood::block::Block;
 use sapwood::head::{Backend, Group, Head, Keep};
 use sapwood::learner::{Domains, Engines, Stream};
 use sapwood::settings::{Method, Settings};
-use sapwood::study::{Features, Space, StudyError, along, cka};
+use sapwood::study::{Features, Space, StudyError, along, cka, spearman};
 use sapwood_tiny as tiny;
 
 const F32: Within = Within { relative: 1e-4, because: "f32 sums in another order" };
@@ -29,6 +29,21 @@ fn cka_is_that_of_numpy() -> Result<(), Surprise> {
         };
         let got = cka(&features("first")?, &features("second")?)?;
         let wanted = f64::from(expected.f32(&format!("{name}.cka"))?[0]);
+        // The file keeps f32.
+        assert!((got - wanted).abs() < 1e-6, "{name}: {got}, expected {wanted}");
+    }
+    Ok(())
+}
+
+#[test]
+fn rank_correlation_is_that_of_scipy() -> Result<(), Surprise> {
+    let expected = Golden::load("study/rank")?;
+    for name in ["three", "equal", "most"] {
+        let values = expected.f32(&format!("{name}.pairs"))?;
+        let pairs: Vec<[f64; 2]> =
+            values.chunks(2).map(|pair| [pair[0].into(), pair[1].into()]).collect();
+        let got = spearman(&pairs).ok_or("no correlation")?;
+        let wanted = f64::from(expected.f32(&format!("{name}.rho"))?[0]);
         // The file keeps f32.
         assert!((got - wanted).abs() < 1e-6, "{name}: {got}, expected {wanted}");
     }

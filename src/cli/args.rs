@@ -222,6 +222,8 @@ pub(crate) enum Study {
     Sweep(Box<Sweep>),
     /// Learn the stream without a reservoir and with ever larger ones: how little history is enough.
     History(Box<History>),
+    /// Put studies side by side: the same questions of bases of several sizes, of methods or of seeds.
+    Scale(Scale),
 }
 
 /// What every part of the study has.
@@ -283,6 +285,17 @@ pub(crate) struct History {
     /// How many seeds, from --seed on.
     #[arg(long, default_value_t = 1)]
     pub seeds: u64,
+}
+
+/// `sapwood study scale`
+#[derive(Debug, Args)]
+pub(crate) struct Scale {
+    /// Folders of studies.
+    #[arg(required = true)]
+    pub studies: Vec<PathBuf>,
+    /// Page to write, in place of an earlier one.
+    #[arg(long)]
+    pub out: PathBuf,
 }
 
 /// `sapwood study cka`

@@ -1,17 +1,20 @@
 //! The study: what lies between the adapters that a stream leaves, and how alike they see the same text.
 //!
-//! - In: adapters, a way to score them, features. Out: curves, barriers, similarities; plain numbers.
+//! - In: adapters, a way to score them, features. Out: curves, barriers, similarities, correlations; plain
+//!   numbers.
 //! - Never here: engines, files, plots.
 
 mod path;
 mod curve;
 mod plane;
 mod cka;
+mod rank;
 
 pub use cka::{Features, cka};
 pub use curve::{Curve, Point, along};
 pub use path::{Space, between};
 pub use plane::Plane;
+pub use rank::spearman;
 
 use crate::adapter::AdapterError;
 

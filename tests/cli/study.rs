@@ -43,6 +43,22 @@ fn a_study_goes_on_from_what_it_found_and_over_no_other() {
     let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
     assert_eq!(read("connectivity.csv").lines().count(), 1 + 6 * 3 * 2);
     assert!(read("report.html").matches("<svg").count() == 3 && !out.join("cka.csv").exists());
+    // One pair, in both spaces: what was forgotten of the pump while the door was learned.
+    let rows = |domain: usize| [0, 1].map(|row| rows[row][domain].as_f64().unwrap());
+    let ([pump, forgotten], [door, learned]) = (rows(0), rows(1));
+    let pairs: Vec<Vec<String>> = read("pairs.csv")
+        .lines()
+        .skip(1)
+        .map(|line| line.split(',').map(str::to_owned).collect())
+        .collect();
+    assert_eq!(pairs.len(), 2);
+    for pair in &pairs {
+        assert_eq!(pair[..2], ["pump", "door"]);
+        for (got, expected) in [(&pair[4], forgotten - pump), (&pair[6], door - learned)] {
+            let got: f64 = got.parse().unwrap();
+            assert!((got - expected).abs() < 1e-4, "{got} {expected}");
+        }
+    }
 
     // Nothing is computed twice, and the other part takes the same adapters.
     assert!(events(&accepted(&study("connectivity", &out, line))).is_empty());
@@ -111,6 +127,17 @@ fn a_stream_is_learned_under_every_combination_and_once_each() {
     for part in ["How much history is enough", "<td>pump</td><td>retain</td>", "retain 0.99"] {
         assert!(page.contains(part), "{part}: {page}");
     }
+    let page = place.path().join("scale.html").display().to_string();
+    let side_by_side = |studies: &[&str]| {
+        let all = [&["study", "scale", "--out", &page], studies].concat();
+        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let shown = out.display().to_string();
+    accepted(&side_by_side(&[&shown, &shown]));
+    let scale = fs::read_to_string(&page).unwrap();
+    assert_eq!(scale.matches(&shown).count(), 2 + 4 + 2, "{scale}");
+    refused(&side_by_side(&[place.path().to_str().unwrap()]), &["cannot read", "study.json"]);
+    assert_eq!(fs::read_to_string(&page).unwrap(), scale);
     refused(&study("sweep", &out, &["--vary", "model=x"]), &["--vary", "SETTING=VALUE"]);
     refused(&study("sweep", &out, &["--vary", "retain=2"]), &["--retain", "nothing was started"]);
     refused(&study("sweep", &out, &["--vary", "retain=0.5", "--seeds", "0"]), &["--seeds"]);

@@ -1,7 +1,10 @@
 //! `sapwood study`: what lies between the adapters that a stream leaves, and how alike they see a text.
 
 mod record;
+mod table;
+mod pairs;
 mod page;
+mod scale;
 mod sweep;
 
 use super::args::{Cka, Connectivity, Plane as PlaneArgs, Studied, Study};
@@ -70,6 +73,7 @@ pub(crate) fn run(study: &Study, console: &Console) -> anyhow::Result<()> {
             check_seeds(args.seeds)?;
             over(&args.studied, console, |bench, prepared| sweep::sweep(args, prepared, bench))
         }
+        Study::Scale(args) => scale::run(args, console),
         Study::History(args) => {
             anyhow::ensure!(
                 !args.blocks.is_empty() && !args.blocks.contains(&0),
@@ -123,7 +127,8 @@ fn over(
         domains.own = own.to_vec();
     }
     let key = Key::new(engines.base.hash(), args.method, &settings, &domains)?;
-    let record = Record::open(&args.out, key)?;
+    let parameters = engines.base.config().parameters();
+    let record = Record::open(&args.out, key, parameters)?;
     super::html::check_place("--out", &record.at(page::REPORT))?;
     let stream = Stream::new(&engines, &domains, super::stream::HIDDEN_BYTES_MAX)?;
     let mut bench = Bench { engines: &engines, stream, names: &domains.names, record };
@@ -227,7 +232,9 @@ fn connectivity(
     }
     bar.finish_and_clear();
     let (header, rows) = page::barriers(&bench.record.found);
-    console.line(&page::text(&header, &rows))?;
+    console.line(&table::text(&header, &rows))?;
+    let (header, rows) = pairs::correlations(&bench.record.found);
+    console.line(&format!("\nover pairs of domains\n{}", table::text(&header, &rows)))?;
     Ok(())
 }
 
@@ -302,6 +309,6 @@ fn similarities(args: &Cka, bench: &mut Bench<'_>, console: &Console) -> anyhow:
     bench.record.found.similarities = found;
     bench.record.save()?;
     let (header, rows) = page::alike(&bench.record.found);
-    console.line(&page::text(&header, &rows))?;
+    console.line(&table::text(&header, &rows))?;
     Ok(())
 }

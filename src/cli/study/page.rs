@@ -2,16 +2,15 @@
 
 use super::super::html::{self, Html, number};
 use super::super::picture::{curves, ground, map};
+use super::pairs;
 use super::record::{Choice, Found, Plane, Record, Similarity, Swept};
+use super::table::{Table, cell, words};
 use sapwood::gate::Metrics;
 use sapwood::study::{Curve, Space};
 use serde_json::Value;
 
 /// The page.
 pub(super) const REPORT: &str = "report.html";
-
-/// A table: its header, and its rows.
-type Table = (Vec<String>, Vec<Vec<String>>);
 
 /// Writes every file of what was found.
 pub(super) fn write(record: &Record) -> anyhow::Result<()> {
@@ -32,6 +31,14 @@ pub(super) fn write(record: &Record) -> anyhow::Result<()> {
             record.write(&name, &svg)?;
             page.picture(&svg);
         }
+        record.write("pairs.csv", &pairs::csv(found))?;
+        page.heading("Does a barrier tell what is forgotten?");
+        page.paragraph(
+            "Rank correlation over pairs of a domain that had been learned and the next one that was: the \
+             barrier of the old domain on the line, by how much its loss rose from end to end, how far the \
+             weights went, and by how much the new domain's loss fell.",
+        );
+        add(&mut page, 3, pairs::correlations(found));
     }
     if !found.similarities.is_empty() {
         record.write("cka.csv", &cka_csv(found))?;
@@ -97,27 +104,6 @@ fn add(page: &mut Html, words: usize, (header, rows): Table) {
     page.table(words, &header, rows.into_iter().map(|row| (false, row)));
 }
 
-/// A table for a terminal.
-pub(super) fn text(header: &[String], rows: &[Vec<String>]) -> String {
-    let width = |column: usize| {
-        let cells = rows.iter().map(Vec::as_slice).chain([header]);
-        cells.filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
-    };
-    let line = |row: &[String]| {
-        let cells = row.iter().enumerate().map(|(column, cell)| {
-            let width = width(column).unwrap_or(0);
-            format!("{cell:<width$}")
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    let lines: Vec<String> = rows.iter().map(|row| line(row)).collect();
-    format!("{}\n{}", line(header), lines.join("\n"))
-}
-
-fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
-    words.map(str::to_owned).to_vec()
-}
-
 fn add_stream(page: &mut Html, found: &Found) {
     let Some(matrix) = &found.matrix else { return };
     page.heading("The stream");
@@ -134,16 +120,11 @@ fn add_stream(page: &mut Html, found: &Found) {
 }
 
 /// Which domains are old, new and all at a line that ends after a domain.
-fn groups(curve: &Curve, domains: usize) -> Option<[(&'static str, Vec<usize>); 3]> {
-    // "slow after 3 name"
-    let end: usize = curve.to.split(' ').nth(2)?.parse().ok()?;
+pub(super) fn groups(curve: &Curve, domains: usize) -> Option<[(&'static str, Vec<usize>); 3]> {
+    let end = pairs::place(&curve.to)?;
     (1..=domains).contains(&end).then(|| {
         [("old", (0..end - 1).collect()), ("new", vec![end - 1]), ("all", (0..end).collect())]
     })
-}
-
-fn domains(found: &Found) -> usize {
-    found.matrix.as_ref().map_or(0, |matrix| matrix.domains.len())
 }
 
 /// A row a line: its barriers, its best point, its length.
@@ -161,7 +142,7 @@ pub(super) fn barriers(found: &Found) -> Table {
         "length",
     ]);
     let row = |curve: &Curve| {
-        let groups = groups(curve, domains(found))?;
+        let groups = groups(curve, found.domains())?;
         let barrier = |losses: Option<Vec<f64>>| {
             losses.map_or("–".to_owned(), |losses| number(curve.barrier(&losses), 4))
         };
@@ -210,7 +191,7 @@ fn pictures(found: &Found) -> Vec<(String, String)> {
     for (index, first) in lines.enumerate() {
         let mut drawn = Vec::new();
         for curve in spaces(first) {
-            let Some(groups) = groups(curve, domains(found)) else { continue };
+            let Some(groups) = groups(curve, found.domains()) else { continue };
             for (name, domains) in &groups {
                 let Some(losses) = curve.mean(domains) else { continue };
                 let points = curve.points.iter().zip(losses).map(|(point, loss)| [point.at, loss]);
@@ -222,14 +203,6 @@ fn pictures(found: &Found) -> Vec<(String, String)> {
         pictures.push((format!("line-{}.svg", index + 1), svg));
     }
     pictures
-}
-
-/// A cell of CSV: quoted where it must be.
-fn cell(text: &str) -> String {
-    match text.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text.to_owned(),
-    }
 }
 
 fn lines_csv(found: &Found) -> String {
@@ -393,25 +366,38 @@ fn remembered(found: &Found) -> Vec<(f64, f64)> {
 /// The parts of the gain that are asked after, in percent.
 const PARTS: [f64; 3] = [50.0, 80.0, 95.0];
 
+/// Every reservoir with its blocks, ACC and gain beside none, and the most that one gains.
+fn gains(found: &Found) -> (Vec<[f64; 3]>, f64) {
+    let all = remembered(found);
+    let [(0.0, without), _, ..] = all[..] else { return (Vec::new(), 0.0) };
+    let all: Vec<_> = all.iter().map(|&(blocks, acc)| [blocks, acc, without - acc]).collect();
+    let best = all.iter().map(|[_, _, gain]| *gain).fold(0.0, f64::max);
+    (all, best)
+}
+
+/// The least reservoir that has each of the parts of the best one's gain, and the largest that was tried.
+pub(super) fn enough(found: &Found) -> ([Option<f64>; PARTS.len()], Option<f64>) {
+    let (all, best) = gains(found);
+    let least = |part: f64| {
+        let has = |[blocks, _, gain]: &&[f64; 3]| *blocks > 0.0 && 100.0 * gain >= part * best;
+        all.iter().find(has).map(|[blocks, ..]| *blocks)
+    };
+    (PARTS.map(least), all.last().map(|[blocks, ..]| *blocks))
+}
+
 /// A row a reservoir: what it gains, and of which parts of the best one's gain it is the least that has it.
 pub(super) fn history(found: &Found) -> Table {
     let header = words(["blocks", "ACC", "gain", "of the best %", "least for"]);
-    let all = remembered(found);
-    let [(0.0, without), rest @ ..] = &all[..] else { return (header, Vec::new()) };
-    let gain = |acc: f64| without - acc;
-    let best = rest.iter().map(|(_, acc)| gain(*acc)).fold(0.0, f64::max);
-    let part = |acc: f64| 100.0 * gain(acc) / best;
-    let least =
-        |wanted: f64| rest.iter().find(|(_, acc)| part(*acc) >= wanted).map(|(blocks, _)| *blocks);
-    let row = |(blocks, acc): &(f64, f64)| {
-        let parts = PARTS.iter().filter(|wanted| least(**wanted) == Some(*blocks));
-        let parts: Vec<String> = parts.map(|wanted| format!("{wanted} %")).collect();
+    let ((all, best), (least, _)) = (gains(found), enough(found));
+    let row = |[blocks, acc, gain]: &[f64; 3]| {
+        let own = PARTS.iter().zip(least).filter(|(_, least)| *least == Some(*blocks));
+        let own: Vec<String> = own.map(|(part, _)| format!("{part} %")).collect();
         vec![
             number(*blocks, 0),
             number(*acc, 4),
-            number(gain(*acc), 4),
-            number(part(*acc), 1),
-            parts.join(", "),
+            number(*gain, 4),
+            number(100.0 * gain / best, 1),
+            own.join(", "),
         ]
     };
     (header, all.iter().map(row).collect())

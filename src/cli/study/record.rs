@@ -147,6 +147,9 @@ pub(super) struct Plane {
 pub(super) struct Found {
     version: u32,
     key: Key,
+    /// Parameters of the base; none in a study that was begun before they were kept.
+    #[serde(default)]
+    pub(super) parameters: Option<u64>,
     /// The matrix R of the stream, once it was learned.
     pub(super) matrix: Option<Matrix>,
     pub(super) curves: Vec<Curve>,
@@ -155,6 +158,40 @@ pub(super) struct Found {
     pub(super) swept: Vec<Swept>,
     #[serde(default)]
     pub(super) plane: Option<Plane>,
+}
+
+impl Found {
+    /// What was found in a folder.
+    ///
+    /// # Errors
+    /// It holds no study, or one of a later version.
+    pub(super) fn read(folder: &Path) -> anyhow::Result<Self> {
+        let path = folder.join(RECORD);
+        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&bytes, &path)
+    }
+
+    fn parse(bytes: &[u8], path: &Path) -> anyhow::Result<Self> {
+        let shown = path.display();
+        let found: Self = serde_json::from_slice(bytes)
+            .with_context(|| format!("{shown} is no study's; it is unchanged"))?;
+        anyhow::ensure!(
+            found.version == VERSION,
+            "{shown} is of version {}, expected {VERSION}; it is unchanged",
+            found.version
+        );
+        Ok(found)
+    }
+
+    /// Domains of the stream, each as often as it is met; 0 before it is learned.
+    pub(super) fn domains(&self) -> usize {
+        self.matrix.as_ref().map_or(0, |matrix| matrix.domains.len())
+    }
+
+    /// The method that learned the stream.
+    pub(super) fn method(&self) -> &str {
+        &self.key.method
+    }
 }
 
 /// Refuses a folder of other things, whose files might have the names of ours.
@@ -184,12 +221,13 @@ impl Record {
     ///
     /// # Errors
     /// It holds another study, or one of a later version.
-    pub(super) fn open(folder: &Path, key: Key) -> anyhow::Result<Self> {
+    pub(super) fn open(folder: &Path, key: Key, parameters: u64) -> anyhow::Result<Self> {
         let path = folder.join(RECORD);
         let shown = path.display();
         let fresh = Found {
             version: VERSION,
             key,
+            parameters: Some(parameters),
             matrix: None,
             curves: Vec::new(),
             similarities: Vec::new(),
@@ -203,13 +241,7 @@ impl Record {
             }
             bytes => {
                 let bytes = bytes.with_context(|| format!("cannot read {shown}"))?;
-                let found: Found = serde_json::from_slice(&bytes)
-                    .with_context(|| format!("{shown} is no study's; it is unchanged"))?;
-                anyhow::ensure!(
-                    found.version == VERSION,
-                    "{shown} is of version {}, expected {VERSION}; it is unchanged",
-                    found.version
-                );
+                let mut found = Found::parse(&bytes, &path)?;
                 if let Some(difference) = found.key.difference(&fresh.key) {
                     anyhow::bail!(
                         "--out: {} holds another study: {difference}; expected the same, or another \
@@ -217,6 +249,7 @@ impl Record {
                         folder.display()
                     );
                 }
+                found.parameters = fresh.parameters;
                 found
             }
         };

@@ -7,7 +7,7 @@ use super::super::args::{History, Studied, Sweep};
 use super::super::stream::bar;
 use super::page;
 use super::record::{Choice, Swept};
-use super::{Bench, Prepared};
+use super::{Bench, Prepared, table};
 use sapwood::settings::{Overrides, Reader, rows};
 use serde_json::{Map, Value, json};
 
@@ -42,11 +42,11 @@ pub(super) fn sweep(
     let choices = combinations(&args.vary)?;
     run(&args.studied, &choices, args.seeds, prepared, bench)?;
     let (header, rows) = page::swept(&bench.record.found);
-    prepared.console.line(&page::text(&header, &rows))?;
+    prepared.console.line(&table::text(&header, &rows))?;
     let (header, rows) = page::recommended(&bench.record.found);
     prepared
         .console
-        .line(&format!("\nleast at the end, by domain\n{}", page::text(&header, &rows)))?;
+        .line(&format!("\nleast at the end, by domain\n{}", table::text(&header, &rows)))?;
     Ok(())
 }
 
@@ -62,7 +62,7 @@ pub(super) fn history(
     choices.extend(args.blocks.iter().map(|&count| one(blocks, count)));
     run(&args.studied, &choices, args.seeds, prepared, bench)?;
     let (header, rows) = page::history(&bench.record.found);
-    prepared.console.line(&page::text(&header, &rows))?;
+    prepared.console.line(&table::text(&header, &rows))?;
     Ok(())
 }
 
