@@ -1,9 +1,11 @@
-"""Looks at the status pages and the page of a job through Chromium: what is drawn, what is asked for, what went wrong.
+"""Looks at the status pages and the pages of a job and a study through Chromium: what is drawn, what is asked for,
+what went wrong.
 
-    check.py CHROMIUM DEVICE FLEET JOB [SCREENSHOTS]
+    check.py CHROMIUM DEVICE FLEET JOB STUDY [SCREENSHOTS]
 
 CHROMIUM is a browser, DEVICE and FLEET the programs of device.rs and fleet.rs, JOB a page of `sapwood adapt`
-(20 steps, reported every 5, scored every 10), SCREENSHOTS a folder for pictures. Speaks the
+(20 steps, reported every 5, scored every 10), STUDY one of `sapwood study` (three domains: lines, CKA, a plane and
+two reservoirs), SCREENSHOTS a folder for pictures. Speaks the
 DevTools protocol over a pipe, so nothing but the standard library is needed.
 """
 
@@ -276,9 +278,31 @@ def job(page, file, pictures):
     page.picture(pictures, "job-phone")
 
 
+def study(page, file, pictures):
+    page.open(pathlib.Path(file).resolve().as_uri())
+    # Two lines between neighbours, three between learners (nothing is old at the first) and the whole; then two maps of
+    # CKA, a plane and a curve.
+    curves = page.value("[...document.querySelectorAll('svg')].map((one) => one.querySelectorAll('polyline').length).join()")
+    expect("a study's lines, maps and curve are drawn", curves == "6,6,4,6,6,6,0,0,0,1", curves)
+    cells = page.value("[...document.querySelectorAll('svg')].map((one) => one.querySelectorAll('rect').length).join()")
+    expect("its maps have their cells", all(count != "0" for count in cells.split(",")[6:9]), cells)
+    text = page.value("document.body.innerText")
+    for part in ("after", "barrier old", "Spearman's rho", "linear CKA", "history", "device_logs"):
+        expect(f"a study's page says `{part}`", part.lower() in text.lower(), text[:400])
+    expect("no number of a study is none", "NaN" not in text and "inf" not in text.lower().split(), text[:400])
+    asked = [url for url in page.asked() if not url.startswith("file:")]
+    expect("a study's page asks for nothing", not asked, asked)
+    expect("nobody complains of a study's page", not page.troubles(), page.troubles())
+    page.picture(pictures, "study")
+    page.open(pathlib.Path(file).resolve().as_uri(), width=360, height=760, dark=True)
+    width = page.value("document.documentElement.scrollWidth")
+    expect("a phone need not scroll a study's page sideways", width <= 360, width)
+    page.picture(pictures, "study-phone")
+
+
 def main():
-    chromium, program, fleet_program, job_page = sys.argv[1:5]
-    pictures = sys.argv[5] if len(sys.argv) > 5 else None
+    chromium, program, fleet_program, job_page, study_page = sys.argv[1:6]
+    pictures = sys.argv[6] if len(sys.argv) > 6 else None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         token = pathlib.Path(folder, "token")
         token.touch(mode=0o600)
@@ -297,6 +321,7 @@ def main():
             without_devices(page, fleets["empty"])
             locked(page, fleets["token"], pictures, "fleet", "#cohorts tbody tr")
             job(page, job_page, pictures)
+            study(page, study_page, pictures)
             gone(page, addresses["full"], device)
         finally:
             page.process.kill()
