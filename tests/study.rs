@@ -10,11 +10,15 @@ use ndarray::Array3;
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
 use sapwood::base::Base;
 use sapwood::block::Block;
+use sapwood::gate::Matrix;
 use sapwood::head::{Backend, Group, Head, Keep};
-use sapwood::learner::{Domains, Engines, Stream};
+use sapwood::learner::{Domains, Engines, Halt, Stream};
+use sapwood::ports::Memory;
 use sapwood::settings::{Method, Settings};
 use sapwood::study::{Features, Space, StudyError, along, cka, spearman};
 use sapwood_tiny as tiny;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 const F32: Within = Within { relative: 1e-4, because: "f32 sums in another order" };
 
@@ -132,9 +136,35 @@ fn a_line_ends_at_the_scores_of_the_stream() -> Result<(), Surprise> {
     domains.general = blocks(30, 4);
     let mut stream = Stream::new(&engines, &domains, 1 << 20)?;
     let mut kept = Vec::new();
-    let keep = |learners: &sapwood::train::Learners| kept.push(learners.slow.clone());
-    let matrix = stream.follow(Method::Ilora, &settings, |_, _| {}, keep)?;
+    let keep = |_: &Matrix, halt: Halt<'_>| {
+        kept.push(halt.learners.slow.clone());
+        ControlFlow::Continue(())
+    };
+    let matrix = stream.follow(Method::Ilora, &settings, None, |_, _| {}, keep)?;
     assert_eq!(matrix, stream.run(Method::Ilora, &settings, |_, _| {})?);
+
+    // Stopped after the first domain, kept, taken again by another program: the same to the bit.
+    for method in [Method::Ilora, Method::Sequential] {
+        let whole = stream.run(method, &settings, |_, _| {})?;
+        let (storage, mut done) = (Arc::new(Memory::default()), Ok(()));
+        let stop = |matrix: &Matrix, halt: Halt<'_>| {
+            done = halt.keep(&engines, matrix.rows.len(), storage.clone());
+            ControlFlow::Break(())
+        };
+        let half = stream.follow(method, &settings, None, |_, _| {}, stop)?;
+        done?;
+        assert_eq!(half.rows, whole.rows[..1]);
+        let rest = Halt::take(&engines, method, &settings, storage.clone())?.ok_or("nothing")?;
+        assert_eq!(rest.domains(), 1);
+        let from = Some((rest, half));
+        let go_on = |_: &Matrix, _: Halt<'_>| ControlFlow::Continue(());
+        assert_eq!(stream.follow(method, &settings, from, |_, _| {}, go_on)?, whole);
+        let other = Settings { rank: 5, ..settings.clone() };
+        assert!(Halt::take(&engines, method, &other, storage).is_err());
+    }
+    assert!(
+        Halt::take(&engines, Method::Sequential, &settings, Arc::new(Memory::default()))?.is_none()
+    );
     let ends = [("first", &kept[0]), ("second", &kept[1])];
     for space in Space::ALL {
         let score =

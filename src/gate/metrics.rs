@@ -100,6 +100,13 @@ pub struct Metrics {
 }
 
 impl Matrix {
+    /// Lets go of every row but the first so many.
+    pub fn keep(&mut self, rows: usize) {
+        self.rows.truncate(rows);
+        self.general.truncate(rows + 1);
+        self.prequential.truncate(rows);
+    }
+
     /// The metrics of a stream that was learned to its end.
     ///
     /// Signs are told by the direction: a gain is above 0 for accuracy and for bits per byte alike.

@@ -20,6 +20,7 @@ mod precision;
 mod since;
 mod settle;
 mod start;
+mod halt;
 mod stream;
 mod texts;
 
@@ -30,6 +31,7 @@ pub use engines::{Engines, threads};
 pub use evaluate::{HeldOut, Pulse, Seen};
 pub use events::{Event, Score, Text, Who};
 pub use feed::Feed;
+pub use halt::{Halt, Rest};
 pub use install::{Offered, install, look_again};
 pub use job::{Listener, Material, Outcome, adapt};
 pub use memory::{Memory, Tokens};

@@ -13,6 +13,8 @@ use super::course::{Bench, Course, Cursor, StepReport, order};
 use super::engines::Engines;
 use super::evaluate::{HeldOut, Seen};
 use super::feed::Feed;
+use super::halt::{Halt, Rest};
+use super::job::seed_bytes;
 use super::{geometry, spec};
 use crate::adapter::Adapter;
 use crate::block::Block;
@@ -23,7 +25,7 @@ use crate::settings::{Method, Settings};
 use crate::train::Learners;
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 /// What is told as the domain of a joint step.
@@ -189,10 +191,11 @@ impl<'a> Stream<'a> {
         settings: &Settings,
         tell: impl FnMut(&str, &StepReport),
     ) -> Result<Matrix, LearnError> {
-        self.follow(method, settings, tell, |_| {})
+        self.follow(method, settings, None, tell, |_, _| ControlFlow::Continue(()))
     }
 
-    /// [`Stream::run`]; `after` sees the learners after each row of R.
+    /// [`Stream::run`], from the first domain on or from where it stopped; `after` sees each row of R and
+    /// where the stream stands with it, and may stop it there: the matrix has the rows so far.
     ///
     /// # Errors
     /// As [`Stream::run`].
@@ -200,39 +203,33 @@ impl<'a> Stream<'a> {
         &mut self,
         method: Method,
         settings: &Settings,
+        from: Option<(Rest, Matrix)>,
         mut tell: impl FnMut(&str, &StepReport),
-        mut after: impl FnMut(&Learners),
+        mut after: impl FnMut(&Matrix, Halt<'_>) -> ControlFlow<()>,
     ) -> Result<Matrix, LearnError> {
         let mut settings = method.apply(settings);
         let steps = settings.iters * method.joint().unwrap_or(1);
         if method.joint().is_some() {
             settings.iters = steps * self.spans.len() as u64;
         }
-        let spec = spec(self.engines.base.config(), &settings)?;
-        let mut chance = ChaCha8Rng::seed_from_u64(settings.seed);
-        let mut learners = Learners::new(Adapter::fresh(spec, &mut chance));
-        let mut reservoir = match settings.replay_batch_size {
-            0 => None,
-            _ => Some(reservoir(self.engines, &settings)?),
+        let is_first = from.is_none();
+        let (rest, mut matrix) = match from {
+            Some(from) => from,
+            None => self.beginning(&settings)?,
         };
+        let Rest { mut learners, mut reservoir, domains: done } = rest;
+        matrix.keep(done);
         let own = if settings.own_texts() == 0 { &[][..] } else { self.own };
         let mut anchor = Feed::new(&self.engines.trunk, own, OWN_BYTES_MAX);
         let strength = settings.whitening;
         let spec = learners.fast.spec.clone();
         let whitening = whitening(self.engines, &mut anchor, &spec, strength, &mut || Ok(()))?;
-        whitening.iter().for_each(|whitening| learners.whiten(whitening, 0));
+        if is_first {
+            whitening.iter().for_each(|whitening| learners.whiten(whitening, 0));
+        }
         let whole = 0..self.spans.last().map_or(0, |span| span.end);
         let mut course = Course::new(whole, settings.seed, Cursor::default());
-        let (before, general) = self.before.clone();
-        let mut matrix = Matrix {
-            domains: self.names.to_vec(),
-            direction: Direction::LowerIsBetter,
-            before,
-            rows: Vec::new(),
-            general: general.into_iter().collect(),
-            prequential: Vec::new(),
-        };
-        for (domain, span) in self.names.iter().zip(self.spans) {
+        for (domain, span) in self.names.iter().zip(self.spans).skip(done) {
             let mut name = ALL_DOMAINS;
             if method.joint().is_none() {
                 name = domain;
@@ -261,20 +258,43 @@ impl<'a> Stream<'a> {
             let (row, general) = self.scores(Some(&learners.slow))?;
             matrix.rows.push(row);
             matrix.general.extend(general);
-            after(&learners);
             if method.joint().is_none() {
                 matrix.prequential.push(first_met.bits_per_byte());
             }
+            let halt = Halt { learners: &learners, reservoir: reservoir.as_ref() };
+            if after(&matrix, halt).is_break() {
+                break;
+            }
         }
         Ok(matrix)
+    }
+
+    /// Learners that have seen nothing, an empty reservoir, and a matrix without a row.
+    fn beginning(&self, settings: &Settings) -> Result<(Rest, Matrix), LearnError> {
+        let spec = spec(self.engines.base.config(), settings)?;
+        let mut chance = ChaCha8Rng::seed_from_u64(settings.seed);
+        let learners = Learners::new(Adapter::fresh(spec, &mut chance));
+        let reservoir = match settings.replay_batch_size {
+            0 => None,
+            _ => Some(reservoir(self.engines, settings)?),
+        };
+        let (before, general) = self.before.clone();
+        let matrix = Matrix {
+            domains: self.names.to_vec(),
+            direction: Direction::LowerIsBetter,
+            before,
+            rows: Vec::new(),
+            general: general.into_iter().collect(),
+            prequential: Vec::new(),
+        };
+        Ok((Rest { learners, reservoir, domains: 0 }, matrix))
     }
 }
 
 /// A reservoir in memory with the settings' size.
 fn reservoir(engines: &Engines, settings: &Settings) -> Result<Reservoir, LearnError> {
     let geometry = geometry(engines.base.config(), settings)?;
-    let mut seed = [0; 32];
-    seed[..8].copy_from_slice(&settings.seed.to_le_bytes());
+    let seed = seed_bytes(settings.seed);
     Ok(Reservoir::create(Arc::new(Memory::default()), geometry, seed)?)
 }
 

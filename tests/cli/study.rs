@@ -1,8 +1,11 @@
 //! `sapwood study`: what is found, kept, taken again and written.
 
 use super::fixture::{accepted, events, fixture, lines, refused};
+use serde_json::Value;
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 fn study(part: &str, out: &Path, more: &[&str]) -> Vec<String> {
     let model = fixture().text("model");
@@ -12,8 +15,10 @@ fn study(part: &str, out: &Path, more: &[&str]) -> Vec<String> {
     let named = ["study", part, "--json", "--model", &model, "--out", &out];
     let short = ["--iters", "4", "--batch-size", "3", "--replay-batch-size", "1", "--threads", "1"];
     let small = ["--num-layers", "2", "--max-seq-length", "32", "--learning-rate", "0.01"];
-    let all = [&named[..], &short, &small, more, &[&pump, &door]].concat();
-    all.into_iter().map(str::to_owned).collect()
+    // The command line takes each flag once.
+    let flags = short.chunks(2).chain(small.chunks(2)).filter(|pair| !more.contains(&pair[0]));
+    let all = named.iter().chain(flags.flatten()).chain(more);
+    all.copied().chain([&*pump, &*door]).map(str::to_owned).collect()
 }
 
 #[test]
@@ -162,4 +167,48 @@ fn a_plane_is_scored_once_and_needs_three_domains() {
     assert!(events(&accepted(&study("plane", &out, &["--side", "3", &house]))).is_empty());
     refused(&study("plane", &out, &["--side", "3"]), &["at least three domains"]);
     refused(&study("plane", &out, &["--side", "2", &house]), &["--side", "3 to 101"]);
+}
+
+/// A stream that is killed after its first domain goes on with the second and ends as if it had not been.
+#[test]
+fn a_stream_that_is_cut_off_goes_on() {
+    let place = tempfile::tempdir().unwrap();
+    let texts = ["the pump reports pressure ", "a door is open ", "the little house is warm "];
+    for (name, text) in ["pump.jsonl", "door.jsonl", "house.jsonl"].iter().zip(texts) {
+        fs::write(place.path().join(name), lines(text, 30)).unwrap();
+    }
+    let house = place.path().join("house.jsonl").display().to_string();
+    let told = |out: &str| {
+        let more = ["--points", "3", "--iters", "80", &house];
+        study("connectivity", &place.path().join(out), &more)
+    };
+    let learned =
+        |told: &str| events(told).into_iter().find(|event| event["event"] == "learned").unwrap();
+    let whole = learned(&accepted(&told("whole")));
+    let cut = place.path().join("cut");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sapwood"))
+        .args(told("cut"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !cut.join("stream").exists() {
+        assert!(
+            Instant::now() < deadline && child.try_wait().unwrap().is_none(),
+            "no place to go on"
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let done: Value = serde_json::from_slice(&fs::read(cut.join("study.json")).unwrap()).unwrap();
+    let rows = done["matrix"]["rows"].as_array().unwrap().len();
+    assert!((1..3).contains(&rows), "{rows} domains were learned before the end");
+    // What a program that was killed while it wrote has left.
+    fs::create_dir_all(cut.join("stream.partial/adapters")).unwrap();
+    let again = learned(&accepted(&told("cut")));
+    assert!(again["before"].as_u64().unwrap() > 0, "{again}");
+    assert_eq!(again["matrix"], whole["matrix"]);
+    assert!(!cut.join("stream").exists() && !cut.join("stream.partial").exists());
 }

@@ -17,6 +17,7 @@ use sapwood::learner::{Engines, Stream, own_texts};
 use sapwood::settings::{Reader, Settings};
 use sapwood::study::{Plane, Space, along, cka};
 use serde_json::json;
+use std::ops::ControlFlow;
 
 /// Fewest points of a line: both ends and one between them.
 const POINTS_MIN: usize = 3;
@@ -139,35 +140,41 @@ fn over(
     Ok(())
 }
 
-/// Learns the stream and keeps what both learners were after each domain, unless that is there.
+/// Learns what is left of the stream; after each domain it keeps what both learners were, and how to go on.
 fn learn(args: &Studied, prepared: &Prepared<'_>, bench: &mut Bench<'_>) -> anyhow::Result<()> {
     let Prepared { settings, console, .. } = prepared;
-    let count = bench.names.len();
-    if bench.record.found.matrix.is_some() {
+    let Bench { engines, stream, names, record } = bench;
+    let count = names.len();
+    if record.found.matrix.as_ref().is_some_and(|matrix| matrix.rows.len() == count) {
         return Ok(console.line("the stream was learned before: its adapters are taken")?);
     }
-    console.line(&format!("learns {count} domains, {} steps each", settings.iters))?;
-    let bar = bar(settings.iters * count as u64, console, args.method, settings.seed);
-    let (record, mut at, mut kept) = (&bench.record, 0, Ok(()));
-    let matrix = bench.stream.follow(
+    let rest = record.rest(engines, args.method, settings)?;
+    let from = rest.zip(record.found.matrix.take());
+    let done = from.as_ref().map_or(0, |(rest, _)| rest.domains());
+    let told = if done == 0 { String::new() } else { format!("; {done} were learned before") };
+    console.line(&format!("learns {count} domains, {} steps each{told}", settings.iters))?;
+    let bar = bar(settings.iters * (count - done) as u64, console, args.method, settings.seed);
+    let mut kept = Ok(());
+    let matrix = stream.follow(
         args.method,
         settings,
+        from,
         |domain, report| {
             bar.set_message(format!("{domain} loss {:.3}", report.step.losses.fresh));
             bar.inc(1);
         },
-        |learners| {
-            let both = [(Role::Fast, &learners.fast), (Role::Slow, &learners.slow)];
-            let keep = || both.iter().try_for_each(|(role, one)| record.keep(at, *role, one));
-            kept = std::mem::replace(&mut kept, Ok(())).and_then(|()| keep());
-            at += 1;
+        |matrix, halt| {
+            kept = record.keep(matrix, halt, engines);
+            if kept.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         },
     )?;
     bar.finish_and_clear();
     kept?;
-    console.result(&json!({ "event": "learned", "matrix": matrix }), &table(&matrix))?;
-    bench.record.found.matrix = Some(matrix);
-    bench.record.save()
+    let event = json!({ "event": "learned", "before": done, "matrix": matrix });
+    console.result(&event, &table(&matrix))?;
+    record.found.matrix = Some(matrix);
+    record.save()?;
+    record.end_stream()
 }
 
 fn table(matrix: &sapwood::gate::Matrix) -> String {

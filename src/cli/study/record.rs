@@ -5,19 +5,25 @@ use sapwood::adapter::Adapter;
 use sapwood::adapter::peft;
 use sapwood::base::Config;
 use sapwood::gate::Matrix;
-use sapwood::learner::Domains;
+use sapwood::learner::{Domains, Engines, Halt, Rest};
+use sapwood::ports::Disk;
 use sapwood::settings::{Method, Settings};
 use sapwood::study::{Curve, Space};
+use sapwood::train::Learners;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The file of everything that was found.
 const RECORD: &str = "study.json";
 /// The folder of the adapters.
 const ADAPTERS: &str = "adapters";
+/// The folder of what a stream that is not learned to its end goes on with, and of the next one.
+const STREAM: &str = "stream";
+const STREAM_FRESH: &str = "stream.partial";
 /// Raised when what the file means changes.
 const VERSION: u32 = 1;
 
@@ -150,7 +156,7 @@ pub(super) struct Found {
     /// Parameters of the base; none in a study that was begun before they were kept.
     #[serde(default)]
     pub(super) parameters: Option<u64>,
-    /// The matrix R of the stream, once it was learned.
+    /// The matrix R of the stream, with a row for every domain that was learned.
     pub(super) matrix: Option<Matrix>,
     pub(super) curves: Vec<Curve>,
     pub(super) similarities: Vec<Similarity>,
@@ -191,6 +197,14 @@ impl Found {
     /// The method that learned the stream.
     pub(super) fn method(&self) -> &str {
         &self.key.method
+    }
+}
+
+/// Removes a folder of ours, if it is there.
+fn remove(folder: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        done => done.with_context(|| format!("cannot remove {}", folder.display())),
     }
 }
 
@@ -289,8 +303,52 @@ impl Record {
         self.folder.join(ADAPTERS).join(format!("{}-{}", domain + 1, role.name()))
     }
 
+    /// Keeps what both learners were after the last row's domain, the rows, and how the stream goes on.
+    ///
+    /// The rows come first: one more than were learned is let go of, one fewer would be missed.
+    pub(super) fn keep(
+        &mut self,
+        matrix: &Matrix,
+        halt: Halt<'_>,
+        engines: &Engines,
+    ) -> anyhow::Result<()> {
+        let done = matrix.rows.len();
+        let Learners { fast, slow, .. } = halt.learners;
+        for (role, adapter) in [(Role::Fast, fast), (Role::Slow, slow)] {
+            self.keep_adapter(done - 1, role, adapter)?;
+        }
+        self.found.matrix = Some(matrix.clone());
+        self.save()?;
+        let (place, fresh) = (self.at(STREAM), self.at(STREAM_FRESH));
+        remove(&fresh)?;
+        halt.keep(engines, done, Arc::new(Disk::exclusive(&fresh)?))?;
+        remove(&place)?;
+        fs::rename(&fresh, &place).with_context(|| format!("cannot write {}", place.display()))
+    }
+
+    /// What a stream that was cut off goes on with; none where it begins anew.
+    pub(super) fn rest(
+        &self,
+        engines: &Engines,
+        method: Method,
+        settings: &Settings,
+    ) -> anyhow::Result<Option<Rest>> {
+        let place = self.at(STREAM);
+        let rows = self.found.matrix.as_ref().map_or(0, |matrix| matrix.rows.len());
+        if rows == 0 || !place.exists() {
+            return Ok(None);
+        }
+        let rest = Halt::take(engines, method, settings, Arc::new(Disk::exclusive(&place)?))?;
+        Ok(rest.filter(|rest| (1..=rows).contains(&rest.domains())))
+    }
+
+    /// The stream is learned: what it would have gone on with goes.
+    pub(super) fn end_stream(&self) -> anyhow::Result<()> {
+        remove(&self.at(STREAM))
+    }
+
     /// Keeps what a learner was after a domain.
-    pub(super) fn keep(&self, domain: usize, role: Role, adapter: &Adapter) -> anyhow::Result<()> {
+    fn keep_adapter(&self, domain: usize, role: Role, adapter: &Adapter) -> anyhow::Result<()> {
         let folder = self.adapter_folder(domain, role);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         for (name, bytes) in peft::write_with(adapter, None, "")? {
