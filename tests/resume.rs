@@ -443,9 +443,9 @@ fn the_base_writes_the_same_texts_of_its_own_every_time() {
     let write = |settings: &Settings, start: &[u32]| {
         // Other engines, so that nothing is remembered.
         let fresh = Engines::load(&engines().model, settings).unwrap();
-        let texts = own_texts(&fresh, start, settings, &mut || Ok(())).unwrap();
-        let again =
-            own_texts(&fresh, start, settings, &mut || unreachable!("they are kept")).unwrap();
+        let texts = own_texts(&fresh, start, settings, None, &mut || Ok(())).unwrap();
+        let known = &mut || unreachable!("they are kept");
+        let again = own_texts(&fresh, start, settings, None, known).unwrap();
         assert!(Arc::ptr_eq(&texts, &again));
         texts
     };
@@ -457,6 +457,26 @@ fn the_base_writes_the_same_texts_of_its_own_every_time() {
     assert!(texts.windows(2).any(|two| two[0] != two[1]));
     assert_eq!(write(&settings, &[1]), texts);
     assert!(write(&settings, &[]).is_empty());
+
+    // A state has them for other programs: fewer first, then what is missing, and all of them at once.
+    let storage = Arc::new(Memory::default());
+    let kept = |count: usize, may_write: bool| {
+        let fresh = Engines::load(&engines().model, &settings).unwrap();
+        let mut state = State::open(storage.clone()).unwrap();
+        let settings = Settings { anchor_blocks: count, ..settings.clone() };
+        let mut asked = false;
+        let pulse = &mut || {
+            asked = true;
+            Ok(())
+        };
+        let texts = own_texts(&fresh, &[1], &settings, Some(&mut state), pulse).unwrap();
+        assert_eq!(asked, may_write, "{count} texts");
+        texts
+    };
+    for (count, may_write) in [(2, true), (5, true), (5, false), (3, false)] {
+        let expected = &texts[..count.min(texts.len())];
+        assert_eq!(*kept(count, may_write), *expected);
+    }
     let useless = Settings { anchor_weight: 0.0, whitening: 0.0, ..settings.clone() };
     assert!(write(&useless, &[1]).is_empty());
     assert!(write(&Settings { anchor_blocks: 0, ..settings }, &[1]).is_empty());

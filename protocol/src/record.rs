@@ -33,10 +33,12 @@ pub enum Kind {
     Job = 8,
     /// A sample that was set aside, and why.
     Aside = 9,
+    /// Texts that a base wrote itself.
+    OwnTexts = 10,
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Reservoir,
         Self::Slot,
         Self::Manifest,
@@ -46,6 +48,7 @@ impl Kind {
         Self::Seen,
         Self::Job,
         Self::Aside,
+        Self::OwnTexts,
     ];
 
     fn of(number: u16) -> Option<Self> {

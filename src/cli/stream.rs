@@ -31,7 +31,7 @@ pub(crate) fn run(args: &Args, console: &Console) -> anyhow::Result<()> {
     let methods: Vec<Method> = Method::ALL.iter().filter(asked).copied().collect();
     let mut chosen = methods.iter().map(|method| method.apply(&settings));
     if let Some(settings) = chosen.find(|settings| settings.own_texts() > 0) {
-        let own = own_texts(&engines, &tokeniser.opening(), &settings, &mut || Ok(()))?;
+        let own = own_texts(&engines, &tokeniser.opening(), &settings, None, &mut || Ok(()))?;
         domains.own = own.to_vec();
     }
     let mut stream = Stream::new(&engines, &domains, HIDDEN_BYTES_MAX)?;

@@ -3,7 +3,8 @@
 //!
 //! - In: the loaded base and how a text of it begins. Out: blocks, the same every time: the
 //!   seed of each is its number; the whitening that they make.
-//! - Nothing is stored, shipped or taken from the user: a base of any language brings its own.
+//! - A state folder keeps them: they are written once in a device's life, and go on where a job was stopped.
+//! - Nothing is shipped or taken from the user: a base of any language brings its own.
 //! - Never here: learning. What a block weighs is the settings' to say.
 //!
 //! Source: self-generated text keeps what was learned before, arXiv 2605.26097; forgetting follows the
@@ -18,6 +19,7 @@ use crate::block::Block;
 use crate::generate::Sampling;
 use crate::head::{Group, Seen};
 use crate::settings::Settings;
+use crate::state::{Asked, State, Written};
 use crate::train::Whitening;
 use std::sync::{Arc, PoisonError};
 
@@ -43,14 +45,16 @@ pub(super) struct Wanted {
 /// Up to `anchor_blocks` texts, written by the bare base after `start`; none without a start, or where
 /// neither the anchor nor whitening has a use for them.
 ///
-/// They are written once and kept with the engines: a device learns in many jobs. `pulse` is asked
-/// before every token of texts abreast whether to go on.
+/// They are kept with the engines and, where there is one, in the state folder. `pulse` is asked before every
+/// token of texts abreast whether to go on.
 /// # Errors
-/// [`LearnError::Generate`] when the base cannot write; what `pulse` returns.
+/// [`LearnError::Generate`] when the base cannot write; [`LearnError::State`] when they cannot be kept; what
+/// `pulse` returns.
 pub fn own_texts(
     engines: &Engines,
     start: &[u32],
     settings: &Settings,
+    state: Option<&mut State>,
     pulse: &mut Pulse<'_>,
 ) -> Result<Arc<Vec<Block>>, LearnError> {
     let count = if start.is_empty() { 0 } else { settings.own_texts() };
@@ -60,9 +64,11 @@ pub fn own_texts(
     if let Some((_, texts)) = own.as_ref().filter(|(known, _)| *known == wanted) {
         return Ok(texts.clone());
     }
-    let texts = Arc::new(write(engines, &wanted, pulse)?);
-    *own = Some((wanted, texts.clone()));
-    Ok(texts)
+    let texts = write(engines, &wanted, state, pulse)?;
+    let blocks = texts.iter().take(count).map(|text| block(start.len(), text));
+    let blocks = Arc::new(blocks.collect::<Vec<_>>());
+    *own = Some((wanted, blocks.clone()));
+    Ok(blocks)
 }
 
 /// What text of the base's own says of the inputs of A; none without such text or a strength.
@@ -99,36 +105,51 @@ pub fn whitening(
     Ok(Some(whitening))
 }
 
+/// At least so many texts as are wanted, unless the base ends too many at once: those that the state has, and
+/// what is missing, which it then has.
 fn write(
     engines: &Engines,
     wanted: &Wanted,
+    mut state: Option<&mut State>,
     pulse: &mut Pulse<'_>,
-) -> Result<Vec<Block>, LearnError> {
+) -> Result<Vec<Vec<u32>>, LearnError> {
     let Wanted { start, count, tokens } = wanted;
-    let mut blocks = Vec::with_capacity(*count);
+    if *count == 0 {
+        return Ok(Vec::new());
+    }
+    let asked = Asked { base: engines.base.hash(), start: start.clone(), tokens: *tokens as u32 };
+    let vocab = engines.base.config().vocab;
+    let known = match &state {
+        Some(state) => state.written(&asked, vocab)?,
+        None => None,
+    };
+    let mut written = known.unwrap_or_else(|| Written { asked, seed: 0, texts: Vec::new() });
     let more = tokens.saturating_sub(start.len());
     let generator = engines.generator();
-    let mut seeds = 0..*count as u64 * TRIES;
-    while blocks.len() < *count && !seeds.is_empty() {
+    let last = *count as u64 * TRIES;
+    while written.texts.len() < *count && written.seed < last {
         // Drawn from what the base thinks likely, in the order of their numbers.
-        let sampling = |seed| Sampling { seed, ..Sampling::default() };
-        let some = generator.abreast(count - blocks.len());
-        let samplings: Vec<_> = seeds.by_ref().take(some).map(sampling).collect();
+        let some = generator.abreast(count - written.texts.len()) as u64;
+        let seeds = written.seed..last.min(written.seed + some.max(1));
+        written.seed = seeds.end;
+        let samplings: Vec<_> =
+            seeds.map(|seed| Sampling { seed, ..Sampling::default() }).collect();
         let mut texts = generator.several(start, more, None, &samplings)?;
         pulse()?;
         while texts.next_tokens()? {
             pulse()?;
         }
-        let texts = texts.into_ids().into_iter();
-        let long = texts.filter(|text| start.len() + text.len() >= TOKENS_MIN.min(*tokens));
-        blocks.extend(long.take(count - blocks.len()).map(|text| block(start, &text)));
+        let whole = texts.into_ids().into_iter().map(|text| [start, &*text].concat());
+        written.texts.extend(whole.filter(|text| text.len() >= TOKENS_MIN.min(*tokens)));
+        if let Some(state) = &mut state {
+            state.keep_written(&written)?;
+        }
     }
-    Ok(blocks)
+    Ok(written.texts)
 }
 
-/// A text of the base's own, all of which is to be learned but for its start.
-fn block(start: &[u32], text: &[u32]) -> Block {
-    let tokens = [start, text].concat();
-    let learn = (0..tokens.len()).map(|t| t >= start.len()).collect();
-    Block { tokens, learn, bytes: 0, domain: 0 }
+/// A text of the base's own, all of which is to be learned but for the `start` tokens that it begins with.
+fn block(start: usize, text: &[u32]) -> Block {
+    let learn = (0..text.len()).map(|t| t >= start).collect();
+    Block { tokens: text.to_vec(), learn, bytes: 0, domain: 0 }
 }

@@ -199,7 +199,7 @@ impl<'i> Installing<'i> {
     /// What the gate says of the first candidate that it keeps, or of the last.
     fn judge(
         &self,
-        state: &State,
+        state: &mut State,
         general: &[Block],
         start: &[u32],
         tell: &mut Listener<'_>,
@@ -240,7 +240,7 @@ impl<'i> Installing<'i> {
             return judged(Learners::new(stack(next, &fresh)?), tell);
         };
         let fit = Fit { was, next, fresh: &fresh, seen: &seen };
-        let last = self.settle(fit, reservoir.as_mut(), start, &judged, tell)?;
+        let last = self.settle(fit, state, reservoir.as_mut(), start, &judged, tell)?;
         pulse(tell)?;
         last.ok_or(LearnError::Unjudged)
     }
@@ -249,13 +249,14 @@ impl<'i> Installing<'i> {
     fn settle(
         &self,
         fit: Fit<'_>,
+        state: &mut State,
         reservoir: Option<&mut Reservoir>,
         start: &[u32],
         judged: &dyn Fn(Learners, &mut Listener<'_>) -> Result<Judged, LearnError>,
         tell: &mut Listener<'_>,
     ) -> Result<Option<Judged>, LearnError> {
         let (engines, still) = (self.engines, self.ranks as usize);
-        let own = own_texts(engines, start, self.settings, &mut || pulse(tell))?;
+        let own = own_texts(engines, start, self.settings, Some(state), &mut || pulse(tell))?;
         let mut anchor = Feed::new(&engines.trunk, &own, HIDDEN_BYTES_MAX as usize);
         let (spec, strength) = (self.own.over(still), self.settings.whitening);
         let whitening = whitening(engines, &mut anchor, &spec, strength, &mut || pulse(tell))?;

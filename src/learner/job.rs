@@ -132,7 +132,8 @@ fn learn_and_judge(
         0 => None,
         _ => Some(reservoir(engines, state, settings, checkpoint.as_ref())?),
     };
-    let own = own_texts(engines, &material.start, settings, &mut || pulse(tell))?;
+    let start = &material.start;
+    let own = own_texts(engines, start, settings, Some(state), &mut || pulse(tell))?;
     if own.len() < settings.own_texts() {
         let (got, wanted) = (own.len(), settings.own_texts());
         let message = format!("the base wrote {got} of {wanted} texts to be held to");

@@ -6,6 +6,7 @@
 //! learner/<generation>     fast, slow, moments, k, cursor
 //! checkpoint               a job in progress: learner and ledger of one step
 //! reservoir                past blocks, see `reservoir`
+//! own-texts                what the bare base wrote, to be held to; no commit names it
 //! ```
 //! - A commit publishes its files under new names, then a manifest that names them with their
 //!   digests: from that moment, and not before, all of it is current at once.
@@ -31,6 +32,7 @@ mod publish;
 mod rebuild;
 mod recover;
 mod trial;
+mod written;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +43,7 @@ pub use manifest::{FileDigest, Generation, Rejection};
 pub use own::foreign;
 pub use rebuild::{AdapterFiles, Rebuilt, Whole};
 pub use trial::{Attempt, Global, Install, InstallOutcome, Series, Since, Trial};
+pub use written::{Asked, Written};
 
 use crate::ports::Storage;
 use crate::reservoir::record::seal;

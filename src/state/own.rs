@@ -3,8 +3,8 @@
 //! - In: the names in the folder. Out: one that no state has, or none.
 
 /// What may lie in a state folder before its first manifest; a new file system brings the last one.
-const PARTS: [&str; 7] =
-    ["adapters", "learner", "checkpoint", "reservoir", "lock", "inbox", "lost+found"];
+const PARTS: [&str; 8] =
+    ["adapters", "learner", "checkpoint", "reservoir", "own-texts", "lock", "inbox", "lost+found"];
 
 /// A name that makes a folder another's: none where there is a manifest, and hidden names make none.
 ///

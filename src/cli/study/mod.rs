@@ -124,7 +124,7 @@ fn over(
     anyhow::ensure!(domains.names.len() > 1, "expected at least two domains; nothing was started");
     let applied = args.method.apply(&settings);
     if applied.own_texts() > 0 {
-        let own = own_texts(&engines, &tokeniser.opening(), &applied, &mut || Ok(()))?;
+        let own = own_texts(&engines, &tokeniser.opening(), &applied, None, &mut || Ok(()))?;
         domains.own = own.to_vec();
     }
     let key = Key::new(engines.base.hash(), args.method, &settings, &domains)?;

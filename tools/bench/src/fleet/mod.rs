@@ -240,7 +240,7 @@ fn play(
     };
     let domains = texts::domains(&cut, &arguments.domains)?;
     let general = cut.general(&arguments.general)?;
-    let own = own_texts(engines, &tokeniser.opening(), settings, &mut || Ok(()))?;
+    let own = own_texts(engines, &tokeniser.opening(), settings, None, &mut || Ok(()))?;
     let (shape, rank) = ([arguments.devices, arguments.rounds], arguments.global_rank);
     for (seed, ways) in todo {
         let texts = Texts::deal(&domains, &general, shape, *seed)?;
