@@ -161,7 +161,8 @@ impl Course {
         for part in 0..settings.grad_accumulation_steps {
             let turn = learners.k as usize * settings.grad_accumulation_steps + part;
             let is_anchored = settings.anchor_weight > 0.0;
-            anchors.push(if is_anchored { own_text(anchor, turn)? } else { None });
+            let texts = settings.anchor_batch_size;
+            anchors.push(if is_anchored { own_texts(anchor, turn, texts)? } else { None });
             let indices = self.next_indices(settings);
             let (blocks, hidden) = feed.batch(&indices)?;
             fresh.push(Owned { blocks, hidden });
@@ -230,16 +231,20 @@ impl Course {
     }
 }
 
-/// The text of the base's own whose turn it is, one after the other; none where there are none.
-pub(super) fn own_text<'a>(
+/// The `texts` of the base's own whose turn it is, one after the other, each at most once; none where there
+/// are none.
+pub(super) fn own_texts<'a>(
     anchor: &mut Feed<'a>,
     turn: usize,
+    texts: usize,
 ) -> Result<Option<Owned<'a>>, LearnError> {
     let count = anchor.blocks().len();
     if count == 0 {
         return Ok(None);
     }
-    let (blocks, hidden) = anchor.batch(&[turn % count])?;
+    let texts = texts.min(count);
+    let indices: Vec<usize> = (0..texts).map(|one| (turn * texts + one) % count).collect();
+    let (blocks, hidden) = anchor.batch(&indices)?;
     Ok(Some(Owned { blocks, hidden }))
 }
 
@@ -336,6 +341,25 @@ mod tests {
             assert_eq!(found.slice(s![..length, ..]), expected, "{origin:?}");
             assert!(found.slice(s![length.., ..]).iter().all(|&number| number == 0.0));
         }
+    }
+
+    /// Goal: batches take texts of the base's own in turns, each once a batch, however many are asked for.
+    #[test]
+    fn texts_of_its_own_come_in_turns() {
+        let (out, _) = exported("llama2", ExportOptions::default());
+        let trunk = Trunk::load(&Base::open(&out.path().join("model")).unwrap(), 2, 1).unwrap();
+        let text = |id| Block { tokens: vec![id; 3], learn: vec![true; 3], bytes: 0, domain: 0 };
+        let texts: Vec<Block> = (0..5).map(text).collect();
+        let mut anchor = Feed::new(&trunk, &texts, 1 << 20);
+        let mut taken = |turn, texts| -> Vec<u32> {
+            let owned = own_texts(&mut anchor, turn, texts).unwrap().unwrap();
+            assert_eq!(owned.hidden.dim().0, owned.blocks.len());
+            owned.blocks.iter().map(|block| block.tokens[0]).collect()
+        };
+        assert_eq!([taken(0, 1), taken(6, 1)].concat(), [0, 1]);
+        assert_eq!([taken(0, 3), taken(1, 3), taken(2, 3)].concat(), [0, 1, 2, 3, 4, 0, 1, 2, 3]);
+        assert_eq!(taken(1, 9), [0, 1, 2, 3, 4]);
+        assert!(own_texts(&mut Feed::new(&trunk, &[], 1), 0, 3).unwrap().is_none());
     }
 
     /// Goal: hidden states that one precision left in a state have no part in a job at another: it learns

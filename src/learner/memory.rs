@@ -229,7 +229,8 @@ impl Sizes {
     fn step(&self, settings: &Settings, thin: Thin) -> u64 {
         let &Self { d, f, q, kv, heads, learning, t, .. } = self;
         let is_anchored = settings.own_texts() > 0 && settings.anchor_weight > 0.0;
-        let anchored = if is_anchored { self.own_tokens } else { 0 };
+        let texts = wide(settings.anchor_batch_size.min(settings.own_texts()));
+        let anchored = if is_anchored { texts * self.own_tokens } else { 0 };
         let rows = t * wide(settings.batch_size + settings.replay_batch_size) + anchored;
         // Queries and keys before their norms.
         let raw = if self.is_qk_normed { q + kv } else { 0 };

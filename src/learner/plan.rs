@@ -261,6 +261,10 @@ pub fn line(settings: &Settings, config: &Config, blocks: usize) -> String {
     }
     if texts > 0 && settings.anchor_weight > 0.0 {
         add(format_args!("; held to the base on {texts} texts of its own"));
+        let of_a_batch = settings.anchor_batch_size;
+        if of_a_batch > 1 {
+            add(format_args!(", {of_a_batch} a batch"));
+        }
     }
     line
 }

@@ -9,7 +9,7 @@
 //! - Never here: what a candidate is judged by, a commit.
 
 use super::LearnError;
-use super::course::{Owned, own_text, replayed, rules};
+use super::course::{Owned, own_texts, replayed, rules};
 use super::engines::Engines;
 use super::evaluate::Pulse;
 use super::feed::Feed;
@@ -137,7 +137,11 @@ impl Rehearsal<'_, '_> {
         let Some(blocks) = replayed(&self.engines.trunk, &drawn)? else { return Ok(false) };
         let is_anchored = settings.anchor_weight > 0.0;
         let turn = learners.k as usize;
-        let anchor = if is_anchored { own_text(self.anchor, turn)? } else { None };
+        let anchor = if is_anchored {
+            own_texts(self.anchor, turn, settings.anchor_batch_size)?
+        } else {
+            None
+        };
         let anchor = anchor.as_ref().map(Owned::group);
         let batch = Batch { fresh: blocks.group(), replay: None, anchor };
         let rules = rules(settings, learners.k + 1, self.whitening, self.still);

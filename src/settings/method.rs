@@ -55,8 +55,9 @@ impl Method {
         }
         let is_anchored = !as_published && !self.off().contains(&Part::Anchor);
         if is_anchored && chosen.anchor_blocks > 0 && chosen.anchor_weight > 0.0 {
-            // The base's own block takes the place of a replayed one: every method has as many.
-            chosen.replay_batch_size = chosen.replay_batch_size.saturating_sub(1);
+            // The base's own blocks take the place of replayed ones, but for the last: every method has as many.
+            let left = chosen.replay_batch_size.saturating_sub(chosen.anchor_batch_size);
+            chosen.replay_batch_size = left.max(1).min(chosen.replay_batch_size);
         }
         if self.way() == Way::Reptile {
             chosen.retain = 1.0 - REPTILE_RATE;

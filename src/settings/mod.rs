@@ -103,8 +103,13 @@ impl Overrides {
             ("whitening", above_0(self.whitening)),
             ("anchor-weight", above_0(self.anchor_weight)),
         ];
+        let of_a_batch =
+            [("anchor-batch-size", self.anchor_batch_size.map(|texts| texts.to_string()))];
         if self.anchor_blocks == Some(0) {
-            none_of("--anchor-blocks 0", of_texts.clone())?;
+            none_of("--anchor-blocks 0", of_texts.clone().into_iter().chain(of_a_batch.clone()))?;
+        }
+        if self.anchor_weight == Some(0.0) {
+            none_of("--anchor-weight 0", of_a_batch.clone())?;
         }
         if self.replay_bytes.flatten().is_some() {
             let blocks = self.replay_blocks.map(|blocks| blocks.to_string());
@@ -126,7 +131,7 @@ impl Overrides {
             ("anchor-blocks", above_0(self.anchor_blocks.map(|blocks| blocks as f64))),
             ("reptile-steps", above_0(self.reptile_steps.map(|steps| steps as f64))),
         ];
-        none_of("--as-published", of_texts.into_iter().chain(fixed))?;
+        none_of("--as-published", of_texts.into_iter().chain(of_a_batch).chain(fixed))?;
         Ok(self.or(Self {
             retain: Some(PUBLISHED_RETAIN),
             gamma: Some(PUBLISHED_GAMMA),
@@ -150,6 +155,7 @@ impl Overrides {
         for key in SINCE {
             values.entry(key).or_insert_with(|| 0.into());
         }
+        values.entry("anchor-batch-size").or_insert_with(|| 1.into());
         values.entry("matmul-precision").or_insert_with(|| "highest".into());
         Ok(serde_json::from_value(values.into())?)
     }

@@ -177,8 +177,10 @@ settings! {
     embedding_layers: EmbeddingLayers = EmbeddingLayers::Last, in Any, Learning Numbers;
     /// Texts that the base writes before a job, on which it is held to itself; 0: none.
     anchor_blocks: usize = 256, in 0..=ANCHOR_BLOCKS_MAX, Learning Numbers, by "the base";
+    /// How many of them a batch has.
+    anchor_batch_size: usize = 1, in 1..=STEP_BLOCKS_MAX, Learning Numbers, by "the base";
     /// Weight of the divergence from the base on them, in parts of the cross-entropy.
-    anchor_weight: f64 = 0.3, in 0.0..=1e6, Learning Numbers;
+    anchor_weight: f64 = 0.3, in 0.0..=1e6, Learning Numbers, by "the base";
     /// How strongly the inputs of A are whitened by what they are on these texts; 0: not at all.
     whitening: f64 = 0.0, in 0.0..=WHITENING_MAX, Learning Numbers, by "the base";
     /// Reptile: steps after which slow goes `1 - retain` of the way to fast and fast begins again

@@ -31,9 +31,10 @@ fn what_a_checkpoint_keeps_of_settings_gives_them_back() -> Result<(), SettingsE
     let again = Settings::default().merge(Overrides::from_identity(&settings.identity()?)?);
     assert_eq!(again, settings);
     let old = [("--rank".to_owned(), "4".to_owned())];
-    let Overrides { rank, anchor_blocks, whitening, matmul_precision, .. } =
+    let Overrides { rank, anchor_blocks, anchor_batch_size, whitening, matmul_precision, .. } =
         Overrides::from_identity(&old)?;
     assert_eq!((rank, anchor_blocks, whitening), (Some(4), Some(0), Some(0.0)));
+    assert_eq!(anchor_batch_size, Some(1), "it took one text a batch, whatever is chosen now");
     // It knew no other precision, whatever is chosen where nobody names one now.
     assert_eq!(matmul_precision, Some(MatmulPrecision::Highest));
     let strange = [("--no-such-key".to_owned(), "1".to_owned())];
@@ -166,6 +167,12 @@ fn a_method_changes_what_it_is_about_and_nothing_else() -> Result<(), SettingsEr
     let whole = Settings { as_published: false, replay_batch_size, ..chosen.clone() };
     assert!(Method::Sapwood.apply(&chosen) == whole);
     assert!(Method::Anchored.apply(&chosen) == Settings { whitening: 0.0, ..whole });
+    for (texts, old, left) in [(3, 5, 2), (9, 5, 1), (2, 0, 0)] {
+        let chosen =
+            Settings { anchor_batch_size: texts, replay_batch_size: old, ..Settings::default() };
+        assert_eq!(Method::Sapwood.apply(&chosen).replay_batch_size, left);
+        assert_eq!(Method::Ilora.apply(&chosen).replay_batch_size, old);
+    }
     let falls = |method: Method| method.apply(&chosen).lr_schedule == Schedule::Cosine;
     assert!(falls(Method::Replay) && falls(Method::AsPublished) && falls(Method::Joint));
     assert!(!falls(Method::ReplayAverage) && !falls(Method::Anchored));
@@ -197,6 +204,9 @@ fn what_another_wish_rules_out_is_refused_and_what_follows_from_one_is_said()
     for (text, named) in [
         ("anchor-blocks = 0\nwhitening = 30", ["--whitening 30", "--anchor-blocks 0"]),
         ("anchor-blocks = 0\nanchor-weight = 2", ["--anchor-weight 2", "--anchor-blocks 0"]),
+        ("anchor-blocks = 0\nanchor-batch-size = 2", ["size 2", "--anchor-blocks 0"]),
+        ("anchor-weight = 0\nanchor-batch-size = 2", ["size 2", "--anchor-weight 0"]),
+        ("as-published = true\nanchor-batch-size = 2", ["size 2", "--as-published"]),
         ("steps-per-eval = 0\npatience = 3", ["--patience 3", "--steps-per-eval 0"]),
         ("as-published = true\nretain = 0.5", ["--retain 0.5", "--as-published"]),
         ("as-published = true\ngamma = 0", ["--gamma 0", "--as-published"]),
