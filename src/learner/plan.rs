@@ -27,9 +27,12 @@ const SMALL_WIDTH: usize = 512;
 /// How strongly the inputs of A are whitened below that width; on a larger base the anchor does as well
 /// without.
 const SMALL_WHITENING: f64 = 30.0;
-/// Tokens that the base may write for itself before a job, times its parameters: half a minute of one
-/// thread where memory is read at 30 GB/s, if each token read it alone. Abreast they take a part of that.
-const OWN_WORK: f64 = 4e11;
+/// Texts of its own in a batch, and their weight, from that width on: what one text says of the base is too
+/// little to be followed that strictly, and a base that is worth keeping is lost sooner than a small one.
+const LARGE_ANCHOR: (usize, f64) = (3, 3.0);
+/// Tokens that the base may write for itself before a device's first job, times its parameters: two minutes of
+/// one thread where memory is read at 30 GB/s, if each token read it alone. Abreast they take a part of that.
+const OWN_WORK: f64 = 1.6e12;
 /// Fewest and most texts of its own.
 const OWN_TEXTS: (usize, usize) = (16, 512);
 /// Passes over the data, if that is not too few or too many steps.
@@ -180,9 +183,9 @@ fn sizes(geometry: &Geometry) -> Overrides {
 fn by_base(config: &Config) -> Overrides {
     let start = Settings::default();
     let layers = config.layers.div_ceil(4).max(LAYERS_MIN).min(config.layers);
-    let (rank, whitening) = match config.hidden < SMALL_WIDTH {
-        true => (2 * start.rank, SMALL_WHITENING),
-        false => (start.rank, start.whitening),
+    let (rank, whitening, (texts, weight)) = match config.hidden < SMALL_WIDTH {
+        true => (2 * start.rank, SMALL_WHITENING, (start.anchor_batch_size, start.anchor_weight)),
+        false => (start.rank, start.whitening, LARGE_ANCHOR),
     };
     let rate = (RATE_ROOT / (config.hidden as f64).sqrt()).clamp(RATES.0, RATES.1);
     let own = OWN_WORK / config.parameters() as f64 / anchor::TOKENS_MAX as f64;
@@ -194,6 +197,8 @@ fn by_base(config: &Config) -> Overrides {
         alpha: Some(2.0 * rank as f64),
         learning_rate: Some((rate * digits).round() / digits),
         whitening: Some(whitening),
+        anchor_batch_size: Some(texts),
+        anchor_weight: Some(weight),
         anchor_blocks: Some((own as usize).clamp(OWN_TEXTS.0, OWN_TEXTS.1)),
         max_seq_length: Some(start.max_seq_length.min(config.context)),
         ..Overrides::default()
@@ -220,7 +225,7 @@ fn shape(record: &LearnerRecord, config: &Config) -> Overrides {
 }
 
 /// Multiplications and additions of a step over blocks of `length` tokens: forward and twice that
-/// backward for what learns, once more for slow on what is replayed.
+/// backward for what learns, once more for slow on what is replayed and for the base on its own texts.
 fn work(settings: &Settings, config: &Config, length: f64) -> f64 {
     let Config { hidden, ffn, heads, kv_heads, head_dim, layers, vocab, .. } = *config;
     let layer = hidden * (2 * heads + 2 * kv_heads) * head_dim + 3 * hidden * ffn;
@@ -228,7 +233,11 @@ fn work(settings: &Settings, config: &Config, length: f64) -> f64 {
     let top = (learning * layer + hidden * vocab) as f64;
     let trunk = ((layers - learning) * layer) as f64;
     let (fresh, old) = (settings.fresh_blocks() as f64, settings.replay_batch_size as f64);
+    let is_anchored = settings.own_texts() > 0 && settings.anchor_weight > 0.0;
+    let texts = if is_anchored { settings.anchor_batch_size } else { 0 };
+    let own = (texts * anchor::TOKENS_MAX.min(settings.max_seq_length)) as f64;
     2.0 * length * ((fresh + old) * (2.0 * top + trunk) + old * learning as f64 * layer as f64)
+        + 2.0 * own * 3.0 * top
 }
 
 /// What the job will do, in one line.
@@ -303,6 +312,13 @@ mod tests {
                 planned(config, wishes)?.settings;
             Ok((num_layers, rank, alpha, learning_rate, whitening))
         };
+        let held = |config: &Config| -> Result<_, LearnError> {
+            let Settings { anchor_blocks, anchor_batch_size, anchor_weight, .. } =
+                planned(config, Overrides::default())?.settings;
+            Ok((anchor_blocks, anchor_batch_size, anchor_weight))
+        };
+        assert_eq!(held(&shipped()?)?, (512, 1, 0.3));
+        assert_eq!(held(&larger()?)?, (92, 3, 3.0));
         assert_eq!(of(&shipped()?, Overrides::default())?, (4, 32, 64.0, 5.2e-3, 30.0));
         assert_eq!(of(&larger()?, Overrides::default())?, (8, 16, 32.0, 3e-3, 0.0));
         let wishes = Overrides { rank: Some(3), num_layers: Some(2), ..Overrides::default() };
