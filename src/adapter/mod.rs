@@ -12,6 +12,7 @@ pub mod fuse;
 pub mod gguf;
 pub mod mlx;
 pub mod peft;
+pub mod layout;
 pub mod stacked;
 #[cfg(feature = "fleet")]
 pub mod wire;

@@ -4,7 +4,7 @@ use super::args::Choice;
 use super::console::Console;
 use anyhow::Context;
 use sapwood::adapter::Adapter;
-use sapwood::adapter::mlx;
+use sapwood::adapter::layout;
 use sapwood::adapter::peft::{self, Files, Meta};
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
@@ -142,17 +142,13 @@ pub(crate) fn adapter_at(
         fs::read(&path).with_context(|| format!("cannot read {} of the adapter", path.display()))
     };
     let config_bytes = file(peft::CONFIG_FILE)?;
-    if mlx::is_config(&config_bytes) {
-        let adapter = mlx::read(&config_bytes, &file(mlx::TENSORS_FILE)?, config);
-        return Ok((adapter.with_context(|| format!("adapter {}", folder.display()))?, None));
-    }
-    let tensors = file(peft::TENSORS_FILE)?;
+    let tensors = file(layout::tensors_file(&config_bytes))?;
     let meta = match folder.join(peft::META_FILE).exists() {
         true => Some(file(peft::META_FILE)?),
         false => None,
     };
     let files = Files { config: &config_bytes, tensors: &tensors, meta: meta.as_deref() };
-    peft::read(files, config, base_hash).with_context(|| format!("adapter {}", folder.display()))
+    layout::read(files, config, base_hash).with_context(|| format!("adapter {}", folder.display()))
 }
 
 /// A state folder to look into: none is made, nothing is changed.
