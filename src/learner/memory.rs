@@ -33,8 +33,31 @@ pub struct Memory {
     pub step: u64,
     /// Hidden states that the job keeps: of fresh blocks, of the base's own texts, of held-out text.
     pub hidden: u64,
+    /// Texts that are written beside the job, what is kept of earlier ones, and adapters for them.
+    pub serving: u64,
     /// All that is there while the base is loaded: its weights in f32, and the output layer again.
     pub loading: u64,
+}
+
+/// What whoever serves a base may take at most beside its weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Serving {
+    /// Of keys and values of earlier texts.
+    pub prompt_cache_bytes: u64,
+    /// Numbers of all adapters that are held.
+    pub adapter_numbers: u64,
+    /// Texts at the same time.
+    pub texts: usize,
+    /// Tokens of each, prompt and answer together.
+    pub tokens: usize,
+}
+
+impl Serving {
+    fn bytes(self, config: &Config) -> u64 {
+        let tokens = self.tokens.min(config.positions());
+        let texts = wide(self.texts) * head::session_bytes(config, 1, tokens);
+        self.prompt_cache_bytes + NUMBER * self.adapter_numbers + texts
+    }
 }
 
 /// Tokens that a job will meet, as far as they are known.
@@ -95,8 +118,21 @@ impl Memory {
                     + kept(own, HIDDEN_BYTES_MAX)
                     + kept(tokens.held_out, texts::HIDDEN_BYTES_MAX),
             ),
+            serving: 0,
             loading: PROGRAM_BYTES + with(NUMBER * (whole + wide(config.vocab) * d)),
         }
+    }
+
+    /// The same where texts are written beside the job.
+    pub fn with_serving(self, base: &Base, serving: Serving) -> Self {
+        Self { serving: serving.bytes(base.config()), ..self }
+    }
+
+    /// The estimate for a base that serves texts and learns nothing.
+    pub fn of_serving(base: &Base, settings: &Settings, serving: Serving) -> Self {
+        let (spec, tokens) = (Spec { modules: Vec::new() }, Tokens::default());
+        let job = Self::estimate(base, &spec, settings, tokens);
+        Self { learners: 0, step: 0, hidden: 0, ..job }.with_serving(base, serving)
     }
 
     /// The estimate for an install: learners as they were, `was`, and three candidates as they will be, `next`.
@@ -125,7 +161,7 @@ impl Memory {
 
     /// The peak of it all.
     pub fn total(&self) -> u64 {
-        (self.program + self.weights + self.job()).max(self.loading)
+        (self.program + self.weights + self.job() + self.serving).max(self.loading)
     }
 }
 
@@ -265,6 +301,28 @@ mod tests {
     use super::*;
     use crate::learner::{LearnError, spec};
     use std::path::Path;
+
+    #[test]
+    fn what_is_served_is_counted_beside_the_job() -> Result<(), LearnError> {
+        let base = Base::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/base"))?;
+        let settings = Settings::default();
+        let spec = spec(base.config(), &settings)?;
+        let alone = Memory::estimate(&base, &spec, &settings, Tokens::default());
+        let text = head::session_bytes(base.config(), 1, 100);
+        let serving =
+            Serving { prompt_cache_bytes: 1 << 30, adapter_numbers: 10, texts: 3, tokens: 100 };
+        let beside = alone.with_serving(&base, serving);
+        assert_eq!(beside.serving, (1 << 30) + 40 + 3 * text);
+        assert_eq!(beside.job(), alone.job());
+        let all = alone.program + alone.weights + alone.job();
+        assert_eq!(beside.total(), all + beside.serving, "a GiB is more than loading takes");
+        // Longer than the base can write is not written.
+        let long = Serving { tokens: usize::MAX, ..serving };
+        assert!(alone.with_serving(&base, long).serving < 1 << 32);
+        let only = Memory::of_serving(&base, &settings, serving);
+        assert_eq!((only.job(), only.serving), (0, beside.serving));
+        Ok(())
+    }
 
     /// A step that is small comes after texts that are written abreast, which take more.
     #[test]
