@@ -5,6 +5,8 @@
 //! - Never here: files, the environment, probing.
 
 mod path;
+mod names;
+mod aliases;
 pub mod relations;
 mod window;
 mod fleet;
@@ -14,12 +16,14 @@ mod check;
 mod tests;
 
 pub use fleet::Fleet;
+pub use names::{BASE, IN_USE, MODEL_BYTES_MAX, generation_of, kept};
 pub use path::plain;
 pub use window::{Window, WindowError};
 
 use sapwood::settings::{Overrides, Reader, Settings, SettingsError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -162,6 +166,10 @@ pub struct Serve {
     pub seconds_max: f64,
     /// Most bytes of what the layers keep of earlier texts.
     pub prompt_cache_bytes: u64,
+    /// Adapters of other generations that are held for texts, beside the one in use.
+    pub adapters_max: usize,
+    /// Other names of models, for clients that know no others.
+    pub aliases: BTreeMap<String, String>,
 }
 
 impl Serve {
@@ -195,6 +203,8 @@ impl Default for Serve {
             connections_max: 64,
             seconds_max: 120.0,
             prompt_cache_bytes: 64 << 20,
+            adapters_max: 2,
+            aliases: BTreeMap::new(),
         }
     }
 }

@@ -30,6 +30,19 @@ pub enum OrderError {
     /// The program is on its way out.
     #[error("the device program is stopping: nothing was done")]
     Stopping,
+    /// A generation that cannot come into use again.
+    #[error("{why}")]
+    Refused {
+        /// Why not, and what holds.
+        why: String,
+        /// Whether it is not there.
+        is_missing: bool,
+        /// Whether the disk is at fault.
+        is_disk: bool,
+    },
+    /// What is under way did not stop in time.
+    #[error("what is under way came to no place where it can stop: nothing was done")]
+    Late,
 }
 
 /// Whether learning was told to wait.

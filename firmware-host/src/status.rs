@@ -15,7 +15,7 @@ use crate::log;
 use crate::probe::Readings;
 use heapless::HistoryBuf;
 use sapwood::inbox::Inbox;
-use sapwood::state::{Global, State, Trial};
+use sapwood::state::{Generation, Global, State, Trial};
 use sapwood_protocol::fleet::id::{FleetId, Hash};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -151,6 +151,13 @@ pub struct JobReport {
     pub changes: Vec<Change>,
 }
 
+impl JobReport {
+    /// Whether it was the run that made this generation.
+    pub fn made(&self, generation: u64) -> bool {
+        self.ending == Ending::Kept && self.generation == Some(generation)
+    }
+}
+
 /// What waits in the inbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct InboxStatus {
@@ -212,6 +219,36 @@ pub struct GlobalStatus {
     pub artifact: String,
     /// Its rank.
     pub ranks: u32,
+}
+
+/// A generation that is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GenerationStatus {
+    /// Its number, never given twice.
+    pub number: u64,
+    /// The generation that it grew from, 0 for the bare base.
+    pub parent: u64,
+    /// Optimiser steps of the device's life.
+    pub step: u64,
+    /// What the gate said.
+    pub verdict: String,
+    /// Whether it is the one in use.
+    pub in_use: bool,
+}
+
+impl GenerationStatus {
+    /// Those of a state, by number.
+    pub fn all(state: &State) -> Vec<Self> {
+        let current = state.current().map(|generation| generation.number);
+        let one = |generation: &Generation| Self {
+            number: generation.number,
+            parent: generation.parent,
+            step: generation.step,
+            verdict: generation.verdict.clone(),
+            in_use: current == Some(generation.number),
+        };
+        state.generations().iter().map(one).collect()
+    }
 }
 
 /// The trial of the generation in use.
@@ -282,6 +319,8 @@ pub struct Status {
     pub global: Option<GlobalStatus>,
     /// The trial that it is on; none when it is confirmed.
     pub trial: Option<TrialStatus>,
+    /// Generations that are kept, by number.
+    pub generations: Vec<GenerationStatus>,
     /// Resident memory of the process, in bytes.
     pub resident_bytes: Option<u64>,
     /// What the disk failed at, or which thread broke off, until the program starts again; none while it

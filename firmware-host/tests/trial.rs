@@ -5,6 +5,7 @@
 //!   the install as if nothing had been cut, and every sample that waited is learned once.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod generations;
 mod place;
 mod world;
 

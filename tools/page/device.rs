@@ -9,14 +9,15 @@ use firmware_host::constraints::ConstraintState;
 use firmware_host::paused::OrderError;
 use firmware_host::probe::Readings;
 use firmware_host::serve::{
-    Device, Draw, Given, Model, ModelError, ServeError, Server, Token, Written, start,
+    Device, Draw, Given, Learner, Model, ModelError, ServeError, Server, Token, Written, start,
 };
 use firmware_host::status::{
     Board, Change, Ending, InboxStatus, JobKind, JobReport, Phase, ReservoirStatus, ServingStatus,
     StepPoint,
 };
 use firmware_host::supervise::Supervisor;
-use firmware_host::wire::{How, Prompt, Scored, Which};
+use firmware_host::wire::{How, IN_USE, Listed, Prompt, Scored};
+use sapwood::gate::Tally;
 use sapwood::inbox::{Aside, InboxError, Receipt};
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -73,7 +74,7 @@ impl Model for Mute {
     }
 }
 
-impl Device for Shown {
+impl Learner for Shown {
     fn offer(&self, _lines: &str) -> Result<Receipt, InboxError> {
         Err(InboxError::Empty)
     }
@@ -102,12 +103,35 @@ impl Device for Shown {
         Err(OrderError::Stopping)
     }
 
+    fn roll_back(&self, _to: Option<u64>) -> Result<[Option<u64>; 2], OrderError> {
+        Err(OrderError::Stopping)
+    }
+}
+
+impl Device for Shown {
     fn board(&self) -> &Board {
         &self.0
     }
 
-    fn model(&self, _which: Which) -> Arc<dyn Model> {
-        Arc::new(Mute)
+    fn learner(&self) -> Option<&dyn Learner> {
+        Some(self)
+    }
+
+    fn models(&self) -> Vec<Listed> {
+        vec![Listed { id: IN_USE.to_owned(), ..Listed::default() }]
+    }
+
+    fn model(&self, _id: &str) -> Result<Arc<dyn Model>, ModelError> {
+        Ok(Arc::new(Mute))
+    }
+
+    fn compare(
+        &self,
+        _ids: [&str; 2],
+        _texts: Option<&[String]>,
+        _going: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<[Tally; 2], ModelError> {
+        Err(ModelError::NoText)
     }
 }
 

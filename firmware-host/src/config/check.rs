@@ -4,7 +4,7 @@
 
 use super::{
     Budget, Config, ConfigError, Constraints, Fleet, Intake, JOBS_PER_DAY_MAX, Job, Probes, Serve,
-    origin,
+    aliases, origin,
 };
 use sapwood_protocol::limits::{INBOX_BATCH_BYTES_MAX, INBOX_BYTES_MAX, INBOX_SAMPLES_MAX};
 use std::fmt::Display;
@@ -73,6 +73,8 @@ impl Serve {
     fn check(&self) -> Result<(), ConfigError> {
         let bytes_max = usize::try_from(INBOX_BATCH_BYTES_MAX).unwrap_or(usize::MAX);
         origin::check(&self.origins)?;
+        aliases::check(&self.aliases)?;
+        within("serve.adapters-max", self.adapters_max, 1..=64)?;
         within("serve.body-bytes-max", self.body_bytes_max, 1_024..=bytes_max)?;
         within("serve.tokens-max", self.tokens_max, 1..=1 << 20)?;
         within("serve.prompt-cache-bytes", self.prompt_cache_bytes, 0..=1 << 40)?;

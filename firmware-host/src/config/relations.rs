@@ -8,7 +8,7 @@
 //! - Never here: the range of one value (`check`), the choices of a service (`service`).
 
 use super::path::real;
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, aliases};
 use std::path::{Path, PathBuf};
 
 /// Longest path of a Unix socket: `sun_path` without the zero at its end, and elsewhere than on Linux
@@ -143,7 +143,7 @@ pub fn check_start(config: &Config) -> Result<(), ConfigError> {
         let expected = "a loopback address, or serve.token-file: others can reach this one";
         return Err(ConfigError::range("serve.listen", expected, config.serve.listen));
     }
-    Ok(())
+    aliases::check_device(&config.serve.aliases)
 }
 
 fn shown(path: Option<&Path>) -> String {

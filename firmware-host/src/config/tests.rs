@@ -160,7 +160,7 @@ fn every_key_takes_the_bounds_of_the_manual_and_nothing_beyond() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 32, "keys with bounds");
+    assert_eq!(tried, 33, "keys with bounds");
 }
 
 #[test]

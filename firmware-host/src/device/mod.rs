@@ -12,7 +12,9 @@
 //! - Invariant: the samples of a job leave the inbox with the commit or the rejection that ends it,
 //!   never before and never twice.
 
+mod shelf;
 mod served;
+pub mod kept;
 mod fleet;
 mod plan;
 mod prepare;
@@ -25,9 +27,11 @@ mod watch;
 mod run;
 mod settle;
 mod install;
+mod rollback;
 mod worker;
 
-pub use served::{Current, Served};
+pub use rollback::Wish;
+pub use served::{Bounds, Current, Served};
 pub use worker::{Pace, Worker};
 
 use crate::clock::Clock;
@@ -47,6 +51,7 @@ use sapwood::tokenise::TokeniseError;
 use sapwood_protocol::fleet::id::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::time::Duration;
 
 /// Why the device cannot go on; what was committed and acknowledged is on disk.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +156,9 @@ pub enum Order {
     /// not outlive the program: whoever gives it gives it again until [`View::installs`] says how it
     /// ended; what was taken before changes nothing.
     Install(Arc<Offered>),
+    /// Use an earlier generation again, after the next optimiser step of a job under way; somebody waits for
+    /// it.
+    Rollback(Arc<Wish>),
     /// Install nothing that was ordered and has not begun: its fleet was left, or offers another.
     Withdraw,
     /// Where this global adapter is on trial, end the trial: the generation before it returns, whatever
@@ -158,9 +166,22 @@ pub enum Order {
     Recall(Hash),
 }
 
+/// A generation that came into use again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rolled {
+    /// What was in use; none for the bare base.
+    pub before: Option<u64>,
+    /// What is in use now; none for the bare base.
+    pub generation: Option<u64>,
+}
+
+/// Longest wait for a job to come to a place where it can stop.
+const ROLLBACK: Duration = Duration::from_secs(30);
+
 /// What the servers ask of the device; cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
+    disk: Arc<dyn Storage>,
     inbox: Arc<Mutex<Inbox>>,
     orders: mpsc::Sender<Order>,
     paused: Arc<Paused>,
@@ -266,6 +287,23 @@ impl Handle {
             Err(_) if !pauses => Err(OrderError::Stopping),
             _ => Ok(()),
         }
+    }
+
+    /// Uses an earlier generation again, 0 for the bare base, the one before the one in use when none is
+    /// named; durable and served when this returns. May take long.
+    ///
+    /// # Errors
+    /// [`OrderError`]: the generation in use stays.
+    pub fn roll_back(&self, to: Option<u64>) -> Result<Rolled, OrderError> {
+        let wish = Wish::new(to);
+        let sent = self.orders.send(Order::Rollback(wish.clone()));
+        sent.map_err(|_| OrderError::Stopping)?;
+        wish.end(ROLLBACK)
+    }
+
+    /// The state folder, to look into.
+    pub fn disk(&self) -> Arc<dyn Storage> {
+        self.disk.clone()
     }
 
     /// What the device says of itself.

@@ -1,7 +1,10 @@
 //! The model as it is served: the resident base, its tokenizer, and the adapter of the generation in use.
 //!
 //! - A commit swaps the adapter at once; a text that is being written keeps the one it began with.
+//! - Adapters of other names are read when they are asked for, and a few of them are kept.
+//! - Invariant: what is kept of a text is found by texts of the same adapter alone, known by its number.
 
+use super::shelf::Shelf;
 use sapwood::adapter::Adapter;
 use sapwood::constrain::Constrainer;
 use sapwood::generate::Prompts;
@@ -9,6 +12,7 @@ use sapwood::learner::Engines;
 use sapwood::state::{Global, Since};
 use sapwood::tokenise::{Spelling, TokeniseError, Tokeniser};
 use std::error::Error;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// What is in use at one moment.
@@ -26,6 +30,17 @@ pub struct Current {
     pub whose: u64,
 }
 
+/// How much is kept for texts to come.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Bytes of keys and values of earlier texts.
+    pub prompt_cache_bytes: u64,
+    /// Adapters beside the one in use.
+    pub adapters: usize,
+    /// Most tokens of a block of text that is scored.
+    pub block_tokens: usize,
+}
+
 /// The resident base and what is in use on top of it.
 pub struct Served {
     /// Shared by learning and serving.
@@ -34,23 +49,36 @@ pub struct Served {
     pub tokeniser: Tokeniser,
     /// What earlier texts were, for prompts that begin alike.
     pub prompts: Prompts,
+    /// Most tokens of a block of text that is scored.
+    pub block_tokens: usize,
     current: RwLock<Arc<Current>>,
+    /// Adapters that stay.
+    pinned: Vec<Arc<Current>>,
+    /// Adapters that were asked for by name.
+    shelf: Shelf<Current>,
+    /// Texts of so many adapters were told apart.
+    owners: AtomicU64,
     constrainer: OnceLock<Constrainer>,
     spellings: OnceLock<Vec<Spelling>>,
 }
 
 impl Served {
-    /// The base with what is in use; keys and values of earlier texts are kept up to so many bytes.
-    pub fn new(
-        engines: Engines,
-        tokeniser: Tokeniser,
-        current: Current,
-        prompt_cache_bytes: u64,
-    ) -> Self {
+    /// The base with what is in use.
+    pub fn new(engines: Engines, tokeniser: Tokeniser, current: Current, bounds: Bounds) -> Self {
         let current = RwLock::new(Arc::new(Current { whose: 1, ..current }));
         let (constrainer, spellings) = (OnceLock::new(), OnceLock::new());
-        let prompts = Prompts::new(prompt_cache_bytes);
-        Self { engines, tokeniser, prompts, current, constrainer, spellings }
+        Self {
+            engines,
+            tokeniser,
+            prompts: Prompts::new(bounds.prompt_cache_bytes),
+            block_tokens: bounds.block_tokens,
+            current,
+            pinned: Vec::new(),
+            shelf: Shelf::new(bounds.adapters),
+            owners: AtomicU64::new(2),
+            constrainer,
+            spellings,
+        }
     }
 
     /// What each token stands for; looked up when it is asked for first.
@@ -85,17 +113,54 @@ impl Served {
 
     /// From now on another generation is in use; nothing is kept of what the one before has written.
     pub fn swap(&self, current: Current) {
-        let whose = {
-            let mut place = self.current.write().unwrap_or_else(PoisonError::into_inner);
-            let whose = place.whose + 1;
-            *place = Arc::new(Current { whose, ..current });
-            whose
-        };
-        self.prompts.retain(|owner| owner == 0 || owner == whose);
+        let current = self.owned(current);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(current);
+        self.prompts.retain(|owner| self.holds(owner));
     }
 
-    /// Whether `whose` texts are those of the bare base or of what is in use.
-    pub fn is_in_use(&self, whose: u64) -> bool {
-        whose == 0 || self.current.read().unwrap_or_else(PoisonError::into_inner).whose == whose
+    /// An adapter that stays for as long as the base does.
+    pub fn pin(&mut self, current: Current) -> Arc<Current> {
+        let current = Arc::new(self.owned(current));
+        self.pinned.push(current.clone());
+        current
+    }
+
+    /// With a number of its own.
+    fn owned(&self, current: Current) -> Current {
+        Current { whose: self.owners.fetch_add(1, Ordering::Relaxed), ..current }
+    }
+
+    /// The adapter of a name, read where it is not kept; the one that was of no use for longest goes for it.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn named<E>(
+        &self,
+        name: &str,
+        read: impl FnOnce() -> Result<Current, E>,
+    ) -> Result<Arc<Current>, E> {
+        if let Some(found) = self.shelf.find(name) {
+            return Ok(found);
+        }
+        let read = Arc::new(self.owned(read()?));
+        let kept = self.shelf.keep(name, read);
+        self.prompts.retain(|owner| self.holds(owner));
+        Ok(kept)
+    }
+
+    /// Numbers of the adapters that are kept beside the one in use, and how many more there may be.
+    pub fn shelved(&self) -> (u64, usize) {
+        let numbers = |current: &Current| current.adapter.as_ref().map_or(0, |a| a.values.len());
+        let held = self.shelf.all();
+        let count = held.iter().map(|current| numbers(current) as u64).sum();
+        (count, self.shelf.most().saturating_sub(held.len()))
+    }
+
+    /// Whether `whose` texts are those of the bare base or of an adapter that is held.
+    pub fn holds(&self, whose: u64) -> bool {
+        whose == 0
+            || self.current.read().unwrap_or_else(PoisonError::into_inner).whose == whose
+            || self.pinned.iter().any(|current| current.whose == whose)
+            || self.shelf.all().iter().any(|current| current.whose == whose)
     }
 }

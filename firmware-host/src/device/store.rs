@@ -8,7 +8,8 @@ use crate::budget::{Meter, Starts};
 use crate::config::Intake;
 use crate::history::History;
 use crate::status::{
-    Board, Ending, GlobalStatus, InboxStatus, JobReport, ReservoirStatus, TrialStatus,
+    Board, Ending, GenerationStatus, GlobalStatus, InboxStatus, JobReport, ReservoirStatus,
+    TrialStatus,
 };
 use jiff::Timestamp;
 use sapwood::inbox::{Bounds, Inbox, InboxError, Job};
@@ -204,8 +205,10 @@ impl Store {
             }
         });
         let (global, trial) = (GlobalStatus::of(&self.state), TrialStatus::of(&self.state));
+        let generations = GenerationStatus::all(&self.state);
         board.update(|status| {
             (status.reservoir, status.global, status.trial) = (reservoir, global, trial);
+            status.generations = generations;
         });
     }
 }

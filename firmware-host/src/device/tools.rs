@@ -3,7 +3,7 @@
 //! - Out: what a job takes of memory and disk, what the learner is given, what is served after it.
 
 use super::prepare::Prepared;
-use super::served::{Current, Served};
+use super::served::{Bounds, Current, Served};
 use super::{DeviceError, threads};
 use crate::budget::Meter;
 use crate::config::Config;
@@ -11,10 +11,10 @@ use crate::status::Board;
 use crate::sync::Offered;
 use rayon::ThreadPool;
 use sapwood::adapter::{Adapter, Spec};
-use sapwood::base::read_config;
+use sapwood::base::{Base, read_config};
 use sapwood::block::Block;
 use sapwood::intake;
-use sapwood::learner::{self, Engines, LearnError, Material, Memory, Plan, Tokens};
+use sapwood::learner::{self, Engines, LearnError, Material, Memory, Plan, Serving, Tokens};
 use sapwood::ports::Storage;
 use sapwood::state::State;
 use sapwood::tokenise::{TokeniseError, Tokeniser};
@@ -53,7 +53,11 @@ impl Tools {
             let base = read_config(model).map_err(LearnError::from)?;
             config.learn = Plan::new(&base, state, wishes.clone(), false)?.settings().clone();
         }
-        let engines = Engines::load_within(model, &config.learn, state.ranks(), memory_bytes)?;
+        let base = Base::open(model).map_err(LearnError::from)?;
+        let spec = learner::spec(base.config(), &config.learn)?.over(state.ranks());
+        let memory = Memory::estimate(&base, &spec, &config.learn, Tokens::default())
+            .with_serving(&base, serving(&config, &spec));
+        let engines = Engines::of(base, model, &config.learn, (memory, memory_bytes))?;
         // Of a job that is cut off it is asked whether it was one of these settings.
         config.learn.matmul_precision = engines.precision;
         // Texts do not run on the trunk's own threads, only jobs do.
@@ -61,8 +65,12 @@ impl Tools {
         let tokeniser = Tokeniser::open(model, engines.base.config().vocab)?;
         let general = general(&config, &tokeniser)?;
         let pool = threads::pool(&config.learn)?;
-        let bytes = config.serve.prompt_cache_bytes;
-        let served = Arc::new(Served::new(engines, tokeniser, Current::default(), bytes));
+        let bounds = Bounds {
+            prompt_cache_bytes: config.serve.prompt_cache_bytes,
+            adapters: config.serve.adapters_max,
+            block_tokens: config.learn.max_seq_length,
+        };
+        let served = Arc::new(Served::new(engines, tokeniser, Current::default(), bounds));
         Ok(Self { config, served, pool, general })
     }
 
@@ -87,7 +95,19 @@ impl Tools {
         let fresh = samples * settings.max_seq_length as u64;
         let tokens = Tokens { fresh, held_out: fresh / 8 }.with_old();
         let spec = self.spec().map(|own| own.over(ranks));
-        spec.map_or(0, |spec| Memory::estimate(base, &spec, settings, tokens).job())
+        let job = |spec: Spec| {
+            let room = self.serving_room(&spec);
+            Memory::estimate(base, &spec, settings, tokens).job() + room
+        };
+        spec.map_or(0, job)
+    }
+
+    /// Memory that serving may come to take beside what it has: keys and values of earlier texts, and adapters
+    /// of other names.
+    fn serving_room(&self, spec: &Spec) -> u64 {
+        let kept = self.config.serve.prompt_cache_bytes.saturating_sub(self.served.prompts.bytes());
+        let (_, places) = self.served.shelved();
+        kept + (places * spec.len() * size_of::<f32>()) as u64
     }
 
     /// Memory that an install takes beside the resident base, over `ranks` of another global adapter: as many
@@ -101,7 +121,8 @@ impl Tools {
         let most = file_bytes / size_of::<u16>() as u64 / one;
         let next = own.over(most.min(FLEET_RANK_MAX.into()) as usize);
         let specs = [&own.over(ranks), &next];
-        Memory::of_install(base, specs, settings, Tokens::default().with_old()).job()
+        let memory = Memory::of_install(base, specs, settings, Tokens::default().with_old());
+        memory.job() + self.serving_room(&next)
     }
 
     /// Bytes of the disk that a job writes before it frees any: a checkpoint twice while one is replaced, the
@@ -158,6 +179,17 @@ impl Tools {
         self.served.swap(current);
         board.update(|status| status.serving.generation = generation);
         Ok(())
+    }
+}
+
+/// What serving may take beside a job.
+fn serving(config: &Config, spec: &Spec) -> Serving {
+    let serve = &config.serve;
+    Serving {
+        prompt_cache_bytes: serve.prompt_cache_bytes,
+        adapter_numbers: (serve.adapters_max * spec.len()) as u64,
+        texts: serve.concurrency,
+        tokens: serve.tokens_max,
     }
 }
 

@@ -96,6 +96,9 @@ impl<'w> Watch<'w> {
                 Order::Pause => return Some("paused by an operator".to_owned()),
                 Order::Stop => return Some("the program was told to end".to_owned()),
                 Order::Recall(_) => return Some("its fleet took back what is on trial".to_owned()),
+                Order::Rollback(_) => {
+                    return Some("another generation is to be in use".to_owned());
+                }
                 Order::JobNow => self.situation.ordered = true,
                 // An install waits for the end of what is under way.
                 Order::Resume | Order::Install(_) | Order::Withdraw => {}

@@ -13,6 +13,7 @@ use super::fleet;
 use super::install::{self, Done, TRIAL};
 use super::plan::{self, Next, Stand, Turn, Worth};
 use super::prepare::Source;
+use super::rollback::roll_back;
 use super::run::run;
 use super::settle::{self, End, Rest};
 use super::sight::Sight;
@@ -25,7 +26,7 @@ use super::{DeviceError, Handle, World};
 use crate::budget::Meter;
 use crate::config::Config;
 use crate::constraints::{Constraints, Look, Situation};
-use crate::paused::Paused;
+use crate::paused::{OrderError, Paused};
 use crate::probe::Readings;
 use crate::status::{BEAT, Board, Phase};
 use crate::sync::View;
@@ -35,6 +36,7 @@ use sapwood::learner::Event;
 use sapwood::state::{Checkpoint, InstallOutcome};
 use sapwood_protocol::fleet::id::Hash;
 use sapwood_protocol::limits::INSTALL_STARTS_MAX;
+use std::mem::take;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -97,14 +99,17 @@ impl Worker {
         let (sender, orders) = mpsc::channel();
         let paused = Arc::new(Paused::read(store.meter.clone())?);
         let (ordered, ending) = (false, false);
-        let (install, recalled) = (None, None);
-        let told = Told { orders, paused: paused.clone(), ordered, ending, install, recalled };
+        let (install, rollbacks, recalled) = (None, Vec::new(), None);
+        let paused_too = paused.clone();
+        let told =
+            Told { orders, paused: paused_too, ordered, ending, install, rollbacks, recalled };
         tools.serve(&store.state, &sight.board)?;
         let facts = fleet::facts(tools.served.engines.base.hash(), &tools.spec()?);
         let view = Arc::new(Mutex::new(fleet::view(facts, &store.state)));
         let disk_bytes = tools.job_disk_bytes(&store.meter, store.state.ranks())?;
         let disk_bytes = Arc::new(AtomicU64::new(disk_bytes));
         let handle = Handle {
+            disk: store.meter.clone(),
             inbox: store.inbox.clone(),
             orders: sender,
             paused,
@@ -183,9 +188,12 @@ impl Worker {
         while self.told.next().is_some() {}
         if self.told.ending {
             self.sight.board.update(|status| status.phase = Phase::Stopping);
+            let wishes = take(&mut self.told.rollbacks);
+            wishes.iter().for_each(|wish| wish.follow(|_| Err(OrderError::Stopping)));
             return Ok(Pace::End);
         }
         self.recall()?;
+        self.roll_back()?;
         // An order that would wait for samples could come true at any time.
         self.told.ordered &= self.store.inbox().reach(1).is_some();
         let state = &self.store.state;
@@ -235,6 +243,16 @@ impl Worker {
             // Its fleet tells it again.
             Err(error) if !error.is_final() => tracing::error!(%error, "the trial goes on"),
             done => done?,
+        }
+        Ok(())
+    }
+
+    /// Uses earlier generations again; each is one write, and needs no constraint.
+    fn roll_back(&mut self) -> Result<(), DeviceError> {
+        for wish in take(&mut self.told.rollbacks) {
+            let done = roll_back(&self.tools, &mut self.store, &self.sight.board, &wish);
+            self.show();
+            done?;
         }
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! A device of memory for the tests: a parrot that says its prompt again, an inbox that counts.
 
-use super::{Device, Draw, Given, Model, ModelError, Token, Written};
+use super::{Device, Draw, Given, Learner, Model, ModelError, Token, Written};
 use crate::clock::Clock;
 use crate::paused::OrderError;
 use crate::status::Board;
-use crate::wire::{How, Likely, Prompt, Scored, Which};
+use crate::wire::{self, BASE, How, IN_USE, Likely, Listed, Prompt, Scored};
+use sapwood::gate::Tally;
 use sapwood::inbox::{Aside, InboxError, Receipt};
 use sapwood::intake;
 use sapwood::ports::StorageError;
@@ -114,6 +115,10 @@ pub(super) struct Cage {
     pub(super) aside: Mutex<Vec<Aside>>,
     pub(super) taken: AtomicU64,
     pub(super) worker: AtomicBool,
+    /// Whether it is one that learns.
+    pub(super) learns: AtomicBool,
+    /// Adapters that were read, in order.
+    pub(super) read: Mutex<Vec<u64>>,
     /// What the disk says of an order instead of keeping it.
     pub(super) disk: Mutex<Option<StorageError>>,
 }
@@ -127,12 +132,14 @@ impl Cage {
             aside: Mutex::default(),
             taken: AtomicU64::new(0),
             worker: AtomicBool::new(true),
+            learns: AtomicBool::new(true),
+            read: Mutex::default(),
             disk: Mutex::new(None),
         })
     }
 }
 
-impl Device for Arc<Cage> {
+impl Learner for Arc<Cage> {
     fn offer(&self, lines: &str) -> Result<Receipt, InboxError> {
         if let Some(error) = self.inbox.lock().ok().and_then(|mut error| error.take()) {
             return Err(error);
@@ -175,15 +182,89 @@ impl Device for Arc<Cage> {
         self.job_now()
     }
 
+    fn roll_back(&self, to: Option<u64>) -> Result<[Option<u64>; 2], OrderError> {
+        self.job_now()?;
+        let before = self.board.look(|status| status.serving.generation);
+        let generation = to.or(before.map(|number| number - 1)).filter(|number| *number > 0);
+        self.board.update(|status| status.serving.generation = generation);
+        Ok([before, generation])
+    }
+}
+
+impl Cage {
+    fn kept(&self, id: &str) -> Result<u64, ModelError> {
+        let number = wire::generation_of(IN_USE, id);
+        let has = |number: u64| {
+            self.board.look(|status| status.generations.iter().any(|one| one.number == number))
+        };
+        number.filter(|number| has(*number)).ok_or_else(|| ModelError::Unknown { id: id.into() })
+    }
+
+    /// Two bits a byte of the bare base, and half a bit less of each generation.
+    fn nats(&self, id: &str) -> Result<f64, ModelError> {
+        let generation = match id {
+            BASE => 0,
+            IN_USE => self.board.look(|status| status.serving.generation).unwrap_or(0),
+            _ => self.kept(id)?,
+        };
+        Ok((2.0 - 0.5 * generation as f64) * std::f64::consts::LN_2)
+    }
+}
+
+impl Device for Arc<Cage> {
     fn board(&self) -> &Board {
         &self.board
     }
 
-    fn model(&self, which: Which) -> Arc<dyn Model> {
-        match which {
-            Which::InUse => self.parrot.clone(),
-            Which::Base => Arc::new(Parrot::default()),
+    fn learner(&self) -> Option<&dyn Learner> {
+        if self.learns.load(Ordering::Relaxed) { Some(self) } else { None }
+    }
+
+    fn models(&self) -> Vec<Listed> {
+        let named =
+            |id: &str, generation| Listed { id: id.to_owned(), generation, ..Listed::default() };
+        let (in_use, kept) = self.board.look(|status| {
+            let kept: Vec<u64> = status.generations.iter().map(|one| one.number).collect();
+            (status.serving.generation, kept)
+        });
+        let kept = kept.iter().map(|&number| named(&wire::kept(IN_USE, number), Some(number)));
+        [named(IN_USE, in_use), named(BASE, None)].into_iter().chain(kept).collect()
+    }
+
+    fn model(&self, id: &str) -> Result<Arc<dyn Model>, ModelError> {
+        match id {
+            IN_USE => Ok(self.parrot.clone()),
+            BASE => Ok(Arc::new(Parrot::default())),
+            _ => {
+                let number = self.kept(id)?;
+                if let Ok(mut read) = self.read.lock() {
+                    read.push(number);
+                }
+                Ok(Arc::new(Parrot { generation: Some(number), ..Parrot::default() }))
+            }
         }
+    }
+
+    fn compare(
+        &self,
+        ids: [&str; 2],
+        texts: Option<&[String]>,
+        going: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<[Tally; 2], ModelError> {
+        let texts = texts.ok_or(ModelError::NoText)?;
+        let [first, second] = ids.map(|id| self.nats(id));
+        let (first, second) = (first?, second?);
+        let mut all = [Tally::default(); 2];
+        for text in texts {
+            if going().is_break() {
+                return Err(ModelError::Late);
+            }
+            let bytes = text.len() as u64;
+            let tally = |nats: f64| Tally { nats: nats * bytes as f64, tokens: bytes, bytes };
+            all[0].add(tally(first));
+            all[1].add(tally(second));
+        }
+        Ok(all)
     }
 }
 

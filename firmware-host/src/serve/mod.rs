@@ -18,10 +18,15 @@ mod shared;
 mod text;
 mod door;
 mod fleet;
+mod adapters;
 mod routes;
 mod listen;
 #[cfg(feature = "engine")]
 mod model;
+#[cfg(feature = "engine")]
+mod scoring;
+#[cfg(feature = "engine")]
+mod host;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
@@ -33,9 +38,10 @@ use crate::paused::OrderError;
 use crate::status::Board;
 use crate::supervise::Supervisor;
 use crate::sync::Fleet;
-use crate::wire::{How, Prompt, Scored, Which};
+use crate::wire::{How, Listed, Prompt, Scored};
 use axum::serve::ListenerExt;
 use door::Door;
+use sapwood::gate::Tally;
 use sapwood::inbox::{Aside, InboxError, Receipt};
 use shared::Shared;
 use std::net::SocketAddr;
@@ -56,6 +62,38 @@ const STOP: Duration = Duration::from_secs(10);
 
 /// What the servers ask of the device: a port, so that all of serving is tested without a learner.
 pub trait Device: Send + Sync + 'static {
+    /// Where servers report, and what is shown.
+    fn board(&self) -> &Board;
+    /// Who learns here; none where models are served as they are.
+    fn learner(&self) -> Option<&dyn Learner> {
+        None
+    }
+    /// Who follows orders about the fleet; none where the configuration has none.
+    fn fleet(&self) -> Option<&Fleet> {
+        None
+    }
+    /// Models that can be asked for, at least one: the first answers where none is named.
+    fn models(&self) -> Vec<Listed>;
+    /// A model as it is now; a text that was begun with it stays with it. May take long.
+    ///
+    /// # Errors
+    /// [`ModelError::Unknown`] for one that is not there; [`ModelError::Failed`] when it cannot be read.
+    fn model(&self, id: &str) -> Result<Arc<dyn Model>, ModelError>;
+    /// How well two models know the same texts, those that are held out here when none are given; as long
+    /// as `going` goes on, which is asked a few times a second. Takes long.
+    ///
+    /// # Errors
+    /// As [`Device::model`]; [`ModelError::Late`] when it was told to stop, [`ModelError::NoText`].
+    fn compare(
+        &self,
+        ids: [&str; 2],
+        texts: Option<&[String]>,
+        going: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<[Tally; 2], ModelError>;
+}
+
+/// What the servers ask of whoever learns.
+pub trait Learner {
     /// Takes in JSON lines, all or none; when it returns they are durable. May take long.
     ///
     /// # Errors
@@ -91,14 +129,12 @@ pub trait Device: Send + Sync + 'static {
     /// # Errors
     /// [`OrderError`].
     fn resume(&self) -> Result<(), OrderError>;
-    /// Where servers report, and what is shown.
-    fn board(&self) -> &Board;
-    /// Who follows orders about the fleet; none where the configuration has none.
-    fn fleet(&self) -> Option<&Fleet> {
-        None
-    }
-    /// A model as it is now; a text that was begun with it stays with it.
-    fn model(&self, which: Which) -> Arc<dyn Model>;
+    /// Use an earlier generation again, 0 for the bare base, the one before when none is named; durable when
+    /// it returns: the generations before and after, none for the bare base. May take long.
+    ///
+    /// # Errors
+    /// [`OrderError`].
+    fn roll_back(&self, to: Option<u64>) -> Result<[Option<u64>; 2], OrderError>;
 }
 
 /// A model at one moment.
@@ -198,6 +234,20 @@ pub enum ModelError {
     /// A form that its texts cannot be held to.
     #[error("response_format: {0}")]
     Form(#[source] Box<dyn error::Error + Send + Sync>),
+    /// A model that is not there.
+    #[error("the model `{id}` is not here any more")]
+    Unknown {
+        /// Its name.
+        id: String,
+    },
+    /// No text to score.
+    #[error("no text is held out here: expected `texts` to score")]
+    NoText,
+    /// It was told to stop.
+    #[error(
+        "scoring took longer than a request may: expected fewer texts, or a longer `seconds-max`"
+    )]
+    Late,
     /// The model is.
     #[error("the model failed: {0}")]
     Failed(#[source] Box<dyn error::Error + Send + Sync>),

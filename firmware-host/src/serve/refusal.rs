@@ -8,11 +8,17 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sapwood::inbox::InboxError;
 use sapwood::intake::IntakeError;
+use sapwood_protocol::fleet::message::one_line;
 
 /// Seconds after which a client may ask again when all turns are taken.
 const RETRY_TURN_SECONDS: u64 = 1;
 /// The same when the inbox waits for a job.
 const RETRY_INBOX_SECONDS: u64 = 30;
+
+/// Models that are named where another was asked for.
+const MODELS_SHOWN: usize = 20;
+/// Bytes of a name that are told.
+const NAME_BYTES_SHOWN: usize = 100;
 
 /// A request that is not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +63,24 @@ impl Refusal {
              its text"
         );
         Self::new(StatusCode::BAD_REQUEST, "context_length_exceeded", message)
+    }
+
+    /// A model that is not there, and those that are.
+    pub(super) fn model(got: &str, known: &[&str]) -> Self {
+        let got = one_line(got, NAME_BYTES_SHOWN);
+        let shown: Vec<String> =
+            known.iter().take(MODELS_SHOWN).map(|id| format!("`{id}`")).collect();
+        let more = if known.len() > MODELS_SHOWN { " and others of /v1/models" } else { "" };
+        let message =
+            format!("the model `{got}` does not exist: expected one of {}{more}", shown.join(", "));
+        Self::new(StatusCode::NOT_FOUND, "model_not_found", message).with_param(Some("model"))
+    }
+
+    /// An order to learn where nobody does.
+    pub(super) fn no_learner() -> Self {
+        let message =
+            "this program serves models as they are and learns nothing: `firmware-host run` does";
+        Self::new(StatusCode::NOT_IMPLEMENTED, "no_learner", message)
     }
 
     /// Every turn is taken, and every place in the queue.
@@ -125,7 +149,6 @@ impl IntoResponse for Refusal {
 impl From<WireError> for Refusal {
     fn from(error: WireError) -> Self {
         let (status, code) = match &error {
-            WireError::Model { .. } => (StatusCode::NOT_FOUND, "model_not_found"),
             WireError::Utf8 { .. } | WireError::Json { .. } => {
                 (StatusCode::BAD_REQUEST, "invalid_body")
             }
@@ -152,6 +175,18 @@ impl From<OrderError> for Refusal {
                 let code = if source.is_full() { "disk_full" } else { "disk_failed" };
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, code, error.to_string())
             }
+            OrderError::Refused { why, is_missing, is_disk } => {
+                let (status, code) = match (is_missing, is_disk) {
+                    (true, _) => (StatusCode::NOT_FOUND, "generation_not_found"),
+                    (false, true) => (StatusCode::INSUFFICIENT_STORAGE, "disk_failed"),
+                    (false, false) => (StatusCode::CONFLICT, "generation_unusable"),
+                };
+                Self::new(status, code, why)
+            }
+            OrderError::Late => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", error.to_string())
+                    .retry(RETRY_INBOX_SECONDS)
+            }
         }
     }
 }
@@ -162,12 +197,17 @@ impl From<ModelError> for Refusal {
             ModelError::Prompt(_) => (StatusCode::BAD_REQUEST, "invalid_prompt"),
             ModelError::Wish { .. } => (StatusCode::BAD_REQUEST, "invalid_value"),
             ModelError::Form(_) => (StatusCode::BAD_REQUEST, "invalid_schema"),
+            ModelError::Unknown { .. } => (StatusCode::NOT_FOUND, "model_not_found"),
+            ModelError::NoText => (StatusCode::CONFLICT, "no_text"),
+            ModelError::Late => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             ModelError::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "model_failed"),
         };
         let param = match error {
             ModelError::Wish { param, .. } => Some(param),
             ModelError::Form(_) => Some("response_format"),
-            ModelError::Prompt(_) | ModelError::Failed(_) => None,
+            ModelError::Unknown { .. } => Some("model"),
+            ModelError::NoText => Some("texts"),
+            ModelError::Prompt(_) | ModelError::Late | ModelError::Failed(_) => None,
         };
         Self::new(status, code, error.to_string()).with_param(param)
     }

@@ -6,10 +6,10 @@ use super::door::Door;
 use super::origins::Origins;
 use super::refusal::Refusal;
 use super::shared::Shared;
-use super::{Device, fleet, text};
+use super::{Learner, adapters, fleet, text};
 use crate::paused::OrderError;
 use crate::status::{Phase, Status};
-use crate::wire::{self, Which};
+use crate::wire;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -61,7 +61,7 @@ impl Route {
 }
 
 /// Every route; a path stands once. The time of its answers is counted under the path by itself.
-static ROUTES: [Route; 21] = [
+static ROUTES: [Route; 24] = [
     // The status page, empty: it asks for the status.
     route("/", || get(page)).open(),
     // What the device says of itself.
@@ -80,12 +80,16 @@ static ROUTES: [Route; 21] = [
     // As OpenAI's clients know them.
     route("/v1/completions", || post(completions)),
     route("/v1/chat/completions", || post(conversations)),
-    route("/v1/models", || get(models)),
-    route("/v1/models/{id}", || get(model)),
+    route("/v1/models", || get(adapters::models)),
+    route("/v1/models/{id}", || get(adapters::model)),
+    // Adapters.
+    route("/v1/generations", || get(adapters::generations)),
+    route("/v1/compare", || post(adapters::compare)),
     // Orders to the worker.
     route("/v1/job", || post(job)),
     route("/v1/pause", || post(pause)),
     route("/v1/resume", || post(resume)),
+    route("/v1/rollback", || post(adapters::rollback)),
     // Orders about the fleet.
     route("/v1/fleet/join", || post(fleet::join)).owner_s(),
     route("/v1/fleet/leave", || post(fleet::leave)).owner_s(),
@@ -229,11 +233,14 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn samples(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Refusal> {
+    shared.learns()?;
     let (body, large) = shared.body(request, shared.config.body_bytes_max).await?;
     let turn = shared.offers.clone().acquire_owned().await;
     let device = shared.device.clone();
     let offer = move || {
-        let offered = wire::lines(&body).map_err(Refusal::from).map(|text| device.offer(text));
+        let learner = device.learner().ok_or_else(Refusal::no_learner);
+        let text = wire::lines(&body).map_err(Refusal::from);
+        let offered = learner.and_then(|learner| Ok(learner.offer(text?)));
         drop((large, turn));
         offered
     };
@@ -246,7 +253,7 @@ async fn samples(State(shared): State<Arc<Shared>>, request: Request) -> Result<
 const SHOWN_CHARS: usize = 1_000;
 
 async fn aside(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
-    let all = at_inbox(&shared, |device| device.aside()).await?;
+    let all = at_inbox(&shared, |learner| learner.aside()).await?;
     let row = |one: &Aside| {
         let sample: String = one.line.chars().take(SHOWN_CHARS).collect();
         let bytes = one.line.len();
@@ -261,7 +268,7 @@ async fn retry_aside(
     number: Result<Path<u64>, PathRejection>,
 ) -> Result<Response, Refusal> {
     let Path(number) = number?;
-    let found = at_inbox(&shared, move |device| device.retry_aside(number)).await?;
+    let found = at_inbox(&shared, move |learner| learner.retry_aside(number)).await?;
     mended(number, "waits", found)
 }
 
@@ -270,7 +277,7 @@ async fn drop_aside(
     number: Result<Path<u64>, PathRejection>,
 ) -> Result<Response, Refusal> {
     let Path(number) = number?;
-    let found = at_inbox(&shared, move |device| device.drop_aside(number)).await?;
+    let found = at_inbox(&shared, move |learner| learner.drop_aside(number)).await?;
     mended(number, "dropped", found)
 }
 
@@ -285,25 +292,10 @@ fn mended(number: u64, done: &str, found: bool) -> Result<Response, Refusal> {
 /// Work at the inbox.
 async fn at_inbox<T: Send + 'static>(
     shared: &Arc<Shared>,
-    work: impl FnOnce(&dyn Device) -> Result<T, InboxError> + Send + 'static,
+    work: impl FnOnce(&dyn Learner) -> Result<T, InboxError> + Send + 'static,
 ) -> Result<T, Refusal> {
-    let done = blocking(shared, work).await?;
+    let done = shared.blocking(work).await?;
     Ok(done.inspect_err(|error| note(shared, error))?)
-}
-
-/// Work at the disk, away from the threads that carry connections.
-async fn blocking<T: Send + 'static>(
-    shared: &Arc<Shared>,
-    work: impl FnOnce(&dyn Device) -> T + Send + 'static,
-) -> Result<T, Refusal> {
-    let turn = shared.offers.clone().acquire_owned().await;
-    let device = shared.device.clone();
-    let work = move || {
-        let done = work(&*device);
-        drop(turn);
-        done
-    };
-    tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::lost())
 }
 
 /// A disk that fails is a fault of the device, not of the request alone.
@@ -342,41 +334,30 @@ async fn conversations(
     text::answer(&shared, wire::chat(&body)?).await
 }
 
-async fn models(State(shared): State<Arc<Shared>>) -> Response {
-    Json(wire::models(shared.created)).into_response()
-}
-
-async fn model(
-    State(shared): State<Arc<Shared>>,
-    id: Result<Path<String>, PathRejection>,
-) -> Result<Response, Refusal> {
-    let Path(id) = id?;
-    Ok(Json(wire::model(Which::named(&id)?, shared.created)).into_response())
-}
-
 async fn job(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
+    shared.learns()?;
     if shared.device.board().look(|status| status.inbox.samples) == 0 {
         let message = "nothing waits in the inbox: there is nothing to learn";
         return Err(Refusal::new(StatusCode::CONFLICT, "nothing_to_learn", message));
     }
-    ordered(&shared, "job", |device| device.job_now()).await
+    ordered(&shared, "job", |learner| learner.job_now()).await
 }
 
 async fn pause(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
-    ordered(&shared, "pause", |device| device.pause()).await
+    ordered(&shared, "pause", |learner| learner.pause()).await
 }
 
 async fn resume(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
-    ordered(&shared, "resume", |device| device.resume()).await
+    ordered(&shared, "resume", |learner| learner.resume()).await
 }
 
 /// The worker follows when it comes by: at the next optimiser step, or the next look around.
 async fn ordered(
     shared: &Arc<Shared>,
     order: &str,
-    give: impl FnOnce(&dyn Device) -> Result<(), OrderError> + Send + 'static,
+    give: impl FnOnce(&dyn Learner) -> Result<(), OrderError> + Send + 'static,
 ) -> Result<Response, Refusal> {
-    blocking(shared, give).await??;
+    shared.blocking(give).await??;
     Ok((StatusCode::ACCEPTED, Json(json!({ "ordered": order }))).into_response())
 }
 

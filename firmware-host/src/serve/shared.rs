@@ -6,9 +6,10 @@ use super::chance::Chance;
 use super::metrics::Metrics;
 use super::refusal::Refusal;
 use super::turns::Turns;
-use super::{Device, OFFERS_MAX, ServeError};
+use super::{Device, Learner, OFFERS_MAX, ServeError};
 use crate::clock::Clock;
 use crate::config::Serve;
+use crate::wire::Listed;
 use axum::BoxError;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
@@ -68,6 +69,54 @@ impl Shared {
     /// How long a request for text may take.
     pub(super) fn patience(&self) -> Duration {
         Duration::try_from_secs_f64(self.config.seconds_max).unwrap_or(Duration::MAX)
+    }
+
+    /// Refuses what only a learner can do where there is none.
+    pub(super) fn learns(&self) -> Result<(), Refusal> {
+        self.device.learner().map(|_| ()).ok_or_else(Refusal::no_learner)
+    }
+
+    /// Work at the learner's disk, away from the threads that carry connections.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Learner) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let turn = self.offers.clone().acquire_owned().await;
+        let device = self.device.clone();
+        let work = move || {
+            let done = device.learner().map(work);
+            drop(turn);
+            done.ok_or_else(Refusal::no_learner)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::lost())?
+    }
+
+    /// Every model, and every other name of one.
+    pub(super) fn models(&self) -> Vec<Listed> {
+        let mut all = self.device.models();
+        let named = |(name, id): (&String, &String)| {
+            let one = all.iter().find(|one| one.id == *id)?;
+            let about = format!("another name of {id}");
+            Some(Listed { id: name.clone(), about, stands_for: Some(id.clone()), ..one.clone() })
+        };
+        let aliases: Vec<Listed> = self.config.aliases.iter().filter_map(named).collect();
+        all.extend(aliases);
+        all
+    }
+
+    /// The model of a name, or the one that answers where none is named.
+    ///
+    /// # Errors
+    /// A [`Refusal`] that lists those which are there.
+    pub(super) fn model(&self, name: Option<&str>) -> Result<Listed, Refusal> {
+        let all = self.models();
+        let found = match name {
+            Some(name) => all.iter().find(|one| one.id == name),
+            None => all.first(),
+        };
+        let known = || all.iter().map(|one| one.id.as_str()).collect::<Vec<_>>();
+        let found = found.ok_or_else(|| Refusal::model(name.unwrap_or_default(), &known()))?;
+        Ok(found.clone())
     }
 
     /// From now on texts end at their next token.

@@ -23,6 +23,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tower::ServiceExt;
 
+mod adapters;
 mod clients;
 mod fleet;
 mod halves;

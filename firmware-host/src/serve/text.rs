@@ -30,13 +30,13 @@ type Frame = Result<String, Infallible>;
 type First = oneshot::Sender<Result<Option<Value>, Refusal>>;
 
 /// A turn at the model, counted for as long as it lasts.
-struct Active {
+pub(super) struct Active {
     shared: Arc<Shared>,
     _turn: OwnedSemaphorePermit,
 }
 
 impl Active {
-    fn begin(shared: &Arc<Shared>, turn: OwnedSemaphorePermit) -> Self {
+    pub(super) fn begin(shared: &Arc<Shared>, turn: OwnedSemaphorePermit) -> Self {
         shared.device.board().update(|status| status.serving.active += 1);
         Self { shared: shared.clone(), _turn: turn }
     }
@@ -53,16 +53,12 @@ impl Drop for Active {
 /// Answers a request for text.
 pub(super) async fn answer(shared: &Arc<Shared>, ask: Ask) -> Result<Response, Refusal> {
     let until = shared.clock.elapsed().saturating_add(shared.patience());
-    let turn = match shared.turns.take(shared.patience()).await {
-        Ok(turn) => turn,
-        Err(refusal) => {
-            shared.device.board().update(|status| status.serving.refused += 1);
-            return Err(refusal);
-        }
-    };
+    let listed = shared.model(ask.model.as_deref())?;
+    let id = listed.stands_for.unwrap_or(listed.id);
+    let turn = turn(shared).await?;
     let (first, begun) = oneshot::channel();
     let (frames, written) = mpsc::unbounded_channel();
-    let writer = Writer { shared: shared.clone(), ask, until, frames };
+    let writer = Writer { shared: shared.clone(), ask, id, until, frames };
     tokio::task::spawn_blocking(move || writer.run(turn, first));
     let whole = begun.await.map_err(|_| Refusal::lost())??;
     shared.device.board().update(|status| status.serving.requests += 1);
@@ -74,10 +70,18 @@ pub(super) async fn answer(shared: &Arc<Shared>, ask: Ask) -> Result<Response, R
     Ok((headers, Body::from_stream(UnboundedReceiverStream::new(written))).into_response())
 }
 
+/// A turn at the models; that there was none is counted.
+pub(super) async fn turn(shared: &Arc<Shared>) -> Result<OwnedSemaphorePermit, Refusal> {
+    let turn = shared.turns.take(shared.patience()).await;
+    turn.inspect_err(|_| shared.device.board().update(|status| status.serving.refused += 1))
+}
+
 /// One request on its thread.
 struct Writer {
     shared: Arc<Shared>,
     ask: Ask,
+    /// The model that was asked for, by its own name.
+    id: String,
     until: Duration,
     frames: mpsc::UnboundedSender<Frame>,
 }
@@ -86,7 +90,14 @@ impl Writer {
     /// The turn ends before the answer does: who has it can have another one at once.
     fn run(&self, turn: OwnedSemaphorePermit, first: First) {
         let active = Active::begin(&self.shared, turn);
-        let model = self.shared.device.model(self.ask.which);
+        let model = match self.shared.device.model(&self.id) {
+            Ok(model) => model,
+            Err(error) => {
+                drop(active);
+                let _ = first.send(Err(error.into()));
+                return;
+            }
+        };
         // Whoever asked may be gone, so nobody minds what cannot be sent.
         match self.ask.sending {
             Sending::Whole => {
@@ -111,7 +122,7 @@ impl Writer {
             kind: self.ask.kind,
             id: format!("{prefix}-{}", self.shared.chance.name()),
             created: self.shared.clock.now().as_second(),
-            which: self.ask.which,
+            model: self.id.clone(),
             generation: model.generation(),
             counts,
         }

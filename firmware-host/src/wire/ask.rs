@@ -3,7 +3,7 @@
 use super::fields::{Fields, counted, field, unsupported};
 use super::{
     Ask, COMPLETION_TOKENS, Kind, LIKELIEST_MAX, Prompt, STOP_BYTES_MAX, STOPS_MAX, Sending,
-    TEXTS_MAX, Which, WireError, how, turns,
+    TEXTS_MAX, WireError, how, models::named, turns,
 };
 use serde_json::Value;
 
@@ -69,15 +69,10 @@ fn ask(
     tokens_max: Option<usize>,
     echo: bool,
 ) -> Result<Ask, WireError> {
-    let which = match fields.get("model") {
-        None => Which::InUse,
-        Some(Value::String(id)) => Which::named(id)?,
-        Some(value) => return Err(field("model", "`sapwood` or `base`", value)),
-    };
     let each = each(fields, prompts.len())?;
     Ok(Ask {
         kind,
-        which,
+        model: model(fields)?,
         prompts,
         each,
         tokens_max,
@@ -90,6 +85,10 @@ fn ask(
         },
         sending: sending(fields)?,
     })
+}
+
+fn model(fields: &Fields) -> Result<Option<String>, WireError> {
+    fields.get("model").map(|value| named("model", value)).transpose()
 }
 
 /// Texts after each prompt.

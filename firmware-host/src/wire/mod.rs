@@ -12,20 +12,29 @@ mod fields;
 mod form;
 mod how;
 mod turns;
+mod models;
+mod orders;
 mod ask;
 mod reply;
 #[cfg(test)]
 mod tests;
 
+pub use crate::config::{BASE, IN_USE, MODEL_BYTES_MAX, generation_of, kept};
 pub use ask::{chat, completion};
+pub use models::{Listed, model, models};
+pub use orders::{Compare, compare, compared, rollback};
 pub use reply::{
-    Answer, DONE, Finish, Likely, Meta, Scored, Usage, end, event, model, models, opening, piece,
-    refusal, totals, whole,
+    Answer, DONE, Finish, Likely, Meta, Scored, Usage, end, event, opening, piece, refusal, totals,
+    whole,
 };
 
 use sapwood::constrain::{Schema, SchemaError};
 use sapwood::intake::Message;
 
+/// Texts of one comparison.
+pub const COMPARED_MAX: usize = 64;
+/// Bytes of them, all together.
+pub const COMPARED_BYTES_MAX: usize = 256 << 10;
 /// Prompts of one request.
 pub const PROMPTS_MAX: usize = 64;
 /// Texts of one request, of all its prompts.
@@ -82,12 +91,6 @@ pub enum WireError {
         /// What is wrong with it.
         source: SchemaError,
     },
-    /// A model that is not here.
-    #[error("the model {got} does not exist: expected `sapwood` (in use) or `base` (not adapted)")]
-    Model {
-        /// What was asked for, shortened.
-        got: String,
-    },
 }
 
 impl WireError {
@@ -97,39 +100,7 @@ impl WireError {
             Self::Utf8 { .. } | Self::Json { .. } => None,
             Self::Field { param, .. } | Self::Unsupported { param, .. } => Some(param),
             Self::Schema { param, .. } => Some(param),
-            Self::Model { .. } => Some("model"),
         }
-    }
-}
-
-/// Which model is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which {
-    /// The base with the adapter of the generation in use.
-    InUse,
-    /// The base alone, to compare with.
-    Base,
-}
-
-impl Which {
-    /// Both, in the order in which they are listed.
-    pub const ALL: [Self; 2] = [Self::InUse, Self::Base];
-
-    /// Its name on the wire.
-    pub fn id(self) -> &'static str {
-        match self {
-            Self::InUse => "sapwood",
-            Self::Base => "base",
-        }
-    }
-
-    /// The model of that name.
-    ///
-    /// # Errors
-    /// [`WireError::Model`] for any other.
-    pub fn named(id: &str) -> Result<Self, WireError> {
-        let found = Self::ALL.into_iter().find(|which| which.id() == id);
-        found.ok_or_else(|| WireError::Model { got: short(id) })
     }
 }
 
@@ -197,8 +168,8 @@ pub struct How {
 pub struct Ask {
     /// Where it came in.
     pub kind: Kind,
-    /// The model.
-    pub which: Which,
+    /// The name of the model; the one in use when none.
+    pub model: Option<String>,
     /// What to go on from; one text each, at most [`PROMPTS_MAX`].
     pub prompts: Vec<Prompt>,
     /// Texts after each prompt, at least one; at most [`TEXTS_MAX`] in all.

@@ -1,6 +1,7 @@
 //! Bodies of answers: whole, in server-sent events, and refusals in OpenAI's shape.
 
-use super::{Kind, Which};
+use super::Kind;
+use crate::config::{BASE, IN_USE};
 use serde_json::{Value, json};
 
 /// What ends a stream of events.
@@ -33,8 +34,8 @@ pub struct Meta {
     pub id: String,
     /// Seconds since 1970.
     pub created: i64,
-    /// The model that answers.
-    pub which: Which,
+    /// The model that answers, by its own name.
+    pub model: String,
     /// The generation whose adapter is used; none for the bare base.
     pub generation: Option<u64>,
     /// Whether every event says `usage`, as it must when the last one counts.
@@ -139,7 +140,12 @@ impl Usage {
 impl Meta {
     /// Names the weights that answer: a client sees by it that another generation is in use.
     fn fingerprint(&self) -> String {
-        self.generation.map_or_else(|| "base".to_owned(), |number| format!("generation-{number}"))
+        match self.generation {
+            Some(number) => format!("generation-{number}"),
+            // What is in use on a device that has learned nothing.
+            None if self.model == IN_USE => BASE.to_owned(),
+            None => self.model.clone(),
+        }
     }
 
     fn body(&self, object: &str, choices: &[Value]) -> Value {
@@ -147,7 +153,7 @@ impl Meta {
             "id": self.id,
             "object": object,
             "created": self.created,
-            "model": self.which.id(),
+            "model": self.model,
             "system_fingerprint": self.fingerprint(),
             "choices": choices,
         })
@@ -237,17 +243,6 @@ pub fn event(body: &Value) -> String {
     format!("data: {body}\n\n")
 }
 
-/// One model of `/v1/models`.
-pub fn model(which: Which, created: i64) -> Value {
-    json!({ "id": which.id(), "object": "model", "created": created, "owned_by": "device" })
-}
-
-/// `/v1/models`.
-pub fn models(created: i64) -> Value {
-    let all: Vec<Value> = Which::ALL.into_iter().map(|which| model(which, created)).collect();
-    json!({ "object": "list", "data": all })
-}
-
 /// A refusal or a failure.
 pub fn refusal(kind: &str, message: &str, param: Option<&str>, code: Option<&str>) -> Value {
     json!({ "error": { "message": message, "type": kind, "param": param, "code": code } })
@@ -258,8 +253,8 @@ mod tests {
     use super::*;
 
     fn meta(kind: Kind, counts: bool) -> Meta {
-        let (id, which) = ("x-1".to_owned(), Which::InUse);
-        Meta { kind, id, created: 7, which, generation: Some(3), counts }
+        let (id, model) = ("x-1".to_owned(), "sapwood".to_owned());
+        Meta { kind, id, created: 7, model, generation: Some(3), counts }
     }
 
     #[test]
@@ -275,6 +270,11 @@ mod tests {
             (&json!("sapwood"), &json!(3))
         );
         assert_eq!(body["system_fingerprint"], "generation-3");
+        for (model, weights) in [("sapwood", "base"), ("base", "base"), ("mine", "mine")] {
+            let model = model.to_owned();
+            let meta = Meta { model, generation: None, ..meta(Kind::Completion, false) };
+            assert_eq!(whole(&meta, &answers, usage)["system_fingerprint"], weights);
+        }
         let talk = whole(&meta(Kind::Chat, false), &answers, usage);
         assert_eq!(talk["choices"][0]["message"]["content"], "a");
     }

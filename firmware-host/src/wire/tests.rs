@@ -39,7 +39,10 @@ fn what_is_left_out_or_null_has_the_values_of_openai() {
     assert_eq!(ask.prompts, [Prompt::Text("a".into())]);
     assert_eq!((ask.each, ask.tokens_max), (1, Some(16)));
     assert_eq!(ask.how, PLAIN);
-    assert_eq!((ask.which, ask.sending, ask.echo), (Which::InUse, Sending::Whole, false));
+    assert_eq!(
+        (ask.model.as_deref(), ask.sending, ask.echo),
+        (Some("sapwood"), Sending::Whole, false)
+    );
     let talk = asked(&json!({"messages": [{"role": "user", "content": "a"}]})).unwrap();
     assert_eq!((talk.kind, talk.tokens_max), (Kind::Chat, None));
 }
@@ -149,13 +152,6 @@ fn a_stream_may_count_its_tokens() {
     let with = sending(json!({"include_usage": true})).unwrap();
     assert_eq!(with, Sending::Events { usage: true });
     assert!(sending(json!({"rate": 3})).is_err());
-}
-
-#[test]
-fn an_unknown_model_is_named() {
-    let (param, message) = refused(&json!({"prompt": "a", "model": "gpt-5"}));
-    assert_eq!(param, "model");
-    assert!(message.contains("gpt-5") && message.contains("sapwood"), "{message}");
 }
 
 #[test]

@@ -5,8 +5,9 @@
 
 use crate::Seed;
 use firmware_host::wire::{
-    Answer, Ask, Finish, Kind, Meta, PROMPTS_MAX, PUSHES_MAX, Prompt, STOP_BYTES_MAX, STOPS_MAX,
-    Sending, TEXTS_MAX, Usage, WireError, chat, completion, event, lines, piece, refusal, whole,
+    Answer, Ask, COMPARED_BYTES_MAX, COMPARED_MAX, Finish, Kind, MODEL_BYTES_MAX, Meta,
+    PROMPTS_MAX, PUSHES_MAX, Prompt, STOP_BYTES_MAX, STOPS_MAX, Sending, TEXTS_MAX, Usage,
+    WireError, chat, compare, completion, event, lines, piece, refusal, rollback, whole,
 };
 use sapwood::intake::Message;
 use serde_json::{Value, json};
@@ -27,7 +28,31 @@ pub fn check(bytes: &[u8]) {
             Err(error) => refused(&error),
         }
     }
+    ordered(bytes);
     answered(&String::from_utf8_lossy(bytes));
+}
+
+/// The same bytes as orders about adapters.
+fn ordered(bytes: &[u8]) {
+    match compare(bytes) {
+        Ok(asked) => {
+            let named = |name: &String| (1..=MODEL_BYTES_MAX).contains(&name.len());
+            assert!(asked.models.iter().all(named));
+            let texts = asked.texts.unwrap_or_else(|| vec!["a".to_owned()]);
+            assert!((1..=COMPARED_MAX).contains(&texts.len()));
+            assert!(texts.iter().all(|text| !text.is_empty()));
+            assert!(texts.iter().map(String::len).sum::<usize>() <= COMPARED_BYTES_MAX);
+        }
+        Err(error) => refused(&error),
+    }
+    match rollback(bytes) {
+        Ok(Some(to)) => {
+            let again = json!({ "to": to }).to_string();
+            assert_eq!(rollback(again.as_bytes()), Ok(Some(to)));
+        }
+        Ok(None) => {}
+        Err(error) => refused(&error),
+    }
 }
 
 fn in_range(ask: &Ask, kind: Kind) {
@@ -41,6 +66,7 @@ fn in_range(ask: &Ask, kind: Kind) {
     assert!((1..=TEXTS_MAX).contains(&(ask.each * ask.prompts.len())));
     assert!((1..=PROMPTS_MAX).contains(&ask.prompts.len()) && ask.stops.len() <= STOPS_MAX);
     assert!(ask.stops.iter().all(|stop| (1..=STOP_BYTES_MAX).contains(&stop.len())));
+    assert!(ask.model.as_ref().is_none_or(|name| (1..=MODEL_BYTES_MAX).contains(&name.len())));
     let one = |prompt: &Prompt| match prompt {
         Prompt::Text(text) => kind == Kind::Completion && !text.is_empty(),
         Prompt::Ids(ids) => kind == Kind::Completion && !ids.is_empty(),
@@ -59,7 +85,7 @@ fn written(ask: &Ask) -> Value {
         Prompt::Messages(turns) => turns.iter().map(turn).collect(),
     };
     let mut body = json!({
-        "model": ask.which.id(),
+        "model": ask.model,
         "max_tokens": ask.tokens_max,
         "n": ask.each,
         "temperature": ask.how.temperature,
@@ -107,8 +133,8 @@ fn refused(error: &WireError) {
 /// Any text goes out and is the same at the other end.
 fn answered(text: &str) {
     for kind in [Kind::Completion, Kind::Chat] {
-        let (id, which, generation) = ("x".to_owned(), firmware_host::wire::Which::InUse, Some(1));
-        let meta = Meta { kind, id, created: 1, which, generation, counts: true };
+        let (id, model, generation) = ("x".to_owned(), "sapwood".to_owned(), Some(1));
+        let meta = Meta { kind, id, created: 1, model, generation, counts: true };
         let answers = [Answer { text: text.to_owned(), scored: None, finish: Finish::Stop }];
         for body in [piece(&meta, 0, text, None), whole(&meta, &answers, Usage::default())] {
             let event = event(&body);
@@ -138,6 +164,8 @@ pub fn seeds() -> Vec<Seed> {
         ("completion", completion.into()),
         ("chat", chat.into()),
         ("refused", refused.into()),
+        ("compare", br#"{"models":["sapwood@1","base"],"texts":["a","\u00e9"]}"#.to_vec()),
+        ("rollback", b"{\"to\":3}".to_vec()),
         ("lines", b"{\"text\":\"a\"}\n{\"text\":\"b\"}\n".to_vec()),
     ]
 }
