@@ -7,6 +7,7 @@ use super::flags::{Adapting, Flags, Streaming};
 use super::names::{FolderKind, Layout, NumberName, Precision, SplitName, head_weights, methods};
 use clap::{Args, Parser, Subcommand};
 use sapwood::settings::{Device, HeadWeights, Method};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// A language model that keeps learning on the device it runs on, without forgetting.
@@ -31,6 +32,9 @@ pub(crate) enum Action {
     Eval(Eval),
     /// Write text after a prompt.
     Generate(Generate),
+    /// Serve a model and adapters over HTTP, for OpenAI's clients: `firmware-host serve`.
+    #[command(disable_help_flag = true)]
+    Serve(Serve),
     /// Learn several domains one after the other by several methods and compare what is forgotten.
     Stream(Box<Stream>),
     /// Study what lies between the adapters of a stream, and how alike they see the same text.
@@ -167,6 +171,14 @@ pub(crate) struct Generate {
     /// Seed of the draws.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+}
+
+/// `sapwood serve`
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// What `firmware-host serve` takes: --model, --adapter-path, --state, --host, --port (`--help` tells).
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+    pub rest: Vec<OsString>,
 }
 
 /// `sapwood stream`

@@ -24,6 +24,7 @@ mod picture;
 mod plot;
 mod quickstart;
 mod report;
+mod serve;
 mod state;
 mod stream;
 mod study;
@@ -45,6 +46,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Action::Adapt(args) => adapt::run(&args, &mut console),
         Action::Eval(args) => eval::run(&args, &console),
         Action::Generate(args) => generate::run(&args, &console),
+        Action::Serve(args) => serve::run(&args, command.json),
         Action::Stream(args) => stream::run(&args, &console),
         Action::Study(study) => study::run(&study, &console),
         Action::Export(args) => export::run(&args, &console),

@@ -13,6 +13,7 @@ mod install;
 mod journey;
 mod model;
 mod preview;
+mod serve;
 mod state;
 mod stream;
 mod study;

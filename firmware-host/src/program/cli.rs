@@ -113,6 +113,9 @@ pub(crate) enum Action {
     /// Take samples in, learn when the device can afford it, serve the result.
     #[cfg(feature = "engine")]
     Run,
+    /// Serve a model folder and adapters as they are; nothing is learned.
+    #[cfg(feature = "engine")]
+    Serve(Serve),
     /// What the program that runs is doing, or what the state folder holds.
     Status,
     /// Learning jobs.
@@ -138,6 +141,23 @@ pub(crate) enum Action {
     Install(Install),
     /// Have it stopped, and remove the service file.
     Uninstall(Uninstall),
+}
+
+/// What is served as it is.
+#[cfg(feature = "engine")]
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// An adapter: a folder of PEFT or mlx-lm, or a state folder for its slow adapter; may be given several
+    /// times. Each is a model of its name, else of its folder's, and `base` is the bare base. Where a request
+    /// names no model the first one answers: that of --state, which is called `sapwood`, or the first here.
+    #[arg(long = "adapter-path", alias = "adapter", value_name = "[NAME=]PATH")]
+    pub(crate) adapters: Vec<String>,
+    /// Address to listen on, in place of --listen's.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) host: Option<String>,
+    /// Port to listen on, in place of --listen's.
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
 }
 
 /// Learning jobs.
@@ -310,6 +330,12 @@ impl Choices {
         config.check()?;
         relations::check_paths(&config, self.config.as_deref())?;
         Ok(config)
+    }
+
+    /// Whether an address was said by a flag.
+    #[cfg(feature = "engine")]
+    pub(crate) fn has_listen(&self) -> bool {
+        self.listen.is_some()
     }
 
     /// The same, with all that a program needs to start: what `run` starts with and `install` writes.

@@ -13,6 +13,8 @@ mod status;
 mod stop;
 #[cfg(feature = "engine")]
 mod run;
+#[cfg(feature = "engine")]
+mod serve;
 mod commands;
 mod aside;
 mod recover;
@@ -33,6 +35,11 @@ pub(crate) fn act(command: &Command) -> anyhow::Result<()> {
         Action::Run => {
             start_log(command)?;
             run::run(&command.choices.to_start()?)
+        }
+        #[cfg(feature = "engine")]
+        Action::Serve(args) => {
+            start_log(command)?;
+            serve::run(&command.choices, args, json)
         }
         Action::Status => status::run(&config()?, json),
         Action::Job(Job::Now) => {

@@ -43,7 +43,7 @@ impl Stop {
     }
 
     /// Tells everybody.
-    fn set(&self) {
+    pub(crate) fn set(&self) {
         self.0.send_replace(true);
     }
 

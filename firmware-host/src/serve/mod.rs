@@ -27,10 +27,15 @@ mod model;
 mod scoring;
 #[cfg(feature = "engine")]
 mod host;
+#[cfg(feature = "engine")]
+mod fixed;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod tests;
+
+#[cfg(feature = "engine")]
+pub use fixed::{Fixed, FixedError, Named};
 
 use crate::clock::Clock;
 use crate::config::Serve;
