@@ -78,14 +78,14 @@ pub struct Generator<'a> {
     decoder: Decoder<'a>,
 }
 
-/// The engines of a base that only writes, for [`Generator::new`]: all layers are the head's.
+/// The engines of a base that only writes, for [`Generator::new`]: all layers are the head's, kept as is said.
 ///
 /// # Errors
 /// [`GenerateError::Head`] or [`GenerateError::Trunk`] when the base cannot be loaded.
-pub fn load(base: &Base, place: &Backend) -> Result<(Trunk, Head), GenerateError> {
+pub fn load(base: &Base, place: &Backend, keep: Keep) -> Result<(Trunk, Head), GenerateError> {
     let trunk = Trunk::load(base, 0, 1)?;
     // No block goes through this head: a text has its own positions.
-    let head = Head::load_over(&trunk, base, place, 1, Keep::default())?;
+    let head = Head::load_over(&trunk, base, place, 1, keep)?;
     Ok((trunk, head))
 }
 

@@ -264,7 +264,7 @@ fn a_text_is_the_same_on_any_number_of_threads() -> Result<(), Surprise> {
 #[test]
 fn a_text_tells_why_it_ended() -> Result<(), Surprise> {
     let (_place, base) = exported("families/smollm2")?;
-    let engines = generate::load(&base, &Backend::cpu())?;
+    let engines = generate::load(&base, &Backend::cpu(), Keep::default())?;
     let generator = Generator::new(&engines.0, None, &engines.1);
     let context = generator.context();
     assert_eq!(context, base.config().context);
@@ -291,7 +291,7 @@ fn a_text_tells_why_it_ended() -> Result<(), Surprise> {
 #[test]
 fn what_no_text_can_be_made_of_is_refused() -> Result<(), Surprise> {
     let (_place, base) = exported("families/mistral")?;
-    let (trunk, head) = generate::load(&base, &Backend::cpu())?;
+    let (trunk, head) = generate::load(&base, &Backend::cpu(), Keep::default())?;
     let generator = Generator::new(&trunk, None, &head);
     let refusal = |prompt: &[u32], adapter: Option<&Adapter>| {
         let text = generator.start(prompt, 5, adapter, GREEDY);

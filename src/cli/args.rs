@@ -171,6 +171,16 @@ pub(crate) struct Generate {
     /// Seed of the draws.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// A JSON schema that the text fits: a file, or the schema itself. The command fails when --max-tokens
+    /// cuts the text.
+    #[arg(long, value_name = "FILE|JSON")]
+    pub json_schema: Option<String>,
+    /// The text is a JSON object, any; otherwise as --json-schema.
+    #[arg(long, conflicts_with = "json_schema")]
+    pub json_object: bool,
+    /// How the frozen linear weights are kept on the CPU, as `sapwood adapt` has it.
+    #[arg(long, value_parser = head_weights(), default_value = "auto")]
+    pub head_weights: HeadWeights,
 }
 
 /// `sapwood serve`

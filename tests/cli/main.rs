@@ -8,6 +8,7 @@ mod data;
 mod fixture;
 mod flags;
 mod fuse;
+mod generate;
 mod gguf;
 mod install;
 mod journey;
