@@ -67,6 +67,95 @@ impl Tokens {
     }
 }
 
+/// Text in any tokens that spell it.
+fn spelled(tokens: &Tokens, text: &str, chance: &mut Chance) -> Vec<u32> {
+    let (mut ids, mut rest) = (Vec::new(), text.as_bytes());
+    while !rest.is_empty() {
+        let begins =
+            |id: &u32| !tokens.bytes(*id).is_empty() && rest.starts_with(tokens.bytes(*id));
+        let all: Vec<u32> = (0..tokens.spellings.len() as u32).filter(begins).collect();
+        let id = all[chance.below(all.len())];
+        ids.push(id);
+        rest = &rest[tokens.bytes(id).len()..];
+    }
+    ids
+}
+
+/// Goal: a text is free until it says that a call begins, and what follows fits. Oracle: the crate
+/// jsonschema. Seed 7.
+#[test]
+fn a_text_is_held_from_where_it_says_that_a_call_begins() {
+    let tokens = Tokens::load();
+    let schema = json!({
+        "type": "object", "required": ["name", "arguments"], "additionalProperties": false,
+        "properties": {"name": {"const": "f"}, "arguments": {"type": "object", "required": ["a"],
+            "additionalProperties": false, "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 9}}}},
+    });
+    let judge = jsonschema::validator_for(&schema).unwrap();
+    let read = Schema::read(&schema).unwrap();
+    let mut chance = Chance(ChaCha8Rng::seed_from_u64(7));
+    let texts = [
+        ("<call>", "The hall < is <call cold.\n<call>"),
+        ("<call>", "<call>\n {\"na"),
+        ("", " \n{ \"name\""),
+        ("", "{\"name\": \"f\""),
+    ];
+    let mut ended = 0;
+    for (marker, said) in texts.repeat(10) {
+        let mut constraint = tokens.constrainer.schema(&read).unwrap().after(marker);
+        let mut text = Vec::new();
+        for id in spelled(&tokens, said, &mut chance) {
+            let mut logits = vec![0.0; tokens.spellings.len()];
+            constraint.mask(&mut logits).unwrap();
+            assert_eq!(logits[id as usize], 0.0, "{:?} after {:?}", tokens.bytes(id), text);
+            constraint.take(id).unwrap();
+            text.extend_from_slice(tokens.bytes(id));
+            assert!(!constraint.is_over());
+        }
+        for _ in 0..60 {
+            let mut logits = vec![0.0; tokens.spellings.len()];
+            constraint.mask(&mut logits).unwrap();
+            let ids = (0..).zip(&logits).filter(|one| *one.1 == 0.0).map(|one| one.0);
+            let allowed: Vec<u32> = ids.collect();
+            let id = allowed[chance.below(allowed.len())];
+            assert!(!tokens.ends.contains(&id), "a call does not end before it is whole");
+            constraint.take(id).unwrap();
+            text.extend_from_slice(tokens.bytes(id));
+            if constraint.is_over() {
+                let text = String::from_utf8(text.clone()).unwrap();
+                let call: Value = serde_json::from_str(&text[text.find('{').unwrap()..]).unwrap();
+                assert!(judge.is_valid(&call), "{text}");
+                ended += 1;
+                break;
+            }
+        }
+    }
+    assert!(ended > 30, "{ended} of 40 calls ended");
+}
+
+#[test]
+fn a_token_that_begins_a_call_in_a_way_that_does_not_fit_is_none() {
+    let tokens = Tokens::load();
+    let read = Schema::read(&json!({"type": "object", "additionalProperties": false})).unwrap();
+    let mut chance = Chance(ChaCha8Rng::seed_from_u64(1));
+    let mut constraint = tokens.constrainer.schema(&read).unwrap().after("e");
+    let mut logits = vec![0.0; tokens.spellings.len()];
+    constraint.mask(&mut logits).unwrap();
+    let begins = |id: &usize| tokens.bytes(*id as u32).contains(&b'e');
+    let ids = (0..logits.len()).filter(begins);
+    for id in ids {
+        let bytes = tokens.bytes(id as u32);
+        let rest = &bytes[bytes.iter().position(|byte| *byte == b'e').unwrap() + 1..];
+        let fits = rest.iter().all(u8::is_ascii_whitespace);
+        assert_eq!(logits[id] == 0.0, fits, "{:?}", String::from_utf8_lossy(bytes));
+    }
+    for id in spelled(&tokens, "th", &mut chance) {
+        assert_eq!(logits[id as usize], 0.0);
+        constraint.take(id).unwrap();
+    }
+    assert_eq!(logits[tokens.ends[0] as usize], 0.0, "a text that is free may end");
+}
+
 struct Chance(ChaCha8Rng);
 
 impl Chance {

@@ -1,6 +1,7 @@
 //! The tokens that may follow, by the library's parser over our own token bytes.
 
 use super::Schema;
+use super::waits::Waits;
 use crate::tokenise::Spelling;
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{
@@ -58,6 +59,7 @@ fn limits() -> ParserLimits {
 /// All that is known of a tokenizer; constraints of any number of texts are made of it.
 pub struct Constrainer {
     factory: ParserFactory,
+    tokens: TokEnv,
 }
 
 impl Constrainer {
@@ -81,7 +83,7 @@ impl Constrainer {
         let mut factory = made.map_err(|error| failed(&first_line(&error)))?;
         factory.quiet();
         *factory.limits_mut() = limits();
-        Ok(Self { factory })
+        Ok(Self { factory, tokens })
     }
 
     /// The constraint of a text that is to fit a schema.
@@ -104,7 +106,7 @@ impl Constrainer {
         let matcher = Matcher::new(Ok(parser));
         match matcher.get_error() {
             Some(problem) => Err(failed(problem)),
-            None => Ok(Constraint { matcher }),
+            None => Ok(Constraint { matcher, tokens: self.tokens.clone(), place: Place::Held }),
         }
     }
 }
@@ -129,22 +131,68 @@ fn first_line(error: &impl ToString) -> String {
 #[derive(Clone)]
 pub struct Constraint {
     matcher: Matcher,
+    tokens: TokEnv,
+    place: Place,
+}
+
+/// Whether a text is held.
+#[derive(Clone)]
+enum Place {
+    /// Not before it says so; with the tokens that may say it.
+    Free(Waits, Arc<[u32]>),
+    /// From the next token on, before which blanks may come where none have come.
+    Next {
+        is_blank: bool,
+    },
+    Held,
 }
 
 impl Constraint {
+    /// The same from where the text has said `marker`; without one, where the text is an object that begins
+    /// with a name. What is before that is free, and may be all of the text.
+    #[must_use]
+    pub fn after(self, marker: &str) -> Self {
+        let waits = Waits::new(marker);
+        let trie = self.tokens.tok_trie();
+        let ends = |id: &u32| trie.token(*id).contains(&waits.last());
+        let ends = (0..trie.vocab_size() as u32).filter(ends).collect();
+        Self { place: Place::Free(waits, ends), ..self }
+    }
+
     /// Leaves of `logits` `[V]` those of tokens with which the text still can become one that fits.
     ///
     /// # Errors
     /// [`ConstrainError::Text`].
     pub fn mask(&mut self, logits: &mut [f32]) -> Result<(), ConstrainError> {
+        let is_blank = match &self.place {
+            Place::Held => None,
+            Place::Next { is_blank } => Some(*is_blank),
+            Place::Free(waits, ends) => {
+                let trie = self.tokens.tok_trie();
+                // A token may say that a call begins, and how: in a way that does not fit it is none.
+                for &id in ends.iter().filter(|_| waits.may_begin()) {
+                    if let Some(held) = waits.held(trie.token(id))
+                        && let held = trie.greedy_tokenize(held.trim_ascii_start())
+                        && self.matcher.validate_tokens(&held).map_err(|error| failed(&error))?
+                            < held.len()
+                        && let Some(logit) = logits.get_mut(id as usize)
+                    {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
+                return Ok(());
+            }
+        };
         let allowed: SimpleVob =
             self.matcher.compute_mask_or_eos().map_err(|error| failed(&error))?;
         if allowed.is_zero() {
             return Err(ConstrainError::Text { problem: "no token of this model fits".to_owned() });
         }
+        let trie = self.tokens.tok_trie();
         for (id, logit) in logits.iter_mut().enumerate() {
             // Weights that lie beyond the vocabulary are none of a token.
-            if id >= allowed.len() || !allowed.get(id) {
+            let fits = id < allowed.len() && allowed.get(id);
+            if !fits && !(is_blank == Some(false) && are_blanks(trie.token(id as u32))) {
                 *logit = f32::NEG_INFINITY;
             }
         }
@@ -156,13 +204,37 @@ impl Constraint {
     /// # Errors
     /// [`ConstrainError::Text`].
     pub fn take(&mut self, id: u32) -> Result<(), ConstrainError> {
-        self.matcher.consume_token(id).map_err(|error| failed(&error))
+        let trie = self.tokens.tok_trie();
+        let bytes = trie.token(id);
+        match &mut self.place {
+            Place::Free(waits, _) => match waits.held(bytes) {
+                None => waits.take(bytes),
+                Some(held) => {
+                    let said = trie.greedy_tokenize(held.trim_ascii_start());
+                    self.place = match said.is_empty() {
+                        true => Place::Next { is_blank: !held.is_empty() },
+                        false => Place::Held,
+                    };
+                    self.matcher.consume_tokens(&said).map_err(|error| failed(&error))?;
+                }
+            },
+            Place::Next { is_blank } if are_blanks(bytes) => *is_blank = true,
+            Place::Next { .. } | Place::Held => {
+                self.place = Place::Held;
+                self.matcher.consume_token(id).map_err(|error| failed(&error))?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the text fits and nothing can follow.
     pub fn is_over(&self) -> bool {
-        self.matcher.is_stopped()
+        matches!(self.place, Place::Held) && self.matcher.is_stopped()
     }
+}
+
+fn are_blanks(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(u8::is_ascii_whitespace)
 }
 
 fn failed(error: &impl ToString) -> ConstrainError {
