@@ -9,7 +9,7 @@ use sapwood::base::Base;
 use sapwood::constrain::{Constrainer, Schema};
 use sapwood::generate::{self, End, Generator, Sampling};
 use sapwood::head::{Backend, Keep};
-use sapwood::intake::Message;
+use sapwood::intake::{Message, Talk};
 use sapwood::tokenise::Tokeniser;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Generate, console: &Console) -> anyhow::Result<()> {
             };
             let system = args.system.iter().map(|system| turn("system", system));
             let turns: Vec<Message> = system.chain([turn("user", &args.prompt)]).collect();
-            tokeniser.encode_chat(&turns)?
+            tokeniser.encode_chat(&Talk::from(&turns[..]), "")?
         }
         false => tokeniser.encode(&args.prompt)?,
     };

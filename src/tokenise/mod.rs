@@ -13,7 +13,7 @@ mod chat;
 mod spelling;
 mod stream;
 
-use crate::intake::{Example, Message, Talk};
+use crate::intake::{Example, Talk};
 use crate::settings::SEGMENT_BYTES_MAX;
 use chat::Chat;
 use serde_json::Value;
@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::{error, fs, io};
 
 pub use blocks::{Blocks, Piece, Report, Warning};
+pub use chat::{Dialect, Tools};
 pub use spelling::Spelling;
 pub use stream::TextStream;
 
@@ -226,13 +227,19 @@ impl Tokeniser {
         Ok(ids)
     }
 
-    /// A conversation as a prompt for the assistant's next turn.
+    /// A conversation as a prompt for the assistant's next turn, of which `opening` is given.
     ///
     /// # Errors
-    /// [`TokeniseError::NoTemplate`] without a chat template, [`TokeniseError::Template`] when it refuses.
-    pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, TokeniseError> {
+    /// [`TokeniseError::NoTemplate`] without a chat template, [`TokeniseError::Template`] when it refuses,
+    /// [`TokeniseError::Unread`] what it has no word for.
+    pub fn encode_chat(&self, talk: &Talk, opening: &str) -> Result<Vec<u32>, TokeniseError> {
         let chat = self.chat.as_ref().ok_or(TokeniseError::NoTemplate)?;
-        Ok(self.code(&chat.render(&Talk::from(messages), true)?)?.ids)
+        Ok(self.code(&(chat.render(talk, true)? + opening))?.ids)
+    }
+
+    /// What the chat template knows of tools; [`Tools::Unread`] without a template.
+    pub fn tools(&self) -> Tools {
+        self.chat.as_ref().map_or(Tools::Unread, Chat::tools)
     }
 
     /// Looks whether a conversation can be written as text to learn.

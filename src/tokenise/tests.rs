@@ -5,7 +5,7 @@
 use super::fixture::{VOCAB, byte_level, folder, llama};
 use super::*;
 use crate::block::Block;
-use crate::intake::Choice;
+use crate::intake::{Choice, Message};
 
 fn with(tokenizer: &Value, eos: &str) -> Tokeniser {
     let template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}\
@@ -181,7 +181,7 @@ fn only_the_turns_of_the_assistant_are_learned_under_a_mask() {
     // This tokenizer puts a blank before the text after a special token.
     let all = learned(&tokeniser, &whole.blocks[0]).replace(' ', "");
     assert_eq!(all, "[user]ab</s>[assistant]cd</s>[user]e</s>[assistant]fg</s>");
-    let prompt = tokeniser.encode_chat(&[turn("user", "ab")]).unwrap();
+    let prompt = tokeniser.encode_chat(&Talk::from(&[turn("user", "ab")][..]), "").unwrap();
     assert_eq!(tokeniser.decode(&prompt).unwrap(), "[user]ab [assistant]");
 }
 
@@ -267,7 +267,10 @@ fn a_template_in_a_file_of_its_own_wins_and_the_end_may_come_from_the_model() {
     fs::write(model.path().join("generation_config.json"), r#"{"eos_token_id": [256, 1]}"#)
         .unwrap();
     let tokeniser = Tokeniser::open(model.path(), VOCAB).unwrap();
-    assert_eq!(tokeniser.decode(&tokeniser.encode_chat(&[]).unwrap()).unwrap(), "new");
+    assert_eq!(
+        tokeniser.decode(&tokeniser.encode_chat(&Talk::default(), "").unwrap()).unwrap(),
+        "new"
+    );
     assert_eq!(tokeniser.eos(), Some(256));
 }
 
@@ -352,7 +355,7 @@ fn special_tokens_may_stand_in_a_map_of_their_own() {
     let opened = || Tokeniser::open(model.path(), VOCAB).unwrap();
     fs::write(&config, text.replace("\"eos_token\":\"\"", "\"eos_token\":null")).unwrap();
     let tokeniser = opened();
-    let said = |tokeniser: &Tokeniser| tokeniser.encode_chat(&[]).unwrap();
+    let said = |tokeniser: &Tokeniser| tokeniser.encode_chat(&Talk::default(), "").unwrap();
     assert_eq!(said(&tokeniser), tokeniser.encode("B<|end|>").unwrap());
     assert_eq!(tokeniser.eos(), tokeniser.encode("<|end|>").unwrap().first().copied());
     fs::write(&config, text.replace("\"eos_token\":\"\"", "\"eos_token\":\"a\"")).unwrap();

@@ -10,7 +10,7 @@ use sapwood::constrain::Constrainer;
 use sapwood::generate::Prompts;
 use sapwood::learner::Engines;
 use sapwood::state::{Global, Since};
-use sapwood::tokenise::{Spelling, TokeniseError, Tokeniser};
+use sapwood::tokenise::{Spelling, TokeniseError, Tokeniser, Tools};
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -60,13 +60,14 @@ pub struct Served {
     owners: AtomicU64,
     constrainer: OnceLock<Constrainer>,
     spellings: OnceLock<Vec<Spelling>>,
+    tools: OnceLock<Tools>,
 }
 
 impl Served {
     /// The base with what is in use.
     pub fn new(engines: Engines, tokeniser: Tokeniser, current: Current, bounds: Bounds) -> Self {
         let current = RwLock::new(Arc::new(Current { whose: 1, ..current }));
-        let (constrainer, spellings) = (OnceLock::new(), OnceLock::new());
+        let (constrainer, spellings, tools) = Default::default();
         Self {
             engines,
             tokeniser,
@@ -78,6 +79,7 @@ impl Served {
             owners: AtomicU64::new(2),
             constrainer,
             spellings,
+            tools,
         }
     }
 
@@ -104,6 +106,11 @@ impl Served {
         let config = self.engines.base.config();
         let made = Constrainer::new(self.spellings()?, config.vocab, &config.eos)?;
         Ok(self.constrainer.get_or_init(|| made))
+    }
+
+    /// What the chat template knows of tools; looked for when it is asked first.
+    pub fn tools(&self) -> &Tools {
+        self.tools.get_or_init(|| self.tokeniser.tools())
     }
 
     /// What is in use now; it stays whole for as long as the caller holds it.

@@ -15,7 +15,7 @@ use crate::wire::{self, BASE, Listed, MODEL_BYTES_MAX};
 use sapwood::adapter::peft::CONFIG_FILE;
 use sapwood::base::Base;
 use sapwood::gate::Tally;
-use sapwood::intake::Message;
+use sapwood::intake::{Talk, Turn};
 use sapwood::learner::{Engines, LearnError, Memory, Serving};
 use sapwood::ports::Storage;
 use sapwood::settings::Settings;
@@ -129,8 +129,8 @@ impl Fixed {
         }
         let engines = Engines::of(base, model, settings, (memory, None))?;
         let tokeniser = Tokeniser::open(model, engines.base.config().vocab)?;
-        let turn = Message { role: "user".to_owned(), content: "a".to_owned() };
-        let talks = tokeniser.encode_chat(&[turn]).is_ok();
+        let talk = Talk { turns: vec![Turn::plain("user", "a")], ..Talk::default() };
+        let talks = tokeniser.encode_chat(&talk, "").is_ok();
         let bounds = Bounds {
             prompt_cache_bytes: serve.prompt_cache_bytes,
             adapters: serve.adapters_max,

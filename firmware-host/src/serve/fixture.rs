@@ -1,13 +1,13 @@
 //! A device of memory for the tests: a parrot that says its prompt again, an inbox that counts.
 
-use super::{Device, Draw, Given, Learner, Model, ModelError, Token, Written};
+use super::{Device, Draw, Given, Learner, Manner, Model, ModelError, Token, Written};
 use crate::clock::Clock;
 use crate::paused::OrderError;
 use crate::status::Board;
-use crate::wire::{self, BASE, How, IN_USE, Likely, Listed, Prompt, Scored};
+use crate::wire::{self, BASE, Form, How, IN_USE, Likely, Listed, Prompt, Scored};
 use sapwood::gate::Tally;
 use sapwood::inbox::{Aside, InboxError, Receipt};
-use sapwood::intake;
+use sapwood::intake::{self, Turn};
 use sapwood::ports::StorageError;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -49,16 +49,24 @@ impl Model for Parrot {
         }
     }
 
-    fn read(&self, prompt: &Prompt) -> Result<Given, ModelError> {
+    fn read(&self, prompt: &Prompt, how: &How) -> Result<Given, ModelError> {
         let text = match prompt {
             Prompt::Text(text) if text.contains("unreadable") => {
                 return Err(ModelError::Prompt("no such letters".into()));
             }
             Prompt::Text(text) => text.clone(),
             Prompt::Ids(ids) => ids.iter().copied().filter_map(char::from_u32).collect(),
-            Prompt::Messages(turns) => turns.iter().map(|turn| turn.content.as_str()).collect(),
+            Prompt::Messages(talk) => talk.turns.iter().filter_map(Turn::content).collect(),
         };
-        Ok(Given { ids: text.chars().map(u32::from).collect(), text })
+        let manner = match &how.form {
+            Some(Form::Calls(calls)) => Some(Manner {
+                marker: "<call>".to_owned(),
+                arguments: "arguments",
+                is_forced: calls.is_forced,
+            }),
+            _ => None,
+        };
+        Ok(Given { ids: text.chars().map(u32::from).collect(), text, manner })
     }
 
     fn follow(

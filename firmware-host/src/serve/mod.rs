@@ -12,6 +12,7 @@ mod refusal;
 mod turns;
 mod peer;
 mod stops;
+mod calls;
 mod writing;
 mod metrics;
 mod shared;
@@ -45,6 +46,7 @@ use crate::supervise::Supervisor;
 use crate::sync::Fleet;
 use crate::wire::{How, Listed, Prompt, Scored};
 use axum::serve::ListenerExt;
+pub use calls::Manner;
 use door::Door;
 use sapwood::gate::Tally;
 use sapwood::inbox::{Aside, InboxError, Receipt};
@@ -153,11 +155,11 @@ pub trait Model: Send + Sync {
     /// # Errors
     /// [`ModelError::Wish`] names what cannot be, [`ModelError::Form`] says why a form is none.
     fn admits(&self, how: &How) -> Result<(), ModelError>;
-    /// Reads a prompt.
+    /// Reads a prompt, with what of the answer is given where it must be a call.
     ///
     /// # Errors
     /// [`ModelError::Prompt`] when it cannot be read.
-    fn read(&self, prompt: &Prompt) -> Result<Given, ModelError>;
+    fn read(&self, prompt: &Prompt, how: &How) -> Result<Given, ModelError>;
     /// Tells of every token of a text how likely it was after those before it, until `each` breaks off.
     ///
     /// # Errors
@@ -207,6 +209,8 @@ pub struct Given {
     pub ids: Vec<u32>,
     /// Its text.
     pub text: String,
+    /// How an answer calls a function; none where it may not.
+    pub manner: Option<Manner>,
 }
 
 /// How the tokens of one text are drawn.
@@ -237,8 +241,13 @@ pub enum ModelError {
         got: String,
     },
     /// A form that its texts cannot be held to.
-    #[error("response_format: {0}")]
-    Form(#[source] Box<dyn error::Error + Send + Sync>),
+    #[error("{param}: {source}")]
+    Form {
+        /// The field that asked for it.
+        param: &'static str,
+        /// Why.
+        source: Box<dyn error::Error + Send + Sync>,
+    },
     /// A model that is not there.
     #[error("the model `{id}` is not here any more")]
     Unknown {

@@ -1,11 +1,15 @@
 //! A model over the resident base: how its texts are read and written.
 //!
 //! - A text runs with the weights that learn, beside a job; it keeps the adapter that it began with.
+//! - `forms` says what a text is held to, `retold` how a talk with tools is told to who knows none.
+
+mod retold;
+mod forms;
 
 use super::{Draw, Given, Model, ModelError, Token, Written};
 use crate::device::{Current, Served};
-use crate::wire::{How, Likely, Prompt, Scored};
-use sapwood::constrain::{Constraint, Schema};
+use crate::wire::{Form, How, Likely, Prompt, Scored};
+use sapwood::constrain::Constraint;
 use sapwood::generate::{GenerateError, Sampling, Score, Shaping, scores};
 use sapwood::tokenise::{Spelling, TokeniseError};
 use std::ops::ControlFlow;
@@ -15,26 +19,13 @@ use std::sync::{Arc, OnceLock};
 pub(super) struct Snapshot {
     served: Arc<Served>,
     current: Arc<Current>,
-    /// The schema of the request, and what holds a text to it.
-    form: OnceLock<(Schema, Constraint)>,
+    /// What the texts of the request are held to, and what holds them.
+    form: OnceLock<(Form, Constraint)>,
 }
 
 impl Snapshot {
     pub(super) fn new(served: &Arc<Served>, current: Arc<Current>) -> Self {
         Self { served: served.clone(), current, form: OnceLock::new() }
-    }
-
-    /// What holds a text of a request to its schema; none where it has none.
-    fn constraint(&self, how: &How) -> Result<Option<Constraint>, ModelError> {
-        let Some(schema) = &how.form else { return Ok(None) };
-        if let Some((_, made)) = self.form.get().filter(|(known, _)| known == schema) {
-            return Ok(Some(made.clone()));
-        }
-        let constrainer = self.served.constrainer().map_err(ModelError::Form)?;
-        let made = constrainer.schema(schema).map_err(|error| ModelError::Form(Box::new(error)))?;
-        // All texts of a request have one schema; another is compiled anew.
-        let _ = self.form.set((schema.clone(), made.clone()));
-        Ok(Some(made))
     }
 
     fn likely(&self, score: Score) -> Result<Likely, ModelError> {
@@ -77,12 +68,13 @@ impl Model for Snapshot {
         }
     }
 
-    fn read(&self, prompt: &Prompt) -> Result<Given, ModelError> {
+    fn read(&self, prompt: &Prompt, how: &How) -> Result<Given, ModelError> {
         let tokeniser = &self.served.tokeniser;
         let text = |ids: &[u32]| tokeniser.decode(ids).map_err(unreadable);
         let given = match prompt {
             Prompt::Text(text) => {
-                Given { ids: tokeniser.encode(text).map_err(unreadable)?, text: text.clone() }
+                let ids = tokeniser.encode(text).map_err(unreadable)?;
+                Given { ids, text: text.clone(), manner: None }
             }
             Prompt::Ids(ids) => {
                 let vocab = self.served.engines.base.config().vocab;
@@ -90,12 +82,9 @@ impl Model for Snapshot {
                     let why = format!("expected token ids below {vocab}, got {id}");
                     return Err(ModelError::Prompt(why.into()));
                 }
-                Given { text: text(ids)?, ids: ids.clone() }
+                Given { text: text(ids)?, ids: ids.clone(), manner: None }
             }
-            Prompt::Messages(turns) => {
-                let ids = tokeniser.encode_chat(turns).map_err(unreadable)?;
-                Given { ids, text: String::new() }
-            }
+            Prompt::Messages(talk) => self.talk(talk, how)?,
         };
         if given.ids.is_empty() {
             return Err(ModelError::Prompt("it has no tokens, expected at least one".into()));

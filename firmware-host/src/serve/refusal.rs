@@ -196,15 +196,14 @@ impl From<ModelError> for Refusal {
         let (status, code) = match error {
             ModelError::Prompt(_) => (StatusCode::BAD_REQUEST, "invalid_prompt"),
             ModelError::Wish { .. } => (StatusCode::BAD_REQUEST, "invalid_value"),
-            ModelError::Form(_) => (StatusCode::BAD_REQUEST, "invalid_schema"),
+            ModelError::Form { .. } => (StatusCode::BAD_REQUEST, "invalid_schema"),
             ModelError::Unknown { .. } => (StatusCode::NOT_FOUND, "model_not_found"),
             ModelError::NoText => (StatusCode::CONFLICT, "no_text"),
             ModelError::Late => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             ModelError::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "model_failed"),
         };
         let param = match error {
-            ModelError::Wish { param, .. } => Some(param),
-            ModelError::Form(_) => Some("response_format"),
+            ModelError::Wish { param, .. } | ModelError::Form { param, .. } => Some(param),
             ModelError::Unknown { .. } => Some("model"),
             ModelError::NoText => Some("texts"),
             ModelError::Prompt(_) | ModelError::Late | ModelError::Failed(_) => None,

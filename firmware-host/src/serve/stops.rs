@@ -34,9 +34,10 @@ impl<'a> Stops<'a> {
         std::mem::replace(&mut self.held, rest)
     }
 
-    /// What was held back and is shown after all, because nothing follows.
-    pub(super) fn rest(self) -> String {
-        if self.found { String::new() } else { self.held }
+    /// What was held back and is shown after all, because no text follows.
+    pub(super) fn rest(&mut self) -> String {
+        let held = std::mem::take(&mut self.held);
+        if self.found { String::new() } else { held }
     }
 
     /// Where the longest end begins that one of the strings may go on from.

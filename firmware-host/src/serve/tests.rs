@@ -24,6 +24,7 @@ use std::time::Duration;
 use tower::ServiceExt;
 
 mod adapters;
+mod calls;
 mod clients;
 mod fleet;
 mod halves;

@@ -10,7 +10,7 @@ use super::refusal::Refusal;
 use super::shared::Shared;
 use super::writing::{self, Going, Note};
 use crate::status::Board;
-use crate::wire::{self, Answer, Ask, Kind, Meta, Scored, Sending};
+use crate::wire::{self, Answer, Ask, Call, Kind, Meta, Scored, Sending};
 use axum::Json;
 use axum::body::Body;
 use axum::http::header;
@@ -128,6 +128,12 @@ impl Writer {
         }
     }
 
+    /// A call, before any of its arguments.
+    fn call(&self, name: &str) -> Call {
+        let id = format!("call_{}", self.shared.chance.name());
+        Call { id, name: name.to_owned(), arguments: String::new() }
+    }
+
     fn seed(&self) -> u64 {
         self.ask.how.seed.unwrap_or_else(|| self.shared.chance.seed())
     }
@@ -147,14 +153,18 @@ impl Writer {
     fn whole(&self, model: &dyn Model) -> Result<Value, Refusal> {
         let starts = writing::read(model, &self.ask, self.shared.config.tokens_max)?;
         let mut answers = Vec::new();
-        let (mut text, mut scored) = (String::new(), Vec::new());
+        let (mut text, mut call, mut scored) = (String::new(), None::<Call>, Vec::new());
         let mut tell = |note: Note<'_>| match note {
             Note::Token(_, one) => scored.push(one.clone()),
             Note::Piece(_, piece) => text.push_str(piece),
+            Note::Call(_, name) => call = Some(self.call(name)),
+            Note::Arguments(_, piece) => {
+                call.iter_mut().for_each(|call| call.arguments.push_str(piece));
+            }
             Note::End(_, finish) => {
                 let (text, scored) = (take(&mut text), take(&mut scored));
                 let scored = self.ask.likeliest.map(|_| scored);
-                answers.push(Answer { text, scored, finish });
+                answers.push(Answer { text, call: call.take(), scored, finish });
             }
         };
         let going = &mut || self.going();
@@ -188,6 +198,13 @@ impl Writer {
             Note::Token(_, one) => waiting.push(one.clone()),
             Note::Piece(index, piece) => {
                 send(&wire::piece(&meta, index, piece, told(&mut waiting).as_deref()));
+            }
+            Note::Call(index, name) => {
+                let call = self.call(name);
+                send(&wire::call(&meta, index, &call, told(&mut waiting).as_deref()));
+            }
+            Note::Arguments(index, piece) => {
+                send(&wire::arguments(&meta, index, piece, told(&mut waiting).as_deref()));
             }
             Note::End(index, finish) => {
                 let rest = told(&mut waiting).filter(|rest| !rest.is_empty());

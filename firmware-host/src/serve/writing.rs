@@ -3,8 +3,10 @@
 //! - In: an [`Ask`] and a [`Model`]. Out: pieces of text as they come, and how many tokens they took.
 //! - A text ends where the model ends it, at a string of the request, at its number of tokens, or when
 //!   its time is up; the last two are told as `length`.
+//! - A call of a function ends a text, whole or cut; strings that end a text are not looked for in it.
 //! - Never here: channels, HTTP.
 
+use super::calls::{Part, Reader};
 use super::refusal::Refusal;
 use super::stops::Stops;
 use super::{Draw, Given, Model, Token, Written};
@@ -29,6 +31,10 @@ pub(super) enum Note<'a> {
     Token(usize, &'a Scored),
     /// Text `.0` goes on with `.1`.
     Piece(usize, &'a str),
+    /// Text `.0` calls the function `.1`.
+    Call(usize, &'a str),
+    /// The arguments of text `.0`'s call go on with `.1`.
+    Arguments(usize, &'a str),
     /// Text `.0` has ended.
     End(usize, Finish),
 }
@@ -49,7 +55,7 @@ pub(super) struct Start {
 pub(super) fn read(model: &dyn Model, ask: &Ask, tokens_max: usize) -> Result<Vec<Start>, Refusal> {
     let room = tokens_max.min(model.context());
     let one = |prompt| {
-        let given = model.read(prompt)?;
+        let given = model.read(prompt, &ask.how)?;
         let left = room.saturating_sub(given.ids.len());
         // Of more than there is room for, what there is room for is written; `length` says so.
         let tokens = ask.tokens_max.unwrap_or(left).min(left);
@@ -152,14 +158,15 @@ fn text(
     if start.tokens == 0 {
         return Ok((0, 0, Finish::Length));
     }
+    let mut reader = Reader::new(start.given.manner.as_ref());
     let mut each = |token: Token<'_>| {
         count += 1;
         if let Some(scored) = token.scored {
             telling.token(scored);
         }
-        telling.piece(&stops.push(token.text));
+        said(reader.push(token.text), &mut stops, telling);
         let going = going();
-        if stops.found() || going == Going::Gone {
+        if stops.found() || reader.is_over() || going == Going::Gone {
             return ControlFlow::Break(());
         }
         if count >= start.tokens || going == Going::Late {
@@ -169,13 +176,32 @@ fn text(
         ControlFlow::Continue(())
     };
     let Written { rest, cached } = model.write(&start.given.ids, start.tokens, draw, &mut each)?;
-    let shown = stops.push(&rest);
+    said(reader.push(&rest), &mut stops, telling);
+    let rest = reader.rest().map(Part::Text);
+    said(rest.into_iter().collect(), &mut stops, telling);
     if stops.found() {
         finish = Finish::Stop;
     }
-    telling.piece(&shown);
+    if reader.is_over() {
+        finish = Finish::Calls;
+    }
     telling.piece(&stops.rest());
     Ok((count, cached, finish))
+}
+
+/// Tells parts of a text; what a stop held back comes before a call, and nothing of it after a stop.
+fn said(parts: Vec<Part>, stops: &mut Stops<'_>, telling: &mut Telling<'_>) {
+    for part in parts {
+        match part {
+            Part::Text(text) => telling.piece(&stops.push(&text)),
+            _ if stops.found() => {}
+            Part::Name(name) => {
+                telling.piece(&stops.rest());
+                (telling.tell)(Note::Call(telling.index, &name));
+            }
+            Part::Arguments(piece) => (telling.tell)(Note::Arguments(telling.index, &piece)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -191,7 +217,7 @@ mod tests {
         let (model, mut text, mut ends) = (Parrot::default(), String::new(), Vec::new());
         let starts = read(&model, &ask, 64).unwrap();
         let mut tell = |note: Note<'_>| match note {
-            Note::Token(..) => {}
+            Note::Token(..) | Note::Call(..) | Note::Arguments(..) => {}
             Note::Piece(_, piece) => text.push_str(piece),
             Note::End(_, finish) => ends.push(finish),
         };

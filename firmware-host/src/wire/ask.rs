@@ -2,8 +2,8 @@
 
 use super::fields::{Fields, counted, field, unsupported};
 use super::{
-    Ask, COMPLETION_TOKENS, Kind, LIKELIEST_MAX, Prompt, STOP_BYTES_MAX, STOPS_MAX, Sending,
-    TEXTS_MAX, WireError, how, models::named, turns,
+    Ask, COMPLETION_TOKENS, Form, Kind, LIKELIEST_MAX, Prompt, STOP_BYTES_MAX, STOPS_MAX, Sending,
+    TEXTS_MAX, WireError, form, how, models::named, tools, turns,
 };
 use serde_json::Value;
 
@@ -41,11 +41,23 @@ pub fn completion(body: &[u8]) -> Result<Ask, WireError> {
 /// [`WireError`] names the field.
 pub fn chat(body: &[u8]) -> Result<Ask, WireError> {
     let fields = Fields::read(body)?;
-    only(&fields, &["messages", "max_tokens", "max_completion_tokens", "top_logprobs"])?;
+    let own = ["messages", "max_tokens", "max_completion_tokens", "top_logprobs"];
+    only(&fields, &[&own[..], &tools::FIELDS].concat())?;
     let newer = fields.count("max_completion_tokens", 1, TOKENS)?;
     let most = newer.or(fields.count("max_tokens", 1, TOKENS)?);
-    let prompt = Prompt::Messages(turns::messages(&fields)?);
-    ask(&fields, Kind::Chat, vec![prompt], most, false)
+    let mut talk = turns::messages(&fields)?;
+    let tools = tools::tools(&fields)?;
+    talk.tools = tools.shown;
+    let mut ask = ask(&fields, Kind::Chat, vec![Prompt::Messages(talk)], most, false)?;
+    match (tools.calls, &ask.how.form) {
+        (None, _) => {}
+        (Some(calls), None) => ask.how.form = Some(Form::Calls(calls)),
+        (Some(_), Some(_)) => {
+            let got = fields.get(form::FIELD).unwrap_or(&Value::Null);
+            return Err(field(form::FIELD, "text, where tools may be called", got));
+        }
+    }
+    Ok(ask)
 }
 
 const TOKENS: &str = "a number of tokens, at least 1";

@@ -5,7 +5,7 @@ use super::fields::{Fields, field, unsupported};
 use sapwood::constrain::Schema;
 use serde_json::{Map, Value};
 
-const FIELD: &str = "response_format";
+pub(super) const FIELD: &str = "response_format";
 
 /// What every text of a request fits; none for any text.
 pub(super) fn form(fields: &Fields) -> Result<Option<Schema>, WireError> {
@@ -35,11 +35,13 @@ pub(super) fn form(fields: &Fields) -> Result<Option<Schema>, WireError> {
     }
 }
 
-fn read(param: &'static str, schema: &Value) -> Result<Schema, WireError> {
+fn read(param: &str, schema: &Value) -> Result<Schema, WireError> {
+    let param = param.to_owned();
     Schema::read(schema).map_err(|source| WireError::Schema { param, source })
 }
 
-fn only(at: &str, parts: &Map<String, Value>, known: &[&str]) -> Result<(), WireError> {
+/// Refuses the first part that is not known and says anything.
+pub(super) fn only(at: &str, parts: &Map<String, Value>, known: &[&str]) -> Result<(), WireError> {
     let other =
         |(name, value): &(&String, &Value)| !known.contains(&name.as_str()) && !value.is_null();
     match parts.iter().find(other) {

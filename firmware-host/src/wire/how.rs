@@ -1,7 +1,7 @@
 //! How the tokens of a text are chosen: the fields of OpenAI, and those that llama.cpp and vLLM added.
 
 use super::fields::{Fields, counted, field};
-use super::{How, PUSHES_MAX, WireError, form};
+use super::{Form, How, PUSHES_MAX, WireError, form};
 use serde_json::Value;
 
 /// The fields that this file reads.
@@ -47,7 +47,7 @@ pub(super) fn how(fields: &Fields) -> Result<How, WireError> {
         )?,
         pushes: pushes(fields)?,
         seed: seed(fields)?,
-        form: form::form(fields)?,
+        form: form::form(fields)?.map(Form::Json),
         caches: fields.get("cache_prompt").is_none() || fields.flag("cache_prompt")?,
     })
 }

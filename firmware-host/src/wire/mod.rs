@@ -11,6 +11,7 @@
 mod fields;
 mod form;
 mod how;
+mod tools;
 mod turns;
 mod models;
 mod orders;
@@ -24,12 +25,12 @@ pub use ask::{chat, completion};
 pub use models::{Listed, model, models};
 pub use orders::{Compare, compare, compared, rollback};
 pub use reply::{
-    Answer, DONE, Finish, Likely, Meta, Scored, Usage, end, event, opening, piece, refusal, totals,
-    whole,
+    Answer, Call, DONE, Finish, Likely, Meta, Scored, Usage, arguments, call, end, event, opening,
+    piece, refusal, totals, whole,
 };
 
 use sapwood::constrain::{Schema, SchemaError};
-use sapwood::intake::Message;
+use sapwood::intake::Talk;
 
 /// Texts of one comparison.
 pub const COMPARED_MAX: usize = 64;
@@ -47,6 +48,8 @@ pub const PUSHES_MAX: usize = 1024;
 pub const STOPS_MAX: usize = 4;
 /// Bytes of one of them.
 pub const STOP_BYTES_MAX: usize = 256;
+/// Functions that one request may offer.
+pub const TOOLS_MAX: usize = 64;
 /// Tokens of a completion when nothing is said.
 pub const COMPLETION_TOKENS: usize = 16;
 
@@ -87,7 +90,7 @@ pub enum WireError {
     #[error("{param}: {source}")]
     Schema {
         /// The field.
-        param: &'static str,
+        param: String,
         /// What is wrong with it.
         source: SchemaError,
     },
@@ -98,8 +101,9 @@ impl WireError {
     pub fn param(&self) -> Option<&str> {
         match self {
             Self::Utf8 { .. } | Self::Json { .. } => None,
-            Self::Field { param, .. } | Self::Unsupported { param, .. } => Some(param),
-            Self::Schema { param, .. } => Some(param),
+            Self::Field { param, .. }
+            | Self::Unsupported { param, .. }
+            | Self::Schema { param, .. } => Some(param),
         }
     }
 }
@@ -120,8 +124,45 @@ pub enum Prompt {
     Text(String),
     /// Token ids.
     Ids(Vec<u32>),
-    /// A conversation, for the model's chat template.
-    Messages(Vec<Message>),
+    /// A conversation, for the model's chat template, and the tools that it is shown.
+    Messages(Talk),
+}
+
+/// What a text is held to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Form {
+    /// All of it is JSON that fits.
+    Json(Schema),
+    /// It is a call of a function, or may become one.
+    Calls(Calls),
+}
+
+impl Form {
+    /// The field that asked for it.
+    pub fn param(&self) -> &'static str {
+        match self {
+            Self::Json(_) => "response_format",
+            Self::Calls(_) => "tools",
+        }
+    }
+}
+
+/// The functions that a text may call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Calls {
+    /// At least one.
+    pub functions: Vec<Function>,
+    /// Whether it must call one of them.
+    pub is_forced: bool,
+}
+
+/// A function that may be called.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Function {
+    /// Its name.
+    pub name: String,
+    /// What its arguments fit.
+    pub arguments: Schema,
 }
 
 /// How the answer is sent.
@@ -157,8 +198,8 @@ pub struct How {
     pub pushes: Vec<(u32, f32)>,
     /// Seed of the draws; any when none.
     pub seed: Option<u64>,
-    /// What its text fits, as JSON; any text when none.
-    pub form: Option<Schema>,
+    /// What its text is held to; any text when none.
+    pub form: Option<Form>,
     /// Whether what is known of earlier texts that began alike is taken, and this one kept for others.
     pub caches: bool,
 }

@@ -14,6 +14,8 @@ pub enum Finish {
     Stop,
     /// It has as many tokens, or took as long, as it may.
     Length,
+    /// It called a function.
+    Calls,
 }
 
 impl Finish {
@@ -21,6 +23,7 @@ impl Finish {
         match self {
             Self::Stop => "stop",
             Self::Length => "length",
+            Self::Calls => "tool_calls",
         }
     }
 }
@@ -104,11 +107,31 @@ fn named(likeliest: &[Likely]) -> Value {
     Value::Object(all.collect())
 }
 
+/// A call of a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Its name, by which its result comes back.
+    pub id: String,
+    /// The function's.
+    pub name: String,
+    /// JSON, or the beginning of it where the text was cut.
+    pub arguments: String,
+}
+
+impl Call {
+    fn json(&self) -> Value {
+        let Self { id, name, arguments } = self;
+        json!({ "id": id, "type": "function", "function": { "name": name, "arguments": arguments } })
+    }
+}
+
 /// One text of an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// What was written.
     pub text: String,
+    /// What it calls.
+    pub call: Option<Call>,
     /// Its tokens, where they were asked for.
     pub scored: Option<Vec<Scored>>,
     /// Why it ends.
@@ -191,6 +214,16 @@ impl Meta {
             }
         }
     }
+
+    /// An event with a part of the call of text `index`.
+    fn called(&self, index: usize, mut part: Value, scored: Option<&[Scored]>) -> Value {
+        part["index"] = 0.into();
+        let told = scored.map(|scored| told(self.kind, scored));
+        let delta = json!({ "tool_calls": [part] });
+        let choice =
+            json!({ "index": index, "delta": delta, "logprobs": told, "finish_reason": null });
+        self.part(&[choice], Value::Null)
+    }
 }
 
 /// The whole answer.
@@ -201,7 +234,7 @@ pub fn whole(meta: &Meta, answers: &[Answer], usage: Usage) -> Value {
         }
         Kind::Chat => json!({
             "index": index,
-            "message": { "role": "assistant", "content": answer.text, "refusal": null },
+            "message": message(answer),
             "logprobs": answer.scored.as_ref().map(|scored| told(meta.kind, scored)),
             "finish_reason": answer.finish.name(),
         }),
@@ -215,6 +248,16 @@ pub fn whole(meta: &Meta, answers: &[Answer], usage: Usage) -> Value {
     body
 }
 
+fn message(answer: &Answer) -> Value {
+    let Answer { text, call, .. } = answer;
+    let Some(call) = call else {
+        return json!({ "role": "assistant", "content": text, "refusal": null });
+    };
+    let content = if text.trim().is_empty() { Value::Null } else { text.as_str().into() };
+    let calls = [call.json()];
+    json!({ "role": "assistant", "content": content, "refusal": null, "tool_calls": calls })
+}
+
 /// The first event of text `index` of a conversation: who speaks. A completion has none.
 pub fn opening(meta: &Meta, index: usize) -> Option<Value> {
     let delta = json!({ "role": "assistant", "content": "", "refusal": null });
@@ -225,6 +268,16 @@ pub fn opening(meta: &Meta, index: usize) -> Option<Value> {
 /// An event with a piece of text `index`, and its tokens where they were asked for.
 pub fn piece(meta: &Meta, index: usize, text: &str, scored: Option<&[Scored]>) -> Value {
     meta.part(&[meta.choice(index, text, scored, None)], Value::Null)
+}
+
+/// An event with the beginning of the call of text `index`: whom it calls.
+pub fn call(meta: &Meta, index: usize, call: &Call, scored: Option<&[Scored]>) -> Value {
+    meta.called(index, call.json(), scored)
+}
+
+/// An event with a piece of its arguments.
+pub fn arguments(meta: &Meta, index: usize, piece: &str, scored: Option<&[Scored]>) -> Value {
+    meta.called(index, json!({ "function": { "arguments": piece } }), scored)
 }
 
 /// The event that ends text `index`, with tokens that completed no piece of it.
@@ -259,7 +312,8 @@ mod tests {
 
     #[test]
     fn an_answer_names_model_and_generation_and_counts_tokens() {
-        let answers = [Answer { text: "a".into(), scored: None, finish: Finish::Length }];
+        let answers =
+            [Answer { text: "a".into(), call: None, scored: None, finish: Finish::Length }];
         let usage = Usage { prompt: 2, written: 1, cached: 0 };
         let body = whole(&meta(Kind::Completion, false), &answers, usage);
         assert_eq!(body["object"], "text_completion");
@@ -289,6 +343,40 @@ mod tests {
         assert_eq!(end(&meta, 0, None, Finish::Stop)["choices"][0]["delta"], json!({}));
         let usage = totals(&meta, Usage { prompt: 1, written: 1, cached: 0 });
         assert_eq!((&usage["choices"], &usage["usage"]["prompt_tokens"]), (&json!([]), &json!(1)));
+    }
+
+    #[test]
+    fn a_call_is_told_whole_and_in_pieces() {
+        let meta = meta(Kind::Chat, false);
+        let of = |arguments: &str| Call {
+            id: "call_1".into(),
+            name: "f".into(),
+            arguments: arguments.into(),
+        };
+        let told = |text: &str| {
+            let call = Some(of("{\"a\":1}"));
+            let answer = Answer { text: text.into(), call, scored: None, finish: Finish::Calls };
+            whole(&meta, &[answer], Usage::default())["choices"][0].clone()
+        };
+        let choice = told("\n");
+        assert_eq!(
+            (&choice["finish_reason"], &choice["message"]["content"]),
+            (&json!("tool_calls"), &Value::Null)
+        );
+        let call = json!({"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"}});
+        assert_eq!(choice["message"]["tool_calls"], json!([call]));
+        assert_eq!(told("Look:")["message"]["content"], "Look:");
+        let first = super::call(&meta, 1, &of(""), None);
+        let function = json!({"name": "f", "arguments": ""});
+        let expected =
+            json!([{"id": "call_1", "type": "function", "function": function, "index": 0}]);
+        assert_eq!(
+            (&first["choices"][0]["index"], &first["choices"][0]["delta"]["tool_calls"]),
+            (&json!(1), &expected)
+        );
+        let next = arguments(&meta, 1, "{\"", None);
+        let expected = json!([{"function": {"arguments": "{\""}, "index": 0}]);
+        assert_eq!(next["choices"][0]["delta"], json!({"tool_calls": expected}));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Bodies of requests: what they ask for, and by which name they are refused.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 use super::*;
-use sapwood::intake::Message;
+use sapwood::intake::{Talk, Turn};
 use serde_json::{Value, json};
 
 /// What OpenAI's reference has where nothing is said.
@@ -68,17 +68,22 @@ fn a_conversation_may_come_in_parts_and_its_roles_are_known() {
         {"role": "user", "content": [{"type": "text", "text": "b"}, {"type": "text", "text": "c"}]},
     ], "max_tokens": 3, "max_completion_tokens": 5});
     let ask = asked(&talk).unwrap();
-    let turn = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
-    assert_eq!(ask.prompts, [Prompt::Messages(vec![turn("system", "a"), turn("user", "bc")])]);
+    let Prompt::Messages(Talk { turns, .. }) = &ask.prompts[0] else { return };
+    assert_eq!(turns[1], Turn::plain("user", "bc"));
+    assert_eq!((turns[0].role.as_str(), turns[0].content()), ("system", Some("a")));
+    assert_eq!(turns[0].fields.get("name").and_then(|name| name.as_str()), Some("x"));
     assert_eq!(ask.tokens_max, Some(5));
     let image = json!([{"type": "image_url", "image_url": {"url": "x"}}]);
     for (turn, param) in [
-        (json!({"role": "tool", "content": "a"}), "messages[0].role"),
+        (json!({"role": "tool", "content": "a"}), "messages[0].tool_call_id"),
+        (json!({"role": "tool", "content": "a", "tool_call_id": "1"}), "messages[0].tool_call_id"),
+        (json!({"role": "user", "content": "a", "tool_calls": [1]}), "messages[0].tool_calls"),
+        (json!({"role": "function", "content": "a"}), "messages[0].role"),
         (json!({"role": "user"}), "messages[0].content"),
         (json!({"role": "user", "content": image}), "messages[0].content"),
         (
             json!({"role": "assistant", "content": "a", "tool_calls": [{"id": "1"}]}),
-            "messages[0].tool_calls",
+            "messages[0].tool_calls[0].function",
         ),
         (json!("a"), "messages"),
     ] {
@@ -185,7 +190,7 @@ fn what_clients_send_back_of_an_answer_says_nothing() {
     let talk = json!({"messages": [{"role": "user", "content": "b"}, turn], "tools": [],
         "tool_choice": "auto", "cache_prompt": true});
     let ask = asked(&talk).unwrap();
-    assert!(matches!(&ask.prompts[..], [Prompt::Messages(turns)] if turns.len() == 2));
+    assert!(matches!(&ask.prompts[..], [Prompt::Messages(talk)] if talk.turns.len() == 2));
 }
 
 #[test]
@@ -243,9 +248,9 @@ fn an_answer_may_be_held_to_json_or_to_a_schema() {
         asked(&json!({"prompt": "a", "response_format": form})).map(|ask| ask.how.form)
     };
     assert_eq!(form(json!({"type": "text"})).unwrap(), None);
-    assert_eq!(form(json!({"type": "json_object"})).unwrap(), Some(Schema::object()));
+    assert_eq!(form(json!({"type": "json_object"})).unwrap(), Some(Form::Json(Schema::object())));
     let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}});
-    let read = Schema::read(&schema).ok();
+    let read = Schema::read(&schema).ok().map(Form::Json);
     let named = json!({"name": "n", "strict": true, "schema": schema});
     assert_eq!(form(json!({"type": "json_schema", "json_schema": named})).unwrap(), read);
     assert_eq!(form(json!({"type": "json_object", "schema": schema})).unwrap(), read);
@@ -291,3 +296,5 @@ fn how_likely_tokens_were_is_asked_for_in_two_ways() {
     assert_eq!((text(json!(false)).unwrap(), text(Value::Null).unwrap()), (None, None));
     assert!(text(json!(21)).is_err() && text(json!(true)).is_err() && text(json!(-1)).is_err());
 }
+
+mod tools;

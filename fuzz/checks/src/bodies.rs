@@ -5,11 +5,11 @@
 
 use crate::Seed;
 use firmware_host::wire::{
-    Answer, Ask, COMPARED_BYTES_MAX, COMPARED_MAX, Finish, Kind, MODEL_BYTES_MAX, Meta,
+    Answer, Ask, COMPARED_BYTES_MAX, COMPARED_MAX, Call, Finish, Form, Kind, MODEL_BYTES_MAX, Meta,
     PROMPTS_MAX, PUSHES_MAX, Prompt, STOP_BYTES_MAX, STOPS_MAX, Sending, TEXTS_MAX, Usage,
     WireError, chat, compare, completion, event, lines, piece, refusal, rollback, whole,
 };
-use sapwood::intake::Message;
+use sapwood::intake::{Json, Turn};
 use serde_json::{Value, json};
 
 /// Bytes of a refusal: it is shown to people.
@@ -70,19 +70,17 @@ fn in_range(ask: &Ask, kind: Kind) {
     let one = |prompt: &Prompt| match prompt {
         Prompt::Text(text) => kind == Kind::Completion && !text.is_empty(),
         Prompt::Ids(ids) => kind == Kind::Completion && !ids.is_empty(),
-        Prompt::Messages(messages) => kind == Kind::Chat && !messages.is_empty(),
+        Prompt::Messages(talk) => kind == Kind::Chat && !talk.turns.is_empty(),
     };
     assert!(ask.prompts.iter().all(one), "{:?}", ask.prompts);
 }
 
 /// A request that asks for the same.
 fn written(ask: &Ask) -> Value {
-    let turn =
-        |turn: &Message| json!({ "role": turn.role.as_str(), "content": turn.content.as_str() });
     let prompt = |prompt: &Prompt| match prompt {
         Prompt::Text(text) => json!(text),
         Prompt::Ids(ids) => json!(ids),
-        Prompt::Messages(turns) => turns.iter().map(turn).collect(),
+        Prompt::Messages(talk) => talk.turns.iter().map(turn).collect(),
     };
     let mut body = json!({
         "model": ask.model,
@@ -98,9 +96,10 @@ fn written(ask: &Ask) -> Value {
         "logit_bias": ask.how.pushes.iter().map(|(id, push)| (id.to_string(), json!(push)))
             .collect::<serde_json::Map<_, _>>(),
         "seed": ask.how.seed,
-        "response_format": ask.how.form.as_ref().map(|form| {
-            json!({ "type": "json_object", "schema": form.value() })
-        }),
+        "response_format": match &ask.how.form {
+            Some(Form::Json(form)) => json!({ "type": "json_object", "schema": form.value() }),
+            Some(Form::Calls(_)) | None => Value::Null,
+        },
         "stop": ask.stops,
         "stream": ask.sending != Sending::Whole,
     });
@@ -109,6 +108,7 @@ fn written(ask: &Ask) -> Value {
     }
     match ask.kind {
         Kind::Chat => {
+            offered(ask, &mut body);
             body["messages"] = ask.prompts.iter().map(prompt).next().unwrap_or_default();
             body["logprobs"] = json!(ask.likeliest.is_some());
             body["top_logprobs"] = json!(ask.likeliest.unwrap_or(0));
@@ -120,6 +120,36 @@ fn written(ask: &Ask) -> Value {
         }
     }
     body
+}
+
+/// The tools of a request, and whom of them it calls.
+fn offered(ask: &Ask, body: &mut Value) {
+    let [Prompt::Messages(talk)] = &ask.prompts[..] else { return };
+    let Some(tools) = &talk.tools else { return };
+    body["tools"] = serde_json::from_str(&tools.to_string()).unwrap();
+    let named = |name: &str| json!({ "type": "function", "function": { "name": name } });
+    body["tool_choice"] = match &ask.how.form {
+        Some(Form::Calls(calls)) if !calls.is_forced => "auto".into(),
+        Some(Form::Calls(calls)) => match &calls.functions[..] {
+            [one] => named(&one.name),
+            _ => "required".into(),
+        },
+        _ => "none".into(),
+    };
+}
+
+/// A turn as it came; a template gets arguments as objects.
+fn turn(turn: &Turn) -> Value {
+    let mut told: Value =
+        serde_json::from_str(&Json::Object(turn.fields.clone()).to_string()).unwrap();
+    for call in told["tool_calls"].as_array_mut().into_iter().flatten() {
+        let arguments = &mut call["function"]["arguments"];
+        *arguments = arguments.to_string().into();
+    }
+    if told["tool_calls"].is_null() {
+        told.as_object_mut().unwrap().remove("tool_calls");
+    }
+    told
 }
 
 fn refused(error: &WireError) {
@@ -135,7 +165,9 @@ fn answered(text: &str) {
     for kind in [Kind::Completion, Kind::Chat] {
         let (id, model, generation) = ("x".to_owned(), "sapwood".to_owned(), Some(1));
         let meta = Meta { kind, id, created: 1, model, generation, counts: true };
-        let answers = [Answer { text: text.to_owned(), scored: None, finish: Finish::Stop }];
+        let (name, arguments) = ("f".to_owned(), text.to_owned());
+        let call = Some(Call { id: text.to_owned(), name, arguments });
+        let answers = [Answer { text: text.to_owned(), call, scored: None, finish: Finish::Stop }];
         for body in [piece(&meta, 0, text, None), whole(&meta, &answers, Usage::default())] {
             let event = event(&body);
             let line = event.strip_prefix("data: ").and_then(|line| line.strip_suffix("\n\n"));
@@ -159,10 +191,17 @@ pub fn seeds() -> Vec<Seed> {
         {"name":"n","strict":true,"schema":{"type":"object","properties":{"a":{"enum":[1,"b",null]},
         "b":{"type":"array","items":{"$ref":"#/$defs/c"},"maxItems":3}},"required":["a"],
         "additionalProperties":false,"$defs":{"c":{"type":"string","pattern":"^[a-z]+$"}}}}},"tools":[],"stop":null}"##;
+    let tools = r##"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":null,"tool_calls":
+        [{"id":"c","type":"function","function":{"name":"f","arguments":"{\"a\":[1,\"x\"]}"}}]},{"role":"tool",
+        "tool_call_id":"c","content":"7"}],"tools":[{"type":"function","function":{"name":"f","description":"d",
+        "parameters":{"type":"object","properties":{"a":{"$ref":"#/$defs/b"}},"$defs":{"b":{"type":"array"}}}}},
+        {"type":"function","function":{"name":"g","strict":true}}],"tool_choice":"required",
+        "parallel_tool_calls":false}"##;
     let refused = r#"{"prompt":"a","mirostat":2,"suffix":"x"}"#;
     vec![
         ("completion", completion.into()),
         ("chat", chat.into()),
+        ("tools", tools.into()),
         ("refused", refused.into()),
         ("compare", br#"{"models":["sapwood@1","base"],"texts":["a","\u00e9"]}"#.to_vec()),
         ("rollback", b"{\"to\":3}".to_vec()),

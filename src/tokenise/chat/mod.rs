@@ -6,7 +6,7 @@
 //! - In: the template of a model folder, a [`Talk`]. Out: text, and the spans in it.
 //! - The files, in the order of their use: `python` writes values, `methods` has what they can do,
 //!   `strftime` the day, `source` rewrites what the engine does not know, `library` gives it Jinja2's
-//!   names, `spans` tells who said what.
+//!   names, `spans` tells who said what, `calls` how functions are called.
 
 mod python;
 
@@ -17,6 +17,10 @@ mod strftime;
 mod library;
 
 mod spans;
+
+mod calls;
+
+pub use calls::{Dialect, Tools};
 
 use super::{TokeniseError, Value};
 use crate::intake::{Json, Object, Talk, Turn};

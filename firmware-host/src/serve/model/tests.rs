@@ -4,7 +4,7 @@ use super::*;
 use crate::device::Bounds;
 use crate::wire;
 use sapwood::adapter::Adapter;
-use sapwood::intake::Message;
+use sapwood::intake::{Talk, Turn};
 use sapwood::learner::{self, Engines};
 use sapwood::settings::Settings;
 use sapwood::tokenise::Tokeniser;
@@ -21,12 +21,16 @@ fn base() -> Snapshot {
     Snapshot::new(&served, served.current())
 }
 
+fn prompted(model: &Snapshot, prompt: &Prompt) -> Result<Given, ModelError> {
+    model.read(prompt, &how(&json!({"prompt": "a"})))
+}
+
 fn how(body: &Value) -> How {
     wire::completion(body.to_string().as_bytes()).unwrap().how
 }
 
 fn written(model: &Snapshot, prompt: &str, tokens: usize, seed: u64) -> (Vec<String>, String) {
-    let given = model.read(&Prompt::Text(prompt.into())).unwrap();
+    let given = prompted(model, &Prompt::Text(prompt.into())).unwrap();
     let body = json!({"prompt": "a", "temperature": if seed == 0 { 0.0 } else { 1.5 }});
     let draw = Draw { how: &how(&body), seed, likeliest: None };
     let mut pieces = Vec::new();
@@ -45,7 +49,7 @@ fn a_text_keeps_the_adapter_it_began_with_and_the_next_one_has_the_new() {
     let spec = learner::spec(model.served.engines.base.config(), &Settings::default()).unwrap();
     let adapter = Adapter { values: vec![0.1; spec.len()], spec };
     let mut adapter = Some(adapter);
-    let given = model.read(&Prompt::Text("The temperature of the".into())).unwrap();
+    let given = prompted(&model, &Prompt::Text("The temperature of the".into())).unwrap();
     let greedy = how(&json!({"prompt": "a", "temperature": 0}));
     let draw = Draw { how: &greedy, seed: 0, likeliest: None };
     let mut pieces = Vec::new();
@@ -70,7 +74,7 @@ fn a_text_keeps_the_adapter_it_began_with_and_the_next_one_has_the_new() {
 #[test]
 fn what_earlier_texts_read_is_not_read_again() {
     let model = base();
-    let first = model.read(&Prompt::Text("The temperature of the".into())).unwrap().ids;
+    let first = prompted(&model, &Prompt::Text("The temperature of the".into())).unwrap().ids;
     let write = |model: &Snapshot, ids: &[u32], caches: bool| {
         let how = how(&json!({"prompt": "a", "temperature": 0, "cache_prompt": caches}));
         let (mut pieces, draw) = (Vec::new(), Draw { how: &how, seed: 0, likeliest: None });
@@ -84,7 +88,7 @@ fn what_earlier_texts_read_is_not_read_again() {
     let (alone, cached) = write(&model, &first, true);
     assert_eq!(cached, 0);
     let said = format!("The temperature of the{} and", alone.concat());
-    let second = model.read(&Prompt::Text(said)).unwrap().ids;
+    let second = prompted(&model, &Prompt::Text(said)).unwrap().ids;
     let (unread, cached) = write(&model, &second, false);
     assert_eq!(cached, 0);
     let (again, cached) = write(&model, &second, true);
@@ -110,7 +114,7 @@ fn what_earlier_texts_read_is_not_read_again() {
 #[test]
 fn a_text_is_as_likely_when_it_is_read_as_when_it_was_written() {
     let model = base();
-    let prompt = model.read(&Prompt::Text("The temperature of the".into())).unwrap().ids;
+    let prompt = prompted(&model, &Prompt::Text("The temperature of the".into())).unwrap().ids;
     let greedy = how(&json!({"prompt": "a", "temperature": 0}));
     let draw = Draw { how: &greedy, seed: 0, likeliest: Some(3) };
     let mut written = Vec::new();
@@ -121,7 +125,8 @@ fn a_text_is_as_likely_when_it_is_read_as_when_it_was_written() {
     model.write(&prompt, 6, draw, &mut each).unwrap();
     let text: Vec<u8> = written.iter().flat_map(|one| one.token.bytes.clone()).collect();
     let text = String::from_utf8(text).unwrap();
-    let whole = model.read(&Prompt::Text(format!("The temperature of the{text}"))).unwrap().ids;
+    let whole =
+        prompted(&model, &Prompt::Text(format!("The temperature of the{text}"))).unwrap().ids;
     let mut read = Vec::new();
     let mut each = |scored: Scored| {
         read.push(scored);
@@ -142,7 +147,7 @@ fn a_text_is_as_likely_when_it_is_read_as_when_it_was_written() {
 #[test]
 fn an_answer_fits_its_schema_or_is_the_beginning_of_one_that_does() {
     let model = base();
-    let ids = model.read(&Prompt::Text("The temperature of the".into())).unwrap().ids;
+    let ids = prompted(&model, &Prompt::Text("The temperature of the".into())).unwrap().ids;
     let schema = json!({
         "type": "object", "required": ["room", "celsius"], "additionalProperties": false,
         "properties": {
@@ -186,7 +191,7 @@ fn an_answer_fits_its_schema_or_is_the_beginning_of_one_that_does() {
 #[test]
 fn what_a_request_says_of_single_tokens_and_of_what_was_said_holds() {
     let model = base();
-    let ids = model.read(&Prompt::Text("The temperature of the".into())).unwrap().ids;
+    let ids = prompted(&model, &Prompt::Text("The temperature of the".into())).unwrap().ids;
     let drawn = |body: Value| {
         let (how, mut count) = (how(&body), 0);
         let mut each = |_: Token<'_>| {
@@ -219,14 +224,14 @@ fn the_shipped_base_reads_and_writes() {
         assert!(!tail.ends_with(char::REPLACEMENT_CHARACTER), "{tail}");
     }
 
-    let ids = model.read(&Prompt::Text("ab".into())).unwrap().ids;
-    let again = model.read(&Prompt::Ids(ids.clone())).unwrap();
+    let ids = prompted(&model, &Prompt::Text("ab".into())).unwrap().ids;
+    let again = prompted(&model, &Prompt::Ids(ids.clone())).unwrap();
     assert_eq!((again.ids, again.text.trim()), (ids, "ab"));
-    let refused = |prompt: Prompt| model.read(&prompt).err().map(|error| error.to_string());
+    let refused = |prompt: Prompt| prompted(&model, &prompt).err().map(|error| error.to_string());
     let beyond = refused(Prompt::Ids(vec![4_096])).unwrap();
     assert!(beyond.contains("below 4096"), "{beyond}");
-    let turn = Message { role: "user".into(), content: "a".into() };
-    let talk = refused(Prompt::Messages(vec![turn])).unwrap();
+    let talk = Talk { turns: vec![Turn::plain("user", "a")], ..Talk::default() };
+    let talk = refused(Prompt::Messages(talk)).unwrap();
     assert!(talk.contains("chat template"), "{talk}");
     assert!(refused(Prompt::Ids(Vec::new())).is_some());
 }
@@ -245,7 +250,7 @@ fn adapters_by_name_share_no_prompt_and_a_text_keeps_its_own() {
     let named = |name: &str, value: f32| {
         Snapshot::new(&model.served, model.served.named(name, || read(value)).unwrap())
     };
-    let ids = model.read(&Prompt::Text("The temperature of the".into())).unwrap().ids;
+    let ids = prompted(&model, &Prompt::Text("The temperature of the".into())).unwrap().ids;
     let write = |model: &Snapshot, caches: bool| {
         let body = json!({"prompt": "a", "temperature": 0, "cache_prompt": caches});
         let how = how(&body);
