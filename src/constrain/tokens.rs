@@ -192,7 +192,8 @@ impl Constraint {
         for (id, logit) in logits.iter_mut().enumerate() {
             // Weights that lie beyond the vocabulary are none of a token.
             let fits = id < allowed.len() && allowed.get(id);
-            if !fits && !(is_blank == Some(false) && are_blanks(trie.token(id as u32))) {
+            let may_be_blank = is_blank == Some(false);
+            if !(fits || may_be_blank && are_blanks(trie.token(id as u32))) {
                 *logit = f32::NEG_INFINITY;
             }
         }

@@ -50,7 +50,7 @@ impl Model for Mute {
         Ok(())
     }
 
-    fn read(&self, _prompt: &Prompt) -> Result<Given, ModelError> {
+    fn read(&self, _prompt: &Prompt, _how: &How) -> Result<Given, ModelError> {
         Err(ModelError::Prompt("this device has no model".into()))
     }
 
