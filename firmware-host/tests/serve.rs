@@ -102,6 +102,16 @@ impl Served {
         (part(&body["choices"][0]["text"]), part(&body["system_fingerprint"]))
     }
 
+    /// A text, and how many tokens of its prompt were known from earlier texts.
+    fn known(&self, model: &str, caches: bool) -> (String, u64) {
+        let ask = json!({"model": model, "prompt": "valve 3 of 1 opens", "temperature": 0,
+            "max_tokens": 6, "cache_prompt": caches});
+        let (status, body) = self.asked("POST", "/v1/completions", &ask);
+        assert_eq!(status, 200, "{body}");
+        let known = &body["usage"]["prompt_tokens_details"]["cached_tokens"];
+        (body["choices"][0]["text"].as_str().unwrap().to_owned(), known.as_u64().unwrap())
+    }
+
     /// Ctrl-C, and how it ended.
     fn end(mut self) -> bool {
         let pid = rustix::process::Pid::from_child(&self.child);
@@ -160,6 +170,24 @@ fn one_command_serves_a_base_with_any_adapter_and_ctrl_c_ends_it() {
     assert!(served.end());
     let after = fs::read(folder.path().join("state/manifest.a")).unwrap();
     assert_eq!(before, after, "nothing was written");
+}
+
+/// Whatever was asked of others in between: a model knows the prompts that it has read itself, and no other's.
+#[test]
+fn models_share_no_prompt() {
+    let folder = folder();
+    let words = ["--model", "model", "--adapter-path", "slow=state", "--adapter-path", "mlx"];
+    let served = Served::start(folder.path(), &words);
+    let models = ["base", "mlx", "slow", "slow@1"];
+    let alone = models.map(|model| served.known(model, false));
+    assert!(alone.iter().all(|(_, known)| *known == 0));
+    for turn in 0..3 {
+        for (model, (text, _)) in models.iter().zip(&alone) {
+            let (got, known) = served.known(model, true);
+            assert_eq!((&got, known > 0), (text, turn > 0), "{model}, turn {turn}");
+        }
+    }
+    assert!(served.end());
 }
 
 #[test]

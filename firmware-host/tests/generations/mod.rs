@@ -141,14 +141,13 @@ fn a_rollback_ends_a_trial() {
     assert!(outcome(&view, 7).is_some() && view.installs[0].series == Some(SERIES));
 }
 
-/// Nobody follows any more: who waits hears that, and not after half a minute.
+/// Nobody follows any more: who waits hears that at the next look.
 #[test]
 fn a_program_that_ends_refuses_who_waits() {
     let mut device = place().device();
     let handle = device.handle.clone();
     handle.order(Order::Stop).unwrap();
     let asking = thread::spawn(move || handle.roll_back(None));
-    park_timeout(Duration::from_millis(200));
-    device.worker.tick().unwrap();
-    assert!(matches!(asking.join().unwrap(), Err(OrderError::Stopping)));
+    let refused = until_done(&mut device, asking);
+    assert!(matches!(refused, Err(OrderError::Stopping)), "{refused:?}");
 }
