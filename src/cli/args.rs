@@ -7,7 +7,6 @@ use super::flags::{Adapting, Flags, Streaming};
 use super::names::{FolderKind, Layout, NumberName, Precision, SplitName, head_weights, methods};
 use clap::{Args, Parser, Subcommand};
 use sapwood::settings::{Device, HeadWeights, Method};
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// A language model that keeps learning on the device it runs on, without forgetting.
@@ -34,7 +33,7 @@ pub(crate) enum Action {
     Generate(Generate),
     /// Serve a model and adapters over HTTP, for OpenAI's clients: `firmware-host serve`.
     #[command(disable_help_flag = true)]
-    Serve(Serve),
+    Serve(super::serve::Serve),
     /// Learn several domains one after the other by several methods and compare what is forgotten.
     Stream(Box<Stream>),
     /// Study what lies between the adapters of a stream, and how alike they see the same text.
@@ -181,14 +180,6 @@ pub(crate) struct Generate {
     /// How the frozen linear weights are kept on the CPU, as `sapwood adapt` has it.
     #[arg(long, value_parser = head_weights(), default_value = "auto")]
     pub head_weights: HeadWeights,
-}
-
-/// `sapwood serve`
-#[derive(Debug, Args)]
-pub(crate) struct Serve {
-    /// What `firmware-host serve` takes: --model, --adapter-path, --state, --host, --port (`--help` tells).
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
-    pub rest: Vec<OsString>,
 }
 
 /// `sapwood stream`

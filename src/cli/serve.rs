@@ -1,14 +1,23 @@
 //! `sapwood serve`: `firmware-host serve` under another name, so that one command serves a model.
 //!
 //! - That program stands beside this one, or in PATH. It takes this process's place where the system can.
-//! - Never here: what its arguments mean.
+//! - Never here: what its arguments mean; they go on as they came.
 
-use super::args::Serve;
 use anyhow::Context;
+use clap::Args;
 use std::env::consts::EXE_SUFFIX;
+use std::ffi::OsString;
 use std::io::{Error, ErrorKind};
 use std::path::PathBuf;
 use std::process::Command;
+
+/// `sapwood serve`
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// What `firmware-host serve` takes: --model, --adapter-path, --state, --host, --port (`--help` tells).
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+    pub rest: Vec<OsString>,
+}
 
 /// Starts the program that serves.
 pub(crate) fn run(args: &Serve, json: bool) -> anyhow::Result<()> {
