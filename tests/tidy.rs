@@ -20,10 +20,11 @@ const KNOWS_ALL: &str = "learner";
 const DEVICE: &str = "firmware-host/src/";
 
 /// Where TLS is spoken.
-const TLS: &[&str] = &["protocol/connections/src/tls.rs", "tools/fleet-server/src/serve/"];
+const TLS: &[&str] =
+    &["protocol/connections/src/tls.rs", "tools/fleet-server/src/serve/", "tools/hub/src/web.rs"];
 
 /// What only some places may name, and those places (beginnings of paths).
-const DOORS: [(&str, &[&str]); 15] = [
+const DOORS: [(&str, &[&str]); 16] = [
     ("tract_onnx", &["src/trunk"]),
     ("tract_linalg", &["src/trunk"]),
     ("candle_core", &["src/base/gguf/weights.rs", "src/head/candle/", "src/head/mod.rs"]),
@@ -31,6 +32,7 @@ const DOORS: [(&str, &[&str]); 15] = [
     ("ed25519_dalek", &["protocol/src/fleet/key.rs"]),
     ("rustls", TLS),
     ("tokio_rustls", TLS),
+    ("ureq", &["tools/hub/src/"]),
     ("rusqlite", &["tools/fleet-server/src/store/sqlite.rs", "tools/fleet-server/tests/"]),
     ("tokio_postgres", &["tools/fleet-server/src/store/postgres/"]),
     ("tokenizers", &["src/tokenise"]),

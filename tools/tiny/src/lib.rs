@@ -1,7 +1,10 @@
 //! A base that loads in a moment: three Llama layers of seeded noise over the golden tokenizer.
 //!
 //! - In: a folder to write, a seed. Out: a model folder of Hugging Face in it, the same every time.
+//! - `hub` plays the hub for those who fetch.
 //! - Never here: what is tested; this crate knows nothing of Sapwood.
+
+pub mod hub;
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
