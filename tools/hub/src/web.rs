@@ -276,6 +276,7 @@ pub(crate) fn escaped(path: &str, slash: bool) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
 
@@ -293,6 +294,24 @@ mod tests {
         ] {
             assert_eq!(joined(at, to).as_deref(), next, "{to}");
         }
+    }
+
+    #[test]
+    fn from_https_nothing_leads_to_http() {
+        let home = tempfile::tempdir().unwrap().path().display().to_string();
+        let said = [("HF_HOME", home.as_str()), ("HF_ENDPOINT", "http://hub.example")];
+        let find =
+            |name: &str| said.iter().find(|(key, _)| *key == name).map(|(_, v)| (*v).to_owned());
+        let web = Web::new(&Settings::read(&find).unwrap()).unwrap();
+        let ask =
+            Ask { path: "/", from: 0, about: false, what: "a file", repo: "a/b", revision: "main" };
+        let next = |at, to| web.next(at, to, ask).map_err(|error| error.to_string());
+        let error = next("https://hub.example/a", "http://cdn.example/a").unwrap_err();
+        assert!(error.contains("does not come by HTTP"), "{error}");
+        assert!(
+            next("https://hub.example/a", "//cdn.example/a").unwrap().starts_with("https://cdn")
+        );
+        assert!(next("http://hub.example/a", "https://cdn.example/a").is_ok());
     }
 
     #[test]
