@@ -120,6 +120,7 @@ fn a_base_of_a_gguf_file_gives_the_logits_of_transformers_and_llama_cpp() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/gguf");
     for (name, near) in [
         ("smollm2", 1e-4),
+        ("qwen3", 1e-4),
         ("llama3", 1e-4),
         ("llama_linear", 1e-4),
         // llama.cpp rounds what goes into a product to f16, to bf16, and to 8 bits.

@@ -191,6 +191,7 @@ def quantise(rows: np.ndarray, kind: Q) -> np.ndarray:
 NAMES = {
     "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output", "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
     "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
 }
 
@@ -247,7 +248,7 @@ def divisors(rope: dict, width: int) -> np.ndarray:
 def write_model(path: Path, model, kind_of, add_tokens) -> dict[str, np.ndarray]:
     """Writes the file and gives its weights back as the package gguf widens them, in Hugging Face's order of rows."""
     config = model.config
-    architecture = "qwen2" if config.model_type == "qwen2" else "llama"
+    architecture = config.model_type if config.model_type in {"qwen2", "qwen3"} else "llama"
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(path, architecture)
     add_facts(writer, config)
@@ -368,6 +369,8 @@ def write(out: Path) -> None:
     families = out / "families"
     write_family(folder / "smollm2", families / "smollm2", Q.F32, 12, 1e-4, reader=True)
     write_family(folder / "qwen2", families / "qwen2", Q.F16, 12, 5e-3, reader=True)
+    # transformers' reader takes no width of a head from this architecture, and assumes 128.
+    write_family(folder / "qwen3", families / "qwen3", Q.F32, 12, 1e-4, reader=False)
     write_family(folder / "llama3", families / "llama3", Q.F32, 24, 1e-4, reader=False)
     write_family(folder / "llama_linear", families / "llama_linear", Q.F32, 24, 1e-4, reader=False)
     write_family(folder / "head_dim", families / "head_dim", Q.BF16, 12, 5e-2, reader=False)

@@ -4,7 +4,7 @@
 //! - Only what is known to compute what [`Config`] says is taken: an architecture, a key of it or a tensor
 //!   that is not known here is refused by its name.
 //!
-//! Source: llama.cpp, `llama-model.cpp`, `models/llama.cpp`, `models/qwen2.cpp`, `convert_hf_to_gguf.py`.
+//! Source: llama.cpp, `llama-model.cpp`, `models/llama.cpp`, `models/qwen2.cpp`, `models/qwen3.cpp`, `convert_hf_to_gguf.py`.
 
 use super::super::{BaseError, Config, Family};
 use super::facts::Facts;
@@ -106,8 +106,8 @@ fn architecture<'a>(facts: &Facts<'a>) -> Result<&'a str, BaseError> {
         return Err(facts.wrong("split.count", "one file (llama-gguf-split --merge makes one)"));
     }
     match facts.text("general.architecture")? {
-        Some(name @ ("llama" | "qwen2")) => Ok(name),
-        _ => Err(facts.wrong("general.architecture", "\"llama\" or \"qwen2\"")),
+        Some(name @ ("llama" | "qwen2" | "qwen3")) => Ok(name),
+        _ => Err(facts.wrong("general.architecture", "\"llama\", \"qwen2\" or \"qwen3\"")),
     }
 }
 
@@ -156,7 +156,11 @@ fn config_json(
     }
     let vocab = vocab(facts)?;
     let mut config = json!({
-        "architectures": [if architecture == "qwen2" { "Qwen2ForCausalLM" } else { "LlamaForCausalLM" }],
+        "architectures": [match architecture {
+            "qwen2" => "Qwen2ForCausalLM",
+            "qwen3" => "Qwen3ForCausalLM",
+            _ => "LlamaForCausalLM",
+        }],
         "attention_dropout": 0.0,
         "bos_token_id": specials.bos,
         "eos_token_id": specials.eos,
@@ -181,6 +185,7 @@ fn config_json(
     let no = json!(false);
     let more = match architecture {
         "qwen2" => vec![("use_sliding_window", no)],
+        "qwen3" => vec![("attention_bias", no.clone()), ("use_sliding_window", no)],
         _ => vec![("attention_bias", no.clone()), ("mlp_bias", no), ("pretraining_tp", json!(1))],
     };
     for (name, value) in more.into_iter().chain([("head_dim", json!(head_dim))]) {
@@ -271,6 +276,8 @@ fn theirs(name: &str) -> String {
         "self_attn.q_proj" => "attn_q",
         "self_attn.k_proj" => "attn_k",
         "self_attn.v_proj" => "attn_v",
+        "self_attn.q_norm" => "attn_q_norm",
+        "self_attn.k_norm" => "attn_k_norm",
         "self_attn.o_proj" => "attn_output",
         "post_attention_layernorm" => "ffn_norm",
         "mlp.gate_proj" => "ffn_gate",

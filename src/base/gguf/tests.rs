@@ -184,7 +184,7 @@ fn what_would_compute_another_model_is_refused_by_its_key() {
         (
             "general.architecture",
             Value::from_text("mamba"),
-            "must be \"llama\" or \"qwen2\", got \"mamba\"",
+            "must be \"llama\", \"qwen2\" or \"qwen3\", got \"mamba\"",
         ),
         ("general.type", Value::from_text("adapter"), "\"adapter\""),
         ("split.count", whole(3), "got 3"),
@@ -299,7 +299,7 @@ fn every_encoding_is_widened_as_the_package_gguf_does() {
 /// Goal: a file and the Hugging Face folder that it was made of are one base, rope's scaling included.
 #[test]
 fn a_gguf_file_and_the_folder_that_it_was_made_of_are_one_base() {
-    for family in ["smollm2", "llama3", "llama_linear"] {
+    for family in ["smollm2", "llama3", "llama_linear", "qwen3"] {
         let out = TempDir::new().unwrap();
         let path = golden(family).join("model.gguf");
         let report = export(&path, &out.path().join("model"), ExportOptions::default()).unwrap();
