@@ -46,6 +46,24 @@ fn adapters_of_peft_give_the_logits_of_peft() -> Result<(), Surprise> {
     Ok(())
 }
 
+/// Goal: an adapter of PEFT's over Phi-3's packed layers is one over their parts. Oracle: PEFT's logits.
+#[test]
+fn an_adapter_of_packed_layers_gives_the_logits_of_peft() -> Result<(), Surprise> {
+    let (_place, base) = exported("families/phi3")?;
+    let adapter = read("packed", &base)?;
+    let expected = Golden::load("peft/packed/expected")?;
+    let shape = expected.shape("input_ids")?;
+    let ids = expected.i64("input_ids")?.iter().map(|&id| id as u32).collect();
+    let hidden =
+        Trunk::load(&base, 0, 1)?.hidden(&Array2::from_shape_vec((shape[0], shape[1]), ids)?)?;
+    let head = Head::load(&base, 0, &Backend::cpu(), 12, Keep::default())?;
+    for (adapter, oracle) in [(Some(&adapter), "logits"), (None, "base_logits")] {
+        let logits: Vec<f32> = head.logits(adapter, &hidden)?.iter().copied().collect();
+        assert_close(oracle, &logits, &expected.f32(oracle)?, &F32);
+    }
+    Ok(())
+}
+
 /// Goal: an adapter folded into its base gives the logits of both, in either folder. Oracle: PEFT's logits of
 /// the two; and the same sums of weights, which a type of 16 bits rounds once.
 #[test]

@@ -1,7 +1,8 @@
 """Adapters as PEFT writes them, with the logits of transformers and PEFT that load them again.
 
-Oracle: PEFT's save_pretrained and PeftModel.from_pretrained on the base of step.py (requirements.txt), f32, CPU.
-Command: python tools/golden/all.py --out tests/golden --only step,adapters
+Oracle: PEFT's save_pretrained and PeftModel.from_pretrained on the base of step.py, and on Phi-3 of families.py
+(requirements.txt), f32, CPU.
+Command: python tools/golden/all.py --out tests/golden --only step,families,adapters
 """
 
 import json
@@ -57,13 +58,13 @@ def randomise_adapter(model: torch.nn.Module, name: str) -> None:
                 parameter.add_(0.05 * noise)
 
 
-def tidy(folder: Path, promise: str) -> None:
+def tidy(folder: Path, base: str, promise: str) -> None:
     """Drops the model card and puts the sets of adapter_config.json in order: Python's set order is not stable."""
     (folder / "README.md").unlink(missing_ok=True)
     config = json.loads((folder / "adapter_config.json").read_text())
     if isinstance(config["target_modules"], list):
         config["target_modules"].sort()
-    config["base_model_name_or_path"] = "step/base"
+    config["base_model_name_or_path"] = base
     write_json(folder / "adapter_config.json", config)
     (folder / "adapter_model.safetensors").chmod(0o644)
     write_json(folder / "facts.json", {"reader": promise})
@@ -75,7 +76,7 @@ def write_adapter(base: Path, folder: Path, dtype: torch.dtype, settings: dict, 
     randomise_adapter(model, folder.name)
     shutil.rmtree(folder, ignore_errors=True)
     model.to(dtype).save_pretrained(folder, save_embedding_layers=False)
-    tidy(folder, promise)
+    tidy(folder, f"{base.parent.name}/{base.name}", promise)
     again = PeftModel.from_pretrained(load(base), folder).float().eval()
     input_ids = random_ids(f"adapter ids {folder.name}", 2, LENGTH, vocabulary=VOCABULARY)
     with torch.no_grad():
@@ -90,3 +91,7 @@ def write_adapter(base: Path, folder: Path, dtype: torch.dtype, settings: dict, 
 def write(out: Path) -> None:
     for name, (dtype, settings, promise) in ADAPTERS.items():
         write_adapter(out / "step" / "base", out / "peft" / name, dtype, settings, promise)
+    # Phi-3 keeps q, k and v as one layer, and gate and up as another.
+    packed = dict(target_modules="all-linear", rank_pattern={"qkv_proj": 3}, alpha_pattern={"gate_up_proj": 5})
+    promise = "accept as an adapter of the parts: A for each, the rows of B divided"
+    write_adapter(out / "families" / "phi3", out / "peft" / "packed", torch.float32, packed, promise)

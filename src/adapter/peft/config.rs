@@ -96,6 +96,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
 
 /// A plain LoRA configuration whose every setting is understood.
 pub(super) struct Lora {
+    /// How the configuration calls the modules.
+    pub(super) names: super::Names,
     rank: u64,
     alpha: f64,
     /// Scale by `alpha / sqrt(rank)` instead of `alpha / rank` (arXiv 2312.03732).
@@ -125,7 +127,7 @@ enum Choice {
 
 impl Lora {
     /// Reads the file and refuses what is not plain LoRA.
-    pub(super) fn parse(json: &[u8]) -> Result<Self, AdapterError> {
+    pub(super) fn parse(json: &[u8], names: super::Names) -> Result<Self, AdapterError> {
         let raw: Raw = serde_json::from_slice(json).map_err(AdapterError::Config)?;
         refuse(&raw)?;
         let targets = match raw.target_modules {
@@ -143,6 +145,7 @@ impl Lora {
             Layers::Many(layers) => layers,
         });
         Ok(Self {
+            names,
             rank: raw.r.unwrap_or(8),
             alpha: raw.lora_alpha.unwrap_or(8.0),
             stabilised: raw.use_rslora.unwrap_or(false),
@@ -157,7 +160,7 @@ impl Lora {
 
     /// Whether PEFT would adapt this module.
     pub(super) fn targets(&self, layer: usize, target: Target) -> bool {
-        let module = full_name(layer, target);
+        let module = self.names.full(layer, target);
         if self.excluded.as_ref().is_some_and(|excluded| excluded.contains(&module))
             || !self.targets.contains(&module)
         {
@@ -175,7 +178,7 @@ impl Lora {
 
     /// Rank and `scale * rank` of a module, scale being what PEFT multiplies `B A` by.
     pub(super) fn strength(&self, layer: usize, target: Target) -> Result<Strength, AdapterError> {
-        let module = full_name(layer, target);
+        let module = self.names.full(layer, target);
         let rank = self.ranks.first(&module).unwrap_or(self.rank);
         let alpha = self.alphas.first(&module).unwrap_or(self.alpha);
         let refuse = |expected| {
@@ -327,9 +330,9 @@ pub fn base_name(json: &[u8]) -> Result<String, AdapterError> {
     Ok(named.base_model_name_or_path.unwrap_or_default())
 }
 
-/// The module's full name in a Hugging Face causal language model.
-pub(super) fn full_name(layer: usize, target: Target) -> String {
-    format!("model.layers.{layer}.{}", target.module())
+/// The full name of a module that is written.
+fn full_name(layer: usize, target: Target) -> String {
+    super::Names::Apart.full(layer, target)
 }
 
 /// The file as we write it: PEFT's fields, in a fixed order.

@@ -10,6 +10,7 @@
 
 mod config;
 mod meta;
+mod packed;
 mod pattern;
 mod python;
 
@@ -19,7 +20,7 @@ use super::{Adapter, AdapterError, Spec, Strength, Target};
 use crate::base::Config;
 use crate::base::config::LAYERS_MAX;
 pub use config::base_name;
-use config::{Lora, full_name, short};
+use config::{Lora, short};
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -99,7 +100,7 @@ pub fn read(
     base_hash: Option<[u8; 32]>,
 ) -> Result<(Adapter, Option<Meta>), AdapterError> {
     let fans = |_: &Places<'_>, _: usize, target: Target| target.fans(config);
-    read_with(files, base_hash, |_| config.layers, fans)
+    read_with(files, base_hash, Some(config), |_| config.layers, fans)
 }
 
 /// Reads such a folder where no base is at hand, as [`read`] does but for this: how many layers
@@ -119,13 +120,14 @@ pub fn read_alone(
         let fan_in = shape(Factor::A).and_then(|shape| shape.last());
         (width(fan_in), width(shape(Factor::B).and_then(|shape| shape.first())))
     };
-    read_with(files, base_hash, layers, fans)
+    read_with(files, base_hash, None, layers, fans)
 }
 
 /// `layers`: how many the base has; a tensor of a later one is refused. `fans`: of a linear layer.
 fn read_with(
     files: Files<'_>,
     base_hash: Option<[u8; 32]>,
+    config: Option<&Config>,
     layers: impl Fn(&Places<'_>) -> usize,
     fans: impl Fn(&Places<'_>, usize, Target) -> (usize, usize),
 ) -> Result<(Adapter, Option<Meta>), AdapterError> {
@@ -136,11 +138,13 @@ fn read_with(
         let (expected, got) = (meta::hex(&expected[..6]), meta::hex(&meta.base_hash[..6]));
         return Err(AdapterError::Base { expected, got });
     }
-    let lora = Lora::parse(files.config)?;
     let tensors = SafeTensors::deserialize(files.tensors).map_err(AdapterError::Tensors)?;
-    let tensors = by_place(&tensors)?;
+    let packed = config.map_or(Ok(None), |config| packed::by_place(&tensors, config))?;
+    let names = if packed.is_some() { Names::Packed } else { Names::Apart };
+    let lora = Lora::parse(files.config, names)?;
+    let tensors = packed.map_or_else(|| by_place(&tensors), Ok)?;
     let layers = layers(&tensors);
-    within(&tensors, layers)?;
+    within(&tensors, layers, names)?;
     let fans = |layer, target| fans(&tensors, layer, target);
     let strengths = strengths(&lora, &tensors, layers, fans)?;
     let spec = Spec::placed(0..layers, |layer, target| {
@@ -149,7 +153,7 @@ fn read_with(
     let mut values = Vec::with_capacity(spec.len());
     for module in &spec.modules {
         for factor in [Factor::A, Factor::B] {
-            let name = tensor_name(module.layer, module.target, factor);
+            let name = names.tensor(module.layer, module.target, factor);
             if let Some(view) = tensors.get(&(module.layer, module.target, factor)) {
                 widen(&name, view, &mut values)?;
             }
@@ -202,11 +206,11 @@ pub(super) fn by_place<'a>(tensors: &SafeTensors<'a>) -> Result<Places<'a>, Adap
 }
 
 /// No tensor of a layer that is not there.
-fn within(tensors: &Places<'_>, layers: usize) -> Result<(), AdapterError> {
+fn within(tensors: &Places<'_>, layers: usize, names: Names) -> Result<(), AdapterError> {
     match tensors.keys().find(|(layer, ..)| *layer >= layers) {
         None => Ok(()),
         Some(&(layer, target, factor)) => {
-            let name = tensor_name(layer, target, factor);
+            let name = names.tensor(layer, target, factor);
             Err(AdapterError::Layer { name, layers, layer })
         }
     }
@@ -223,13 +227,13 @@ fn strengths(
     for layer in 0..layers {
         for target in Target::ALL {
             if !lora.targets(layer, target) {
-                untouched(tensors, layer, target)?;
+                untouched(tensors, (layer, target), lora.names)?;
                 continue;
             }
             let strength = lora.strength(layer, target)?;
             let (fan_in, fan_out) = fans(layer, target);
-            shaped(tensors, (layer, target, Factor::A), [strength.rank, fan_in])?;
-            shaped(tensors, (layer, target, Factor::B), [fan_out, strength.rank])?;
+            shaped(tensors, (layer, target, Factor::A), [strength.rank, fan_in], lora.names)?;
+            shaped(tensors, (layer, target, Factor::B), [fan_out, strength.rank], lora.names)?;
             strengths.insert((layer, target), strength);
         }
     }
@@ -237,11 +241,15 @@ fn strengths(
 }
 
 /// PEFT would leave such a tensor out without a word.
-fn untouched(tensors: &Places<'_>, layer: usize, target: Target) -> Result<(), AdapterError> {
+fn untouched(
+    tensors: &Places<'_>,
+    (layer, target): (usize, Target),
+    names: Names,
+) -> Result<(), AdapterError> {
     let present = |factor: &Factor| tensors.contains_key(&(layer, target, *factor));
     match [Factor::A, Factor::B].into_iter().find(present) {
         None => Ok(()),
-        Some(factor) => Err(AdapterError::Untargeted { name: tensor_name(layer, target, factor) }),
+        Some(factor) => Err(AdapterError::Untargeted { name: names.tensor(layer, target, factor) }),
     }
 }
 
@@ -249,8 +257,9 @@ fn shaped(
     tensors: &Places<'_>,
     place: (usize, Target, Factor),
     expected: [usize; 2],
+    names: Names,
 ) -> Result<(), AdapterError> {
-    let name = tensor_name(place.0, place.1, place.2);
+    let name = names.tensor(place.0, place.1, place.2);
     match tensors.get(&place) {
         None => Err(AdapterError::MissingTensor { name }),
         Some(view) if view.shape() == expected => Ok(()),
@@ -317,7 +326,33 @@ fn write_tensors(adapter: &Adapter) -> Result<Vec<u8>, AdapterError> {
 }
 
 pub(super) fn tensor_name(layer: usize, target: Target, factor: Factor) -> String {
-    format!("{PREFIX}{}.lora_{factor:?}.weight", full_name(layer, target))
+    Names::Apart.tensor(layer, target, factor)
+}
+
+/// How the linear layers that an adapter changes are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Names {
+    /// Each by itself, as [`Target`] has them.
+    Apart,
+    /// As Phi-3 packs them.
+    Packed,
+}
+
+impl Names {
+    /// A module's name inside a layer.
+    fn module(self, target: Target) -> &'static str {
+        let packed = packed::module(target).filter(|_| self == Self::Packed);
+        packed.unwrap_or_else(|| target.module())
+    }
+
+    /// The module's full name in a Hugging Face causal language model.
+    fn full(self, layer: usize, target: Target) -> String {
+        format!("model.layers.{layer}.{}", self.module(target))
+    }
+
+    fn tensor(self, layer: usize, target: Target, factor: Factor) -> String {
+        format!("{PREFIX}{}.lora_{factor:?}.weight", self.full(layer, target))
+    }
 }
 
 /// The place a tensor's name speaks of, if it is one that [`tensor_name`] gives.
