@@ -63,11 +63,43 @@ pub enum BaseError {
         /// What was expected and what was found.
         what: String,
     },
-    /// A GGUF file where a model folder is expected.
-    #[error("{0} is a GGUF file, expected a model folder; write one: sapwood export {0} MODEL_DIR", path.display())]
-    GgufAsFolder {
-        /// The file.
+    /// A model, or the name of one, where a model folder is expected.
+    #[error(
+        "{path} {what}, expected a model folder; write one: sapwood export {source_name} MODEL_DIR"
+    )]
+    NoModelFolder {
+        /// What was given.
+        path: String,
+        /// What it is.
+        what: &'static str,
+        /// What an export calls it.
+        source_name: String,
+    },
+    /// A name that Ollama would not take.
+    #[error(
+        "ollama:{name} is no name of Ollama: expected ollama:NAME, ollama:NAME:TAG or ollama:HOST/USER/NAME:TAG"
+    )]
+    OllamaName {
+        /// The name.
+        name: String,
+    },
+    /// A model that Ollama's store does not have.
+    #[error("{} has no model {name}: {there}", store.display())]
+    OllamaAbsent {
+        /// The store.
+        store: PathBuf,
+        /// The name.
+        name: String,
+        /// What it has.
+        there: String,
+    },
+    /// A manifest of Ollama's that names no model which is read here.
+    #[error("{}: {what}", path.display())]
+    OllamaManifest {
+        /// The manifest.
         path: PathBuf,
+        /// What was expected and what was found.
+        what: String,
     },
     /// A checkpoint's weights are in PyTorch's own files.
     #[error("{} is a pickle, which can run code and is not read; write the folder anew as safetensors, in Python: transformers.AutoModelForCausalLM.from_pretrained(HF_DIR).save_pretrained(NEW_DIR), the tokenizer likewise", path.display())]

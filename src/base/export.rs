@@ -314,6 +314,19 @@ impl Sink {
     }
 }
 
+/// The name of a folder that can be written: there is none of it, or an empty one.
+/// # Errors
+/// [`BaseError::Occupied`].
+pub fn expect_vacant(model_dir: &Path) -> Result<String, BaseError> {
+    let occupied = || BaseError::Occupied { path: model_dir.to_owned() };
+    let name = model_dir.file_name().ok_or_else(occupied)?.to_string_lossy().into_owned();
+    match fs::read_dir(model_dir).map(Iterator::count) {
+        Ok(0) => Ok(name),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(name),
+        _ => Err(occupied()),
+    }
+}
+
 /// The folder under its temporary name; removed unless it is published.
 pub(super) struct Partial {
     pub(super) path: PathBuf,
@@ -325,13 +338,7 @@ impl Partial {
     /// A new folder in the same parent, which is made where it is missing, so that the rename stays on one
     /// file system.
     pub(super) fn beside(model_dir: &Path) -> Result<Self, BaseError> {
-        let occupied = || BaseError::Occupied { path: model_dir.to_owned() };
-        let name = model_dir.file_name().ok_or_else(occupied)?.to_string_lossy();
-        match fs::read_dir(model_dir).map(Iterator::count) {
-            Ok(0) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            _ => return Err(occupied()),
-        }
+        let name = expect_vacant(model_dir)?;
         let path = model_dir.with_file_name(format!(".{name}.{}.partial", std::process::id()));
         // What is made by then goes again when anything fails.
         let mut partial = Self { path, parents: Vec::new() };

@@ -19,7 +19,9 @@ pub mod foreign;
 pub mod gguf;
 pub mod hf;
 mod number;
+pub mod ollama;
 pub mod onnx;
+pub mod place;
 pub mod publish;
 mod rope;
 pub mod shards;
@@ -112,6 +114,7 @@ impl Base {
     /// A file that is missing, truncated, of another kind of model, or at odds with `config.json`.
     pub fn open(dir: &Path) -> Result<Self, BaseError> {
         let config = read_config(dir)?;
+        place::expect_folder(dir)?;
         let file = OnnxFile::open(&dir.join("model.onnx"))?;
         let map = foreign::map(&file, &Dims::from(&config))?;
         if !map.is_own() {
@@ -225,10 +228,10 @@ fn read_all(
 
 /// The configuration of a Hugging Face folder or a model folder.
 pub fn read_config(dir: &Path) -> Result<Config, BaseError> {
-    if dir.is_file() && gguf::is_gguf(dir) {
-        return Err(BaseError::GgufAsFolder { path: dir.to_owned() });
-    }
     let path = dir.join("config.json");
+    if !path.exists() {
+        place::expect_folder(dir)?;
+    }
     let config =
         std::fs::read_to_string(&path).map_err(|source| BaseError::Read { path, source })?;
     let path = dir.join("generation_config.json");

@@ -39,7 +39,7 @@ pub(crate) enum Action {
     /// Study what lies between the adapters of a stream, and how alike they see the same text.
     #[command(subcommand)]
     Study(Study),
-    /// Turn a Hugging Face folder or a GGUF file into a model folder with an ONNX file.
+    /// Turn a Hugging Face folder, a GGUF file or a model of the hub into a model folder with an ONNX file.
     Export(Export),
     /// Write an adapter in the layout of llama.cpp, mlx-lm or PEFT.
     Convert(Convert),
@@ -324,7 +324,8 @@ pub(crate) struct Cka {
 /// `sapwood export`
 #[derive(Debug, Args)]
 pub(crate) struct Export {
-    /// Hugging Face folder (config.json, safetensors, tokenizer.json) or GGUF file.
+    /// Hugging Face folder (config.json, safetensors, tokenizer.json) or GGUF file; hf:ORG/NAME[@REVISION]
+    /// or hf:ORG/NAME/FILE.gguf of the hub; ollama:NAME[:TAG] of Ollama's store.
     pub source: PathBuf,
     /// Model folder to write; must not exist or be empty.
     pub model_dir: PathBuf,

@@ -6,6 +6,7 @@ use anyhow::Context;
 use sapwood::adapter::Adapter;
 use sapwood::adapter::layout;
 use sapwood::adapter::peft::{self, Files, Meta};
+use sapwood::base::place::expect_folder;
 use sapwood::base::{Base, Config};
 use sapwood::block::Block;
 use sapwood::intake::{self, Dataset, Skipped};
@@ -27,39 +28,8 @@ pub(crate) fn model(given: Option<&PathBuf>) -> anyhow::Result<&Path> {
     let model = given
         .map(PathBuf::as_path)
         .context("--model is missing: the folder of a model (see `sapwood export`)")?;
-    match foreign_model(model) {
-        None => Ok(model),
-        Some(what) => anyhow::bail!(
-            "--model {}: {what}, expected a model folder: `sapwood export SOURCE MODEL_DIR` makes one; \
-             nothing was started",
-            model.display()
-        ),
-    }
-}
-
-/// What a model is that somebody has, and that is no model folder.
-fn foreign_model(model: &Path) -> Option<&'static str> {
-    let is_gguf = model.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
-    if is_gguf {
-        return Some("it is a GGUF file");
-    }
-    if model.is_dir() {
-        let has = |name: &str| model.join(name).exists();
-        let is_hf = has("config.json") && !has("model.onnx");
-        let stored = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"];
-        return (is_hf && stored.iter().any(|name| has(name)))
-            .then_some("it is a Hugging Face folder");
-    }
-    // ORG/NAME, as the hub has it; a path that is missing is told as one.
-    let text = model.to_str()?;
-    let hub = text.strip_prefix("hf:").unwrap_or(text);
-    let is_name = |part: &str| {
-        let is_letter = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
-        !part.is_empty() && !part.starts_with('.') && part.chars().all(is_letter)
-    };
-    let is_hub = hub.split('/').count() == 2 && hub.split('/').all(is_name);
-    let is_absent = !model.exists() && model.parent().is_none_or(|parent| !parent.exists());
-    (is_hub && is_absent).then_some("it is no folder here and reads as a name of the hub")
+    expect_folder(model).context("--model")?;
+    Ok(model)
 }
 
 /// Data from a path, or from standard input when it is `-`.

@@ -14,6 +14,9 @@ use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
+/// Seconds between two lines about bytes that come.
+const LINE_S: f64 = 10.0;
+
 /// One line on standard error: what went wrong, and what that came from.
 pub(crate) fn complain(error: &anyhow::Error) {
     // A closed standard error leaves nobody to tell.
@@ -27,12 +30,23 @@ pub(crate) struct Console {
     since: Instant,
     /// Steps that were done at `since`.
     steps: u64,
+    coming: Coming,
+}
+
+/// Bytes that are on their way.
+#[derive(Default)]
+struct Coming {
+    all: u64,
+    done: u64,
+    /// Those that a line told of last, and when.
+    told: u64,
+    at: Option<Instant>,
 }
 
 impl Console {
     /// A console for people, or with `json` for programs.
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, bar: None, since: Instant::now(), steps: 0 }
+        Self { json, bar: None, since: Instant::now(), steps: 0, coming: Coming::default() }
     }
 
     /// Whether a program reads.
@@ -54,7 +68,10 @@ impl Console {
         if self.json {
             return self.object(value);
         }
-        writeln!(io::stdout(), "{}", text.trim_end())
+        match &self.bar {
+            Some(bar) => bar.suspend(|| writeln!(io::stdout(), "{}", text.trim_end())),
+            None => writeln!(io::stdout(), "{}", text.trim_end()),
+        }
     }
 
     fn object(&self, value: &impl Serialize) -> io::Result<()> {
@@ -139,22 +156,69 @@ impl Console {
         }
     }
 
+    /// So many bytes will come.
+    pub(crate) fn expect_bytes(&mut self, all: u64) {
+        self.coming = Coming { all, ..Coming::default() };
+        if all > 0 && !self.json && io::stderr().is_terminal() {
+            self.show(all, "{bar:24} {bytes}/{total_bytes} {msg} · {eta} left");
+        }
+    }
+
+    /// A file of them begins.
+    pub(crate) fn file(&mut self, name: &str, length: u64) -> io::Result<()> {
+        self.coming.at.get_or_insert_with(Instant::now);
+        match &self.bar {
+            _ if self.json => Ok(()),
+            Some(bar) => {
+                bar.set_message(name.to_owned());
+                Ok(())
+            }
+            None => writeln!(io::stderr(), "{name}: {}", bytes(length)),
+        }
+    }
+
+    /// More of them came.
+    pub(crate) fn gained(&mut self, count: u64) -> io::Result<()> {
+        let Coming { all, done, told, at } = &mut self.coming;
+        // What a server sends again counts once.
+        *done = done.saturating_add(count).min(*all);
+        if let Some(bar) = &self.bar {
+            bar.set_position(*done);
+            return Ok(());
+        }
+        let seconds = at.get_or_insert_with(Instant::now).elapsed().as_secs_f64();
+        if self.json || seconds < LINE_S {
+            return Ok(());
+        }
+        let rate = (*done - *told) as f64 / seconds;
+        let left = left((*all - *done) as f64 / rate.max(1.0));
+        (*told, *at) = (*done, Some(Instant::now()));
+        let (part, rate) = (*done as f64 * 100.0 / (*all).max(1) as f64, bytes(rate as u64));
+        writeln!(io::stderr(), "{part:.0} % of {} · {rate}/s · {left} left", bytes(*all))
+    }
+
+    fn show(&mut self, all: u64, template: &str) {
+        let bar = ProgressBar::new(all);
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        self.bar = Some(bar);
+    }
+
     fn begin(&mut self, step: u64, iters: u64) {
         self.since = Instant::now();
         self.steps = step;
         if !io::stderr().is_terminal() {
             return;
         }
-        let bar = ProgressBar::new(iters);
-        let template = "{bar:24} {pos}/{len} {msg} · {eta} left";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+        self.show(iters, "{bar:24} {pos}/{len} {msg} · {eta} left");
+        if let Some(bar) = &self.bar {
+            bar.set_position(step);
         }
-        bar.set_position(step);
-        self.bar = Some(bar);
     }
 
-    fn end(&mut self) {
+    /// No bar is shown any more.
+    pub(crate) fn end(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }

@@ -1,19 +1,23 @@
-//! `sapwood export`: a Hugging Face folder or a GGUF file becomes a model folder.
+//! `sapwood export`: a Hugging Face folder, a GGUF file or a model of the hub becomes a model folder.
 
 use super::args::Export;
 use super::console::{Console, bytes};
 use super::names::Precision;
+use super::source::{self, Source};
 use sapwood::base::{self, ExportOptions};
 use serde_json::json;
 
 /// Writes the model folder and says what is in it.
-pub(crate) fn run(args: &Export, console: &Console) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Export, console: &mut Console) -> anyhow::Result<()> {
     let dtype = match args.dtype {
         Precision::F32 => base::Precision::F32,
         Precision::F16 => base::Precision::F16,
     };
     let options = ExportOptions { dtype, ..ExportOptions::default() };
-    let report = base::export(&args.source, &args.model_dir, options)?;
+    // Before anything is fetched.
+    base::export::expect_vacant(&args.model_dir)?;
+    let Source { path, origin } = source::find(&args.source, console)?;
+    let report = base::export(&path, &args.model_dir, options)?;
     let value = json!({
         "event": "exported",
         "parameters": report.parameters,
@@ -21,6 +25,7 @@ pub(crate) fn run(args: &Export, console: &Console) -> anyhow::Result<()> {
         "weight_bytes": report.weight_bytes,
         "external": report.external,
         "files": report.files,
+        "source": origin,
     });
     let text = format!(
         "{} parameters, {} tensors, {} of weights{}\nwritten to {}: {}",

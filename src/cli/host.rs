@@ -41,6 +41,15 @@ pub(crate) fn available_bytes() -> Option<u64> {
     proc_field("/proc/meminfo", "MemAvailable:")
 }
 
+/// A variable of the surroundings, where it is text: those by which other programs are told the same.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "caches and tokens of the hub and of Ollama are set there"
+)]
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// Whether standard output is a terminal that may show colours.
 #[expect(clippy::disallowed_methods, reason = "NO_COLOR is a wish of the terminal's user")]
 pub(crate) fn shows_colours() -> bool {

@@ -25,6 +25,7 @@ mod plot;
 mod quickstart;
 mod report;
 mod serve;
+mod source;
 mod state;
 mod stream;
 mod study;
@@ -49,7 +50,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Action::Serve(args) => serve::run(&args, command.json),
         Action::Stream(args) => stream::run(&args, &console),
         Action::Study(study) => study::run(&study, &console),
-        Action::Export(args) => export::run(&args, &console),
+        Action::Export(args) => export::run(&args, &mut console),
         Action::Convert(args) => convert::run(&args, &console),
         Action::Data(action) => data::run(&action, &console),
         Action::Fuse(args) => fuse::run(&args, &console),

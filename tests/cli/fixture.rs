@@ -180,10 +180,15 @@ pub(crate) fn events(text: &str) -> Vec<Value> {
 
 /// Runs the command with an empty standard input.
 pub(crate) fn sapwood<S: AsRef<OsStr>>(args: &[S]) -> Output {
+    sapwood_with(args, &[])
+}
+
+/// The same with variables.
+pub(crate) fn sapwood_with<S: AsRef<OsStr>>(args: &[S], said: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sapwood"));
     // A working folder of its own: nothing may be found or left here by chance.
     let place = tempfile::tempdir().unwrap();
-    command.args(args).stdin(Stdio::null()).current_dir(place.path());
+    command.args(args).stdin(Stdio::null()).current_dir(place.path()).envs(said.iter().copied());
     let output = command.output().unwrap();
     assert!(fs::read_dir(place.path()).unwrap().next().is_none(), "something was left behind");
     output

@@ -10,6 +10,8 @@ mod flags;
 mod fuse;
 mod generate;
 mod gguf;
+#[cfg(feature = "hub")]
+mod hub;
 mod install;
 mod journey;
 mod model;
