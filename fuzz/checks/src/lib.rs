@@ -17,6 +17,7 @@ pub mod cursor;
 pub mod fleet;
 pub mod frames;
 pub mod gguf;
+pub mod hub;
 pub mod inbox;
 pub mod manifest;
 pub mod onnx;
@@ -33,7 +34,7 @@ pub type Seed = (&'static str, Vec<u8>);
 pub type Target = (&'static str, Check, fn() -> Vec<Seed>);
 
 /// Every way in.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     ("adapter", adapter::check, adapter::seeds),
     ("bodies", bodies::check, bodies::seeds),
     ("config", config::check, config::seeds),
@@ -44,6 +45,7 @@ pub const TARGETS: [Target; 15] = [
     ("fleet_trust", fleet::trusted, fleet::trust_seeds),
     ("fleet_update", fleet::update, fleet::update_seeds),
     ("gguf", gguf::check, gguf::seeds),
+    ("hub", hub::check, hub::seeds),
     ("inbox", inbox::check, inbox::seeds),
     ("manifest", manifest::check, manifest::seeds),
     ("onnx", onnx::check, onnx::seeds),
