@@ -3,8 +3,10 @@
 //! Oracle: `tools/golden/peft.py` (peft 0.21, torch 2.15, f32, seeds in the script).
 
 mod common;
+mod families;
 
 use common::{Golden, Surprise, Within, assert_close, exported, golden};
+use families::FAMILIES;
 use ndarray::Array2;
 use sapwood::adapter::Adapter;
 use sapwood::adapter::fuse::Fused;
@@ -104,20 +106,7 @@ fn a_fused_base_gives_the_logits_of_base_and_adapter() -> Result<(), Surprise> {
 /// Goal: the head's own layers know every family. Oracle: `tools/golden/families.py`.
 #[test]
 fn every_family_in_the_head_gives_the_logits_of_transformers() -> Result<(), Surprise> {
-    let families = [
-        "llama2",
-        "llama3",
-        "llama_biased",
-        "llama_linear",
-        "mistral",
-        "phi3",
-        "qwen2",
-        "qwen3",
-        "smollm2",
-        "smollm2_own_head",
-        "head_dim",
-    ];
-    for family in families {
+    for family in FAMILIES {
         let (_place, base) = exported(&format!("families/{family}"))?;
         let expected = Golden::load(&format!("families/{family}/expected"))?;
         let shape = expected.shape("input_ids")?;

@@ -4,8 +4,10 @@
 //! (`Head::load_reference`), which compute with candle's ops, f32 weights and a cache of their own.
 
 mod common;
+mod families;
 
 use common::{Golden, Surprise, Within, assert_close, exported, relative_error};
+use families::FAMILIES;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
@@ -89,20 +91,7 @@ fn greedy(
 /// Goal: token by token is the same as all at once, in every family, wherever the tap lies.
 #[test]
 fn every_family_gives_the_logits_of_transformers_token_by_token() -> Result<(), Surprise> {
-    let families = [
-        "llama2",
-        "llama3",
-        "llama_biased",
-        "llama_linear",
-        "mistral",
-        "phi3",
-        "qwen2",
-        "qwen3",
-        "smollm2",
-        "smollm2_own_head",
-        "head_dim",
-    ];
-    for family in families {
+    for family in FAMILIES {
         let (_place, base) = exported(&format!("families/{family}"))?;
         let expected = Golden::load(&format!("families/{family}/expected"))?;
         let [_, tokens] = expected.shape("input_ids")?[..] else { return Err("shape".into()) };

@@ -3,6 +3,9 @@
 //! The base is noise and the blocks are number games: what is tested is the bookkeeping, not language.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod blocks;
+
+use blocks::blocks;
 use ndarray::{Array3, s};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
@@ -61,17 +64,6 @@ fn engines() -> &'static Engines {
         (place, engines)
     };
     &ENGINES.get_or_init(made).1
-}
-
-/// Blocks of `from, from + 1, ...`, each of another length and start: a rule that can be learned.
-fn blocks(from: u32, count: usize) -> Vec<Block> {
-    let block = |i: usize| {
-        let length = 5 + i * 7 % 11;
-        let tokens = (0..length).map(|t| from + ((i * 3 + t) % 20) as u32).collect();
-        let learn = (0..length).map(|t| t > 0).collect();
-        Block { tokens, learn, bytes: length as u32 - 1, domain: 0 }
-    };
-    (0..count).map(block).collect()
 }
 
 fn material(name: &str, from: u32) -> Material {

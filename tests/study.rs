@@ -2,9 +2,11 @@
 //!
 //! Oracle: `tools/golden/study.py` (numpy and scipy, f64).
 
+mod blocks;
 #[expect(dead_code, reason = "the bases of the oracle are for other tests")]
 mod common;
 
+use blocks::blocks;
 use common::{Golden, Surprise, Within, assert_close};
 use ndarray::Array3;
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
@@ -61,16 +63,6 @@ fn model() -> Result<tempfile::TempDir, Surprise> {
     let options = sapwood::base::ExportOptions::default();
     sapwood::base::export(&place.path().join("hf"), &place.path().join("model"), options)?;
     Ok(place)
-}
-
-fn blocks(from: u32, count: usize) -> Vec<Block> {
-    let block = |i: usize| {
-        let length = 5 + i * 7 % 11;
-        let tokens = (0..length).map(|t| from + ((i * 3 + t) % 20) as u32).collect();
-        let learn = (0..length).map(|t| t > 0).collect();
-        Block { tokens, learn, bytes: length as u32 - 1, domain: 0 }
-    };
-    (0..count).map(block).collect()
 }
 
 /// Both engines tell the same rows of every layer, and of real tokens alone.
