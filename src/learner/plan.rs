@@ -41,9 +41,9 @@ const EPOCHS: f64 = 2.0;
 const STEPS_MIN: u64 = 40;
 /// Most steps, however much there is.
 const STEPS_MAX: u64 = 400;
-/// Multiplications and additions that a job may take for each thread: ten minutes at 30 GFLOP/s, three where a
-/// thread makes 100 of them, as with the instructions for bf16.
-const WORK_MAX: f64 = 600.0 * 30e9;
+/// Multiplications and additions that a job may take for each thread: five minutes at 100 GFLOP/s, half of what
+/// the instructions for bf16 make of it; a quarter of an hour at 30.
+const WORK_MAX: f64 = 300.0 * 100e9;
 /// Half-lives of the average in a job: slow is where fast was in its last fifth.
 const HALF_LIVES: f64 = 5.0;
 /// Most that the average keeps at a step.
