@@ -188,16 +188,39 @@ impl Constraint {
         if allowed.is_zero() {
             return Err(ConstrainError::Text { problem: "no token of this model fits".to_owned() });
         }
+        let led = if is_blank.is_some() { self.led()? } else { Vec::new() };
         let trie = self.tokens.tok_trie();
         for (id, logit) in logits.iter_mut().enumerate() {
             // Weights that lie beyond the vocabulary are none of a token.
             let fits = id < allowed.len() && allowed.get(id);
             let may_be_blank = is_blank == Some(false);
-            if !(fits || may_be_blank && are_blanks(trie.token(id as u32))) {
+            let leads = || {
+                led.binary_search(&(id as u32)).is_ok()
+                    || may_be_blank && are_blanks(trie.token(id as u32))
+            };
+            if !(fits || leads()) {
                 *logit = f32::NEG_INFINITY;
             }
         }
         Ok(())
+    }
+
+    /// Tokens of blanks and what a call may begin with, in order.
+    fn led(&mut self) -> Result<Vec<u32>, ConstrainError> {
+        let trie = self.tokens.tok_trie();
+        let mut led = Vec::new();
+        for id in 0..trie.vocab_size() as u32 {
+            let Some(rest) = behind_blanks(trie.token(id)).filter(|rest| rest.starts_with(b"{"))
+            else {
+                continue;
+            };
+            let said = trie.greedy_tokenize(rest);
+            let fitting = self.matcher.validate_tokens(&said).map_err(|error| failed(&error))?;
+            if fitting == said.len() {
+                led.push(id);
+            }
+        }
+        Ok(led)
     }
 
     /// Takes in the next token of the text, one that was allowed.
@@ -221,8 +244,13 @@ impl Constraint {
             },
             Place::Next { is_blank } if are_blanks(bytes) => *is_blank = true,
             Place::Next { .. } | Place::Held => {
+                let is_next = matches!(self.place, Place::Next { .. });
                 self.place = Place::Held;
-                self.matcher.consume_token(id).map_err(|error| failed(&error))?;
+                let taken = match behind_blanks(bytes).filter(|_| is_next) {
+                    Some(rest) => self.matcher.consume_tokens(&trie.greedy_tokenize(rest)),
+                    None => self.matcher.consume_token(id),
+                };
+                taken.map_err(|error| failed(&error))?;
             }
         }
         Ok(())
@@ -232,6 +260,12 @@ impl Constraint {
     pub fn is_over(&self) -> bool {
         matches!(self.place, Place::Held) && self.matcher.is_stopped()
     }
+}
+
+/// What of a token stands behind the blanks that it begins with; none where it begins with none.
+fn behind_blanks(bytes: &[u8]) -> Option<&[u8]> {
+    let rest = bytes.trim_ascii_start();
+    (rest.len() < bytes.len()).then_some(rest)
 }
 
 fn are_blanks(bytes: &[u8]) -> bool {
