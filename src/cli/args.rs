@@ -224,8 +224,7 @@ pub(crate) struct Met {
 /// A part of the study.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Study {
-    /// Score the straight lines between the adapters after each domain, between fast and slow, and from the
-    /// first to the last: barriers, and where on the way all domains together lose least.
+    /// Score straight lines between adapters: barriers, and where on the way all domains together lose least.
     Connectivity(Box<Connectivity>),
     /// Compare how each layer sees a domain's text when it was just learned, and at the end: linear CKA.
     Cka(Box<Cka>),
