@@ -96,7 +96,8 @@ fn a_text_is_held_from_where_it_says_that_a_call_begins() {
     let mut chance = Chance(ChaCha8Rng::seed_from_u64(7));
     let texts = [
         ("<call>", "The hall < is <call cold.\n<call>"),
-        ("<call>", "<call>\n {\"na"),
+        // One token of blanks at most, or those that the token of what follows begins with.
+        ("<call>", "<call>\n{\"na"),
         ("", " \n{ \"name\""),
         ("", "{\"name\": \"f\""),
     ];
