@@ -178,7 +178,7 @@ fn a_stream_that_is_cut_off_goes_on() {
     }
     let house = place.path().join("house.jsonl").display().to_string();
     let told = |out: &str| {
-        let more = ["--points", "3", "--iters", "80", &house];
+        let more = ["--points", "3", "--iters", "30", &house];
         study("connectivity", &place.path().join(out), &more)
     };
     let learned =
