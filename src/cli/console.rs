@@ -96,6 +96,9 @@ impl Console {
         }
         match event {
             Event::Warning { message } => self.warn(message),
+            Event::Writing { texts } => self.line(&format!(
+                "the base writes {texts} texts of its own to be held to; the state folder keeps them"
+            )),
             Event::Ready { iters, step, .. } => {
                 self.line(&ready(event))?;
                 self.begin(*step, *iters);

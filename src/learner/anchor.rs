@@ -42,6 +42,46 @@ pub(super) struct Wanted {
     tokens: usize,
 }
 
+impl Wanted {
+    fn of(start: &[u32], settings: &Settings) -> Self {
+        let count = if start.is_empty() { 0 } else { settings.own_texts() };
+        let tokens = settings.max_seq_length.min(TOKENS_MAX);
+        Self { start: start.to_vec(), count, tokens }
+    }
+
+    /// The same as a state folder is asked.
+    fn asked(&self, engines: &Engines) -> Asked {
+        let base = engines.base.hash();
+        Asked { base, start: self.start.clone(), tokens: self.tokens as u32 }
+    }
+
+    /// The first seed that is not tried.
+    fn seeds(&self) -> u64 {
+        self.count as u64 * TRIES
+    }
+}
+
+/// How many texts [`own_texts`] will have the base write: what neither the engines nor the state have.
+///
+/// # Errors
+/// [`LearnError::State`] when the state cannot be read.
+pub(super) fn missing(
+    engines: &Engines,
+    start: &[u32],
+    settings: &Settings,
+    state: &State,
+) -> Result<usize, LearnError> {
+    let wanted = Wanted::of(start, settings);
+    let own = engines.own.lock().unwrap_or_else(PoisonError::into_inner);
+    if own.as_ref().is_some_and(|(known, _)| *known == wanted) || wanted.count == 0 {
+        return Ok(0);
+    }
+    let vocab = engines.base.config().vocab;
+    let written = state.written(&wanted.asked(engines), vocab)?.unwrap_or_default();
+    let is_tried = written.seed >= wanted.seeds();
+    Ok(if is_tried { 0 } else { wanted.count.saturating_sub(written.texts.len()) })
+}
+
 /// Up to `anchor_blocks` texts, written by the bare base after `start`; none without a start, or where
 /// neither the anchor nor whitening has a use for them.
 ///
@@ -57,15 +97,13 @@ pub fn own_texts(
     state: Option<&mut State>,
     pulse: &mut Pulse<'_>,
 ) -> Result<Arc<Vec<Block>>, LearnError> {
-    let count = if start.is_empty() { 0 } else { settings.own_texts() };
-    let tokens = settings.max_seq_length.min(TOKENS_MAX);
-    let wanted = Wanted { start: start.to_vec(), count, tokens };
+    let wanted = Wanted::of(start, settings);
     let mut own = engines.own.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, texts)) = own.as_ref().filter(|(known, _)| *known == wanted) {
         return Ok(texts.clone());
     }
     let texts = write(engines, &wanted, state, pulse)?;
-    let blocks = texts.iter().take(count).map(|text| block(start.len(), text));
+    let blocks = texts.iter().take(wanted.count).map(|text| block(start.len(), text));
     let blocks = Arc::new(blocks.collect::<Vec<_>>());
     *own = Some((wanted, blocks.clone()));
     Ok(blocks)
@@ -117,7 +155,7 @@ fn write(
     if *count == 0 {
         return Ok(Vec::new());
     }
-    let asked = Asked { base: engines.base.hash(), start: start.clone(), tokens: *tokens as u32 };
+    let asked = wanted.asked(engines);
     let vocab = engines.base.config().vocab;
     let known = match &state {
         Some(state) => state.written(&asked, vocab)?,
@@ -126,7 +164,7 @@ fn write(
     let mut written = known.unwrap_or_else(|| Written { asked, seed: 0, texts: Vec::new() });
     let more = tokens.saturating_sub(start.len());
     let generator = engines.generator();
-    let last = *count as u64 * TRIES;
+    let last = wanted.seeds();
     while written.texts.len() < *count && written.seed < last {
         // Drawn from what the base thinks likely, in the order of their numbers.
         let some = generator.abreast(count - written.texts.len()) as u64;

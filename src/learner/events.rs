@@ -58,6 +58,11 @@ pub enum Event {
         /// One sentence.
         message: String,
     },
+    /// The base writes texts of its own, to be held to; it has them when the job is ready.
+    Writing {
+        /// How many are missing.
+        texts: usize,
+    },
     /// Everything is loaded; learning begins.
     Ready {
         /// Name of the domain.

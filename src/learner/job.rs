@@ -5,7 +5,7 @@
 //!   and between two batches of held-out text.
 //! - Invariant: until the commit, the generation in use does not change.
 
-use super::anchor::{own_texts, whitening};
+use super::anchor::{missing, own_texts, whitening};
 use super::course::{Bench, Course, Cursor};
 use super::engines::Engines;
 use super::events::{Event, Score, Text, Who, judged, of};
@@ -133,6 +133,10 @@ fn learn_and_judge(
         _ => Some(reservoir(engines, state, settings, checkpoint.as_ref())?),
     };
     let start = &material.start;
+    let texts = missing(engines, start, settings, state)?;
+    if texts > 0 {
+        let _ = tell(&Event::Writing { texts });
+    }
     let own = own_texts(engines, start, settings, Some(state), &mut || pulse(tell))?;
     if own.len() < settings.own_texts() {
         let (got, wanted) = (own.len(), settings.own_texts());

@@ -66,6 +66,9 @@ impl<'w> Watch<'w> {
             }
             Event::Scores { scores, .. } => self.scores.clone_from(scores),
             Event::Warning { message } => tracing::warn!("{message}"),
+            Event::Writing { texts } => {
+                tracing::info!(texts, "the base writes texts of its own to be held to");
+            }
             Event::Plateau { step, best } => {
                 tracing::info!(step, best, "new text gains no more: the job ends early");
             }
