@@ -10,20 +10,20 @@ use super::table::{Table, cell, words};
 use sapwood::study::{Curve, Space, spearman};
 
 /// An old domain, and a later one that was learned.
-pub(super) struct Pair<'a> {
+struct Pair<'a> {
     space: Space,
     /// The domain that had been learned before.
-    pub(super) old: &'a str,
+    old: &'a str,
     /// The one that was learned then.
-    pub(super) new: &'a str,
+    new: &'a str,
     /// The barrier of the old domain's loss on the way.
-    pub(super) barrier: f64,
+    barrier: f64,
     /// By how much its loss rose from end to end.
-    pub(super) forgotten: f64,
+    forgotten: f64,
     /// Frobenius norm of what the weights went.
-    pub(super) length: f64,
+    length: f64,
     /// By how much the new domain's loss fell.
-    pub(super) learned: f64,
+    learned: f64,
 }
 
 /// The place in the stream of an end of a line: "slow after 3 name" is the third.
@@ -32,7 +32,7 @@ pub(super) fn place(end: &str) -> Option<usize> {
 }
 
 /// Every domain that had been learned before each line between neighbours, in both spaces.
-pub(super) fn pairs(found: &Found) -> Vec<Pair<'_>> {
+fn pairs(found: &Found) -> Vec<Pair<'_>> {
     let names = found.matrix.as_ref().map_or(&[][..], |matrix| &matrix.domains);
     let of_line = |curve: &Curve| -> Option<Vec<Pair<'_>>> {
         let [from, to] = [place(&curve.from)?, place(&curve.to)?];
@@ -60,30 +60,29 @@ pub(super) fn pairs(found: &Found) -> Vec<Pair<'_>> {
 /// One quantity of a pair.
 type Quantity = fn(&Pair<'_>) -> f64;
 
+const BARRIER: (&str, Quantity) = ("barrier", |pair| pair.barrier);
+const FORGOTTEN: (&str, Quantity) = ("forgotten", |pair| pair.forgotten);
+const LENGTH: (&str, Quantity) = ("length", |pair| pair.length);
+const LEARNED: (&str, Quantity) = ("learned of the new", |pair| pair.learned);
+
 /// What is asked: does the second rise with the first?
-const ASKED: [(&str, Quantity, &str, Quantity); 5] = [
-    ("barrier", |pair| pair.barrier, "forgotten", |pair| pair.forgotten),
-    ("length", |pair| pair.length, "forgotten", |pair| pair.forgotten),
-    ("learned of the new", |pair| pair.learned, "forgotten", |pair| pair.forgotten),
-    ("length", |pair| pair.length, "barrier", |pair| pair.barrier),
-    ("learned of the new", |pair| pair.learned, "barrier", |pair| pair.barrier),
+const ASKED: [[(&str, Quantity); 2]; 5] = [
+    [BARRIER, FORGOTTEN],
+    [LENGTH, FORGOTTEN],
+    [LEARNED, FORGOTTEN],
+    [LENGTH, BARRIER],
+    [LEARNED, BARRIER],
 ];
 
-fn rho(found: &Found, space: Space, asked: usize) -> Option<f64> {
-    let (_, first, _, second) = ASKED.get(asked)?;
+fn rho(pairs: &[Pair<'_>], space: Space, [first, second]: [(&str, Quantity); 2]) -> Option<f64> {
+    let own = pairs.iter().filter(|pair| pair.space == space);
+    spearman(&own.map(|pair| [first.1(pair), second.1(pair)]).collect::<Vec<_>>())
+}
+
+/// Whether more is forgotten where a barrier is higher, and where more was learned.
+pub(super) fn predictions(found: &Found, space: Space) -> [Option<f64>; 2] {
     let all = pairs(found);
-    let own = all.iter().filter(|pair| pair.space == space);
-    spearman(&own.map(|pair| [first(pair), second(pair)]).collect::<Vec<_>>())
-}
-
-/// Whether more is forgotten where a barrier is higher.
-pub(super) fn barrier_and_forgotten(found: &Found, space: Space) -> Option<f64> {
-    rho(found, space, 0)
-}
-
-/// Whether more is forgotten where more was learned.
-pub(super) fn learned_and_forgotten(found: &Found, space: Space) -> Option<f64> {
-    rho(found, space, 2)
+    [BARRIER, LEARNED].map(|first| rho(&all, space, [first, FORGOTTEN]))
 }
 
 /// A row a question and space: how many pairs, how many with a barrier, and the correlation.
@@ -91,16 +90,16 @@ pub(super) fn correlations(found: &Found) -> Table {
     let header = words(["of", "and", "space", "pairs", "with a barrier", "Spearman's rho"]);
     let all = pairs(found);
     let mut rows = Vec::new();
-    for (asked, (one, _, two, _)) in ASKED.iter().enumerate() {
+    for asked in ASKED {
         for space in Space::ALL {
-            let own: Vec<&Pair<'_>> = all.iter().filter(|pair| pair.space == space).collect();
-            if own.is_empty() {
+            let own = || all.iter().filter(|pair| pair.space == space);
+            let counts = [own().count(), own().filter(|pair| pair.barrier > 0.0).count()];
+            if counts[0] == 0 {
                 continue;
             }
-            let stand = own.iter().filter(|pair| pair.barrier > 0.0).count();
-            let rho = rho(found, space, asked).map_or("–".to_owned(), |rho| number(rho, 3));
-            let counts = [own.len(), stand].map(|count| count.to_string());
-            rows.push(words([one, two, space.name(), &counts[0], &counts[1], &rho]));
+            let rho = rho(&all, space, asked).map_or("–".to_owned(), |rho| number(rho, 3));
+            let [pairs, stand] = counts.map(|count| count.to_string());
+            rows.push(words([asked[0].0, asked[1].0, space.name(), &pairs, &stand, &rho]));
         }
     }
     (header, rows)

@@ -119,8 +119,7 @@ fn ways(studies: &[(String, Found)]) -> Part {
             row.extend([0, 1, 2].map(|group| or_dash(highest(Line::Neighbours, group), 4)));
             row.push(or_dash(highest(Line::Whole, 2), 4));
             row.push(or_dash(mean, 2));
-            row.push(or_dash(pairs::barrier_and_forgotten(found, space), 3));
-            row.push(or_dash(pairs::learned_and_forgotten(found, space), 3));
+            row.extend(pairs::predictions(found, space).map(|rho| or_dash(rho, 3)));
             row
         })
     };

@@ -20,6 +20,7 @@ pub(super) fn text(header: &[String], rows: &[Vec<String>]) -> String {
     format!("{}\n{}", line(header), lines.join("\n"))
 }
 
+/// A row of words.
 pub(super) fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
     words.map(str::to_owned).to_vec()
 }
