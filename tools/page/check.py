@@ -258,6 +258,18 @@ def without_devices(page, origin):
     expect("nobody complains of a fleet without devices", not page.troubles(), page.troubles())
 
 
+def by_itself(page, file, name, pictures):
+    """A file that is open needs nothing beside it, and fits a phone."""
+    asked = [url for url in page.asked() if not url.startswith("file:")]
+    expect(f"a {name}'s page asks for nothing", not asked, asked)
+    expect(f"nobody complains of a {name}'s page", not page.troubles(), page.troubles())
+    page.picture(pictures, name)
+    page.open(pathlib.Path(file).resolve().as_uri(), width=360, height=760, dark=True)
+    width = page.value("document.documentElement.scrollWidth")
+    expect(f"a phone need not scroll a {name}'s page sideways", width <= 360, width)
+    page.picture(pictures, f"{name}-phone")
+
+
 def job(page, file, pictures):
     page.open(pathlib.Path(file).resolve().as_uri())
     curves = page.value("[...document.querySelectorAll('svg')].map((one) => one.querySelectorAll('polyline').length).join()")
@@ -268,14 +280,7 @@ def job(page, file, pictures):
     for part in ("kept: new", "plan: ", "steps-per-report", "onerror=alert(1)", "generation in use: 1"):
         expect(f"a job's page says `{part}`", part in text, text[:400])
     expect("a domain's name stays text", page.value("document.querySelectorAll('img, script').length") == 0)
-    asked = [url for url in page.asked() if not url.startswith("file:")]
-    expect("a job's page asks for nothing", not asked, asked)
-    expect("nobody complains of a job's page", not page.troubles(), page.troubles())
-    page.picture(pictures, "job")
-    page.open(pathlib.Path(file).resolve().as_uri(), width=360, height=760, dark=True)
-    width = page.value("document.documentElement.scrollWidth")
-    expect("a phone need not scroll a job's page sideways", width <= 360, width)
-    page.picture(pictures, "job-phone")
+    by_itself(page, file, "job", pictures)
 
 
 def study(page, file, pictures):
@@ -290,14 +295,7 @@ def study(page, file, pictures):
     for part in ("after", "barrier old", "Spearman's rho", "linear CKA", "history", "device_logs"):
         expect(f"a study's page says `{part}`", part.lower() in text.lower(), text[:400])
     expect("no number of a study is none", "NaN" not in text and "inf" not in text.lower().split(), text[:400])
-    asked = [url for url in page.asked() if not url.startswith("file:")]
-    expect("a study's page asks for nothing", not asked, asked)
-    expect("nobody complains of a study's page", not page.troubles(), page.troubles())
-    page.picture(pictures, "study")
-    page.open(pathlib.Path(file).resolve().as_uri(), width=360, height=760, dark=True)
-    width = page.value("document.documentElement.scrollWidth")
-    expect("a phone need not scroll a study's page sideways", width <= 360, width)
-    page.picture(pictures, "study-phone")
+    by_itself(page, file, "study", pictures)
 
 
 def main():
