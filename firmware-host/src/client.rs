@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,8 +18,9 @@ use tokio::net::UnixStream;
 
 /// Most bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
-/// Seconds that a request may take: the program may be busy with an optimiser step.
-const ANSWER_SECONDS: u64 = 30;
+/// Seconds that a request may take: the program may be busy with an optimiser step, and waits up to 30 s for a
+/// job to come to a place where it can stop.
+const ANSWER_SECONDS: u64 = 40;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +120,15 @@ impl Client {
     /// [`ClientError`].
     pub fn resume(&self) -> Result<Value, ClientError> {
         self.ask(&Method::POST, "/v1/resume")
+    }
+
+    /// Has it use an earlier generation again, 0 for the bare base; the one before when none is named.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn rollback(&self, to: Option<u64>) -> Result<Value, ClientError> {
+        let body = to.map_or_else(|| json!({}), |to| json!({ "to": to }));
+        self.send(&Method::POST, "/v1/rollback", body.to_string().into())
     }
 
     /// Samples that were set aside.

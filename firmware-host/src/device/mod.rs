@@ -30,7 +30,8 @@ mod install;
 mod rollback;
 mod worker;
 
-pub use rollback::Wish;
+pub use rollback::Sent;
+use rollback::Wish;
 pub use served::{Bounds, Current, Served};
 pub use worker::{Pace, Worker};
 
@@ -158,7 +159,7 @@ pub enum Order {
     Install(Arc<Offered>),
     /// Use an earlier generation again, after the next optimiser step of a job under way; somebody waits for
     /// it.
-    Rollback(Arc<Wish>),
+    Rollback(Arc<Sent>),
     /// Install nothing that was ordered and has not begun: its fleet was left, or offers another.
     Withdraw,
     /// Where this global adapter is on trial, end the trial: the generation before it returns, whatever
@@ -296,7 +297,7 @@ impl Handle {
     /// [`OrderError`]: the generation in use stays.
     pub fn roll_back(&self, to: Option<u64>) -> Result<Rolled, OrderError> {
         let wish = Wish::new(to);
-        let sent = self.orders.send(Order::Rollback(wish.clone()));
+        let sent = self.orders.send(Order::Rollback(Sent::new(wish.clone())));
         sent.map_err(|_| OrderError::Stopping)?;
         wish.end(ROLLBACK)
     }

@@ -3,6 +3,7 @@
 //! - In: a wish, a state between two jobs. Out: the generation that is in use then, durable and served.
 //! - A job under way stops first; its samples wait and are learned on top of what is in use then.
 //! - Invariant: the worker does what is wished, or who waits takes it back; never both.
+//! - A wish that nobody can follow any more, because the worker went, is refused at that moment.
 
 use super::store::Store;
 use super::tools::Tools;
@@ -23,7 +24,7 @@ enum Place {
 }
 
 /// A wish for an earlier generation.
-pub struct Wish {
+pub(super) struct Wish {
     to: Option<u64>,
     place: Mutex<Place>,
     moved: Condvar,
@@ -43,6 +44,26 @@ impl PartialEq for Wish {
 }
 
 impl Eq for Wish {}
+
+/// A wish on its way to the worker, and in its hands: refused where it is let go of.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Sent(Arc<Wish>);
+
+impl Sent {
+    pub(super) fn new(wish: Arc<Wish>) -> Arc<Self> {
+        Arc::new(Self(wish))
+    }
+
+    pub(super) fn wish(&self) -> &Wish {
+        &self.0
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.0.follow(|_| Err(OrderError::Stopping));
+    }
+}
 
 impl Wish {
     /// For a generation that is kept, 0 for the bare base; for the one before the one in use when none.
@@ -159,5 +180,22 @@ mod tests {
         let heard = std::thread::spawn(move || hears.end(Duration::from_secs(60)));
         waiting.follow(|_| Err(OrderError::Stopping));
         assert!(matches!(heard.join().unwrap(), Err(OrderError::Stopping)));
+    }
+
+    #[test]
+    fn a_wish_that_nobody_will_follow_is_refused_when_its_last_hand_lets_go() {
+        let wish = Wish::new(None);
+        let (send, orders) = std::sync::mpsc::channel();
+        let sent = Sent::new(wish.clone());
+        send.send(sent.clone()).unwrap();
+        drop(sent);
+        assert!(matches!(*wish.lock(), Place::Waits), "the worker may still come to it");
+        drop(orders);
+        assert!(matches!(wish.end(Duration::ZERO), Err(OrderError::Stopping)));
+        let done = Wish::new(None);
+        let sent = Sent::new(done.clone());
+        sent.wish().follow(|_| Ok(Rolled { before: None, generation: None }));
+        drop(sent);
+        assert!(done.end(Duration::ZERO).is_ok(), "what was done stays done");
     }
 }

@@ -3,7 +3,7 @@
 //! - An order is noted here the moment it is heard, during a run too: none is lost with what it came into.
 //! - What is to be done between two runs is one more arm of [`Told::follow`], and one of the worker's tick.
 
-use super::{Order, Wish};
+use super::{Order, Sent};
 use crate::paused::Paused;
 use crate::sync::Offered;
 use sapwood_protocol::fleet::id::Hash;
@@ -23,7 +23,7 @@ pub(super) struct Told {
     /// The newest global adapter that is to be installed.
     pub(super) install: Option<Arc<Offered>>,
     /// Wishes for earlier generations, in the order in which they came.
-    pub(super) rollbacks: Vec<Arc<Wish>>,
+    pub(super) rollbacks: Vec<Arc<Sent>>,
     /// What is to be on trial no longer.
     pub(super) recalled: Option<Hash>,
 }
@@ -59,7 +59,7 @@ impl Told {
                     self.install = Some(offered);
                 }
             }
-            Order::Rollback(wish) => self.rollbacks.push(wish),
+            Order::Rollback(sent) => self.rollbacks.push(sent),
             Order::Withdraw => self.install = None,
             Order::Recall(artifact) => self.recalled = Some(artifact),
             // Whoever gave it has written it down: the next look sees it.

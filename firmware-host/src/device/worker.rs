@@ -26,7 +26,7 @@ use super::{DeviceError, Handle, World};
 use crate::budget::Meter;
 use crate::config::Config;
 use crate::constraints::{Constraints, Look, Situation};
-use crate::paused::{OrderError, Paused};
+use crate::paused::Paused;
 use crate::probe::Readings;
 use crate::status::{BEAT, Board, Phase};
 use crate::sync::View;
@@ -188,8 +188,8 @@ impl Worker {
         while self.told.next().is_some() {}
         if self.told.ending {
             self.sight.board.update(|status| status.phase = Phase::Stopping);
-            let wishes = take(&mut self.told.rollbacks);
-            wishes.iter().for_each(|wish| wish.follow(|_| Err(OrderError::Stopping)));
+            // Which refuses them.
+            self.told.rollbacks.clear();
             return Ok(Pace::End);
         }
         self.recall()?;
@@ -249,8 +249,8 @@ impl Worker {
 
     /// Uses earlier generations again; each is one write, and needs no constraint.
     fn roll_back(&mut self) -> Result<(), DeviceError> {
-        for wish in take(&mut self.told.rollbacks) {
-            let done = roll_back(&self.tools, &mut self.store, &self.sight.board, &wish);
+        for sent in take(&mut self.told.rollbacks) {
+            let done = roll_back(&self.tools, &mut self.store, &self.sight.board, sent.wish());
             self.show();
             done?;
         }

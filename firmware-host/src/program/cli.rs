@@ -129,6 +129,8 @@ pub(crate) enum Action {
     Fleet(Fleet),
     /// Go on with a state folder whose manifests are lost.
     Recover(Recover),
+    /// Use an earlier generation again; samples that were learned since are not learned once more.
+    Rollback(Rollback),
     /// Stop learning at the next optimiser step, until `resume`; serving goes on.
     Pause,
     /// Go on learning.
@@ -218,6 +220,14 @@ pub(crate) struct Recover {
     /// begins with the blocks that are found in its file.
     #[arg(long, required = true)]
     pub(crate) from_adapters: bool,
+}
+
+/// What is used again.
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// Its number, which `status` shows, 0 for the bare base; else the one before the one in use.
+    #[arg(long, value_name = "N")]
+    pub(crate) to: Option<u64>,
 }
 
 /// How frames are made.

@@ -1,7 +1,7 @@
 //! The commands around the program: orders to it, and its service file.
 //!
 //! - An order goes to the program that has the state folder, which the folder's lock tells; where none
-//!   has it, `pause` and `resume` leave it there and `job now` does the job itself.
+//!   has it, `pause` and `resume` leave it there, `job now` and `rollback` do it themselves.
 //! - Invariant: where a program has the folder and does not answer, nothing is changed.
 
 use super::cli::{self, Choices, Frames, Install, Uninstall};
@@ -19,6 +19,7 @@ use firmware_host::probe::{SystemProbes, machine_bytes};
 use firmware_host::serve;
 use firmware_host::service::{self, Manager, Options, Place, Service};
 use firmware_host::sync;
+use sapwood::state::State;
 use serde_json::json;
 use std::fs;
 use std::io;
@@ -71,6 +72,27 @@ pub(crate) fn pause(config: &Config, paused: bool, json: bool) -> anyhow::Result
         (false, false) => "no program runs; the next one may learn",
     };
     show::result(json, &answer, text)
+}
+
+/// Uses an earlier generation again: by the program, or in the folder that nobody has.
+pub(crate) fn rollback(config: &Config, to: Option<u64>, json: bool) -> anyhow::Result<()> {
+    let answer = match Program::find(config)? {
+        Some(program) => program.ask(|client| client.rollback(to))?,
+        None => {
+            let folder = cli::state(config)?;
+            anyhow::ensure!(folder.is_dir(), "there is no state folder {}", folder.display());
+            let mut state = State::open(Arc::new(own::disk(config)?))?;
+            let before = state.current().map(|generation| generation.number);
+            let generation = Some(state.rollback(to)?).filter(|number| *number > 0);
+            json!({ "ordered": "rollback", "before": before, "generation": generation })
+        }
+    };
+    let told = |key: &str| match answer[key].as_u64() {
+        Some(number) => format!("generation {number}"),
+        None => "the bare base".to_owned(),
+    };
+    let text = format!("in use: {} (before: {})", told("generation"), told("before"));
+    show::result(json, &answer, &text)
 }
 
 /// Leaves the order for the program that runs next.

@@ -49,6 +49,7 @@ pub(crate) fn act(command: &Command) -> anyhow::Result<()> {
         Action::Aside(aside) => aside::run(&config()?, aside, json),
         Action::Fleet(fleet) => fleet::run(&config()?, fleet, json),
         Action::Recover(_) => recover::run(&config()?, json),
+        Action::Rollback(rollback) => commands::rollback(&config()?, rollback.to, json),
         Action::Pause => commands::pause(&config()?, true, json),
         Action::Resume => commands::pause(&config()?, false, json),
         Action::Probes => commands::probes(&config()?, json),

@@ -61,7 +61,7 @@ impl Route {
 }
 
 /// Every route; a path stands once. The time of its answers is counted under the path by itself.
-static ROUTES: [Route; 24] = [
+static ROUTES: [Route; 26] = [
     // The status page, empty: it asks for the status.
     route("/", || get(page)).open(),
     // What the device says of itself.
@@ -81,6 +81,9 @@ static ROUTES: [Route; 24] = [
     route("/v1/completions", || post(completions)),
     route("/v1/chat/completions", || post(conversations)),
     route("/v1/models", || get(adapters::models)),
+    // The same where llama.cpp's server has them too.
+    route("/chat/completions", || post(conversations)),
+    route("/models", || get(adapters::models)),
     route("/v1/models/{id}", || get(adapters::model)),
     // Adapters.
     route("/v1/generations", || get(adapters::generations)),

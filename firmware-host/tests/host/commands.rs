@@ -87,8 +87,14 @@ fn where_a_program_has_the_state_and_does_not_answer_nothing_is_changed() {
     let state = folder.path().join("state");
     let held = Disk::exclusive(&state).unwrap();
     let before = fs::read_dir(&state).unwrap().count();
-    let orders: [&[&str]; 5] =
-        [&["pause"], &["resume"], &["job", "now"], &["aside", "list"], &["aside", "drop", "1"]];
+    let orders: [&[&str]; 6] = [
+        &["pause"],
+        &["resume"],
+        &["job", "now"],
+        &["aside", "list"],
+        &["aside", "drop", "1"],
+        &["rollback"],
+    ];
     for words in orders {
         let refused = run(folder.path(), words);
         let said = said(&refused);
@@ -134,7 +140,7 @@ fn what_root_leaves_in_a_folder_of_anothers_is_theirs() {
 #[test]
 fn no_order_makes_a_state_folder() {
     let folder = folder();
-    for words in [["pause"], ["resume"]] {
+    for words in [["pause"], ["resume"], ["rollback"]] {
         let refused = run(folder.path(), &[&words[..], &["--state", "other"]].concat());
         assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
         assert!(said(&refused).contains("there is no state folder"), "{}", said(&refused));
@@ -386,7 +392,9 @@ fn a_folder_of_other_things_is_no_state_folder() {
     fs::write(state.join("thesis.tex"), "mine").unwrap();
     let mode = fs::Permissions::from_mode(0o755);
     fs::set_permissions(&state, mode).unwrap();
-    for words in [&["pause"][..], &["aside", "list"], &["recover", "--from-adapters"]] {
+    for words in
+        [&["pause"][..], &["aside", "list"], &["recover", "--from-adapters"], &["rollback"]]
+    {
         let refused = run(folder.path(), words);
         assert_eq!(refused.status.code(), Some(EXIT_CONFIG), "{words:?}: {}", said(&refused));
         assert!(said(&refused).contains("holds thesis.tex"), "{}", said(&refused));

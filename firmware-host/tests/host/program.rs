@@ -237,6 +237,10 @@ fn an_order_to_learn_nothing_is_refused_and_does_not_wait_for_something() {
 fn an_order_is_on_the_disk_when_it_is_answered_or_refused_and_the_program_goes_on() {
     let mut program = Program::prepared(QUIET);
     program.start_logged();
+    let said = program.command(&["rollback"]);
+    assert!(said.contains("refused (404)") && said.contains("no generation before"), "{said}");
+    let said = program.command(&["rollback", "--to", "0"]);
+    assert_eq!(said.trim(), "in use: the bare base (before: the bare base)");
     let order = program.path("state/paused");
     // What a disk does that takes no more names, for whoever may do everything.
     fs::create_dir(&order).unwrap();

@@ -171,6 +171,23 @@ fn one_command_serves_a_base_with_any_adapter_and_ctrl_c_ends_it() {
     assert_eq!(before, after, "nothing was written");
 }
 
+#[test]
+fn where_no_program_runs_a_generation_comes_into_use_again_in_the_folder() {
+    let folder = folder();
+    let rolled = |words: &[&str]| {
+        command(folder.path(), &[&["-c", "host.toml", "rollback"], words].concat())
+    };
+    assert_eq!(said(&rolled(&[])).trim(), "in use: generation 1 (before: generation 2)");
+    for (words, part) in [(&[][..], "no earlier generation"), (&["--to", "7"], "generation 7")] {
+        let refused = rolled(words);
+        assert!(!refused.status.success() && said(&refused).contains(part), "{}", said(&refused));
+    }
+    let bare = said(&rolled(&["--to", "0"]));
+    assert_eq!(bare.trim(), "in use: the bare base (before: generation 1)");
+    let told: Value = serde_json::from_slice(&rolled(&["--to", "2", "--json"]).stdout).unwrap();
+    assert_eq!(told, json!({"ordered": "rollback", "before": null, "generation": 2}));
+}
+
 /// Whatever was asked of others in between: a model knows the prompts that it has read itself, and no other's.
 #[test]
 fn models_share_no_prompt() {

@@ -57,17 +57,21 @@ async fn health_is_told_to_anybody_and_why_not_to_nobody() {
 }
 
 #[tokio::test]
-async fn a_slash_at_the_end_changes_nothing() {
+async fn a_slash_at_the_end_changes_nothing_and_two_paths_need_no_version() {
     let cage = Cage::with(Parrot::default());
     cage.board.update(|status| status.phase = Phase::Waiting);
     let routes = routes(&cage);
-    for path in ["/v1/models/", "/v1/models/base/", "/v1/status//?x=1", "/health/"] {
+    for path in ["/v1/models/", "/v1/models/base/", "/v1/status//?x=1", "/health/", "/models"] {
         assert_eq!(asked(&routes, "GET", path, "").await.0, 200, "{path}");
     }
     let (status, _) = asked(&routes, "POST", "/v1/completions/", "{\"prompt\":\"a\"}").await;
     assert_eq!(status, 200);
     let door = guarded(&shared(&cage), Door::Token(blake3::hash(b"0123456789abcdef")));
-    assert_eq!(asked(&door, "GET", "/v1/models/", "").await.0, 401);
+    let talk = "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}";
+    assert_eq!(asked(&routes, "POST", "/chat/completions", talk).await.0, 200);
+    for path in ["/v1/models/", "/models", "/chat/completions"] {
+        assert_eq!(asked(&door, "GET", path, "").await.0, 401, "{path}");
+    }
     assert_eq!(asked(&door, "GET", "/health/", "").await.0, 200);
     assert_eq!(sent(&door, "GET", "/", "").await.status(), 200);
 }
