@@ -1,9 +1,9 @@
 //! `sapwood study`: what is found, kept, taken again and written.
 
 use super::fixture::{accepted, events, fixture, lines, refused};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 fn study(part: &str, out: &Path, more: &[&str]) -> Vec<String> {
@@ -64,10 +64,12 @@ fn a_study_goes_on_from_what_it_found_and_over_no_other() {
         }
     }
 
-    // Nothing is computed twice, and the other part takes the same adapters.
+    // Nothing is computed or written twice, and the other part takes the same adapters.
+    let own_texts = fs::read(out.join("own-texts")).unwrap();
     assert!(events(&accepted(&study("connectivity", &out, line))).is_empty());
     let told = events(&accepted(&study("cka", &out, &[])));
     assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(fs::read(out.join("own-texts")).unwrap(), own_texts);
     let alike = told[0]["similarity"]["mean"].as_array().unwrap();
     assert!(alike.len() == 2 && alike.iter().all(|one| one.as_f64().unwrap() < 1.0), "{told:?}");
     assert_eq!(read("cka.csv").lines().count(), 1 + 2 * 2);
@@ -200,10 +202,29 @@ fn a_stream_that_is_cut_off_goes_on() {
     let done: Value = serde_json::from_slice(&fs::read(cut.join("study.json")).unwrap()).unwrap();
     let rows = done["matrix"]["rows"].as_array().unwrap().len();
     assert!((1..3).contains(&rows), "{rows} domains were learned before the end");
+    let damaged = place.path().join("damaged");
+    copy(&cut, &damaged);
+    files(&damaged.join("stream")).iter().for_each(|file| fs::write(file, "not it").unwrap());
     // What a program that was killed while it wrote has left.
     fs::create_dir_all(cut.join("stream.partial/adapters")).unwrap();
     let again = learned(&accepted(&told("cut")));
     assert!(again["before"].as_u64().unwrap() > 0, "{again}");
     assert_eq!(again["matrix"], whole["matrix"]);
     assert!(!cut.join("stream").exists() && !cut.join("stream.partial").exists());
+    let anew = learned(&accepted(&told("damaged")));
+    assert_eq!((&anew["before"], &anew["matrix"]), (&json!(0), &whole["matrix"]));
+}
+
+/// The files under a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let all = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    all.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+fn copy(from: &Path, to: &Path) {
+    for file in files(from) {
+        let there = to.join(file.strip_prefix(from).unwrap());
+        fs::create_dir_all(there.parent().unwrap()).unwrap();
+        fs::copy(file, there).unwrap();
+    }
 }

@@ -11,7 +11,7 @@ use super::args::{Cka, Connectivity, Plane as PlaneArgs, Studied, Study};
 use super::console::Console;
 use super::stream::{bar, domains, engines};
 use anyhow::Context;
-use record::{Key, Plane as Scored, Record, Role, Similarity};
+use record::{Key, OwnTexts, Plane as Scored, Record, Role, Similarity};
 use sapwood::adapter::Adapter;
 use sapwood::learner::{Engines, Stream, own_texts};
 use sapwood::settings::{Reader, Settings};
@@ -123,13 +123,15 @@ fn over(
     let mut domains = domains(&args.met, &settings, &tokeniser, console)?;
     anyhow::ensure!(domains.names.len() > 1, "expected at least two domains; nothing was started");
     let applied = args.method.apply(&settings);
+    let mut written = OwnTexts::of(&args.out)?;
     if applied.own_texts() > 0 {
-        let own = own_texts(&engines, &tokeniser.opening(), &applied, None, &mut || Ok(()))?;
-        domains.own = own.to_vec();
+        let (opening, state) = (tokeniser.opening(), Some(&mut written.state));
+        domains.own = own_texts(&engines, &opening, &applied, state, &mut || Ok(()))?.to_vec();
     }
     let key = Key::new(engines.base.hash(), args.method, &settings, &domains)?;
     let parameters = engines.base.config().parameters();
     let record = Record::open(&args.out, key, parameters)?;
+    record.keep_own_texts(&written)?;
     super::html::check_place("--out", &record.at(page::REPORT))?;
     let stream = Stream::new(&engines, &domains, super::stream::HIDDEN_BYTES_MAX)?;
     let mut bench = Bench { engines: &engines, stream, names: &domains.names, record };
@@ -148,7 +150,7 @@ fn learn(args: &Studied, prepared: &Prepared<'_>, bench: &mut Bench<'_>) -> anyh
     if record.found.matrix.as_ref().is_some_and(|matrix| matrix.rows.len() == count) {
         return Ok(console.line("the stream was learned before: its adapters are taken")?);
     }
-    let rest = record.rest(engines, args.method, settings)?;
+    let rest = record.rest(engines, args.method, settings, console)?;
     let from = rest.zip(record.found.matrix.take());
     let done = from.as_ref().map_or(0, |(rest, _)| rest.domains());
     let told = if done == 0 { String::new() } else { format!("; {done} were learned before") };

@@ -1,13 +1,15 @@
 //! What a study has found so far, in its folder: it goes on from there, and is not begun over another's.
 
+use super::super::console::Console;
 use anyhow::Context;
 use sapwood::adapter::Adapter;
 use sapwood::adapter::peft;
 use sapwood::base::Config;
 use sapwood::gate::Matrix;
 use sapwood::learner::{Domains, Engines, Halt, Rest};
-use sapwood::ports::Disk;
+use sapwood::ports::{Disk, Memory, Storage};
 use sapwood::settings::{Method, Settings};
+use sapwood::state::State;
 use sapwood::study::{Curve, Space};
 use sapwood::train::Learners;
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,10 @@ const ADAPTERS: &str = "adapters";
 /// The folder of what a stream that is not learned to its end goes on with, and of the next one.
 const STREAM: &str = "stream";
 const STREAM_FRESH: &str = "stream.partial";
+/// The file of what the base wrote itself, the one that takes its place, and its most bytes.
+const OWN_TEXTS: &str = "own-texts";
+const OWN_TEXTS_FRESH: &str = "own-texts.partial";
+const OWN_TEXTS_BYTES_MAX: u64 = 16 << 20;
 /// Raised when what the file means changes.
 const VERSION: u32 = 1;
 
@@ -215,13 +221,36 @@ fn check_free(folder: &Path) -> anyhow::Result<()> {
         let name = entry.with_context(|| format!("cannot read {}", folder.display()))?.file_name();
         // What a study that was cut off while it learned has left.
         anyhow::ensure!(
-            name == ADAPTERS,
+            name == ADAPTERS || name == OWN_TEXTS || name == OWN_TEXTS_FRESH,
             "--out: {} holds {} and no study: expected one, or a folder that is new or empty; it is unchanged",
             folder.display(),
             name.to_string_lossy()
         );
     }
     Ok(())
+}
+
+/// What the base of a study wrote itself, as a state folder has it: in memory, so that a folder that turns
+/// out to be another study's stays as it is.
+pub(super) struct OwnTexts {
+    storage: Arc<Memory>,
+    pub(super) state: State,
+    /// Whether the study's folder has the same.
+    kept: Option<Vec<u8>>,
+}
+
+impl OwnTexts {
+    /// Those that a study's folder has; none where it has none.
+    pub(super) fn of(folder: &Path) -> anyhow::Result<Self> {
+        let path = folder.join(OWN_TEXTS);
+        let is_small = fs::metadata(&path).is_ok_and(|it| it.len() <= OWN_TEXTS_BYTES_MAX);
+        let kept = is_small.then(|| fs::read(&path)).and_then(Result::ok);
+        let storage = Arc::new(Memory::default());
+        if let Some(bytes) = &kept {
+            storage.write(OWN_TEXTS, bytes)?;
+        }
+        Ok(Self { state: State::open(storage.clone())?, storage, kept })
+    }
 }
 
 /// A study's folder.
@@ -282,6 +311,21 @@ impl Record {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// Keeps what the base wrote itself; the file is whole at any time.
+    pub(super) fn keep_own_texts(&self, own: &OwnTexts) -> anyhow::Result<()> {
+        let bytes = match own.storage.len(OWN_TEXTS)? {
+            Some(_) => own.storage.read(OWN_TEXTS)?,
+            None => return Ok(()),
+        };
+        if own.kept.as_ref() == Some(&bytes) {
+            return Ok(());
+        }
+        let (path, fresh) = (self.at(OWN_TEXTS), self.at(OWN_TEXTS_FRESH));
+        fs::write(&fresh, bytes)
+            .and_then(|()| fs::rename(&fresh, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
     /// Whether a line was scored at so many points.
     pub(super) fn has(&self, [from, to]: [&str; 2], space: Space, points: usize) -> bool {
         let same = |curve: &Curve| {
@@ -326,20 +370,29 @@ impl Record {
         fs::rename(&fresh, &place).with_context(|| format!("cannot write {}", place.display()))
     }
 
-    /// What a stream that was cut off goes on with; none where it begins anew.
+    /// What a stream that was cut off goes on with; none where it begins anew, which is told where something
+    /// is there to go on with and cannot be read.
     pub(super) fn rest(
         &self,
         engines: &Engines,
         method: Method,
         settings: &Settings,
+        console: &Console,
     ) -> anyhow::Result<Option<Rest>> {
         let place = self.at(STREAM);
         let rows = self.found.matrix.as_ref().map_or(0, |matrix| matrix.rows.len());
         if rows == 0 || !place.exists() {
             return Ok(None);
         }
-        let rest = Halt::take(engines, method, settings, Arc::new(Disk::exclusive(&place)?))?;
-        Ok(rest.filter(|rest| (1..=rows).contains(&rest.domains())))
+        let disk = Arc::new(Disk::exclusive(&place)?);
+        match Halt::take(engines, method, settings, disk) {
+            Ok(rest) => Ok(rest.filter(|rest| (1..=rows).contains(&rest.domains()))),
+            Err(error) => {
+                let shown = place.display();
+                console.warn(&format!("{shown}: {error}; the stream is learned anew"))?;
+                Ok(None)
+            }
+        }
     }
 
     /// The stream is learned: what it would have gone on with goes.
