@@ -124,6 +124,19 @@ fn a_stream_is_learned_under_every_combination_and_once_each() {
     )));
     assert_eq!(more.len(), 1, "one is there already");
     assert_eq!(more[0]["run"]["choice"]["retain"], 0.99);
+    // The least of all is a configuration that a job takes and tells.
+    let recommended = out.join("recommended.toml");
+    let text = fs::read_to_string(&recommended).unwrap();
+    assert!(text.contains("replay-blocks = 9") && text.contains("# pump retain 0"), "{text}");
+    let state = place.path().join("state").display().to_string();
+    let (model, data) = (fixture().text("model"), place.path().join("pump.jsonl"));
+    let (data, named) = (data.display().to_string(), recommended.display().to_string());
+    let job = ["adapt", "--json", "--model", &model, "--data", &data, "--state", &state];
+    let small = ["-c", &named, "--iters", "2", "--num-layers", "2", "--max-seq-length", "32"];
+    let told = events(&accepted(&[&job[..], &small].concat()));
+    let plan = told.iter().find(|event| event["event"] == "plan").unwrap();
+    let line = text.lines().find(|line| line.starts_with("retain")).unwrap();
+    assert_eq!(line, format!("retain = {}", plan["settings"]["retain"]));
     let told = swept(&accepted(&study("history", &out, &["--blocks", "2,40"])));
     assert_eq!(told.len(), 3);
     assert_eq!(told[0]["run"]["choice"]["replay-batch-size"], 0);

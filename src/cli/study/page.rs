@@ -311,6 +311,16 @@ pub(super) fn swept(found: &Found) -> Table {
     (header, by_choice(found).into_iter().map(row).collect())
 }
 
+/// The one of some choices that has the least loss over all domains at the end.
+pub(super) fn least<'c>(found: &Found, choices: &'c [Choice]) -> Option<&'c Choice> {
+    let all = by_choice(found);
+    let scored = choices.iter().filter_map(|choice| {
+        let (_, runs) = all.iter().find(|(one, _)| *one == choice)?;
+        Some((choice, metric(runs, |one| one.acc)))
+    });
+    scored.min_by(|(_, one), (_, other)| one.total_cmp(other)).map(|(choice, _)| choice)
+}
+
 /// For each domain and each setting with several values: the mean at the end by value, the best first.
 pub(super) fn recommended(found: &Found) -> Table {
     let header = words(["domain", "setting", "best", "others: loss above the best"]);

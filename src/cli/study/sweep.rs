@@ -28,6 +28,8 @@ const VARIED: [&str; 14] = [
     "anchor-weight",
     "whitening",
 ];
+/// The file of what a sweep recommends.
+const RECOMMENDED: &str = "recommended.toml";
 /// Most combinations of a study.
 const COMBINATIONS_MAX: usize = 1_000;
 /// The setting of how much is remembered, and that of how much of it a step takes.
@@ -47,7 +49,36 @@ pub(super) fn sweep(
     prepared
         .console
         .line(&format!("\nleast at the end, by domain\n{}", table::text(&header, &rows)))?;
-    Ok(())
+    recommend(&choices, &rows, prepared, bench)
+}
+
+/// Writes the combination with the least loss at the end as a configuration of `adapt`'s, and says so.
+fn recommend(
+    choices: &[Choice],
+    by_domain: &[Vec<String>],
+    prepared: &Prepared<'_>,
+    bench: &Bench<'_>,
+) -> anyhow::Result<()> {
+    let Some(best) = page::least(&bench.record.found, choices) else { return Ok(()) };
+    let (domains, iters) = (bench.names.len(), prepared.settings.iters);
+    let mut text = format!(
+        "# Least loss at the end of a stream of {domains} domains, {iters} steps each. What is said of a step, such \
+         as retain,\n# is for jobs of about as many steps. By domain:\n"
+    );
+    for row in by_domain {
+        text += &format!("# {}\n", row[..3].join(" "));
+    }
+    text += &toml::to_string(best)?;
+    bench.record.write(RECOMMENDED, &text)?;
+    let path = bench.record.at(RECOMMENDED);
+    let (named, path) = (page::chosen(best), path.display());
+    let told = format!("least of all: {named}, for `sapwood adapt -c {path}`");
+    if prepared.console.json() {
+        return Ok(prepared
+            .console
+            .result(&json!({ "event": "recommended", "choice": best }), "")?);
+    }
+    Ok(prepared.console.line(&told)?)
 }
 
 /// Runs the stream with ever larger reservoirs, and without one.
