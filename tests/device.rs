@@ -1,7 +1,7 @@
 //! The step and the trunk on other devices against the CPU, and what a missing device says.
 //!
 //! Goal: candle's ops on CUDA or Metal give the numbers of the CPU's own kernels. Oracle: those
-//! kernels, which `tests/engine/step.rs` holds against PyTorch, and tract for the trunk. candle's ops on the
+//! kernels, which `tests/parts/step.rs` holds against PyTorch, and tract for the trunk. candle's ops on the
 //! CPU are compared everywhere: it is the code that a GPU runs, so no machine compares nothing.
 
 #[expect(dead_code, reason = "the golden tensors are for other tests")]

@@ -2,7 +2,7 @@
 //!
 //! Oracle: `tools/golden/study.py` (numpy and scipy, f64).
 
-use crate::blocks::blocks;
+use super::blocks::blocks;
 use crate::common::{Golden, Surprise, Within, assert_close};
 use ndarray::Array3;
 use sapwood::adapter::{Adapter, Spec, Strength, Target};

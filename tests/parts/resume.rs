@@ -3,7 +3,7 @@
 //! The base is noise and the blocks are number games: what is tested is the bookkeeping, not language.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-use crate::blocks::blocks;
+use super::blocks::blocks;
 use ndarray::{Array3, s};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;

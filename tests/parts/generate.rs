@@ -3,8 +3,8 @@
 //! Oracles: `tools/golden/families.py` (transformers 5, f32), token by token; and the reference layers
 //! (`Head::load_reference`), which compute with candle's ops, f32 weights and a cache of their own.
 
+use super::families::FAMILIES;
 use crate::common::{Golden, Surprise, Within, assert_close, exported, relative_error};
-use crate::families::FAMILIES;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use sapwood::adapter::{Adapter, Spec, Strength, Target};

@@ -2,8 +2,8 @@
 //!
 //! Oracle: `tools/golden/peft.py` (peft 0.21, torch 2.15, f32, seeds in the script).
 
+use super::families::FAMILIES;
 use crate::common::{Golden, Surprise, Within, assert_close, exported, golden};
-use crate::families::FAMILIES;
 use ndarray::Array2;
 use sapwood::adapter::Adapter;
 use sapwood::adapter::fuse::Fused;
