@@ -66,7 +66,8 @@ fn recommend(
          as retain,\n# is for jobs of about as many steps. By domain:\n"
     );
     for row in by_domain {
-        text += &format!("# {}\n", row[..3].join(" "));
+        // The name of a folder may hold what ends a line.
+        text += &format!("# {}\n", row[..3].join(" ").replace(char::is_control, " "));
     }
     text += &toml::to_string(best)?;
     bench.record.write(RECOMMENDED, &text)?;
