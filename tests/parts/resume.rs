@@ -3,7 +3,7 @@
 //! The base is noise and the blocks are number games: what is tested is the bookkeeping, not language.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-use super::blocks::blocks;
+use super::small::{self, blocks};
 use ndarray::{Array3, s};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
@@ -53,15 +53,7 @@ fn settings() -> Settings {
 /// The one base of all tests; the models they ask for differ in nothing that it depends on.
 fn engines() -> &'static Engines {
     static ENGINES: OnceLock<(tempfile::TempDir, Engines)> = OnceLock::new();
-    let made = || {
-        let place = tempfile::tempdir().unwrap();
-        let (hf, model) = (place.path().join("hf"), place.path().join("model"));
-        tiny::write(&hf, 7, tiny::VOCAB).unwrap();
-        sapwood::base::export(&hf, &model, sapwood::base::ExportOptions::default()).unwrap();
-        let engines = Engines::load(&model, &settings()).unwrap();
-        (place, engines)
-    };
-    &ENGINES.get_or_init(made).1
+    &ENGINES.get_or_init(|| small::engines(&settings())).1
 }
 
 fn material(name: &str, from: u32) -> Material {

@@ -3,23 +3,15 @@
 //! The base is noise: what is tested is that nothing after the checks can refuse a setting.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+use super::small::model;
 use sapwood::block::Block;
 use sapwood::learner::{Engines, Material, Outcome, Plan, adapt};
 use sapwood::ports::Memory;
 use sapwood::settings::{Home, Kind, Overrides, Row, rows};
 use sapwood::state::State;
-use sapwood_tiny as tiny;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
-
-fn model(place: &Path) -> std::path::PathBuf {
-    let (hf, model) = (place.join("hf"), place.join("model"));
-    tiny::write(&hf, 7, tiny::VOCAB).unwrap();
-    sapwood::base::export(&hf, &model, sapwood::base::ExportOptions::default()).unwrap();
-    model
-}
 
 fn material(tokens_max: usize) -> Material {
     let block = |i: u32| {

@@ -2,7 +2,7 @@
 //!
 //! Oracle: `tools/golden/study.py` (numpy and scipy, f64).
 
-use super::blocks::blocks;
+use super::small::{self, blocks};
 use crate::common::{Golden, Surprise, Within, assert_close};
 use ndarray::Array3;
 use sapwood::adapter::{Adapter, Spec, Strength, Target};
@@ -14,7 +14,6 @@ use sapwood::learner::{Domains, Engines, Halt, Stream};
 use sapwood::ports::Memory;
 use sapwood::settings::{Method, Settings};
 use sapwood::study::{Features, Space, StudyError, along, cka, spearman};
-use sapwood_tiny as tiny;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -55,9 +54,7 @@ fn rank_correlation_is_that_of_scipy() -> Result<(), Surprise> {
 /// A tiny base on disk.
 fn model() -> Result<tempfile::TempDir, Surprise> {
     let place = tempfile::tempdir()?;
-    tiny::write(&place.path().join("hf"), 7, tiny::VOCAB)?;
-    let options = sapwood::base::ExportOptions::default();
-    sapwood::base::export(&place.path().join("hf"), &place.path().join("model"), options)?;
+    small::model(place.path());
     Ok(place)
 }
 
