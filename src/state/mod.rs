@@ -43,7 +43,7 @@ pub use manifest::{FileDigest, Generation, Rejection};
 pub use own::foreign;
 pub use rebuild::{AdapterFiles, Rebuilt, Whole};
 pub use trial::{Attempt, Global, Install, InstallOutcome, Series, Since, Trial};
-pub use written::{Asked, Written};
+pub use written::{Asked, OWN_TEXTS, OWN_TEXTS_BYTES_MAX, Written};
 
 use crate::ports::Storage;
 use crate::reservoir::record::seal;

@@ -2,9 +2,11 @@
 //!
 //! - In: the names in the folder. Out: one that no state has, or none.
 
+use super::written::OWN_TEXTS;
+
 /// What may lie in a state folder before its first manifest; a new file system brings the last one.
 const PARTS: [&str; 8] =
-    ["adapters", "learner", "checkpoint", "reservoir", "own-texts", "lock", "inbox", "lost+found"];
+    ["adapters", "learner", "checkpoint", "reservoir", OWN_TEXTS, "lock", "inbox", "lost+found"];
 
 /// A name that makes a folder another's: none where there is a manifest, and hidden names make none.
 ///

@@ -12,10 +12,10 @@ use rkyv::{Archive, Deserialize, Serialize};
 use sapwood_protocol::record::Kind;
 
 /// The file's name in the state folder.
-const NAME: &str = "own-texts";
+pub const OWN_TEXTS: &str = "own-texts";
 
 /// Most bytes of the file: thousands of texts of a few hundred tokens.
-const BYTES_MAX: u64 = 16 << 20;
+pub const OWN_TEXTS_BYTES_MAX: u64 = 16 << 20;
 
 /// How texts were asked for: those of another base or another beginning are of no use.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
@@ -61,10 +61,10 @@ impl State {
     /// # Errors
     /// [`StateError::Storage`].
     pub fn written(&self, asked: &Asked, vocab: usize) -> Result<Option<Written>, StateError> {
-        if self.storage.len(NAME)?.is_none_or(|length| length > BYTES_MAX) {
+        if self.storage.len(OWN_TEXTS)?.is_none_or(|length| length > OWN_TEXTS_BYTES_MAX) {
             return Ok(None);
         }
-        let bytes = self.storage.read(NAME)?;
+        let bytes = self.storage.read(OWN_TEXTS)?;
         let header = record::header(Kind::OwnTexts, &bytes);
         let found = header.and_then(|header| record::open::<Written>(&header, &bytes));
         Ok(found.ok().filter(|written| written.holds(asked, vocab)))
@@ -76,13 +76,13 @@ impl State {
     /// [`StateError::Storage`]: those before stay; [`StateError::Sync`].
     pub fn keep_written(&mut self, written: &Written) -> Result<(), StateError> {
         self.usable()?;
-        let record = |source| StateError::Record { path: NAME.to_owned(), source };
+        let record = |source| StateError::Record { path: OWN_TEXTS.to_owned(), source };
         let bytes = seal(Kind::OwnTexts, 0, written).map_err(record)?;
         // More would not be read: nothing is lost but the time to write them again.
-        if bytes.len() as u64 > BYTES_MAX {
+        if bytes.len() as u64 > OWN_TEXTS_BYTES_MAX {
             return Ok(());
         }
-        let done = publish::file(&*self.storage, "", NAME, &bytes);
+        let done = publish::file(&*self.storage, "", OWN_TEXTS, &bytes);
         self.note(done)
     }
 }
@@ -113,15 +113,15 @@ mod tests {
             assert_eq!(state.written(&other, 100).unwrap(), None);
         }
         assert_eq!(state.written(&asked, 9).unwrap(), None, "an id beyond the vocabulary");
-        let whole = storage.read(NAME).unwrap();
+        let whole = storage.read(OWN_TEXTS).unwrap();
         for at in 0..whole.len() {
             let mut damaged = whole.clone();
             damaged[at] ^= 1;
-            storage.write(NAME, &damaged).unwrap();
+            storage.write(OWN_TEXTS, &damaged).unwrap();
             let found = state.written(&asked, 100).unwrap();
             // The commit that a record belongs to is of no meaning here.
             assert!(found.is_none() || found.as_ref() == Some(&written), "byte {at}");
-            storage.write(NAME, &whole[..at]).unwrap();
+            storage.write(OWN_TEXTS, &whole[..at]).unwrap();
             assert_eq!(state.written(&asked, 100).unwrap(), None, "cut at {at}");
         }
     }

@@ -9,7 +9,7 @@ use sapwood::gate::Matrix;
 use sapwood::learner::{Domains, Engines, Halt, Rest};
 use sapwood::ports::{Disk, Memory, Storage};
 use sapwood::settings::{Method, Settings};
-use sapwood::state::State;
+use sapwood::state::{OWN_TEXTS, OWN_TEXTS_BYTES_MAX, State};
 use sapwood::study::{Curve, Space};
 use sapwood::train::Learners;
 use serde::{Deserialize, Serialize};
@@ -26,10 +26,8 @@ const ADAPTERS: &str = "adapters";
 /// The folder of what a stream that is not learned to its end goes on with, and of the next one.
 const STREAM: &str = "stream";
 const STREAM_FRESH: &str = "stream.partial";
-/// The file of what the base wrote itself, the one that takes its place, and its most bytes.
-const OWN_TEXTS: &str = "own-texts";
+/// What takes the place of the file of what the base wrote itself.
 const OWN_TEXTS_FRESH: &str = "own-texts.partial";
-const OWN_TEXTS_BYTES_MAX: u64 = 16 << 20;
 /// Raised when what the file means changes.
 const VERSION: u32 = 1;
 
