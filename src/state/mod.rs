@@ -40,7 +40,7 @@ pub use checkpoint::{Best, Checkpoint};
 pub use error::StateError;
 pub use learner::{Domain, HeldOutBlock, JobPosition, LearnerRecord, Shape, shapes};
 pub use manifest::{FileDigest, Generation, Rejection};
-pub use own::foreign;
+pub use own::{foreign, is_part};
 pub use rebuild::{AdapterFiles, Rebuilt, Whole};
 pub use trial::{Attempt, Global, Install, InstallOutcome, Series, Since, Trial};
 pub use written::{Asked, OWN_TEXTS, OWN_TEXTS_BYTES_MAX, Written};

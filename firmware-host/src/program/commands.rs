@@ -12,7 +12,6 @@ use anyhow::Context;
 use firmware_host::client::Client;
 use firmware_host::clock::{Clock, SystemClock};
 use firmware_host::config::{Config, plain};
-use firmware_host::hold;
 use firmware_host::intake::frames::encode_lines;
 use firmware_host::paused::{self, Paused};
 use firmware_host::probe::{SystemProbes, machine_bytes};
@@ -21,10 +20,7 @@ use firmware_host::service::{self, Manager, Options, Place, Service};
 use firmware_host::sync;
 use sapwood::state::State;
 use serde_json::json;
-use std::fs;
-use std::io;
-use std::os::unix::fs::{MetadataExt, lchown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Has the program learn now, or does it here.
@@ -102,22 +98,7 @@ fn leave(config: &Config, paused: bool) -> anyhow::Result<()> {
     // Whoever starts in the meantime is refused the folder, or has it: then nothing is changed here.
     let disk = Arc::new(own::disk(config)?);
     Paused::read(disk)?.set(paused)?;
-    hand_over(state).with_context(|| format!("cannot give its owner what {} has", state.display()))
-}
-
-/// What root leaves in another account's folder is that account's: its program must have the lock.
-fn hand_over(state: &Path) -> io::Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    let owner = fs::metadata(state)?;
-    let theirs = [hold::LOCK, paused::FILE].map(|name| state.join(name));
-    let is_there = |path: &&PathBuf| path.symlink_metadata().is_ok();
-    // Never what a link leads to.
-    theirs
-        .iter()
-        .filter(is_there)
-        .try_for_each(|path| lchown(path, Some(owner.uid()), Some(owner.gid())))
+    Ok(())
 }
 
 /// What can be read of the device, and where it comes from.

@@ -6,17 +6,16 @@
 
 use super::cli::Fleet as Command;
 use super::found::Program;
+use super::owner::{Owner, hand_over};
 use super::show;
 use anyhow::Context;
 use firmware_host::clock::{Clock, SystemClock};
 use firmware_host::config::Config;
 use firmware_host::sync::{self, FleetError, Store};
-use rustix::process::geteuid;
 use sapwood_protocol::fleet::link::Link;
 use sapwood_protocol::limits::FLEET_PATH_BYTES_MAX;
 use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -94,22 +93,14 @@ fn join(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let ca_file = config.fleet.ca_file.as_deref();
     let status = sync::enlist(&Store::exclusive(&folder)?, link, name, ca_file, &clock)?;
-    let state = config.state.as_deref();
-    hand_over(&folder, state)
-        .with_context(|| format!("cannot give its owner what {} has", folder.display()))?;
+    // What root makes beside another account's state folder is that account's.
+    if let Some(owner) = config.state.as_deref().and_then(Owner::of) {
+        hand_over(&folder, owner, |_| true)
+            .with_context(|| format!("cannot give its owner what {} has", folder.display()))?;
+    }
     let value = serde_json::to_value(&status)?;
     let text = "no program runs; the next one joins the fleet";
     show::result(json, &value, text)
-}
-
-/// What root makes beside another account's state folder is that account's.
-fn hand_over(folder: &Path, state: Option<&Path>) -> std::io::Result<()> {
-    let owner = state.and_then(|state| std::fs::metadata(state).ok());
-    let Some(owner) = owner.filter(|_| geteuid().is_root()) else { return Ok(()) };
-    let names = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
-    let all = names.chain([Ok(folder.to_path_buf())]).collect::<std::io::Result<Vec<_>>>()?;
-    // Never what a link leads to.
-    all.iter().try_for_each(|path| lchown(path, Some(owner.uid()), Some(owner.gid())))
 }
 
 fn left(was: bool) -> String {

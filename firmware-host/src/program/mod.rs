@@ -5,6 +5,7 @@
 
 pub(crate) mod cli;
 mod show;
+mod owner;
 mod own;
 mod found;
 mod fleet;
@@ -44,14 +45,18 @@ pub(crate) fn act(command: &Command) -> anyhow::Result<()> {
         Action::Status => status::run(&config()?, json),
         Action::Job(Job::Now) => {
             start_log(command)?;
-            commands::job(&config()?, json)
+            own::for_owner(&config()?, |config| commands::job(config, json))
         }
-        Action::Aside(aside) => aside::run(&config()?, aside, json),
+        Action::Aside(aside) => {
+            own::for_owner(&config()?, |config| aside::run(config, aside, json))
+        }
         Action::Fleet(fleet) => fleet::run(&config()?, fleet, json),
-        Action::Recover(_) => recover::run(&config()?, json),
-        Action::Rollback(rollback) => commands::rollback(&config()?, rollback.to, json),
-        Action::Pause => commands::pause(&config()?, true, json),
-        Action::Resume => commands::pause(&config()?, false, json),
+        Action::Recover(_) => own::for_owner(&config()?, |config| recover::run(config, json)),
+        Action::Rollback(rollback) => {
+            own::for_owner(&config()?, |config| commands::rollback(config, rollback.to, json))
+        }
+        Action::Pause => own::for_owner(&config()?, |config| commands::pause(config, true, json)),
+        Action::Resume => own::for_owner(&config()?, |config| commands::pause(config, false, json)),
         Action::Probes => commands::probes(&config()?, json),
         Action::Frames(frames) => commands::frames(frames),
         Action::Install(install) => commands::install(&command.choices, install),

@@ -6,7 +6,7 @@ use sapwood::ports::Disk;
 use sapwood::state::{Commit, LearnerRecord, State, shapes};
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// The configuration is refused: starting again does not help.
 const EXIT_CONFIG: i32 = 78;
 
-fn run(folder: &Path, words: &[&str]) -> Output {
+pub(super) fn run(folder: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firmware-host"));
     command.args(["-c", "config.toml"]).args(words).current_dir(folder).env("HOME", "/srv/ann");
     command.output().unwrap()
@@ -31,12 +31,12 @@ fn piped(folder: &Path, words: &[&str], line: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-fn said(output: &Output) -> String {
+pub(super) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
 }
 
 /// A folder with a configuration and an empty state folder.
-fn folder() -> tempfile::TempDir {
+pub(super) fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("state")).unwrap();
     fs::write(folder.path().join("config.toml"), "model = \"base\"\nstate = \"state\"\n").unwrap();
@@ -121,22 +121,6 @@ fn an_order_is_left_in_the_folder_that_nobody_has_whoever_listens() {
     assert!(state.join("paused").exists());
 }
 
-/// The program's account could not take a lock that root made.
-#[test]
-fn what_root_leaves_in_a_folder_of_anothers_is_theirs() {
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
-    let folder = folder();
-    let state = folder.path().join("state");
-    chown(&state, Some(12_345), Some(12_346)).unwrap();
-    assert!(run(folder.path(), &["pause"]).status.success());
-    for name in ["lock", "paused"] {
-        let left = fs::metadata(state.join(name)).unwrap();
-        assert_eq!((left.uid(), left.gid()), (12_345, 12_346), "{name}");
-    }
-}
-
 #[test]
 fn no_order_makes_a_state_folder() {
     let folder = folder();
@@ -176,7 +160,7 @@ fn the_state_folder_is_not_watched_under_any_name() {
 }
 
 /// A generation of one adapted layer, as a job of the program commits it.
-fn commit(state: &mut State, values: [f32; 4]) {
+pub(super) fn commit(state: &mut State, values: [f32; 4]) {
     let (rank, fan_in, fan_out) = (1, 2, 2);
     let (layer, target, scale, a, b) = (0, Target::Q, 2.0, 0..2, 2..4);
     let module = Module { layer, target, rank, scale, fan_in, fan_out, a, b };

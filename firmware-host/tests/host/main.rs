@@ -8,6 +8,7 @@ mod fleet;
 #[cfg(feature = "engine")]
 mod generations;
 mod kill;
+mod owner;
 #[cfg(feature = "engine")]
 mod place;
 mod program;
