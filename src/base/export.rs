@@ -14,7 +14,7 @@ use super::canonical::{self, Canonical, Part, Precision, Slot};
 use super::hf::Checkpoint;
 use super::number::Number;
 use super::onnx::*;
-use super::{BaseError, Config, Source, tokens};
+use super::{BaseError, Config, Source, origin, tokens};
 use prost::Message;
 use serde_json::{Map, Value};
 use std::fs::{self, File};
@@ -75,13 +75,28 @@ pub fn export(
     model_dir: &Path,
     options: ExportOptions,
 ) -> Result<ExportReport, BaseError> {
+    export_from(source, None, model_dir, options)
+}
+
+/// The same, with a record of where `source` was fetched from.
+/// # Errors
+/// As [`export()`].
+pub fn export_from(
+    source: &Path,
+    origin: Option<&Value>,
+    model_dir: &Path,
+    options: ExportOptions,
+) -> Result<ExportReport, BaseError> {
+    let record = origin.map(|origin| (origin::FILE, pretty(origin)));
     #[cfg(feature = "engine")]
     if source.is_file() {
         let gguf = super::gguf::Gguf::open(source)?;
-        return write(model_dir, (gguf.config(), &gguf), gguf.files(), options);
+        let small: Vec<_> = gguf.files().iter().cloned().chain(record).collect();
+        return write(model_dir, (gguf.config(), &gguf), &small, options);
     }
     let (config, checkpoint) = Checkpoint::with_config(source)?;
-    let small = small_files(source, config.tied, &[])?;
+    let mut small = small_files(source, config.tied, &[])?;
+    small.extend(record);
     write(model_dir, (&config, &checkpoint), &small, options)
 }
 

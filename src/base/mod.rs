@@ -21,6 +21,7 @@ pub mod hf;
 mod number;
 pub mod ollama;
 pub mod onnx;
+pub mod origin;
 pub mod place;
 pub mod publish;
 mod rope;

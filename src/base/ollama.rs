@@ -9,10 +9,11 @@
 
 use super::BaseError;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 const HOST: &str = "registry.ollama.ai";
@@ -24,12 +25,16 @@ const KIND: &str = "application/vnd.ollama.image.";
 const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 /// Models that a refusal names one by one.
 const NAMED_MAX: usize = 40;
+/// Bytes of a model that are hashed at a time.
+const SOME: usize = 1 << 18;
 
 /// A model of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The GGUF file.
     pub path: PathBuf,
+    /// Its SHA-256, in hexadecimal digits.
+    pub sha256: String,
     /// Layers beside it, by their kinds: `template`, `params`, `system`, `license`.
     pub others: BTreeSet<String>,
 }
@@ -135,7 +140,7 @@ pub fn find(store: &Path, name: &str) -> Result<Found, BaseError> {
     };
     let wrong = |what: String| BaseError::OllamaManifest { path: path.clone(), what };
     let (model, others) = layers(&bytes).map_err(wrong)?;
-    let hex = &model.digest["sha256:".len()..];
+    let hex = model.digest["sha256:".len()..].to_ascii_lowercase();
     let blobs = store.join("blobs");
     // Older programs wrote the digest as it is.
     let blob = [format!("sha256-{hex}"), format!("sha256:{hex}")].map(|name| blobs.join(name));
@@ -144,13 +149,18 @@ pub fn find(store: &Path, name: &str) -> Result<Found, BaseError> {
             "its model is blob sha256-{hex}, which the store does not have; `ollama pull {name}` fetches it"
         )));
     };
-    let length =
-        fs::metadata(&blob).map_err(|source| BaseError::Read { path: blob.clone(), source })?.len();
-    if length != model.size {
-        let size = model.size;
+    let failed = |source| BaseError::Read { path: blob.clone(), source };
+    let (size, length) = (model.size, fs::metadata(&blob).map_err(failed)?.len());
+    if length != size {
         return Err(wrong(format!("its model has {size} bytes, blob sha256-{hex} has {length}")));
     }
-    Ok(Found { path: blob, others })
+    let sha256 = digest(&blob).map_err(failed)?;
+    if sha256 != hex {
+        return Err(wrong(format!(
+            "blob sha256-{hex} is damaged, its bytes have sha256 {sha256}; remove it, and `ollama pull {name}` fetches it"
+        )));
+    }
+    Ok(Found { path: blob, sha256, others })
 }
 
 /// The layer with the model, and the kinds of the others.
@@ -183,7 +193,25 @@ fn layers(bytes: &[u8]) -> Result<(Layer, BTreeSet<String>), String> {
     }
 }
 
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+/// The SHA-256 of a file.
+fn digest(path: &Path) -> io::Result<String> {
+    let (mut file, mut buffer, mut hash) =
+        (fs::File::open(path)?, vec![0; SOME], Sha256::default());
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            got => hash.update(&buffer[..got]),
+        }
+    }
+    let mut digits = String::new();
+    for byte in hash.finalize() {
+        // Writing to a string cannot fail.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    Ok(digits)
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(path)?.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -228,7 +256,8 @@ fn inside(folder: &Path) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    const DIGEST: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    /// Of the four letters `GGUF`. Oracle: `sha256sum` of coreutils.
+    const DIGEST: &str = "b83633aa785344791618f2fddf131b010ea04912a60430760b070bad293f65bd";
 
     fn layer(kind: &str, size: usize) -> String {
         format!("{{\"mediaType\":\"{KIND}{kind}\",\"digest\":\"sha256:{DIGEST}\",\"size\":{size}}}")
@@ -302,15 +331,27 @@ mod tests {
             (adapted, "it has an adapter beside its model"),
             (layer("tensor", 4), "keeps its tensors apart"),
             (layer("model", 5), "its model has 5 bytes"),
-            (layer("model", 4).replace("sha256:01", "sha256:/../"), "no sha256"),
-            (layer("model", 4).replace("sha256:01", "sha256:é"), "no sha256"),
-            (layer("model", 4).replace("sha256:01", "sha256:ff"), "which the store does not have"),
+            (layer("model", 4).replace("sha256:b8", "sha256:/../"), "no sha256"),
+            (layer("model", 4).replace("sha256:b8", "sha256:é"), "no sha256"),
+            (layer("model", 4).replace("sha256:b8", "sha256:ff"), "which the store does not have"),
             ("{}".to_owned(), "it is no manifest"),
         ] {
             let store = store(&[("registry.ollama.ai/library/x/latest", layers)]);
             let error = find(store.path(), "x").unwrap_err().to_string();
             assert!(error.contains(word) && !error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn a_damaged_blob_is_told_by_its_hash() {
+        let store = store(&[("registry.ollama.ai/library/x/latest", layer("model", 4))]);
+        let blob = find(store.path(), "x").unwrap().path;
+        fs::write(blob, b"GGUE").unwrap();
+        let error = find(store.path(), "x").unwrap_err().to_string();
+        assert!(
+            error.contains("is damaged") && error.contains("`ollama pull x:latest`"),
+            "{error}"
+        );
     }
 
     #[test]

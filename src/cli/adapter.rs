@@ -8,7 +8,7 @@ use super::install;
 use anyhow::Context;
 use sapwood::adapter::peft::{self, Meta};
 use sapwood::adapter::{Adapter, compare};
-use sapwood::base::{Config, read_config};
+use sapwood::base::{Config, origin, read_config};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::fs;
@@ -25,8 +25,15 @@ pub(crate) fn run(action: &Action, console: &mut Console) -> anyhow::Result<()> 
     }
 }
 
+/// What other programs call the base of an adapter: the repository that its folder was made from, else the
+/// folder itself.
+pub(super) fn name_elsewhere(adapter: &Path, model: Option<&Path>) -> Option<String> {
+    let name = base_name(adapter, model)?;
+    Some(origin::repo(Path::new(&name)).unwrap_or(name))
+}
+
 /// What an adapter calls its base: `--model`, else what its own configuration says.
-pub(super) fn base_name(adapter: &Path, model: Option<&Path>) -> Option<String> {
+fn base_name(adapter: &Path, model: Option<&Path>) -> Option<String> {
     if let Some(model) = model {
         return Some(model.to_string_lossy().into_owned());
     }

@@ -18,7 +18,7 @@ pub(crate) fn run(args: &Convert, console: &Console) -> anyhow::Result<()> {
     let place = chosen::adapter_place(&args.adapter, console)?;
     let config = adapter::config(&place, args.model.as_deref())?;
     let (adapter, meta) = chosen::adapter_at(&place, &config, None)?;
-    let base_name = adapter::base_name(&place, args.model.as_deref()).unwrap_or_default();
+    let base_name = adapter::name_elsewhere(&place, args.model.as_deref()).unwrap_or_default();
     let out = &args.out;
     match args.to {
         Layout::Gguf => {

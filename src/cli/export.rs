@@ -4,6 +4,7 @@ use super::args::Export;
 use super::console::{Console, bytes};
 use super::names::Precision;
 use super::source::{self, Source};
+use sapwood::base::export::{expect_vacant, export_from};
 use sapwood::base::{self, ExportOptions};
 use serde_json::json;
 
@@ -15,9 +16,9 @@ pub(crate) fn run(args: &Export, console: &mut Console) -> anyhow::Result<()> {
     };
     let options = ExportOptions { dtype, ..ExportOptions::default() };
     // Before anything is fetched.
-    base::export::expect_vacant(&args.model_dir)?;
+    expect_vacant(&args.model_dir)?;
     let Source { path, origin } = source::find(&args.source, console)?;
-    let report = base::export(&path, &args.model_dir, options)?;
+    let report = export_from(&path, origin.as_ref(), &args.model_dir, options)?;
     let value = json!({
         "event": "exported",
         "parameters": report.parameters,

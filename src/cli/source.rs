@@ -41,7 +41,7 @@ pub(crate) fn find(named: &Path, console: &mut Console) -> anyhow::Result<Source
 fn of_ollama(name: &str, console: &Console) -> anyhow::Result<Source> {
     let folder = |name: &str| host::variable(name).map(PathBuf::from);
     let store = ollama::store(folder("OLLAMA_MODELS"), folder("HOME"));
-    let ollama::Found { path, mut others } = ollama::find(&store, name)?;
+    let ollama::Found { path, sha256, mut others } = ollama::find(&store, name)?;
     if others.remove("template") {
         let header = read_header(&path)?;
         console.warn(match header.values.contains_key("tokenizer.chat_template") {
@@ -55,7 +55,7 @@ fn of_ollama(name: &str, console: &Console) -> anyhow::Result<Source> {
         let others: Vec<&str> = others.iter().map(String::as_str).collect();
         console.warn(&format!("not taken over of Ollama's model: {}", others.join(", ")))?;
     }
-    let origin = json!({ "ollama": name, "file": path });
+    let origin = json!({ "ollama": name, "sha256": sha256 });
     Ok(Source { path, origin: Some(origin) })
 }
 
@@ -74,6 +74,7 @@ mod from_hub {
     use super::super::console::{Console, bytes};
     use super::super::host;
     use super::Source;
+    use sapwood::base::origin::REPO;
     use sapwood::base::read_config;
     use sapwood_hub::{Event, Name, Repo, Settings};
     use serde_json::json;
@@ -109,8 +110,7 @@ mod from_hub {
         }
         let path = repo.weights(&mut |event| tell(event, console))?;
         console.end();
-        let origin =
-            json!({ "repo": name.repo, "revision": name.revision, "commit": repo.commit() });
+        let origin = json!({ REPO: name.repo, "revision": name.revision, "commit": repo.commit() });
         Ok(Source { path, origin: Some(origin) })
     }
 

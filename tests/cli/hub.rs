@@ -3,8 +3,9 @@
 use super::fixture::{accepted, events, files, fixture, refusal, refused, sapwood_with};
 use sapwood_hub::digest;
 use sapwood_tiny::hub::{Answer, Model, Server, Stored};
+use serde_json::Value;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -14,13 +15,17 @@ fn stored(name: &str, bytes: Vec<u8>, large: bool) -> Stored {
 
 /// The fixture's Hugging Face folder as a model of the hub.
 fn tiny() -> Model {
-    let one = |(path, bytes): (std::path::PathBuf, Vec<u8>)| {
+    let one = |(path, bytes): (PathBuf, Vec<u8>)| {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let large = name.ends_with(".safetensors");
         stored(&name, bytes, large)
     };
     let files = files(&fixture().at("hf")).into_iter().map(one).collect();
     Model { repo: "org/tiny".into(), commit: COMMIT.into(), files }
+}
+
+fn read(path: PathBuf) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
 fn play(model: Model) -> Server {
@@ -42,6 +47,15 @@ fn a_model_of_the_hub_becomes_the_same_model_folder_as_its_files() {
     let bytes = |folder: &str| fs::read(Path::new(folder).join("model.onnx")).unwrap();
     assert!(bytes(&out) == bytes(&fixture().text("model")));
     accepted(&["generate", "--model", &out, "-p", "the pump", "--max-tokens", "2"]);
+    let origin = read(Path::new(&out).join("origin.json"));
+    assert_eq!((&origin["repo"], &origin["commit"]), (&"org/tiny".into(), &COMMIT.into()));
+    // Other programs know the base by its name on the hub, not by a folder of this machine.
+    let adapter = place.path().join("peft").display().to_string();
+    let convert =
+        ["convert", "--to", "peft", "--model", &out, &fixture().text("adapter"), &adapter];
+    accepted(&convert);
+    let about = read(Path::new(&adapter).join("adapter_config.json"));
+    assert_eq!(about["base_model_name_or_path"], "org/tiny");
 
     // Once more without the hub, for people.
     let said = [("HF_HOME", &*home), ("HF_HUB_OFFLINE", "1"), ("HF_ENDPOINT", &*server.url)];
@@ -126,6 +140,8 @@ fn a_model_of_ollamas_store_is_exported_by_its_name() {
         "{errors}"
     );
     accepted(&["generate", "--model", &out, "-p", "the pump", "--max-tokens", "2"]);
+    let origin = read(Path::new(&out).join("origin.json"));
+    assert_eq!((&origin["ollama"], &origin["sha256"]), (&"tiny".into(), &hash.as_str().into()));
     let other = format!("{out}-other");
     let output = sapwood_with(&["export", "ollama:tiny:1b", &other], &[(said, &store)]);
     refusal(&output, &["has no model tiny:1b: expected one of tiny:latest"]);
