@@ -161,7 +161,7 @@ impl<'a> Generator<'a> {
         }
         let mut session = self.decoder.session(adapter, tokens)?;
         for (id, next) in text.iter().zip(text.iter().skip(1)) {
-            self.decoder.extend(&mut session, &self.trunk.embedded(&[*id])?)?;
+            self.decoder.advance(&mut session, &self.trunk.embedded(&[*id])?)?;
             if each(*next, &self.decoder.logits(&session)?).is_break() {
                 break;
             }
@@ -187,7 +187,8 @@ impl<'a> Generator<'a> {
 
     /// The same, but what a prompt shares with the beginning of `read`, a text of these engines and this
     /// adapter, is taken from there. The rest is read in other parts than a whole prompt is, so that the
-    /// last bits of its logits may differ.
+    /// last bits of its logits may differ; more than them where what was written there, and not read, is a
+    /// part of the prompt now and products of many rows round.
     ///
     /// # Errors
     /// As [`Generator::start`].
@@ -254,7 +255,11 @@ impl Several<'_> {
         if *left == 0 || next.is_empty() {
             return Ok(false);
         }
-        decoder.extend(session, &trunk.embedded(next)?)?;
+        let embedded = trunk.embedded(next)?;
+        match session.seen() {
+            0 => decoder.extend(session, &embedded)?,
+            _ => decoder.advance(session, &embedded)?,
+        }
         let (logits, config) = (decoder.logits(session)?, decoder.config());
         let mut open: Vec<_> = texts.iter_mut().filter(|text| !text.ended).collect();
         let draws = open.par_iter_mut().zip(logits.par_chunks_exact(config.vocab));
@@ -344,7 +349,7 @@ impl Text<'_> {
         }
         if let Some(id) = self.last.take() {
             let Generator { trunk, decoder } = self.generator;
-            decoder.extend(&mut self.session, &trunk.embedded(&[id])?)?;
+            decoder.advance(&mut self.session, &trunk.embedded(&[id])?)?;
             self.ids.push(id);
             self.logits = decoder.logits(&self.session)?;
         }

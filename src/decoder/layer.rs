@@ -42,6 +42,8 @@ pub(crate) enum Context<'a> {
         first: usize,
         /// What the texts have seen.
         past: &'a mut Past,
+        /// Whether the rows are tokens that were just drawn, one of each text.
+        drawn: bool,
     },
 }
 
@@ -78,7 +80,7 @@ impl Layer<'_> {
         let (weights, pool, eps, f) = (self.weights, self.pool, self.weights.eps, self.ffn());
         let (rows, shape) = (self.sequences.rows(), (&self.shape, self.sequences));
         let d = weights.input_norm.len();
-        let single = matches!(context, Context::After { .. }) && rows == 1;
+        let single = matches!(context, Context::After { drawn: true, .. }) && rows == 1;
         let mut narrow = vec![Vec::new(); self.modules.len()];
         let copy = |x: &[f32]| if keep { pool.copy(x) } else { Vec::new() };
 
@@ -104,7 +106,7 @@ impl Layer<'_> {
                 lse = pool.take(rows * self.shape.heads);
                 attention::attention(shape, &qkv, &mut attended, &mut lse);
             }
-            Context::After { first, past } => {
+            Context::After { first, past, .. } => {
                 attention::rope(&mut qkv, shape, (self.turns, first), Turn::Forward);
                 past.keep(&self.shape, first, &qkv);
                 past.attend(&self.shape, first, &qkv, &mut attended);
@@ -268,7 +270,8 @@ impl Layer<'_> {
 
     /// `out (+)= x W + bias + scale (x Aᵀ) Bᵀ` for the linear layers of a part, side by side.
     ///
-    /// `single`: x is the one row of a text that goes on token by token.
+    /// `single`: x is the one row of a text that goes on token by token, which is never rounded. One that is
+    /// read is rounded with what was read before it, wherever it was cut.
     fn project(
         &self,
         part: Part,

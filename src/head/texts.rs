@@ -217,11 +217,30 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    /// Goes on with tokens whose embedding is `embedded`, `[texts, n, D]`.
+    /// Goes on with tokens of a prompt, whose embedding is `embedded`, `[texts, n, D]`. In how many calls a
+    /// prompt comes changes no more of it than the order of some sums in f32.
     ///
     /// # Errors
     /// [`HeadError::Length`] when the session has no room for them; nothing was changed then.
     pub fn extend(&self, session: &mut Session<'_>, embedded: &[f32]) -> Result<(), HeadError> {
+        self.see(session, embedded, false)
+    }
+
+    /// Goes on with the token of each text that was drawn last, whose embedding is `embedded`,
+    /// `[texts, D]`. That of a single text is not rounded where many rows are.
+    ///
+    /// # Errors
+    /// As [`Decoder::extend`].
+    pub fn advance(&self, session: &mut Session<'_>, embedded: &[f32]) -> Result<(), HeadError> {
+        self.see(session, embedded, true)
+    }
+
+    fn see(
+        &self,
+        session: &mut Session<'_>,
+        embedded: &[f32],
+        drawn: bool,
+    ) -> Result<(), HeadError> {
         let tokens = embedded.len() / (self.config().hidden * session.texts);
         let got = session.seen + tokens;
         if got > session.tokens_max {
@@ -231,7 +250,9 @@ impl<'a> Decoder<'a> {
             return Ok(());
         }
         match (&self.head.engine, &mut session.state) {
-            (Engine::Cpu(cpu), State::Cpu(texts)) => cpu.extend(self.trunk, texts, embedded),
+            (Engine::Cpu(cpu), State::Cpu(texts)) => {
+                cpu.extend(self.trunk, texts, (embedded, drawn));
+            }
             (Engine::Candle(candle), State::Candle(texts)) => {
                 let shape = (session.texts, tokens, self.config().hidden);
                 candle.extend(self.below, texts, embedded, (shape, session.seen))?;

@@ -89,8 +89,13 @@ impl<'a> Texts<'a> {
 
 impl Cpu {
     /// Goes on with tokens whose embedding is `embedded`, `[texts, n, D]`; layers below the tap are the
-    /// trunk's.
-    pub(in crate::head) fn extend(&self, trunk: &Trunk, texts: &mut Texts<'_>, embedded: &[f32]) {
+    /// trunk's. `drawn`: whether they are the last ones drawn, one of each text.
+    pub(in crate::head) fn extend(
+        &self,
+        trunk: &Trunk,
+        texts: &mut Texts<'_>,
+        (embedded, drawn): (&[f32], bool),
+    ) {
         let d = self.hidden;
         let own = embedded.len() / texts.count;
         let some = d * (ROWS_MAX / texts.count).max(1);
@@ -101,7 +106,7 @@ impl Cpu {
                 let mut rows = texts.pool.take(texts.count * some);
                 let places = rows.chunks_exact_mut(some).zip(embedded.chunks_exact(own));
                 places.for_each(|(rows, own)| rows.copy_from_slice(&own[first..][..some]));
-                self.pass(trunk, texts, rows);
+                self.pass(trunk, texts, (rows, drawn));
             }
         });
     }
@@ -115,7 +120,7 @@ impl Cpu {
     }
 
     /// Some rows `[texts, n, D]` through all layers.
-    fn pass(&self, trunk: &Trunk, texts: &mut Texts<'_>, mut x: Vec<f32>) {
+    fn pass(&self, trunk: &Trunk, texts: &mut Texts<'_>, (mut x, drawn): (Vec<f32>, bool)) {
         let Texts { adapter, count, past, seen, last, pool } = texts;
         let (count, d) = (*count, self.hidden);
         let tokens = x.len() / d / count;
@@ -127,7 +132,7 @@ impl Cpu {
             let (turns, sequences) = (trunk.turns(), &sequences);
             let shape = self.shape;
             let layer = Layer { weights, turns, pool, modules, factors, shape, sequences };
-            layer.forward(&mut x, None, Context::After { first: *seen, past });
+            layer.forward(&mut x, None, Context::After { first: *seen, past, drawn });
         }
         *seen += tokens;
         last.clear();
