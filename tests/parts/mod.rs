@@ -2,6 +2,7 @@
 
 mod adapters;
 mod constrain;
+mod conversions;
 mod families;
 mod generate;
 mod install;

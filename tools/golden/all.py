@@ -8,7 +8,7 @@ import argparse
 import importlib
 from pathlib import Path
 
-SCRIPTS = ["families", "step", "adapters", "graphs", "tokens", "frames", "patterns", "templates", "fleet", "merge", "robust", "study", "gguf_files", "sampling"]
+SCRIPTS = ["families", "step", "adapters", "graphs", "tokens", "frames", "patterns", "templates", "fleet", "merge", "robust", "study", "gguf_files", "conversions", "sampling"]
 
 
 def main() -> None:
