@@ -106,7 +106,12 @@ impl Constrainer {
         let matcher = Matcher::new(Ok(parser));
         match matcher.get_error() {
             Some(problem) => Err(failed(problem)),
-            None => Ok(Constraint { matcher, tokens: self.tokens.clone(), place: Place::Held }),
+            None => Ok(Constraint {
+                matcher,
+                tokens: self.tokens.clone(),
+                place: Place::Held,
+                again: None,
+            }),
         }
     }
 }
@@ -133,6 +138,14 @@ pub struct Constraint {
     matcher: Matcher,
     tokens: TokEnv,
     place: Place,
+    again: Option<Box<Again>>,
+}
+
+/// How a text goes on once it fits: free, and held anew.
+#[derive(Clone)]
+struct Again {
+    matcher: Matcher,
+    free: Place,
 }
 
 /// Whether a text is held.
@@ -152,11 +165,24 @@ impl Constraint {
     /// with a name. What is before that is free, and may be all of the text.
     #[must_use]
     pub fn after(self, marker: &str) -> Self {
+        Self { place: self.free(marker), ..self }
+    }
+
+    /// The same, but a text that fits does not end there: it is free again, and held anew from each `marker`
+    /// that it says.
+    #[must_use]
+    pub fn again_after(self, marker: &str) -> Self {
+        let again = Again { matcher: self.matcher.clone(), free: self.free(marker) };
+        Self { again: Some(Box::new(again)), ..self }
+    }
+
+    /// In a text that is free until it says `marker`.
+    fn free(&self, marker: &str) -> Place {
         let waits = Waits::new(marker);
         let trie = self.tokens.tok_trie();
         let ends = |id: &u32| trie.token(*id).contains(&waits.last());
         let ends = (0..trie.vocab_size() as u32).filter(ends).collect();
-        Self { place: Place::Free(waits, ends), ..self }
+        Place::Free(waits, ends)
     }
 
     /// Leaves of `logits` `[V]` those of tokens with which the text still can become one that fits.
@@ -252,6 +278,9 @@ impl Constraint {
                 };
                 taken.map_err(|error| failed(&error))?;
             }
+        }
+        if let Some(again) = self.again.as_deref().filter(|_| self.is_over()) {
+            (self.matcher, self.place) = (again.matcher.clone(), again.free.clone());
         }
         Ok(())
     }

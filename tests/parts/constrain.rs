@@ -134,6 +134,47 @@ fn a_text_is_held_from_where_it_says_that_a_call_begins() {
     assert!(ended > 30, "{ended} of 40 calls ended");
 }
 
+/// Goal: after a call that fits the text is free, may end, and is held anew from where it says that another call
+/// begins. Oracle: the crate jsonschema. Seed 8.
+#[test]
+fn a_text_that_may_call_again_is_held_anew_each_time() {
+    let tokens = Tokens::load();
+    let schema = json!({"type": "object", "required": ["name"], "additionalProperties": false,
+        "properties": {"name": {"enum": ["f", "g"]}}});
+    let judge = jsonschema::validator_for(&schema).unwrap();
+    let read = Schema::read(&schema).unwrap();
+    let mut chance = Chance(ChaCha8Rng::seed_from_u64(8));
+    for _ in 0..10 {
+        let made = tokens.constrainer.schema(&read).unwrap();
+        let mut constraint = made.again_after("<call>").after("<call>");
+        let mut text = Vec::new();
+        for said in ["A < b.<call>", "\n</call>\n<call>", "</call> and <call>"] {
+            for id in spelled(&tokens, said, &mut chance) {
+                let mut logits = vec![0.0; tokens.spellings.len()];
+                constraint.mask(&mut logits).unwrap();
+                assert_eq!(logits[id as usize], 0.0, "{:?} after {:?}", tokens.bytes(id), text);
+                assert_eq!(logits[tokens.ends[0] as usize], 0.0, "what is free may end");
+                constraint.take(id).unwrap();
+            }
+            text.clear();
+            let call = |text: &[u8]| serde_json::from_slice::<Value>(text.trim_ascii_start());
+            while call(&text).is_err() {
+                let mut logits = vec![0.0; tokens.spellings.len()];
+                constraint.mask(&mut logits).unwrap();
+                let ids = (0..).zip(&logits).filter(|one| *one.1 == 0.0).map(|one| one.0);
+                let allowed: Vec<u32> = ids.collect();
+                let id = allowed[chance.below(allowed.len())];
+                assert!(!tokens.ends.contains(&id), "a call does not end before it is whole");
+                constraint.take(id).unwrap();
+                text.extend_from_slice(tokens.bytes(id));
+                assert!(text.len() < 400, "{}", String::from_utf8_lossy(&text));
+            }
+            assert!(judge.is_valid(&call(&text).unwrap()));
+        }
+        assert!(!constraint.is_over());
+    }
+}
+
 #[test]
 fn a_token_that_begins_a_call_in_a_way_that_does_not_fit_is_none() {
     let tokens = Tokens::load();

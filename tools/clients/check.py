@@ -143,6 +143,21 @@ def auto():
             assert choice.message.tool_calls is None or choice.finish_reason == "length"
 
 
+@check("openai", "tools, several calls in an answer")
+def parallel():
+    for seed in range(3):
+        answer = client.chat.completions.create(
+            model=MODEL, messages=MESSAGES, tools=[HEAT, NOW], tool_choice="required", parallel_tool_calls=True,
+            seed=seed, max_tokens=160,
+        )
+        choice = answer.choices[0]
+        calls = choice.message.tool_calls or []
+        # The last one may be cut.
+        for call in calls if choice.finish_reason == "tool_calls" else calls[:-1]:
+            fits(call)
+        assert len({call.id for call in calls}) == len(calls)
+
+
 @check("openai", "tools, cut by max_tokens")
 def cut():
     answer = client.chat.completions.create(
@@ -188,12 +203,11 @@ def pictures():
         refused(ask, openai.BadRequestError, "messages[0].content")
 
 
-@check("openai", "refused: custom tools, parallel calls, a schema beside tools")
+@check("openai", "refused: custom tools, a schema beside tools")
 def tools_refused():
     custom = {"type": "custom", "custom": {"name": "f"}}
     for more, word in (
         ({"tools": [custom]}, "tools[0].type"),
-        ({"tools": [HEAT], "parallel_tool_calls": True}, "parallel_tool_calls"),
         ({"tools": [HEAT], "response_format": {"type": "json_object"}}, "response_format"),
         ({"functions": [{"name": "f"}]}, "functions"),
     ):

@@ -1,11 +1,14 @@
-//! An answer that calls a function, told apart as it is written: text, the function, its arguments.
+//! An answer that calls functions, told apart as it is written: text, a function, its arguments.
 //!
 //! - In: pieces of a text. Out: [`Part`]s: what is text, and of a call the name and the arguments, letter by
 //!   letter as the model wrote them.
+//! - An answer is over after its first call, unless the request wants several: then between two stands what
+//!   the model's template puts there, and other words are text.
 //! - Never here: whether a call fits; what writes it is held to that.
 //! - Invariant: no part of a call or of its marker is told as text.
 
 use super::stops::Stops;
+use crate::wire::TOOLS_MAX;
 use sapwood::constrain::NAME;
 
 /// How a model's calls are written.
@@ -17,6 +20,8 @@ pub struct Manner {
     pub arguments: &'static str,
     /// Whether the answer is a call from its first letter on.
     pub is_forced: bool,
+    /// What a call ends with, where another may follow after the marker.
+    pub closing: Option<String>,
 }
 
 /// What a piece of an answer is.
@@ -45,6 +50,8 @@ enum Place<'a> {
     Head(&'a Manner),
     /// In its arguments, so deep; whether in a string, and after a backslash there.
     Arguments { depth: usize, in_string: bool, is_escaped: bool },
+    /// After them, where another call may follow.
+    Between(&'a Manner),
     /// After them.
     Over,
 }
@@ -55,6 +62,8 @@ pub(super) struct Reader<'a> {
     place: Place<'a>,
     /// What is not decided yet.
     held: String,
+    /// Calls that are whole.
+    calls: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -65,7 +74,7 @@ impl<'a> Reader<'a> {
             Some(manner) if manner.marker.is_empty() => Place::Perhaps,
             _ => Place::Text,
         };
-        Self { manner, place, held: String::new() }
+        Self { manner, place, held: String::new(), calls: 0 }
     }
 
     /// Whether the answer calls a function, all of whose arguments are there.
@@ -73,9 +82,9 @@ impl<'a> Reader<'a> {
         matches!(self.place, Place::Over)
     }
 
-    /// Whether what comes is part of a call.
-    pub(super) fn is_call(&self) -> bool {
-        !matches!(self.place, Place::Text | Place::Perhaps)
+    /// Whether the answer calls functions and is within no call.
+    pub(super) fn has_called(&self) -> bool {
+        matches!(self.place, Place::Over | Place::Between(_))
     }
 
     /// What is decided once `piece` has come.
@@ -91,9 +100,13 @@ impl<'a> Reader<'a> {
 
     /// What looked like a call to the end, and was none.
     pub(super) fn rest(&mut self) -> Option<String> {
-        let is_text = matches!(self.place, Place::Text | Place::Perhaps);
         let rest = std::mem::take(&mut self.held);
-        Some(rest).filter(|rest| is_text && !rest.is_empty())
+        let rest = match self.place {
+            Place::Text | Place::Perhaps => rest,
+            Place::Between(manner) => said_between(&rest, manner),
+            Place::Head(_) | Place::Arguments { .. } | Place::Over => String::new(),
+        };
+        Some(rest).filter(|rest| !rest.is_empty())
     }
 
     fn next(&mut self) -> Option<Part> {
@@ -101,7 +114,8 @@ impl<'a> Reader<'a> {
             _ if self.held.is_empty() => None,
             Place::Text => {
                 let text = self.text();
-                (!text.is_empty() || self.is_call()).then_some(Part::Text(text))
+                let is_call = matches!(self.place, Place::Head(_));
+                (!text.is_empty() || is_call).then_some(Part::Text(text))
             }
             Place::Perhaps => {
                 let manner = self.manner?;
@@ -124,6 +138,13 @@ impl<'a> Reader<'a> {
             },
             Place::Arguments { .. } => {
                 Some(Part::Arguments(self.arguments())).filter(|part| !part.is_empty())
+            }
+            Place::Between(manner) => {
+                let at = self.held.find(&manner.marker)?;
+                let text = said_between(&self.held[..at], manner);
+                self.held.drain(..at + manner.marker.len());
+                self.place = Place::Head(manner);
+                Some(Part::Text(text))
             }
             Place::Over => None,
         }
@@ -169,12 +190,23 @@ impl<'a> Reader<'a> {
                 break;
             }
         }
-        if let Some(end) = end {
-            self.held.truncate(end);
-            self.place = Place::Over;
-        }
-        std::mem::take(&mut self.held)
+        let Some(end) = end else { return std::mem::take(&mut self.held) };
+        self.calls += 1;
+        let several = self.manner.filter(|manner| manner.closing.is_some());
+        self.place = match several.filter(|_| self.calls < TOOLS_MAX) {
+            Some(manner) => Place::Between(manner),
+            None => Place::Over,
+        };
+        self.held.drain(..end).collect()
     }
+}
+
+/// What stands behind the arguments of a call beside the end of its object and what closes it.
+fn said_between(text: &str, manner: &Manner) -> String {
+    let ends = ["}", manner.closing.as_deref().unwrap_or_default()];
+    ends.iter()
+        .fold(text.trim(), |text, end| text.strip_prefix(end).unwrap_or(text).trim())
+        .to_owned()
 }
 
 /// How far a text is `{"name": "NAME", "arguments":`.
@@ -222,7 +254,7 @@ mod tests {
     use super::*;
 
     fn manner(marker: &str, is_forced: bool) -> Manner {
-        Manner { marker: marker.to_owned(), arguments: "arguments", is_forced }
+        Manner { marker: marker.to_owned(), arguments: "arguments", is_forced, closing: None }
     }
 
     /// The text, the name and the arguments of an answer whose letters come `at_once`.
@@ -258,6 +290,47 @@ mod tests {
             assert_eq!(told(&manner("", false), &call, at_once), whole(""));
             let answer = format!("Look < here:\n<call>\n{call}\n</call>");
             assert_eq!(told(&manner("<call>", false), &answer, at_once), whole("Look < here:\n"));
+        }
+    }
+
+    #[test]
+    fn several_calls_are_told_one_after_the_other() {
+        let call =
+            |name: &str| format!("{{\"name\": \"{name}\", \"arguments\": {{\"a\": \"}}\"}}}}");
+        let (f, g) = (call("f"), call("g"));
+        let several =
+            |is_forced| Manner { closing: Some("</call>".into()), ..manner("<call>", is_forced) };
+        let told = |manner: &Manner, answer: &str, at_once: usize| {
+            let (mut reader, mut all) = (Reader::new(Some(manner)), String::new());
+            let letters: Vec<char> = answer.chars().collect();
+            for piece in letters.chunks(at_once) {
+                for part in reader.push(&piece.iter().collect::<String>()) {
+                    match part {
+                        Part::Text(piece) => all += &piece,
+                        Part::Name(name) => all += &format!("[{name}]"),
+                        Part::Arguments(piece) => all += &piece,
+                    }
+                }
+            }
+            assert!(!reader.is_over());
+            let has_called = reader.has_called();
+            (all + &reader.rest().unwrap_or_default(), has_called)
+        };
+        let arguments = "{\"a\": \"}\"}";
+        let both = format!("[f]{arguments}[g]{arguments}");
+        for at_once in [1, 2, 5, 1_000] {
+            let free = |answer: &str| told(&several(false), answer, at_once);
+            let two = format!("<call>\n{f}\n</call>\n<call>\n{g}\n</call>\n");
+            assert_eq!(free(&two), (both.clone(), true));
+            assert_eq!(free(&format!("Look: {two}")), (format!("Look: {both}"), true));
+            let words = format!("<call>{f}</call> and <call>{g}</call> done");
+            let expected = format!("[f]{arguments}and[g]{arguments}done");
+            assert_eq!(free(&words), (expected, true));
+            assert_eq!(free("no call at all"), ("no call at all".into(), false));
+            let cut = format!("<call>{f}</call><call>{{\"na");
+            assert_eq!(free(&cut), (format!("[f]{arguments}"), false));
+            let forced = format!("{f}\n</call>\n<call>\n{g}");
+            assert_eq!(told(&several(true), &forced, at_once), (both.clone(), true));
         }
     }
 

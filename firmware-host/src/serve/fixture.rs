@@ -63,6 +63,7 @@ impl Model for Parrot {
                 marker: "<call>".to_owned(),
                 arguments: "arguments",
                 is_forced: calls.is_forced,
+                closing: calls.several.then(|| "</call>".to_owned()),
             }),
             _ => None,
         };

@@ -153,18 +153,18 @@ impl Writer {
     fn whole(&self, model: &dyn Model) -> Result<Value, Refusal> {
         let starts = writing::read(model, &self.ask, self.shared.config.tokens_max)?;
         let mut answers = Vec::new();
-        let (mut text, mut call, mut scored) = (String::new(), None::<Call>, Vec::new());
+        let (mut text, mut calls, mut scored) = (String::new(), Vec::<Call>::new(), Vec::new());
         let mut tell = |note: Note<'_>| match note {
             Note::Token(_, one) => scored.push(one.clone()),
             Note::Piece(_, piece) => text.push_str(piece),
-            Note::Call(_, name) => call = Some(self.call(name)),
+            Note::Call(_, name) => calls.push(self.call(name)),
             Note::Arguments(_, piece) => {
-                call.iter_mut().for_each(|call| call.arguments.push_str(piece));
+                calls.last_mut().into_iter().for_each(|call| call.arguments.push_str(piece));
             }
             Note::End(_, finish) => {
                 let (text, scored) = (take(&mut text), take(&mut scored));
                 let scored = self.ask.likeliest.map(|_| scored);
-                answers.push(Answer { text, call: call.take(), scored, finish });
+                answers.push(Answer { text, calls: take(&mut calls), scored, finish });
             }
         };
         let going = &mut || self.going();
@@ -192,7 +192,7 @@ impl Writer {
             .filter_map(|index| wire::opening(&meta, index))
             .for_each(|one| send(&one));
         // Tokens that have completed no character yet go with the piece that they belong to.
-        let mut waiting = Vec::new();
+        let (mut waiting, mut calls) = (Vec::new(), 0);
         let told = |waiting: &mut Vec<Scored>| self.ask.likeliest.map(|_| take(waiting));
         let mut tell = |note: Note<'_>| match note {
             Note::Token(_, one) => waiting.push(one.clone()),
@@ -201,12 +201,15 @@ impl Writer {
             }
             Note::Call(index, name) => {
                 let call = self.call(name);
-                send(&wire::call(&meta, index, &call, told(&mut waiting).as_deref()));
+                send(&wire::call(&meta, (index, calls), &call, told(&mut waiting).as_deref()));
+                calls += 1;
             }
             Note::Arguments(index, piece) => {
-                send(&wire::arguments(&meta, index, piece, told(&mut waiting).as_deref()));
+                let at = (index, calls.max(1) - 1);
+                send(&wire::arguments(&meta, at, piece, told(&mut waiting).as_deref()));
             }
             Note::End(index, finish) => {
+                calls = 0;
                 let rest = told(&mut waiting).filter(|rest| !rest.is_empty());
                 send(&wire::end(&meta, index, rest.as_deref(), finish));
             }

@@ -3,7 +3,8 @@
 //! - In: an [`Ask`] and a [`Model`]. Out: pieces of text as they come, and how many tokens they took.
 //! - A text ends where the model ends it, at a string of the request, at its number of tokens, or when
 //!   its time is up; the last two are told as `length`.
-//! - A call of a function ends a text, whole or cut; strings that end a text are not looked for in it.
+//! - A call of a function ends a text, whole or cut, where the request wants one at most; strings that end a
+//!   text are not looked for in it.
 //! - Never here: channels, HTTP.
 
 use super::calls::{Part, Reader};
@@ -33,7 +34,7 @@ pub(super) enum Note<'a> {
     Piece(usize, &'a str),
     /// Text `.0` calls the function `.1`.
     Call(usize, &'a str),
-    /// The arguments of text `.0`'s call go on with `.1`.
+    /// The arguments of text `.0`'s last call go on with `.1`.
     Arguments(usize, &'a str),
     /// Text `.0` has ended.
     End(usize, Finish),
@@ -182,7 +183,7 @@ fn text(
     if stops.found() {
         finish = Finish::Stop;
     }
-    if reader.is_over() {
+    if reader.is_over() || reader.has_called() && finish == Finish::Stop {
         finish = Finish::Calls;
     }
     telling.piece(&stops.rest());

@@ -154,6 +154,8 @@ pub struct Calls {
     pub functions: Vec<Function>,
     /// Whether it must call one of them.
     pub is_forced: bool,
+    /// Whether it may make several calls.
+    pub several: bool,
 }
 
 /// A function that may be called.

@@ -130,8 +130,8 @@ impl Call {
 pub struct Answer {
     /// What was written.
     pub text: String,
-    /// What it calls.
-    pub call: Option<Call>,
+    /// What it calls, in order.
+    pub calls: Vec<Call>,
     /// Its tokens, where they were asked for.
     pub scored: Option<Vec<Scored>>,
     /// Why it ends.
@@ -215,9 +215,14 @@ impl Meta {
         }
     }
 
-    /// An event with a part of the call of text `index`.
-    fn called(&self, index: usize, mut part: Value, scored: Option<&[Scored]>) -> Value {
-        part["index"] = 0.into();
+    /// An event with a part of call `number` of text `index`.
+    fn called(
+        &self,
+        (index, number): (usize, usize),
+        mut part: Value,
+        scored: Option<&[Scored]>,
+    ) -> Value {
+        part["index"] = number.into();
         let told = scored.map(|scored| told(self.kind, scored));
         let delta = json!({ "tool_calls": [part] });
         let choice =
@@ -249,12 +254,12 @@ pub fn whole(meta: &Meta, answers: &[Answer], usage: Usage) -> Value {
 }
 
 fn message(answer: &Answer) -> Value {
-    let Answer { text, call, .. } = answer;
-    let Some(call) = call else {
+    let Answer { text, calls, .. } = answer;
+    if calls.is_empty() {
         return json!({ "role": "assistant", "content": text, "refusal": null });
-    };
+    }
     let content = if text.trim().is_empty() { Value::Null } else { text.as_str().into() };
-    let calls = [call.json()];
+    let calls: Vec<Value> = calls.iter().map(Call::json).collect();
     json!({ "role": "assistant", "content": content, "refusal": null, "tool_calls": calls })
 }
 
@@ -270,14 +275,14 @@ pub fn piece(meta: &Meta, index: usize, text: &str, scored: Option<&[Scored]>) -
     meta.part(&[meta.choice(index, text, scored, None)], Value::Null)
 }
 
-/// An event with the beginning of the call of text `index`: whom it calls.
-pub fn call(meta: &Meta, index: usize, call: &Call, scored: Option<&[Scored]>) -> Value {
-    meta.called(index, call.json(), scored)
+/// An event with the beginning of a call, by the numbers of the text and of the call in it: whom it calls.
+pub fn call(meta: &Meta, at: (usize, usize), call: &Call, scored: Option<&[Scored]>) -> Value {
+    meta.called(at, call.json(), scored)
 }
 
 /// An event with a piece of its arguments.
-pub fn arguments(meta: &Meta, index: usize, piece: &str, scored: Option<&[Scored]>) -> Value {
-    meta.called(index, json!({ "function": { "arguments": piece } }), scored)
+pub fn arguments(meta: &Meta, at: (usize, usize), piece: &str, scored: Option<&[Scored]>) -> Value {
+    meta.called(at, json!({ "function": { "arguments": piece } }), scored)
 }
 
 /// The event that ends text `index`, with tokens that completed no piece of it.
@@ -313,7 +318,7 @@ mod tests {
     #[test]
     fn an_answer_names_model_and_generation_and_counts_tokens() {
         let answers =
-            [Answer { text: "a".into(), call: None, scored: None, finish: Finish::Length }];
+            [Answer { text: "a".into(), calls: Vec::new(), scored: None, finish: Finish::Length }];
         let usage = Usage { prompt: 2, written: 1, cached: 0 };
         let body = whole(&meta(Kind::Completion, false), &answers, usage);
         assert_eq!(body["object"], "text_completion");
@@ -354,8 +359,8 @@ mod tests {
             arguments: arguments.into(),
         };
         let told = |text: &str| {
-            let call = Some(of("{\"a\":1}"));
-            let answer = Answer { text: text.into(), call, scored: None, finish: Finish::Calls };
+            let calls = vec![of("{\"a\":1}")];
+            let answer = Answer { text: text.into(), calls, scored: None, finish: Finish::Calls };
             whole(&meta, &[answer], Usage::default())["choices"][0].clone()
         };
         let choice = told("\n");
@@ -366,7 +371,7 @@ mod tests {
         let call = json!({"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"}});
         assert_eq!(choice["message"]["tool_calls"], json!([call]));
         assert_eq!(told("Look:")["message"]["content"], "Look:");
-        let first = super::call(&meta, 1, &of(""), None);
+        let first = super::call(&meta, (1, 0), &of(""), None);
         let function = json!({"name": "f", "arguments": ""});
         let expected =
             json!([{"id": "call_1", "type": "function", "function": function, "index": 0}]);
@@ -374,8 +379,8 @@ mod tests {
             (&first["choices"][0]["index"], &first["choices"][0]["delta"]["tool_calls"]),
             (&json!(1), &expected)
         );
-        let next = arguments(&meta, 1, "{\"", None);
-        let expected = json!([{"function": {"arguments": "{\""}, "index": 0}]);
+        let next = arguments(&meta, (1, 2), "{\"", None);
+        let expected = json!([{"function": {"arguments": "{\""}, "index": 2}]);
         assert_eq!(next["choices"][0]["delta"], json!({"tool_calls": expected}));
     }
 

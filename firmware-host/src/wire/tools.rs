@@ -2,7 +2,7 @@
 //!
 //! - In: fields of a body. Out: the tools as a chat template is shown them, and what an answer may or must
 //!   call; every part is followed or refused by name.
-//! - An answer has one call at most: `parallel_tool_calls: true` is refused where there are tools.
+//! - An answer has one call, unless the request says `parallel_tool_calls: true`.
 
 use super::fields::{Fields, Range, counted, field, unsupported};
 use super::form::only;
@@ -74,15 +74,17 @@ pub(super) fn tools(fields: &Fields) -> Result<Tools, WireError> {
             true
         }
     };
-    if let Some(value) = fields.get("parallel_tool_calls").filter(|value| **value != false) {
-        return Err(field("parallel_tool_calls", "false: an answer has one call at most", value));
-    }
+    let several = match fields.get("parallel_tool_calls") {
+        None => false,
+        Some(Value::Bool(several)) => *several,
+        Some(value) => return Err(field("parallel_tool_calls", "true or false", value)),
+    };
     if functions.is_empty() {
         return Err(field("tool_choice", CHOICE, chosen.unwrap_or(&Value::Null)));
     }
     let all: Vec<_> = functions.iter().map(|one| (one.name.as_str(), &one.arguments)).collect();
     Schema::call(&all, "arguments").map_err(|source| refused("tools", source))?;
-    Ok(Tools { shown, calls: Some(Calls { functions, is_forced }) })
+    Ok(Tools { shown, calls: Some(Calls { functions, is_forced, several }) })
 }
 
 fn choice(chosen: Option<&Value>) -> Result<Choice<'_>, WireError> {

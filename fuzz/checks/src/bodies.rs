@@ -166,8 +166,8 @@ fn answered(text: &str) {
         let (id, model, generation) = ("x".to_owned(), "sapwood".to_owned(), Some(1));
         let meta = Meta { kind, id, created: 1, model, generation, counts: true };
         let (name, arguments) = ("f".to_owned(), text.to_owned());
-        let call = Some(Call { id: text.to_owned(), name, arguments });
-        let answers = [Answer { text: text.to_owned(), call, scored: None, finish: Finish::Stop }];
+        let calls = vec![Call { id: text.to_owned(), name, arguments }];
+        let answers = [Answer { text: text.to_owned(), calls, scored: None, finish: Finish::Stop }];
         for body in [piece(&meta, 0, text, None), whole(&meta, &answers, Usage::default())] {
             let event = event(&body);
             let line = event.strip_prefix("data: ").and_then(|line| line.strip_suffix("\n\n"));

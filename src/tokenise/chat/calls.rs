@@ -20,12 +20,21 @@ pub struct Dialect {
     pub opening: String,
     /// The key of the arguments; that of the function is `name`.
     pub arguments: &'static str,
+    /// What stands between the first call of an answer and a second one, where that begins as the first.
+    pub between: Option<String>,
 }
 
 impl Dialect {
     /// What a call begins after, wherever in an answer: the last word of the opening, or nothing.
     pub fn marker(&self) -> &str {
         self.opening.split_whitespace().next_back().unwrap_or_default()
+    }
+
+    /// What a call ends with before another may begin after the marker; none where a second is not written
+    /// so.
+    pub fn closing(&self) -> Option<&str> {
+        let between = self.between.as_deref()?.trim_end();
+        Some(between.strip_suffix(self.marker())?.trim())
     }
 }
 
@@ -43,27 +52,44 @@ impl Chat {
     pub(in crate::tokenise) fn tools(&self) -> Tools {
         let turns = vec![Turn::plain("user", "a")];
         let asked = Talk { turns, tools: Some(tools()), ..Talk::default() };
-        let called = Talk { turns: [asked.turns.clone(), vec![call()]].concat(), ..asked.clone() };
         let name = NAMES[self.chosen(&asked)];
-        let written = |talk, prompt| self.write(name, talk, prompt).unwrap_or_default();
+        let written = |talk: &Talk, prompt| self.write(name, talk, prompt).unwrap_or_default();
         let prompt = written(&asked, true);
         if !prompt.contains(FUNCTION) {
             return Tools::Unread;
         }
-        Tools::Read(written(&called, false).strip_prefix(&prompt).and_then(dialect))
+        let said = |count: usize| {
+            let turns = [&asked.turns[..], &[calls(count)]].concat();
+            let talk = Talk { turns, ..asked.clone() };
+            written(&talk, false).strip_prefix(&prompt).map(str::to_owned).unwrap_or_default()
+        };
+        Tools::Read(dialect(&said(1), &said(2)))
     }
 }
 
-/// The dialect of what was said in place of the call.
-fn dialect(said: &str) -> Option<Dialect> {
-    let objects = said.match_indices('{').map(|(at, _)| at);
-    objects.into_iter().find_map(|at| {
+/// The dialect of what was said in place of one call, and of two.
+fn dialect(once: &str, twice: &str) -> Option<Dialect> {
+    let (opening, arguments, _) = first(once)?;
+    let dialect = Dialect { opening: opening.to_owned(), arguments, between: None };
+    let between = first(twice).and_then(|(begins, _, rest)| {
+        let (between, ..) = first(rest)?;
+        let marker = dialect.marker();
+        let is_alike = begins == opening && between.trim_end().ends_with(marker);
+        (is_alike && !marker.is_empty()).then(|| between.to_owned())
+    });
+    Some(Dialect { between, ..dialect })
+}
+
+/// The first call in a text: what stands before it, the key of its arguments, and what follows.
+fn first(said: &str) -> Option<(&str, &'static str, &str)> {
+    said.match_indices('{').find_map(|(at, _)| {
         let (opening, call) = said.split_at(at);
-        let call = serde_json::Deserializer::from_str(call).into_iter::<Value>().next()?.ok()?;
-        let is_call = call.get("name").is_some_and(|name| name == FUNCTION);
-        let given = |key: &&&str| call.get(**key).is_some_and(|given| given.get(KEY).is_some());
+        let mut read = serde_json::Deserializer::from_str(call).into_iter::<Value>();
+        let value = read.next()?.ok()?;
+        let is_call = value.get("name").is_some_and(|name| name == FUNCTION);
+        let given = |key: &&&str| value.get(**key).is_some_and(|given| given.get(KEY).is_some());
         let arguments = ARGUMENTS.iter().find(given).filter(|_| is_call)?;
-        Some(Dialect { opening: opening.to_owned(), arguments })
+        Some((opening, *arguments, &call[read.byte_offset()..]))
     })
 }
 
@@ -82,14 +108,17 @@ fn tools() -> Json {
     Json::Array(vec![object(vec![("type", text("function")), ("function", object(function))])])
 }
 
-/// A turn that calls; the number of the call is one that Mistral's templates take.
-fn call() -> Turn {
-    let arguments = object(vec![(KEY, text("a"))]);
-    let function = object(vec![("name", text(FUNCTION)), ("arguments", arguments)]);
-    let call =
-        object(vec![("id", text("a0b1c2d3e")), ("type", text("function")), ("function", function)]);
+/// A turn that calls so often; the numbers of the calls are such that Mistral's templates take them.
+fn calls(count: usize) -> Turn {
+    let call = |number: usize| {
+        let arguments = object(vec![(KEY, text("a"))]);
+        let function = object(vec![("name", text(FUNCTION)), ("arguments", arguments)]);
+        let id = text(&format!("a0b1c2d3{number}"));
+        object(vec![("id", id), ("type", text("function")), ("function", function)])
+    };
     let mut turn = Turn::plain("assistant", "");
-    turn.fields.0.push(("tool_calls".to_owned(), Json::Array(vec![call])));
+    let calls = (0..count).map(call).collect();
+    turn.fields.0.push(("tool_calls".to_owned(), Json::Array(calls)));
     turn
 }
 
@@ -117,24 +146,35 @@ mod tests {
     #[test]
     fn a_call_is_written_as_the_template_writes_it() {
         let arguments = "arguments";
-        let known = |opening: &str, arguments: &'static str| {
-            Tools::Read(Some(Dialect { opening: opening.to_owned(), arguments }))
+        let known = |opening: &str, arguments: &'static str, between: Option<&str>| {
+            let between = between.map(str::to_owned);
+            Tools::Read(Some(Dialect { opening: opening.to_owned(), arguments, between }))
         };
+        let side_by_side = Some("\n</tool_call><tool_call>\n");
         let qwen = "<tool_call>\n{\"name\": \"{{ f.name }}\", \"arguments\": {{ f.arguments|tojson }}}\n</tool_call>";
         let found = tools(&template(qwen));
-        assert_eq!(found, known("<tool_call>\n", arguments));
+        assert_eq!(found, known("<tool_call>\n", arguments, side_by_side));
         let Tools::Read(Some(dialect)) = found else { return };
-        assert_eq!(dialect.marker(), "<tool_call>");
+        assert_eq!((dialect.marker(), dialect.closing()), ("<tool_call>", Some("</tool_call>")));
         let llama =
             "{\"name\": \"{{ f.name }}\", \"parameters\": {{ f.arguments|tojson }}}".to_owned();
-        assert_eq!(tools(&template(&llama)), known("", "parameters"));
+        assert_eq!(tools(&template(&llama)), known("", "parameters", None));
         let mistral =
             "[TOOL_CALLS][{{ {'name': f.name, 'arguments': f.arguments, 'id': c.id}|tojson }}]";
-        assert_eq!(tools(&template(mistral)), known("[TOOL_CALLS][", arguments));
+        let found = tools(&template(mistral));
+        assert_eq!(found, known("[TOOL_CALLS][", arguments, Some("][TOOL_CALLS][")));
+        let alone = format!(
+            "{{% if m.tool_calls|length > 1 %}}{{{{ raise_exception('one') }}}}{{% endif %}}{qwen}"
+        );
+        assert_eq!(tools(&template(&alone)), known("<tool_call>\n", arguments, None));
         let thinking = format!("<think>\n\n</think>\n\n{qwen}");
         assert_eq!(
             tools(&template(&thinking)),
-            known("<think>\n\n</think>\n\n<tool_call>\n", arguments)
+            known(
+                "<think>\n\n</think>\n\n<tool_call>\n",
+                arguments,
+                Some("\n</tool_call><think>\n\n</think>\n\n<tool_call>\n")
+            )
         );
     }
 

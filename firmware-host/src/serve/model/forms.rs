@@ -32,6 +32,10 @@ impl Snapshot {
                     functions.map(|one| (one.name.as_str(), &one.arguments)).collect();
                 let schema = Schema::call(&all, manner.arguments);
                 let made = held(&schema.map_err(|error| failed(Box::new(error)))?)?;
+                let made = match manner.closing {
+                    Some(_) => made.again_after(&manner.marker),
+                    None => made,
+                };
                 if calls.is_forced { made } else { made.after(&manner.marker) }
             }
         };
@@ -42,11 +46,15 @@ impl Snapshot {
 
     /// How this model's answers call a function, and the opening of one that must.
     fn dialect(&self) -> (Dialect, bool) {
-        let plain = |opening: &str| Dialect { opening: opening.to_owned(), arguments: "arguments" };
+        let plain = |opening: &str, between| Dialect {
+            opening: opening.to_owned(),
+            arguments: "arguments",
+            between,
+        };
         match self.served.tools() {
-            Tools::Unread => (plain(retold::OPENING), true),
+            Tools::Unread => (plain(retold::OPENING, Some(retold::between())), true),
             Tools::Read(Some(dialect)) => (dialect.clone(), true),
-            Tools::Read(None) => (plain(""), false),
+            Tools::Read(None) => (plain("", None), false),
         }
     }
 
@@ -56,12 +64,20 @@ impl Snapshot {
         // A special token is not seen in a text.
         let is_special = |one: &Spelling| matches!(one, Spelling::Special(name) if *name == marker);
         let spellings = self.served.spellings().map_err(undecoded)?;
-        if !calls.is_forced && (!is_known || spellings.iter().any(is_special)) {
+        let is_hidden = spellings.iter().any(is_special);
+        if !calls.is_forced && (!is_known || is_hidden) {
             let expected = "none, required or a function: how this model begins a call is not known                             from its chat template, or no text";
             let (expected, got) = (expected.to_owned(), "auto".to_owned());
             return Err(ModelError::Wish { param: "tool_choice", expected, got });
         }
-        Ok(Manner { marker, arguments: dialect.arguments, is_forced: calls.is_forced })
+        let closing = dialect.closing().filter(|_| calls.several && !is_hidden).map(str::to_owned);
+        if calls.several && closing.is_none() {
+            let expected =
+                "false: how this model writes several calls is not known from its chat template";
+            let (expected, got) = (expected.to_owned(), "true".to_owned());
+            return Err(ModelError::Wish { param: "parallel_tool_calls", expected, got });
+        }
+        Ok(Manner { marker, arguments: dialect.arguments, is_forced: calls.is_forced, closing })
     }
 
     /// A conversation as a prompt.
@@ -210,6 +226,58 @@ mod tests {
         }
         assert!(called.len() > 30, "{cut} of 36 calls were cut");
         assert!(called.iter().any(|name| name != "log"));
+    }
+
+    /// The calls of an answer that may have several, those that are whole.
+    fn called(model: &Snapshot, ask: &Ask, seed: u64, tokens: usize) -> Vec<(String, String)> {
+        let given = model.read(&ask.prompts[0], &ask.how).unwrap();
+        let mut reader = Reader::new(given.manner.as_ref());
+        let mut calls = Vec::<(String, String)>::new();
+        let mut each = |token: Token<'_>| {
+            for part in reader.push(token.text) {
+                match part {
+                    Part::Text(_) => {}
+                    Part::Name(name) => calls.push((name, String::new())),
+                    Part::Arguments(piece) => calls.last_mut().unwrap().1 += &piece,
+                }
+            }
+            if reader.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let draw = Draw { how: &ask.how, seed, likeliest: None };
+        model.write(&given.ids, tokens, draw, &mut each).unwrap();
+        if !reader.has_called() {
+            calls.pop();
+        }
+        calls
+    }
+
+    /// Goal: of an answer that may have several calls each fits, the forced one and what the model adds.
+    /// Oracle: the crate jsonschema.
+    #[test]
+    fn each_of_several_calls_fits() {
+        let several = |temperature| {
+            let mut ask = ask(&json!("required"), temperature);
+            let Some(Form::Calls(calls)) = &mut ask.how.form else { unreachable!() };
+            calls.several = true;
+            ask
+        };
+        let mut whole = 0;
+        for template in [QWEN, PLAIN] {
+            let (model, ask) = (base(template), several(1.3));
+            model.admits(&ask.how).unwrap();
+            let given = model.read(&ask.prompts[0], &ask.how).unwrap();
+            assert_eq!(given.manner.unwrap().closing.as_deref(), Some("</tool_call>"));
+            for seed in 0..4 {
+                for (name, arguments) in called(&model, &ask, seed, 160) {
+                    let given: Value = serde_json::from_str(&arguments).unwrap();
+                    assert!(judge(&name).is_valid(&given), "{name}: {arguments}");
+                    whole += 1;
+                }
+            }
+        }
+        assert!(whole > 3, "{whole}");
+        let refused = base(PYTHON).admits(&several(0.0).how).unwrap_err().to_string();
+        assert!(refused.starts_with("parallel_tool_calls: expected false"), "{refused}");
     }
 
     #[test]

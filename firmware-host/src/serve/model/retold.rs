@@ -12,6 +12,11 @@ use sapwood::intake::{Json, Talk, Turn};
 pub(super) const OPENING: &str = "<tool_call>\n";
 const CLOSING: &str = "\n</tool_call>";
 
+/// What stands between two calls of a turn.
+pub(super) fn between() -> String {
+    format!("{CLOSING}\n{OPENING}")
+}
+
 /// The talk without anything of tools that a template would have to know.
 pub(super) fn retold(talk: &Talk) -> Talk {
     let mut turns: Vec<Turn> = talk.turns.iter().map(turn).collect();

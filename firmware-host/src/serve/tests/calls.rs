@@ -63,6 +63,46 @@ async fn a_call_is_told_as_one_and_not_as_text() {
 }
 
 #[tokio::test]
+async fn several_calls_are_told_where_they_are_wanted() {
+    let said = format!("Look: <call>{CALL}</call><call>{CALL}</call>");
+    let several = json!({"parallel_tool_calls": true});
+    let both = choice(&said, "auto", &several).await;
+    assert_eq!(
+        (&both["finish_reason"], &both["message"]["content"]),
+        (&json!("tool_calls"), &json!("Look: "))
+    );
+    let calls = both["message"]["tool_calls"].as_array().unwrap();
+    assert_eq!(calls.len(), 2);
+    assert!(calls[0]["id"] != calls[1]["id"] && calls[0]["function"] == calls[1]["function"]);
+    let one = choice(&said, "auto", &json!({})).await;
+    assert_eq!(one["message"]["tool_calls"].as_array().map(Vec::len), Some(1));
+    // Cut within the second: the first is whole, and the answer says that it was cut.
+    let tokens = said.len() - "</call>".len() - 3;
+    let more = json!({"parallel_tool_calls": true, "max_tokens": tokens});
+    let cut = choice(&said, "auto", &more).await;
+    assert_eq!(cut["finish_reason"], "length");
+    assert_eq!(cut["message"]["tool_calls"].as_array().map(Vec::len), Some(2));
+
+    let more = json!({"parallel_tool_calls": true, "stream": true, "n": 2});
+    let events =
+        super::text(sent(&routes(), "POST", PATH, &talk(&said, "auto", &more)).await).await;
+    let lines = events.lines().filter_map(|line| line.strip_prefix("data: "));
+    let parts: Vec<Value> = lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
+    for text in 0..2 {
+        for number in 0..2 {
+            let pieces = parts.iter().map(|part| &part["choices"][0]);
+            let pieces = pieces.filter(|choice| choice["index"] == text);
+            let calls = pieces.map(|choice| &choice["delta"]["tool_calls"][0]);
+            let calls: Vec<_> = calls.filter(|call| call["index"] == number).collect();
+            assert_eq!(calls[0]["function"]["name"], "f");
+            assert_eq!(calls.iter().filter(|call| call["id"].is_string()).count(), 1);
+            let arguments = calls.iter().filter_map(|call| call["function"]["arguments"].as_str());
+            assert_eq!(arguments.collect::<String>(), "{\"a\": \"x y\"}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_call_that_was_cut_says_so() {
     let cut = choice(CALL, "required", &json!({"max_tokens": 33})).await;
     assert_eq!(cut["finish_reason"], "length");

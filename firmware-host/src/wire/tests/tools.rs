@@ -36,6 +36,10 @@ fn a_choice_says_what_may_be_called_and_what_must() {
         Some((both(), false))
     );
     assert_eq!(calls(json!({"tool_choice": "required"})), Some((both(), true)));
+    for (more, several) in [(json!({}), false), (json!({"parallel_tool_calls": true}), true)] {
+        let form = asked(&talk(more)).unwrap().how.form;
+        assert!(matches!(form, Some(Form::Calls(calls)) if calls.several == several));
+    }
     let named = json!({"type": "function", "function": {"name": "now"}});
     assert_eq!(calls(json!({"tool_choice": named})), Some((vec!["now".to_owned()], true)));
     assert_eq!(calls(json!({"tool_choice": "none"})), None);
@@ -75,7 +79,7 @@ fn tools_that_cannot_be_followed_are_refused_by_name() {
         (json!({"tool_choice": {"type": "allowed_tools"}}), "tool_choice"),
         (json!({"tools": [], "tool_choice": "required"}), "tool_choice"),
         (json!({"tools": [], "tool_choice": named("now")}), "tool_choice"),
-        (json!({"parallel_tool_calls": true}), "parallel_tool_calls"),
+        (json!({"parallel_tool_calls": "yes"}), "parallel_tool_calls"),
         (json!({"response_format": {"type": "json_object"}}), "response_format"),
         (
             json!({"tool_choice": "required", "response_format": {"type": "json_object"}}),
