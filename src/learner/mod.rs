@@ -35,7 +35,7 @@ pub use halt::{Halt, Rest};
 pub use install::{Offered, install, look_again};
 pub use job::{Listener, Material, Outcome, adapt};
 pub use memory::{Memory, Serving, Tokens};
-pub use plan::{Plan, for_base, line as plan_line, retain_of};
+pub use plan::{Plan, for_base, line as plan_line, retain_for};
 pub use precision::{multiplies_in_bf16, multiplies_in_whole_numbers, precision};
 pub use settle::{Candidate, Fit, Rehearsal, Settling};
 pub use stream::{Domains, Stream};

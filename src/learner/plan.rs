@@ -29,7 +29,12 @@ const SMALL_WIDTH: usize = 512;
 const SMALL_WHITENING: f64 = 30.0;
 /// Texts of its own in a batch, and their weight, from that width on: what one text says of the base is too
 /// little to be followed that strictly, and a base that is worth keeping is lost sooner than a small one.
-const LARGE_ANCHOR: (usize, f64) = (3, 3.0);
+const LARGE_ANCHOR: (usize, f64) = (3, 6.0);
+/// Steps of a job of such a base until which it learns so much at each that slow, looking back as far as in
+/// a longer one, would be behind: it looks back over less of a shorter one, in the proportion of its steps.
+const STEEP_STEPS: u64 = 300;
+/// Least that slow keeps then: what 40 steps do well with on most kinds of text.
+const STEEP_RETAIN_MIN: f64 = 0.8;
 /// Tokens that the base may write for itself before a device's first job, times its parameters: two minutes of
 /// one thread where memory is read at 30 GB/s, if each token read it alone. Abreast they take a part of that.
 const OWN_WORK: f64 = 1.6e12;
@@ -122,7 +127,7 @@ impl Plan {
         let by_passes =
             passes.map(|passes| (passes * blocks as f64 / fresh).ceil().max(1.0) as u64);
         let iters = by_passes.or(said.iters).unwrap_or_else(|| by_data.clamp(STEPS_MIN, most));
-        let retain = said.retain.unwrap_or_else(|| retain_of(&settings, iters));
+        let retain = said.retain.unwrap_or_else(|| retain_for(&config, &settings, iters));
         Settings { iters, retain, ..settings }
     }
 }
@@ -154,15 +159,25 @@ pub fn for_base(config: &Config, wishes: Overrides) -> Result<Settings, LearnErr
     let wishes = wishes.together()?;
     let retain = wishes.retain;
     let mut settings = Settings::default().merge(wishes.or(by_base(config)));
-    settings.retain = retain.unwrap_or_else(|| retain_of(&settings, settings.iters));
+    settings.retain = retain.unwrap_or_else(|| retain_for(config, &settings, settings.iters));
     settings.check()?;
     fits::check(config, &settings, 0)?;
     Ok(settings)
 }
 
-/// What slow keeps in a job of `iters` steps where nobody said it: half of the way where it moves now
-/// and then, else so much that the average reaches back over the last fifth of them.
-pub fn retain_of(settings: &Settings, iters: u64) -> f64 {
+/// What slow keeps in a job of `iters` steps on a base where nobody said it: [`retain_of`], and on a larger
+/// base less in a shorter job.
+pub fn retain_for(config: &Config, settings: &Settings, iters: u64) -> f64 {
+    if config.hidden < SMALL_WIDTH || settings.reptile_steps > 0 {
+        return retain_of(settings, iters);
+    }
+    let reach = iters.saturating_mul(iters.min(STEEP_STEPS)) / STEEP_STEPS;
+    retain_of(settings, reach).max(STEEP_RETAIN_MIN)
+}
+
+/// What slow keeps over `iters` steps: half of the way where it moves now and then, else so much that the
+/// average reaches back over the last fifth of them.
+pub(super) fn retain_of(settings: &Settings, iters: u64) -> f64 {
     if settings.reptile_steps > 0 {
         return 0.5;
     }
@@ -319,7 +334,7 @@ mod tests {
             Ok((anchor_blocks, anchor_batch_size, anchor_weight))
         };
         assert_eq!(held(&shipped()?)?, (512, 1, 0.3));
-        assert_eq!(held(&larger()?)?, (92, 3, 3.0));
+        assert_eq!(held(&larger()?)?, (92, 3, 6.0));
         assert_eq!(of(&shipped()?, Overrides::default())?, (4, 32, 64.0, 5.2e-3, 30.0));
         assert_eq!(of(&larger()?, Overrides::default())?, (8, 16, 32.0, 3e-3, 0.0));
         let wishes = Overrides { rank: Some(3), num_layers: Some(2), ..Overrides::default() };
@@ -367,6 +382,22 @@ mod tests {
         let wishes = Overrides { reptile_steps: Some(9), ..Overrides::default() };
         assert_eq!(planned(&shipped()?, wishes.clone())?.fit(500, 50_000, 2).retain, 0.5);
         assert_eq!(for_base(&shipped()?, wishes)?.retain, 0.5);
+        Ok(())
+    }
+
+    /// A larger base's jobs of 89 and 187 steps look back over 5 and 23 steps, one of 300 over its last fifth.
+    #[test]
+    fn a_shorter_job_of_a_larger_base_looks_back_over_less() -> Result<(), LearnError> {
+        let retain = |iters, reptile_steps| -> Result<f64, LearnError> {
+            let wishes = Overrides { iters: Some(iters), reptile_steps, ..Overrides::default() };
+            Ok(planned(&larger()?, wishes)?.fit(500, 50_000, 2).retain)
+        };
+        for (iters, half_life) in [(89, 5.2), (187, 23.2), (300, 60.0), (400, 80.0)] {
+            let left = retain(iters, None)?.powf(half_life);
+            assert!((left - 0.5).abs() < 5e-3, "{iters} steps: {left}");
+        }
+        assert_eq!((retain(40, None)?, retain(1, None)?), (0.8, 0.8));
+        assert_eq!(retain(40, Some(9))?, 0.5);
         Ok(())
     }
 

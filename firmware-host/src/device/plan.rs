@@ -11,6 +11,7 @@
 //! - Invariant: every sample is learned, waits, or is set aside.
 
 use crate::config::Config;
+use sapwood::base;
 use sapwood::inbox::Job;
 use sapwood::learner;
 use sapwood::settings::Settings;
@@ -141,13 +142,13 @@ pub(super) fn worth(job: &Job, made: Made, samples_min: u64) -> Worth {
 }
 
 /// Settings of a run over so many blocks: the steps that make the epochs asked for, each of them told.
-pub(super) fn settings(config: &Config, blocks: usize) -> Settings {
+pub(super) fn settings(config: &Config, base: &base::Config, blocks: usize) -> Settings {
     let (job, learn) = (&config.job, &config.learn);
     let fresh = f64::from(learn.fresh_blocks().max(1));
     let wanted = (job.epochs * blocks as f64 / fresh).ceil() as u64;
     let iters = wanted.clamp(job.iters_min, job.iters_max.max(job.iters_min));
     let is_open = config.wishes.as_ref().is_some_and(|wishes| wishes.retain.is_none());
-    let retain = if is_open { learner::retain_of(learn, iters) } else { learn.retain };
+    let retain = if is_open { learner::retain_for(base, learn, iters) } else { learn.retain };
     Settings { iters, retain, steps_per_report: 1, ..learn.clone() }
 }
 
@@ -160,6 +161,7 @@ fn half(learned: u64, through: u64) -> u64 {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+    use std::path::Path;
 
     const FULL: u64 = 64;
 
@@ -258,7 +260,9 @@ mod tests {
         let mut config = Config::default();
         let fresh = config.learn.fresh_blocks() as usize;
         (config.job.epochs, config.job.iters_min, config.job.iters_max) = (2.0, 3, 10);
-        let steps = |blocks| settings(&config, blocks).iters;
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/base");
+        let base = base::read_config(&shipped).unwrap();
+        let steps = |blocks| settings(&config, &base, blocks).iters;
         assert_eq!([1, 4 * fresh, 4 * fresh + 1, 99 * fresh].map(steps), [3, 8, 9, 10]);
     }
 }

@@ -38,7 +38,8 @@ pub(super) fn run(
     checkpoint: Option<&Checkpoint>,
 ) -> Result<Ran, DeviceError> {
     let Prepared { job, samples, hash, .. } = prepared;
-    let settings = plan::settings(&tools.config, prepared.train.len());
+    let base = tools.served.engines.base.config();
+    let settings = plan::settings(&tools.config, base, prepared.train.len());
     let identity = settings.identity().map_err(LearnError::from)?;
     let resume = store.resumes(checkpoint, &hash, &identity)?;
     let settings = Settings { resume, ..settings };
