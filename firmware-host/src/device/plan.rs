@@ -256,13 +256,14 @@ mod tests {
     }
 
     #[test]
-    fn steps_make_the_epochs_within_their_bounds() {
+    fn steps_make_the_epochs_within_their_bounds() -> Result<(), base::BaseError> {
         let mut config = Config::default();
         let fresh = config.learn.fresh_blocks() as usize;
         (config.job.epochs, config.job.iters_min, config.job.iters_max) = (2.0, 3, 10);
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/base");
-        let base = base::read_config(&shipped).unwrap();
+        let base = base::read_config(&shipped)?;
         let steps = |blocks| settings(&config, &base, blocks).iters;
         assert_eq!([1, 4 * fresh, 4 * fresh + 1, 99 * fresh].map(steps), [3, 8, 9, 10]);
+        Ok(())
     }
 }
