@@ -165,8 +165,9 @@ pub fn for_base(config: &Config, wishes: Overrides) -> Result<Settings, LearnErr
     Ok(settings)
 }
 
-/// What slow keeps in a job of `iters` steps on a base where nobody said it: [`retain_of`], and on a larger
-/// base less in a shorter job.
+/// What slow keeps in a job of `iters` steps where nobody said it: half of the way where it moves now and then,
+/// else so much that the average reaches back over the last fifth of them, or less in a shorter job of a larger
+/// base.
 pub fn retain_for(config: &Config, settings: &Settings, iters: u64) -> f64 {
     if config.hidden < SMALL_WIDTH || settings.reptile_steps > 0 {
         return retain_of(settings, iters);
@@ -175,8 +176,7 @@ pub fn retain_for(config: &Config, settings: &Settings, iters: u64) -> f64 {
     retain_of(settings, reach).max(STEEP_RETAIN_MIN)
 }
 
-/// What slow keeps over `iters` steps: half of the way where it moves now and then, else so much that the
-/// average reaches back over the last fifth of them.
+/// The same over `iters` steps, whatever the base.
 pub(super) fn retain_of(settings: &Settings, iters: u64) -> f64 {
     if settings.reptile_steps > 0 {
         return 0.5;

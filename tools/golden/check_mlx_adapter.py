@@ -15,7 +15,7 @@ from mlx.utils import tree_map
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import load_model
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 TEXT = Path(sys.argv[4]).read_text()[:2000] if len(sys.argv) > 4 else (
     "The maintenance log of the east pump says that its bearing was warm at noon; the valve was "
@@ -25,7 +25,9 @@ TEXT = Path(sys.argv[4]).read_text()[:2000] if len(sys.argv) > 4 else (
 
 def mlx_logits(base, adapter, ids):
     """Logits [T, V] by mlx-lm, in f32."""
-    model, _ = load_model(Path(base))
+    # transformers 5 writes it where mlx-lm does not look.
+    rope = AutoConfig.from_pretrained(base).rope_parameters
+    model, _ = load_model(Path(base), model_config={"rope_theta": rope["rope_theta"]})
     model.update(tree_map(lambda one: one.astype(mx.float32), model.parameters()))
     if adapter:
         model = load_adapters(model, adapter)
