@@ -173,5 +173,20 @@ fn config_json(bytes: &[u8], number: Number) -> Result<Vec<u8>, BaseError> {
     // transformers 4 reads the one, 5 reads and writes the other.
     let field = if about.contains_key("torch_dtype") { "torch_dtype" } else { "dtype" };
     about.insert(field.to_owned(), number.torch().into());
+    twice(&mut about);
     Ok(pretty(&about.into()))
+}
+
+/// What RoPE does stands in `rope_parameters` since transformers 5; version 4, and mlx-lm for most families,
+/// look for it where it stood before, and take 10,000 where it does not. It is the same in both places.
+fn twice(about: &mut Map<String, Value>) {
+    let Some(Value::Object(mut scaling)) = about.get("rope_parameters").cloned() else { return };
+    let theta = scaling.remove("rope_theta");
+    let kind = scaling.get("rope_type").or(scaling.get("type")).and_then(Value::as_str);
+    let scaling = kind.is_some_and(|kind| kind != "default").then(|| Value::Object(scaling));
+    for (key, value) in [("rope_theta", theta), ("rope_scaling", scaling)] {
+        if let Some(value) = value.filter(|_| about.get(key).is_none_or(Value::is_null)) {
+            about.insert(key.to_owned(), value);
+        }
+    }
 }

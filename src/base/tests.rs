@@ -119,6 +119,39 @@ fn a_checkpoint_that_is_written_holds_the_weights_of_the_one_that_was_read() {
     }
 }
 
+/// mlx-lm and transformers 4 compute with another angle where it stands in transformers 5's place alone.
+#[test]
+fn what_is_written_says_its_angles_where_every_reader_looks() {
+    let llama3 = r#"{"rope_theta": 500000.0, "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 64}"#;
+    for (parameters, scales) in
+        [(r#"{"rope_theta": 500000.0, "rope_type": "default"}"#, false), (llama3, true)]
+    {
+        let (hf, out) = (checkpoint("smollm2"), TempDir::new().unwrap());
+        let read = |path: &Path| -> serde_json::Map<String, serde_json::Value> {
+            serde_json::from_slice(&fs::read(path.join("config.json")).unwrap()).unwrap()
+        };
+        let mut about = read(hf.path());
+        about.remove("rope_theta");
+        about.insert("rope_parameters".into(), serde_json::from_str(parameters).unwrap());
+        let text = serde_json::to_string(&about).unwrap();
+        fs::write(hf.path().join("config.json"), text).unwrap();
+        let config = read_config(hf.path()).unwrap();
+        let source = hf::Checkpoint::open(hf.path(), &config).unwrap();
+        let small = export::small_files(hf.path(), config.tied, &[]).unwrap();
+        let out = out.path().join("again");
+        shards::write(&out, (&config, &source), &small, Number::F32, u64::MAX).unwrap();
+        let mut written = read(&out);
+        assert_eq!(written["rope_theta"], 500_000.0);
+        assert_eq!(written["rope_scaling"]["rope_type"] == "llama3", scales);
+        assert_eq!(read_config(&out).unwrap(), config);
+        // As a reader of before has it.
+        written.remove("rope_parameters");
+        fs::write(out.join("config.json"), serde_json::to_string(&written).unwrap()).unwrap();
+        assert_eq!(read_config(&out).unwrap(), config);
+    }
+}
+
 #[test]
 fn linear_weights_are_turned_and_a_tied_output_layer_is_the_embedding_turned() {
     let (out, _) = exported("smollm2", ExportOptions::default());
