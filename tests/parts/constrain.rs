@@ -5,7 +5,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use sapwood::base::Base;
-use sapwood::constrain::{Constrainer, Schema};
+use sapwood::constrain::{Constrainer, Constraint, Schema};
 use sapwood::tokenise::{Spelling, Tokeniser};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -35,6 +35,18 @@ impl Tokens {
             Spelling::Text(bytes) => bytes,
             Spelling::Special(_) | Spelling::None => &[],
         }
+    }
+
+    /// Takes any token that a call may go on with; what it stands for.
+    fn drawn(&self, constraint: &mut Constraint, chance: &mut Chance) -> &[u8] {
+        let mut logits = vec![0.0; self.spellings.len()];
+        constraint.mask(&mut logits).unwrap();
+        let ids = (0..).zip(&logits).filter(|one| *one.1 == 0.0).map(|one| one.0);
+        let allowed: Vec<u32> = ids.collect();
+        let id = allowed[chance.below(allowed.len())];
+        assert!(!self.ends.contains(&id), "a call does not end before it is whole");
+        constraint.take(id).unwrap();
+        self.bytes(id)
     }
 
     /// A text of any allowed tokens, those that end something twice as likely as all others together;
@@ -114,14 +126,7 @@ fn a_text_is_held_from_where_it_says_that_a_call_begins() {
             assert!(!constraint.is_over());
         }
         for _ in 0..60 {
-            let mut logits = vec![0.0; tokens.spellings.len()];
-            constraint.mask(&mut logits).unwrap();
-            let ids = (0..).zip(&logits).filter(|one| *one.1 == 0.0).map(|one| one.0);
-            let allowed: Vec<u32> = ids.collect();
-            let id = allowed[chance.below(allowed.len())];
-            assert!(!tokens.ends.contains(&id), "a call does not end before it is whole");
-            constraint.take(id).unwrap();
-            text.extend_from_slice(tokens.bytes(id));
+            text.extend_from_slice(tokens.drawn(&mut constraint, &mut chance));
             if constraint.is_over() {
                 let text = String::from_utf8(text.clone()).unwrap();
                 let call: Value = serde_json::from_str(&text[text.find('{').unwrap()..]).unwrap();
@@ -159,14 +164,7 @@ fn a_text_that_may_call_again_is_held_anew_each_time() {
             text.clear();
             let call = |text: &[u8]| serde_json::from_slice::<Value>(text.trim_ascii_start());
             while call(&text).is_err() {
-                let mut logits = vec![0.0; tokens.spellings.len()];
-                constraint.mask(&mut logits).unwrap();
-                let ids = (0..).zip(&logits).filter(|one| *one.1 == 0.0).map(|one| one.0);
-                let allowed: Vec<u32> = ids.collect();
-                let id = allowed[chance.below(allowed.len())];
-                assert!(!tokens.ends.contains(&id), "a call does not end before it is whole");
-                constraint.take(id).unwrap();
-                text.extend_from_slice(tokens.bytes(id));
+                text.extend_from_slice(tokens.drawn(&mut constraint, &mut chance));
                 assert!(text.len() < 400, "{}", String::from_utf8_lossy(&text));
             }
             assert!(judge.is_valid(&call(&text).unwrap()));

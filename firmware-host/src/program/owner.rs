@@ -77,7 +77,7 @@ fn give(
         match openat(opened, name, flags(), Mode::empty()) {
             Ok(inner) => give(&inner, owner, depth - 1, &|_| true)?,
             // A link, a socket, or what is gone by now.
-            Err(Errno::LOOP | Errno::NXIO | Errno::NOENT) => {}
+            Err(Errno::LOOP | Errno::NXIO | Errno::OPNOTSUPP | Errno::NOENT) => {}
             Err(error) => return Err(error),
         }
     }

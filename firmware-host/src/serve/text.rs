@@ -159,7 +159,9 @@ impl Writer {
             Note::Piece(_, piece) => text.push_str(piece),
             Note::Call(_, name) => calls.push(self.call(name)),
             Note::Arguments(_, piece) => {
-                calls.last_mut().into_iter().for_each(|call| call.arguments.push_str(piece));
+                if let Some(call) = calls.last_mut() {
+                    call.arguments.push_str(piece);
+                }
             }
             Note::End(_, finish) => {
                 let (text, scored) = (take(&mut text), take(&mut scored));
@@ -205,7 +207,7 @@ impl Writer {
                 calls += 1;
             }
             Note::Arguments(index, piece) => {
-                let at = (index, calls.max(1) - 1);
+                let at = (index, calls.saturating_sub(1));
                 send(&wire::arguments(&meta, at, piece, told(&mut waiting).as_deref()));
             }
             Note::End(index, finish) => {
